@@ -1,0 +1,2 @@
+//! bristle-agent.
+fn main() {}

@@ -1,0 +1,2 @@
+//! bristle-bench.
+fn main() {}

@@ -1,0 +1,2 @@
+//! bristle.
+fn main() {}

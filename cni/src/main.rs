@@ -1,0 +1,2 @@
+//! bristle-cni.
+fn main() {}

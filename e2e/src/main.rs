@@ -1,0 +1,2 @@
+//! bristle-e2e.
+fn main() {}

@@ -1,0 +1,2 @@
+//! bristle-lab.
+fn main() {}
