@@ -1,0 +1,29 @@
+//! `cargo xtask bench NAME`: builds and hands over to `bristle-bench`.
+
+use std::ffi::OsString;
+use std::process::Command;
+
+use crate::{cmd, programs, setup};
+
+/// What to measure.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// dataplane, net, lab or cni; then --json FILE, --quick …
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    args: Vec<OsString>,
+}
+
+/// Measures; exits 0 whether or not goals are met.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    cmd::need_root("bench")?;
+    setup::ensure("lab")?;
+    let bin_dir = programs::build(&["bench"])?;
+    if args.args.first().is_some_and(|name| name == "dataplane") {
+        let mut cargo = cmd::cargo();
+        cargo.args(["bench", "--package", "dataplane-native"]);
+        cmd::run("the native host, by criterion", &mut cargo)?;
+    }
+    let mut command = Command::new(bin_dir.join("bristle-bench"));
+    command.args(&args.args).env("BRISTLE_BIN_DIR", &bin_dir);
+    cmd::run("bench", &mut command)
+}

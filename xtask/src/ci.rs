@@ -1,0 +1,54 @@
+//! `cargo xtask ci JOB`: what a workflow file calls, one word a job.
+
+use clap::ValueEnum;
+
+use crate::{check, diff, ebpf, setup, test};
+
+/// A job of CI.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The job.
+    #[arg(value_enum)]
+    job: CiJob,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum CiJob {
+    /// Format, lints, layers, licences.
+    Check,
+    /// Plain `cargo test`, without root.
+    Unit,
+    /// The eBPF object on this kernel and in VMs of the kernel matrix.
+    Ebpf,
+    /// The differential test.
+    Diff,
+    /// The matrix on network namespaces, all routings and families.
+    Netns,
+    /// Everything, as `.ci/run` does.
+    All,
+}
+
+/// Runs one job with everything required: nothing may be skipped.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    match args.job {
+        CiJob::Check => {
+            setup::ensure("build")?;
+            check::run(&check::Args::default())
+        }
+        CiJob::Unit => test::unit(false),
+        CiJob::Ebpf => {
+            setup::ensure("verify")?;
+            ebpf::verify_all()
+        }
+        CiJob::Diff => {
+            setup::ensure("build")?;
+            diff::run(&diff::Args::ci())
+        }
+        CiJob::Netns => test::matrix(),
+        CiJob::All => {
+            setup::ensure("ci")?;
+            check::run(&check::Args::default())?;
+            test::run(&test::Args::default())
+        }
+    }
+}

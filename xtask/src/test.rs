@@ -1,0 +1,100 @@
+//! `cargo xtask test`: every rung of tests, in the order in which a failure says most.
+
+use std::ffi::OsString;
+use std::time::Instant;
+
+use clap::ValueEnum;
+
+use crate::{cmd, diff, e2e, ebpf, programs, setup};
+
+/// Which stages to run; all by default.
+#[derive(clap::Args, Default)]
+pub(crate) struct Args {
+    /// Only these stages.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Stage>,
+    /// All but these stages.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    skip: Vec<Stage>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+enum Stage {
+    /// `cargo test`, with everything that needs root, real eBPF and a container runtime.
+    Cargo,
+    /// The differential test, at least 100,000 frames.
+    Diff,
+    /// Every program through the verifier of every kernel of the matrix.
+    Verify,
+    /// The connectivity matrix on network namespaces.
+    Matrix,
+}
+
+const STAGES: [Stage; 4] = [Stage::Cargo, Stage::Diff, Stage::Verify, Stage::Matrix];
+
+/// What of the matrix must pass, on every routing and family.
+const MATRIX_CASES: &str = "1-6,20-23";
+
+/// Sets up what is missing, builds, runs the stages and says how long each took.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    cmd::need_root("cargo xtask test")?;
+    setup::ensure("ci")?;
+    let mut took = Vec::new();
+    for stage in STAGES {
+        let wanted = (args.only.is_empty() || args.only.contains(&stage)) && !args.skip.contains(&stage);
+        if !wanted {
+            eprintln!("==> left out by request: {stage:?}");
+            continue;
+        }
+        let start = Instant::now();
+        match stage {
+            Stage::Cargo => unit(true)?,
+            Stage::Diff => diff::run(&diff::Args::ci())?,
+            Stage::Verify => ebpf::verify_all()?,
+            Stage::Matrix => matrix()?,
+        }
+        took.push((stage, start.elapsed()));
+    }
+    for (stage, elapsed) in took {
+        eprintln!("    {stage:<8?} passed in {:.0} s", elapsed.as_secs_f64());
+    }
+    Ok(())
+}
+
+/// `cargo test` of all default members; with `everything`, a test that would skip fails instead.
+pub(crate) fn unit(everything: bool) -> anyhow::Result<()> {
+    let mut cargo = cmd::cargo();
+    cargo.args(["test", "--locked"]);
+    if everything {
+        let bin_dir = programs::build(&[])?;
+        cargo
+            .env("BRISTLE_BIN_DIR", &bin_dir)
+            .env("BRISTLE_BPF_OBJECT", bin_dir.join("bristle.bpf.o"))
+            .env("BRISTLE_REQUIRE_ALL", "1");
+        if let Some(kubectl) = setup::kubectl() {
+            cargo.env("KUBECTL", kubectl);
+        }
+    }
+    cmd::run("cargo test", &mut cargo)
+}
+
+/// The cases that must pass, on every routing, for every family.
+pub(crate) fn matrix() -> anyhow::Result<()> {
+    cmd::need_root("the matrix on netns")?;
+    setup::ensure("lab")?;
+    let bin_dir = programs::build(&[])?;
+    for routing in ["vxlan", "native"] {
+        for family in ["v4", "v6", "dual"] {
+            let report = cmd::target_dir().join(format!("e2e/{routing}-{family}.json"));
+            let args: Vec<OsString> = [
+                "--case", MATRIX_CASES, "--routing", routing, "--family", family, "--report",
+            ]
+            .into_iter()
+            .map(OsString::from)
+            .chain([report.into_os_string()])
+            .collect();
+            e2e::netns(&bin_dir, &args)?;
+        }
+    }
+    Ok(())
+}

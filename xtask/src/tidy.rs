@@ -1,0 +1,105 @@
+//! Small rules of the house that no compiler knows.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+
+use crate::cmd;
+
+/// Lines after which a file wants to be two.
+const MOST_LINES: usize = 900;
+
+/// Fails with every finding.
+pub(crate) fn check() -> anyhow::Result<()> {
+    eprintln!("==> tidy");
+    let root = cmd::root();
+    let mut findings = Vec::new();
+    for file in tracked(&root)? {
+        let path = root.join(&file);
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            continue;
+        };
+        let name = file.to_string_lossy();
+        if Path::new(name.as_ref()).extension().is_some_and(|end| end == "rs") {
+            rust(&name, &text, &mut findings);
+        }
+        if Path::new(name.as_ref()).extension().is_some_and(|end| end == "md") {
+            links(&root, &file, &text, &mut findings);
+        }
+    }
+    if findings.is_empty() {
+        return Ok(());
+    }
+    bail!("tidy found:\n  {}", findings.join("\n  "))
+}
+
+fn tracked(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let output = Command::new("git")
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root)
+        .output()
+        .context("cannot run git ls-files")?;
+    Ok(String::from_utf8_lossy(&output.stdout)
+        .split('\0')
+        .filter(|name| !name.is_empty())
+        .map(PathBuf::from)
+        .collect())
+}
+
+fn rust(name: &str, text: &str, findings: &mut Vec<String>) {
+    if name.ends_with("/mod.rs") {
+        findings.push(format!("{name}: name the file after the module, not mod.rs"));
+    }
+    let lines = text.lines().count();
+    if lines > MOST_LINES {
+        findings.push(format!("{name}: {lines} lines, more than {MOST_LINES}: one subject a file"));
+    }
+    let documented = text
+        .lines()
+        .map(str::trim)
+        .find(|line| !line.is_empty() && !line.starts_with("#!["))
+        .is_some_and(|line| line.starts_with("//!"));
+    if !documented {
+        findings.push(format!("{name}: begins without a //! line that says what it is"));
+    }
+}
+
+/// Every relative link of a document leads to a file.
+fn links(root: &Path, file: &Path, text: &str, findings: &mut Vec<String>) {
+    for part in text.split("](").skip(1) {
+        let Some(target) = part.split(')').next() else {
+            continue;
+        };
+        let path = target.split('#').next().unwrap_or_default();
+        if path.is_empty() || path.contains("://") || path.contains(' ') {
+            continue;
+        }
+        let base = root.join(file).parent().map(Path::to_path_buf).unwrap_or_default();
+        if !base.join(path).exists() {
+            findings.push(format!("{}: the link {target} leads nowhere", file.display()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_undocumented_file_is_found() {
+        let mut findings = Vec::new();
+        rust("a/src/b.rs", "#![no_std]\nfn f() {}\n", &mut findings);
+        assert_eq!(findings.len(), 1);
+        findings.clear();
+        rust("a/src/b.rs", "//! What it is.\nfn f() {}\n", &mut findings);
+        assert!(findings.is_empty());
+    }
+
+    #[test]
+    fn a_link_to_nothing_is_found() {
+        let mut findings = Vec::new();
+        links(&cmd::root(), Path::new("docs/x.md"), "[a](nowhere.md) [b](../Cargo.toml)", &mut findings);
+        assert_eq!(findings, ["docs/x.md: the link nowhere.md leads nowhere"]);
+    }
+}

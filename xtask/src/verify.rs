@@ -1,0 +1,1 @@
+//! Kernels in VMs for `cargo xtask ebpf --verify`.
