@@ -1,0 +1,59 @@
+//! `GET /v1/endpoints` and `GET /v1/endpoints/{id}`: the pods of this node.
+
+use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// Where an endpoint is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndpointState {
+    /// Known from the state directory; its device has not been seen again yet.
+    Restoring,
+    /// Links, rows or programs are still being put in place.
+    #[default]
+    Creating,
+    /// Traffic flows.
+    Ready,
+    /// Being taken down; its addresses are not free yet.
+    Disconnecting,
+}
+
+/// One pod as the dataplane knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Number of the endpoint, unique on this node, 1 to 65535.
+    pub id: u16,
+    /// Where it is in its life.
+    pub state: EndpointState,
+    /// Security identity (compat: 1–255 reserved, 256–65535 by labels).
+    pub identity: u32,
+    /// Namespace of the pod; empty when the runtime did not say.
+    pub namespace: String,
+    /// Name of the pod; empty when the runtime did not say.
+    pub pod: String,
+    /// UID of the pod; empty when the runtime did not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub pod_uid: String,
+    /// Container (sandbox) id that the runtime gave.
+    pub container_id: String,
+    /// Name of the device inside the pod, as a rule `eth0`.
+    pub ifname: String,
+    /// IPv4 address, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<Ipv4Addr>,
+    /// IPv6 address, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Addr>,
+    /// MAC address of the device in the pod, as `aa:bb:cc:dd:ee:ff`.
+    pub mac: String,
+    /// Device on the node's side: `lxc` and a hash.
+    pub device: String,
+    /// Interface index of `device` on the node.
+    pub ifindex: u32,
+    /// MAC address of `device`.
+    pub device_mac: String,
+    /// When it was added; absent for endpoints restored from older state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<Timestamp>,
+}

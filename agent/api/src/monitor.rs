@@ -1,0 +1,136 @@
+//! `GET /v1/monitor`: events as they happen, one JSON object per line.
+//!
+//! Query parameters: `endpoint=ID` (repeatable by comma), `kind=drop,trace`.
+//! The stream never blocks the dataplane: a reader that is too slow gets a [`MonitorEvent::Lost`]
+//! line with the number of events it missed.
+
+use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// One line of the stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum MonitorEvent {
+    /// A packet was dropped.
+    Drop(DropEvent),
+    /// A packet passed a trace point.
+    Trace(TraceEvent),
+    /// The dataplane's debug message.
+    Debug(DebugEvent),
+    /// Events were lost, in the ring buffer or because this reader was too slow.
+    Lost(LostEvent),
+}
+
+/// A packet was dropped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropEvent {
+    /// When the agent read the event.
+    pub time: Timestamp,
+    /// Name of the reason as Hubble prints it, such as `POLICY_DENIED`.
+    pub reason: String,
+    /// Number of the reason.
+    pub reason_code: u8,
+    /// `ingress` or `egress`, seen from the pod.
+    pub direction: String,
+    /// Where, who and what.
+    #[serde(flatten)]
+    pub packet: PacketInfo,
+}
+
+/// A packet passed a trace point.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceEvent {
+    /// When the agent read the event.
+    pub time: Timestamp,
+    /// The trace point, such as `to-endpoint` or `from-overlay`.
+    pub point: String,
+    /// What conntrack said: `new`, `established`, `reply`, `related`, `unknown`.
+    pub reason: String,
+    /// Where, who and what.
+    #[serde(flatten)]
+    pub packet: PacketInfo,
+}
+
+/// The dataplane's debug message.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DebugEvent {
+    /// When the agent read the event.
+    pub time: Timestamp,
+    /// Endpoint whose program sent it; 0 when none.
+    pub endpoint: u16,
+    /// Number of the message.
+    pub code: u8,
+    /// Its arguments.
+    pub args: [u32; 3],
+}
+
+/// Events were lost.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostEvent {
+    /// When this was noticed.
+    pub time: Timestamp,
+    /// How many.
+    pub count: u64,
+    /// `ring-buffer` (nobody saw them) or `reader` (only this reader missed them).
+    pub place: String,
+}
+
+/// Where an event happened, between whom, and the packet's headers in words.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketInfo {
+    /// Endpoint whose program sent the event; 0 for the host's programs.
+    pub endpoint: u16,
+    /// Endpoint that the packet goes to, when it is local and known; else 0.
+    #[serde(default)]
+    pub to_endpoint: u16,
+    /// Security identity of the source; 0 unknown.
+    pub source_identity: u32,
+    /// Security identity of the destination; 0 unknown.
+    pub destination_identity: u32,
+    /// Interface the program ran on, or the packet went out by.
+    pub ifindex: u32,
+    /// Length of the packet in bytes.
+    pub length: u32,
+    /// Source address; absent when the packet is not IP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<IpAddr>,
+    /// Destination address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<IpAddr>,
+    /// Source port, where the protocol has ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_port: Option<u16>,
+    /// Destination port, where the protocol has ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination_port: Option<u16>,
+    /// Protocol in words: `tcp`, `udp`, `icmp`, `icmpv6`, `arp`, or a number.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub protocol: String,
+    /// What else a person wants to know: TCP flags, ICMP type, fragment.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+impl MonitorEvent {
+    /// The word used in `kind=` and on each line.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Drop(_) => "drop",
+            Self::Trace(_) => "trace",
+            Self::Debug(_) => "debug",
+            Self::Lost(_) => "lost",
+        }
+    }
+
+    /// Whether an endpoint took part, as the one whose program ran or as the receiver.
+    pub fn concerns(&self, endpoint: u16) -> bool {
+        match self {
+            Self::Drop(DropEvent { packet, .. }) | Self::Trace(TraceEvent { packet, .. }) => {
+                packet.endpoint == endpoint || packet.to_endpoint == endpoint
+            }
+            Self::Debug(event) => event.endpoint == endpoint,
+            Self::Lost(_) => true,
+        }
+    }
+}
