@@ -5,10 +5,11 @@
 //! [`ct`], [`monitor`]); `cni.sock` takes one CNI request per packet.
 //! Field names and the meaning of values are stable: fields are added, never renamed, and readers ignore unknown ones.
 //!
-//! This crate must not know how any of it is obtained: it holds no I/O.
+//! This crate must not know how any of it is obtained: it holds no I/O, except the files of [`cni::delete_queue`], whose locking is the contract.
 
 #![forbid(unsafe_code)]
 
+pub mod cni;
 pub mod ct;
 pub mod endpoint;
 pub mod error;
