@@ -1,0 +1,130 @@
+//! What the daemon is told by flags and keeps for its whole life.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How packets travel between nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Routing {
+    /// VXLAN over UDP 8472; the VNI carries the source identity.
+    Vxlan,
+    /// Plain routes to the other nodes, which must share a link.
+    Native,
+}
+
+/// Whether an address family is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FamilyMode {
+    /// Used when the own node has a pod CIDR of it.
+    Auto,
+    /// Wanted: without a pod CIDR of it the node is not ready.
+    On,
+    /// Not used: pod CIDRs and addresses of it are left alone.
+    Off,
+}
+
+/// How many trace events the dataplane sends (compat: monitor aggregation).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MonitorAggregation {
+    /// Every event.
+    None,
+    /// No events at the `from-*` points.
+    Low,
+    /// As low; of a known connection only the first packet, new TCP flags, and one in each report interval.
+    Medium,
+}
+
+/// After how long without a packet a connection is forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CtTimeouts {
+    /// Established TCP.
+    pub tcp: Duration,
+    /// TCP that has only seen SYN.
+    pub tcp_syn: Duration,
+    /// TCP after both FIN or any RST.
+    pub tcp_fin: Duration,
+    /// Everything that is not TCP.
+    pub any: Duration,
+}
+
+impl Default for CtTimeouts {
+    fn default() -> Self {
+        Self {
+            tcp: Duration::from_secs(8000),
+            tcp_syn: Duration::from_secs(60),
+            tcp_fin: Duration::from_secs(10),
+            any: Duration::from_secs(60),
+        }
+    }
+}
+
+/// When the conntrack tables are searched for dead entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CtGcConfig {
+    /// First interval after start.
+    pub start: Duration,
+    /// Shortest interval.
+    pub min: Duration,
+    /// Longest interval.
+    pub max: Duration,
+    /// Rows looked at in one reconcile: a large table is searched in slices so that CNI requests do not wait for it.
+    pub slice_rows: usize,
+}
+
+impl Default for CtGcConfig {
+    fn default() -> Self {
+        Self {
+            start: Duration::from_mins(5),
+            min: Duration::from_secs(10),
+            max: Duration::from_hours(12),
+            slice_rows: 4096,
+        }
+    }
+}
+
+/// The agent's configuration. Nothing in it changes while the process lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Name of the own Node object.
+    pub node_name: String,
+    /// How packets travel between nodes.
+    pub routing: Routing,
+    /// Use of IPv4.
+    pub ipv4: FamilyMode,
+    /// Use of IPv6.
+    pub ipv6: FamilyMode,
+    /// MTU of the underlay in bytes, where it shall not be that of the device.
+    pub mtu: Option<u32>,
+    /// How many trace events the dataplane sends.
+    pub monitor_aggregation: MonitorAggregation,
+    /// Trace events of a known connection come at least this far apart (monitor aggregation medium).
+    pub report_interval: Duration,
+    /// How long a released address stays unused.
+    pub quarantine: Duration,
+    /// Conntrack timeouts.
+    pub ct_timeouts: CtTimeouts,
+    /// Conntrack garbage collection.
+    pub ct_gc: CtGcConfig,
+}
+
+impl Config {
+    /// The defaults for the node `node_name`.
+    pub fn new(node_name: impl Into<String>, routing: Routing) -> Self {
+        Self {
+            node_name: node_name.into(),
+            routing,
+            ipv4: FamilyMode::Auto,
+            ipv6: FamilyMode::Auto,
+            mtu: None,
+            monitor_aggregation: MonitorAggregation::Medium,
+            report_interval: Duration::from_secs(5),
+            quarantine: Duration::from_secs(30),
+            ct_timeouts: CtTimeouts::default(),
+            ct_gc: CtGcConfig::default(),
+        }
+    }
+}

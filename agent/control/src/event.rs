@@ -1,0 +1,58 @@
+//! Everything that changes the agent's mind.
+
+use std::net::IpAddr;
+
+use crate::cni::CniRequest;
+
+/// One thing that happened. The daemon turns what it hears into these and does nothing else with it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A list of all Node objects begins: a start, or a new list after a broken watch.
+    /// Objects that do not come again before [`Event::NodeListSynced`] are gone. A list that is cut short (no `NodeListSynced`) removes nothing.
+    NodeListStarted,
+    /// A Node object as it is now, from a list or a watch. The own node comes this way too.
+    NodeUpsert(NodeObject),
+    /// A Node object was deleted.
+    NodeDelete {
+        /// Its name.
+        name: String,
+    },
+    /// The list that began with [`Event::NodeListStarted`] is complete.
+    NodeListSynced,
+    /// The device that carries traffic between nodes, as it is now. Sent at start and whenever one of the facts changes.
+    Underlay(DeviceFacts),
+    /// A request of the container runtime. Every request gets exactly one [`crate::Reply`] with its id, here or from a later `reconcile`.
+    Cni(CniRequest),
+    /// Search the conntrack tables now, whatever the interval.
+    CtGc,
+    /// Time has passed; sent at [`crate::Agent::next_deadline`].
+    Tick,
+}
+
+/// What the agent reads of a core/v1 Node. The strings are as in the object: what is wrong in them is reported, never refused.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeObject {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `spec.podCIDRs`, or `spec.podCIDR` alone where only that is set.
+    pub pod_cidrs: Vec<String>,
+    /// `status.addresses` of type `InternalIP`, in order.
+    pub internal_ips: Vec<String>,
+}
+
+/// A network device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceFacts {
+    /// Name of the device.
+    pub name: String,
+    /// Its index in the node's network namespace.
+    pub ifindex: u32,
+    /// Its MAC address, zero for a device without one.
+    pub mac: [u8; 6],
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Its addresses of global scope.
+    pub addresses: Vec<IpAddr>,
+}
