@@ -66,8 +66,11 @@ pub struct NodeConfig {
     pub world_v4: Identity,
     /// The same for IPv6.
     pub world_v6: Identity,
+    /// Sum over the rows of `ENDPOINTS` and `IPCACHE` that this revision stands for, kept by the agent so that the death of one
+    /// between writing rows and raising the revision is noticed at the next start. The programs do not read it.
+    pub rows_digest: [u8; 8],
     /// Zero; room for what services and policy need.
-    pub reserved: [u8; 20],
+    pub reserved: [u8; 12],
 }
 
 /// How packets get to other nodes.
