@@ -38,30 +38,6 @@ pub enum MonitorAggregation {
     Medium,
 }
 
-/// After how long without a packet a connection is forgotten.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CtTimeouts {
-    /// Established TCP.
-    pub tcp: Duration,
-    /// TCP that has only seen SYN.
-    pub tcp_syn: Duration,
-    /// TCP after both FIN or any RST.
-    pub tcp_fin: Duration,
-    /// Everything that is not TCP.
-    pub any: Duration,
-}
-
-impl Default for CtTimeouts {
-    fn default() -> Self {
-        Self {
-            tcp: Duration::from_secs(8000),
-            tcp_syn: Duration::from_secs(60),
-            tcp_fin: Duration::from_secs(10),
-            any: Duration::from_secs(60),
-        }
-    }
-}
-
 /// When the conntrack tables are searched for dead entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CtGcConfig {
@@ -105,9 +81,7 @@ pub struct Config {
     pub report_interval: Duration,
     /// How long a released address stays unused.
     pub quarantine: Duration,
-    /// Conntrack timeouts.
-    pub ct_timeouts: CtTimeouts,
-    /// Conntrack garbage collection.
+    /// Conntrack garbage collection. The timeouts are part of `dataplane-abi`.
     pub ct_gc: CtGcConfig,
 }
 
@@ -123,7 +97,6 @@ impl Config {
             monitor_aggregation: MonitorAggregation::Medium,
             report_interval: Duration::from_secs(5),
             quarantine: Duration::from_secs(30),
-            ct_timeouts: CtTimeouts::default(),
             ct_gc: CtGcConfig::default(),
         }
     }

@@ -36,6 +36,8 @@ pub struct NodeObject {
     pub name: String,
     /// `metadata.uid`.
     pub uid: String,
+    /// `metadata.creationTimestamp` in seconds since 1970, 0 if it is not there. Of two nodes that claim one address the older one has it.
+    pub created_s: u64,
     /// `spec.podCIDRs`, or `spec.podCIDR` alone where only that is set.
     pub pod_cidrs: Vec<String>,
     /// `status.addresses` of type `InternalIP`, in order.

@@ -30,7 +30,7 @@ mod time;
 
 pub use agent::{Agent, ReconcileReport};
 pub use cni::{CniRequest, Netns, NetnsHandle, Reply, RequestId};
-pub use config::{Config, CtGcConfig, CtTimeouts, FamilyMode, MonitorAggregation, Routing};
+pub use config::{Config, CtGcConfig, FamilyMode, MonitorAggregation, Routing};
 pub use event::{DeviceFacts, Event, NodeObject};
 pub use finding::{Finding, Severity};
 pub use ports::{MapStore, NodeOps, PortError};
