@@ -6,8 +6,6 @@ pub const RUN_DIR: &str = "/run/bristle";
 pub const API_SOCKET: &str = "/run/bristle/bristle.sock";
 /// Name of the HTTP/JSON socket below the runtime directory.
 pub const API_SOCKET_NAME: &str = "bristle.sock";
-/// Name of the CNI socket below the runtime directory.
-pub const CNI_SOCKET_NAME: &str = "cni.sock";
 
 /// [`crate::Status`].
 pub const STATUS: &str = "/v1/status";

@@ -3,6 +3,8 @@
 //! A [`Table`] is a descriptor and what the kernel says about the map behind it. It does not need the object that made
 //! the map: the command line opens pinned tables on its own.
 
+mod scan;
+
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -16,6 +18,8 @@ use zerocopy::{FromBytes, IntoBytes as _};
 
 use crate::pins::Pins;
 use crate::sys;
+
+pub use scan::ScanPosition;
 
 /// What kind of map a table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
