@@ -134,7 +134,9 @@ impl Operation {
     /// The attachment the command is about; GC and STATUS have none.
     pub const fn attachment(&self) -> Option<&Attachment> {
         match self {
-            Self::Add { attachment, .. } | Self::Del { attachment, .. } | Self::Check { attachment, .. } => Some(attachment),
+            Self::Add { attachment, .. } | Self::Del { attachment, .. } | Self::Check { attachment, .. } => {
+                Some(attachment)
+            }
             Self::Gc { .. } | Self::Status => None,
         }
     }
@@ -183,7 +185,11 @@ impl PodRef {
     /// Reads the conventional keys; `None` unless both namespace and name are there and not empty.
     pub fn from_args(args: &BTreeMap<String, String>) -> Option<Self> {
         let get = |key: &str| args.get(key).filter(|value| !value.is_empty()).cloned();
-        Some(Self { namespace: get("K8S_POD_NAMESPACE")?, name: get("K8S_POD_NAME")?, uid: get("K8S_POD_UID") })
+        Some(Self {
+            namespace: get("K8S_POD_NAMESPACE")?,
+            name: get("K8S_POD_NAME")?,
+            uid: get("K8S_POD_UID"),
+        })
     }
 }
 
@@ -221,7 +227,10 @@ mod tests {
 
     #[test]
     fn request_reads_back_and_is_flat() {
-        let args = BTreeMap::from([("K8S_POD_NAME".to_owned(), "a".to_owned()), ("K8S_POD_NAMESPACE".to_owned(), "default".to_owned())]);
+        let args = BTreeMap::from([
+            ("K8S_POD_NAME".to_owned(), "a".to_owned()),
+            ("K8S_POD_NAMESPACE".to_owned(), "default".to_owned()),
+        ]);
         let request = Request {
             protocol: PROTOCOL_VERSION,
             cni_version: "1.1.0".into(),
@@ -243,7 +252,11 @@ mod tests {
         let operations = [
             Operation::Add { attachment: attachment(), netns: "/n".into() },
             Operation::Del { attachment: attachment(), netns: None, prev_result: None },
-            Operation::Check { attachment: attachment(), netns: "/n".into(), prev_result: CniResult::default() },
+            Operation::Check {
+                attachment: attachment(),
+                netns: "/n".into(),
+                prev_result: CniResult::default(),
+            },
             Operation::Gc { valid_attachments: vec![attachment()] },
             Operation::Status,
         ];
@@ -256,7 +269,11 @@ mod tests {
 
     #[test]
     fn replies_read_back() {
-        for reply in [Reply::Done, Reply::Added { result: CniResult::default() }, CniError::new(ErrorCode::TRY_AGAIN, "wait").into()] {
+        for reply in [
+            Reply::Done,
+            Reply::Added { result: CniResult::default() },
+            CniError::new(ErrorCode::TRY_AGAIN, "wait").into(),
+        ] {
             let text = serde_json::to_string(&reply).unwrap();
             assert_eq!(serde_json::from_str::<Reply>(&text).unwrap(), reply);
         }
@@ -264,7 +281,10 @@ mod tests {
 
     #[test]
     fn pod_needs_namespace_and_name() {
-        let args = BTreeMap::from([("K8S_POD_NAME".to_owned(), "a".to_owned()), ("K8S_POD_NAMESPACE".to_owned(), String::new())]);
+        let args = BTreeMap::from([
+            ("K8S_POD_NAME".to_owned(), "a".to_owned()),
+            ("K8S_POD_NAMESPACE".to_owned(), String::new()),
+        ]);
         assert_eq!(PodRef::from_args(&args), None);
     }
 }

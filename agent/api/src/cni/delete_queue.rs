@@ -82,7 +82,9 @@ impl DeleteQueue {
     /// # Errors
     /// When the file cannot be written.
     pub fn push(&self, delete: &QueuedDelete) -> io::Result<PathBuf> {
-        let attachment = delete.attachment().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "only DEL can be queued"))?;
+        let attachment = delete
+            .attachment()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "only DEL can be queued"))?;
         let path = self.dir.join(file_name(attachment));
         let temporary = path.with_extension("tmp");
         fs::write(&temporary, serde_json::to_vec(delete)?)?;
@@ -129,7 +131,9 @@ fn file_name(attachment: &Attachment) -> String {
     let start: String = attachment.container_id.chars().take(64).collect();
     let id = attachment.container_id.bytes().chain([0]).chain(attachment.ifname.bytes());
     // FNV-1a: only has to tell attachments apart, nobody attacks it who could not also write the file.
-    let hash = id.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = id.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
     format!("{start}-{hash:016x}.json")
 }
 
@@ -151,7 +155,8 @@ mod tests {
 
     impl Scratch {
         fn new(name: &str) -> Self {
-            let dir = std::env::temp_dir().join(format!("bristle-delete-queue-{name}-{}", std::process::id()));
+            let dir =
+                std::env::temp_dir().join(format!("bristle-delete-queue-{name}-{}", std::process::id()));
             Self(dir)
         }
     }
@@ -183,12 +188,17 @@ mod tests {
     fn what_is_pushed_is_read_and_removed() {
         let scratch = Scratch::new("push");
         let queue = DeleteQueue::lock(&scratch.0).unwrap();
-        for (id, ifname) in [("a", "eth0"), ("a", "eth1"), ("b", "eth0"), ("a", "eth0"), (&"c".repeat(400), "eth0")] {
+        for (id, ifname) in
+            [("a", "eth0"), ("a", "eth1"), ("b", "eth0"), ("a", "eth0"), (&"c".repeat(400), "eth0")]
+        {
             queue.push(&delete(id, ifname)).unwrap();
         }
         let entries = queue.entries().unwrap();
         assert_eq!(entries.len(), 4, "a repeated DEL is one entry");
-        assert_eq!(*entries[0].content.as_ref().unwrap().attachment().unwrap(), Attachment { container_id: "a".into(), ifname: "eth1".into() });
+        assert_eq!(
+            *entries[0].content.as_ref().unwrap().attachment().unwrap(),
+            Attachment { container_id: "a".into(), ifname: "eth1".into() }
+        );
         for entry in &entries {
             queue.remove(entry).unwrap();
             queue.remove(entry).unwrap();
@@ -220,6 +230,9 @@ mod tests {
 
     #[test]
     fn the_queue_lies_beside_the_socket() {
-        assert_eq!(dir_for_socket(Path::new(super::super::DEFAULT_SOCKET)), Path::new("/run/bristle/delete-queue"));
+        assert_eq!(
+            dir_for_socket(Path::new(super::super::DEFAULT_SOCKET)),
+            Path::new("/run/bristle/delete-queue")
+        );
     }
 }

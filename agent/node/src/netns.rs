@@ -1,0 +1,254 @@
+//! Network namespaces: open, make, enter, delete.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+
+/// An operation on a network namespace that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} network namespace {name}")]
+pub struct NetnsError {
+    /// What was tried: `open`, `enter`, `create`, `delete`.
+    pub operation: &'static str,
+    /// Its path, or what it is known by.
+    pub name: String,
+    /// Why it failed.
+    #[source]
+    pub source: io::Error,
+}
+
+impl NetnsError {
+    fn new(operation: &'static str, name: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self { operation, name: name.into(), source: source.into() }
+    }
+
+    /// True if there is nothing at the path, or something that is no network namespace (an unmounted leftover file).
+    pub fn is_gone(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput)
+    }
+}
+
+/// Tells network namespaces apart for as long as one of them is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NetnsId {
+    /// Device number of the file system of namespaces.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+}
+
+/// An open network namespace. It lives at least as long as this value.
+#[derive(Debug)]
+pub struct Netns {
+    file: OwnedFd,
+    name: String,
+    id: NetnsId,
+}
+
+impl Netns {
+    /// Opens the namespace at a path (`/run/netns/x`, `/proc/1/ns/net`).
+    ///
+    /// # Errors
+    /// When nothing is there or it is no network namespace; [`NetnsError::is_gone`] tells these from other failures.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, NetnsError> {
+        let name = path.as_ref().display().to_string();
+        let file = File::open(path).map_err(|error| NetnsError::new("open", &name, error))?;
+        Self::from_file(file.into(), name)
+    }
+
+    /// The namespace of the calling thread.
+    ///
+    /// # Errors
+    /// When /proc is not mounted.
+    pub fn current() -> Result<Self, NetnsError> {
+        Self::open("/proc/thread-self/ns/net")
+    }
+
+    /// The namespace of a process.
+    ///
+    /// # Errors
+    /// When there is no such process or it may not be looked at.
+    pub fn of_process(pid: u32) -> Result<Self, NetnsError> {
+        Self::open(format!("/proc/{pid}/ns/net"))
+    }
+
+    /// Takes a descriptor that somebody sent, after checking that it is one of a network namespace.
+    /// `name` is used in messages.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn from_file(file: OwnedFd, name: impl Into<String>) -> Result<Self, NetnsError> {
+        let name = name.into();
+        // _IO(0xb7, 3)
+        const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+        // SAFETY: the descriptor is open and the request takes no argument; on files that are no namespaces it fails with ENOTTY.
+        let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
+        if kind != libc::CLONE_NEWNET {
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "the file is not a network namespace");
+            return Err(NetnsError::new("open", name, error));
+        }
+        let file = File::from(file);
+        let meta = file.metadata().map_err(|error| NetnsError::new("open", &name, error))?;
+        Ok(Self { file: file.into(), name, id: NetnsId { device: meta.dev(), inode: meta.ino() } })
+    }
+
+    /// Makes a new, empty namespace that lives only as long as this value (and whatever else refers to it).
+    ///
+    /// # Errors
+    /// When the kernel refuses (no `CAP_SYS_ADMIN`, limit on namespaces).
+    pub fn create_anonymous() -> Result<Self, NetnsError> {
+        let make = || {
+            unshare(CloneFlags::CLONE_NEWNET)
+                .map_err(|errno| NetnsError::new("create", "(anonymous)", errno))?;
+            Self::current()
+        };
+        let mut netns =
+            on_thread(make).map_err(|error| NetnsError::new("create", "(anonymous)", error))??;
+        "(anonymous)".clone_into(&mut netns.name);
+        Ok(netns)
+    }
+
+    /// What it is called in messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its identity; two paths or descriptors of one namespace have the same.
+    pub const fn id(&self) -> NetnsId {
+        self.id
+    }
+
+    /// Runs something on a thread of its own inside this namespace, waits for it and returns what it returned.
+    ///
+    /// The thread ends afterwards, so no thread of the caller is ever in a namespace where it does not belong, not even after a panic
+    /// (which is passed on). A process spawned inside inherits the namespace.
+    /// What is mounted stays as it is: `/sys/class/net` shows the caller's namespace, `/proc/sys/net` and `/proc/thread-self/net` this one.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered (no `CAP_SYS_ADMIN`) or no thread be made.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
+        let enter = || setns(&self.file, CloneFlags::CLONE_NEWNET).map(|()| work());
+        on_thread(enter)
+            .and_then(|result| result.map_err(io::Error::from))
+            .map_err(|error| NetnsError::new("enter", &self.name, error))
+    }
+
+    /// A second handle on the same namespace.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn try_clone(&self) -> Result<Self, NetnsError> {
+        let file = self.file.try_clone().map_err(|error| NetnsError::new("open", &self.name, error))?;
+        Ok(Self { file, name: self.name.clone(), id: self.id })
+    }
+}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Runs something on a scoped thread; a panic in it goes on in the caller.
+fn on_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, work)?;
+        thread.join().map_err(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// A namespace that is kept by a mount on a file, as `ip netns` does it, and deleted when this value is dropped.
+#[derive(Debug)]
+pub struct NamedNetns {
+    netns: Netns,
+    path: PathBuf,
+    keep: bool,
+}
+
+impl NamedNetns {
+    /// Makes a new namespace and mounts it on `path`, whose directory must exist and which must not exist itself.
+    ///
+    /// # Errors
+    /// When the file exists, or the kernel refuses; nothing is left behind then.
+    pub fn create(path: impl Into<PathBuf>) -> Result<Self, NetnsError> {
+        let path = path.into();
+        let name = path.display().to_string();
+        let error = |source: io::Error| NetnsError::new("create", &name, source);
+        OpenOptions::new().write(true).create_new(true).open(&path).map_err(error)?;
+        // From here on dropping cleans the file up.
+        let made = on_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            mount(Some("/proc/thread-self/ns/net"), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        });
+        let opened = match made {
+            Ok(Ok(())) => Netns::open(&path),
+            Ok(Err(errno)) => Err(error(errno.into())),
+            Err(source) => Err(error(source)),
+        };
+        match opened {
+            Ok(netns) => Ok(Self { netns, path, keep: false }),
+            Err(error) => {
+                // The first error is the one to tell; the file is ours and empty.
+                drop(delete_named(&path));
+                Err(error)
+            }
+        }
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The open namespace.
+    pub const fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    /// Lets it live on after this value; [`delete_named`] ends it.
+    pub fn keep(mut self) -> PathBuf {
+        self.keep = true;
+        self.path.clone()
+    }
+}
+
+impl std::ops::Deref for NamedNetns {
+    type Target = Netns;
+
+    fn deref(&self) -> &Netns {
+        &self.netns
+    }
+}
+
+impl Drop for NamedNetns {
+    fn drop(&mut self) {
+        if !self.keep {
+            drop(delete_named(&self.path));
+        }
+    }
+}
+
+/// Takes a namespace's mount and file away. The namespace itself ends when its last process and descriptor are gone.
+/// A path where nothing is counts as done.
+///
+/// # Errors
+/// When mount or file cannot be removed.
+pub fn delete_named(path: &Path) -> Result<(), NetnsError> {
+    use nix::errno::Errno;
+    let error = |source: io::Error| NetnsError::new("delete", path.display().to_string(), source);
+    match umount2(path, MntFlags::MNT_DETACH) {
+        // EINVAL: a file on which nothing is mounted.
+        Ok(()) | Err(Errno::ENOENT | Errno::EINVAL) => {}
+        Err(errno) => return Err(error(errno.into())),
+    }
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(error(source)),
+        _ => Ok(()),
+    }
+}
