@@ -10,8 +10,6 @@
 //! that was idle longest. Counters are added to without atomics: a packet or two may be missed when both CPUs
 //! handle one direction of one connection at once.
 
-use core::cmp::Ordering;
-
 use bitflags::bitflags;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -40,6 +38,7 @@ pub enum CtDir {
 impl CtDir {
     /// The other one.
     #[inline(always)]
+    #[must_use]
     pub const fn opposite(self) -> Self {
         match self {
             Self::Original => Self::Reply,
@@ -107,8 +106,8 @@ macro_rules! canonical {
             #[inline(always)]
             pub fn of_packet(src: $addr, dst: $addr, sport: Be16, dport: Be16, proto: u8) -> (Self, bool) {
                 let scope = CtScope::Connection as u8;
-                let order = number(src).cmp(&number(dst)).then(sport.get().cmp(&dport.get()));
-                if order == Ordering::Greater {
+                let (s, d) = (number(src), number(dst));
+                if s > d || (s == d && sport.get() > dport.get()) {
                     (
                         Self {
                             low: dst,
@@ -141,7 +140,7 @@ macro_rules! canonical {
 }
 
 mod v4 {
-    use super::{Be16, CtKey4, CtScope, Ordering};
+    use super::{Be16, CtKey4, CtScope};
     #[inline(always)]
     const fn number(a: [u8; 4]) -> u32 {
         u32::from_be_bytes(a)
@@ -150,7 +149,7 @@ mod v4 {
 }
 
 mod v6 {
-    use super::{Be16, CtKey6, CtScope, Ordering};
+    use super::{Be16, CtKey6, CtScope};
     #[inline(always)]
     const fn number(a: [u8; 16]) -> u128 {
         u128::from_be_bytes(a)
@@ -162,30 +161,42 @@ mod v6 {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct CtEntry {
-    /// [`crate::config::NodeConfig::revision`] at which each direction was judged and its way found; zero: not yet.
-    pub revision: [u32; 2],
     /// Low 32 bits of the tick of the last packet; written only when the tick has changed.
     pub last_seen: u32,
     /// [`CtState`] as number.
     pub state: u8,
     /// More about it.
     pub flags: CtFlags,
-    /// TCP flags seen, per direction (RFC 9293 bits).
-    pub tcp_flags: [u8; 2],
-    /// Tick of the last trace report, per direction.
-    pub reported: [u32; 2],
-    /// Identity of the end that began, and of the other.
-    pub identity: [Identity; 2],
-    /// Packets per direction.
-    pub packets: [u64; 2],
-    /// Bytes per direction, from the link layer on.
-    pub bytes: [u64; 2],
-    /// Way out per direction.
-    pub ways: [CtWay; 2],
-    /// Tick at which the row was made.
+    /// Zero; room for the proxy's port.
+    pub pad: [u8; 2],
+    /// Low 32 bits of the tick at which the row was made.
     pub created: u32,
-    /// Zero; room for translation (address, port, reverse NAT index) and proxy port.
-    pub reserved: [u8; 12],
+    /// Zero; room for the reverse NAT index.
+    pub reserved: [u8; 4],
+    /// What is kept per direction, indexed by [`CtDir`].
+    pub dirs: [CtHalf; 2],
+}
+
+/// What is kept for one direction of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct CtHalf {
+    /// [`crate::config::NodeConfig::revision`] at which the direction was judged and its way found; zero: not yet.
+    pub revision: u32,
+    /// Low 32 bits of the tick of the last trace report.
+    pub reported: u32,
+    /// Identity of the end that sends in this direction.
+    pub identity: Identity,
+    /// TCP flags seen (RFC 9293 bits).
+    pub tcp_flags: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+    /// Packets.
+    pub packets: u64,
+    /// Bytes from the link layer on.
+    pub bytes: u64,
+    /// Way out.
+    pub way: CtWay,
 }
 
 /// Row of an IPv6 connection: [`CtEntry`] and the room that longer addresses need.
@@ -349,6 +360,11 @@ bitflags! {
 }
 
 impl CtEntry {
+    /// Which end began: the sender of the packet that made the row was the higher one.
+    pub const fn origin_is_high(&self) -> bool {
+        self.flags.contains(CtFlags::ORIGIN_HIGH)
+    }
+
     /// Whether a connection last seen then is over at `now` (both low 32 bits of ticks).
     /// A row in no known state is over.
     #[inline(always)]
@@ -367,6 +383,9 @@ impl CtEntry {
 const _: () = assert!(size_of::<CtKey4>() == 16);
 const _: () = assert!(size_of::<CtKey6>() == 40);
 const _: () = assert!(size_of::<CtWay>() == 24);
+const _: () = assert!(size_of::<CtHalf>() == 56);
+const _: () = assert!(size_of::<CtEntry>() == 128);
+const _: () = assert!(size_of::<CtEntry6>() == 168);
 const _: () = assert!((48 + size_of::<CtKey4>() + size_of::<CtEntry>()).is_multiple_of(64));
 const _: () = assert!((48 + size_of::<CtKey6>() + size_of::<CtEntry6>()).is_multiple_of(64));
 
