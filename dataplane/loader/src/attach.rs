@@ -14,8 +14,8 @@ use std::path::Path;
 use std::str::FromStr;
 
 use aya::programs::tc::{
-    NlOptions, SchedClassifier, SchedClassifierLink, TcAttachOptions, TcAttachType, TcError,
-    TcHandle, qdisc_add_clsact, qdisc_detach_program,
+    NlOptions, SchedClassifier, SchedClassifierLink, TcAttachOptions, TcAttachType, TcError, TcHandle,
+    qdisc_add_clsact, qdisc_detach_program,
 };
 use aya_obj::generated::{bpf_attach_type, bpf_link_type};
 use nix::libc;
@@ -93,18 +93,12 @@ pub struct Hook {
 impl Hook {
     /// The ingress side of a device.
     pub fn ingress(device: impl Into<String>) -> Self {
-        Self {
-            device: device.into(),
-            direction: Direction::Ingress,
-        }
+        Self { device: device.into(), direction: Direction::Ingress }
     }
 
     /// The egress side of a device.
     pub fn egress(device: impl Into<String>) -> Self {
-        Self {
-            device: device.into(),
-            direction: Direction::Egress,
-        }
+        Self { device: device.into(), direction: Direction::Egress }
     }
 }
 
@@ -252,12 +246,7 @@ fn open_pin(path: &Path) -> Option<OldLink> {
     }
     // Not a link: the pin of a program that a filter holds.
     let info = sys::prog_info(fd.as_fd()).ok()?;
-    Some(OldLink {
-        fd,
-        program_id: info.id,
-        ifindex: 0,
-        kind: HookKind::Clsact,
-    })
+    Some(OldLink { fd, program_id: info.id, ifindex: 0, kind: HookKind::Clsact })
 }
 
 fn tcx_ifindex(info: &aya_obj::generated::bpf_link_info) -> u32 {
@@ -267,11 +256,7 @@ fn tcx_ifindex(info: &aya_obj::generated::bpf_link_info) -> u32 {
 
 /// The kernel's cut names are compared as far as they go.
 fn kernel_name(raw: &[std::ffi::c_char]) -> String {
-    let bytes: Vec<u8> = raw
-        .iter()
-        .map(|&c| c.to_ne_bytes()[0])
-        .take_while(|&c| c != 0)
-        .collect();
+    let bytes: Vec<u8> = raw.iter().map(|&c| c.to_ne_bytes()[0]).take_while(|&c| c != 0).collect();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -280,12 +265,7 @@ impl Object {
     ///
     /// Safe to repeat; a packet meets either the old or the new program, never none. The attachment outlives this
     /// process: it ends with [`detach`] or with the device.
-    pub fn attach(
-        &mut self,
-        pins: &Pins,
-        program: &str,
-        hook: &Hook,
-    ) -> Result<Attached, AttachError> {
+    pub fn attach(&mut self, pins: &Pins, program: &str, hook: &Hook) -> Result<Attached, AttachError> {
         self.attach_by(pins, program, hook, HookKind::of_kernel())
     }
 
@@ -299,29 +279,20 @@ impl Object {
     ) -> Result<Attached, AttachError> {
         let failed = |operation: &'static str| {
             let (program, hook) = (program.to_owned(), hook.clone());
-            move |source: io::Error| AttachError::Kernel {
-                program,
-                hook,
-                operation,
-                source,
-            }
+            move |source: io::Error| AttachError::Kernel { program, hook, operation, source }
         };
-        let ifindex = ifindex(&hook.device).ok_or_else(|| AttachError::NoDevice {
-            program: program.to_owned(),
-            hook: hook.clone(),
-        })?;
+        let ifindex = ifindex(&hook.device)
+            .ok_or_else(|| AttachError::NoDevice { program: program.to_owned(), hook: hook.clone() })?;
         pins.create().map_err(failed("make the pin directory"))?;
-        let classifier =
-            self.classifier_mut(program)
-                .ok_or_else(|| AttachError::NoProgram {
-                    program: program.to_owned(),
-                    hook: hook.clone(),
-                })?;
+        let classifier = self
+            .classifier_mut(program)
+            .ok_or_else(|| AttachError::NoProgram { program: program.to_owned(), hook: hook.clone() })?;
         match kind {
             HookKind::Tcx => attach_tcx(classifier, pins, hook, ifindex)
                 .map_err(|(operation, source)| failed(operation)(source)),
-            HookKind::Clsact => attach_clsact(classifier, pins, hook)
-                .map_err(|(operation, source)| failed(operation)(source)),
+            HookKind::Clsact => {
+                attach_clsact(classifier, pins, hook).map_err(|(operation, source)| failed(operation)(source))
+            }
         }
     }
 }
@@ -332,15 +303,8 @@ fn step<T>(operation: &'static str, result: io::Result<T>) -> Step<T> {
     result.map_err(|error| (operation, error))
 }
 
-fn attach_tcx(
-    program: &SchedClassifier,
-    pins: &Pins,
-    hook: &Hook,
-    ifindex: u32,
-) -> Step<Attached> {
-    let fd = program
-        .fd()
-        .map_err(|error| ("the program is not loaded", io::Error::other(error)))?;
+fn attach_tcx(program: &SchedClassifier, pins: &Pins, hook: &Hook, ifindex: u32) -> Step<Attached> {
+    let fd = program.fd().map_err(|error| ("the program is not loaded", io::Error::other(error)))?;
     let own = sys::prog_info(fd.as_fd()).map_err(|error| ("read the program's id", error))?;
     let pin = pins.link(&hook.device, hook.direction);
     let mut places = vec![pin.clone()];
@@ -369,10 +333,7 @@ fn attach_tcx(
         }
         step("remove a stale pin", std::fs::remove_file(&place))?;
     }
-    let link = step(
-        "create the link",
-        sys::tcx_link_create(fd.as_fd(), ifindex, hook.direction.tcx()),
-    )?;
+    let link = step("create the link", sys::tcx_link_create(fd.as_fd(), ifindex, hook.direction.tcx()))?;
     step("pin the link", sys::obj_pin(link.as_fd(), &pin))?;
     Ok(Attached::New)
 }
@@ -387,46 +348,34 @@ fn attach_clsact(program: &mut SchedClassifier, pins: &Pins, hook: &Hook) -> Ste
             }
         }
     }
-    let options = || NlOptions {
-        priority: FILTER_PRIORITY,
-        handle: TcHandle::new(0, FILTER_HANDLE),
-        classid: None,
-    };
-    let created = program.attach_with_options(
-        &hook.device,
-        hook.direction.tc(),
-        TcAttachOptions::Netlink(options()),
-    );
-    let (link, how) = match created {
-        Ok(link) => (link, Attached::New),
-        Err(_) => {
-            // Something has our place: replace it.
-            let old = step(
-                "find the filter",
-                SchedClassifierLink::attached(
-                    &hook.device,
-                    hook.direction.tc(),
-                    FILTER_PRIORITY,
-                    TcHandle::new(0, FILTER_HANDLE),
-                    None,
-                ),
-            )?;
-            let link = program
-                .attach_to_link(old)
-                .map_err(|error| ("replace the filter", io_error(error)))?;
-            (link, Attached::Replaced)
-        }
+    let options =
+        || NlOptions { priority: FILTER_PRIORITY, handle: TcHandle::new(0, FILTER_HANDLE), classid: None };
+    let created =
+        program.attach_with_options(&hook.device, hook.direction.tc(), TcAttachOptions::Netlink(options()));
+    let (link, how) = if let Ok(link) = created {
+        (link, Attached::New)
+    } else {
+        // Something has our place: replace it.
+        let old = step(
+            "find the filter",
+            SchedClassifierLink::attached(
+                &hook.device,
+                hook.direction.tc(),
+                FILTER_PRIORITY,
+                TcHandle::new(0, FILTER_HANDLE),
+                None,
+            ),
+        )?;
+        let link = program.attach_to_link(old).map_err(|error| ("replace the filter", io_error(error)))?;
+        (link, Attached::Replaced)
     };
     // aya would take the filter away when the handle is dropped; it is to stay.
-    let link = program
-        .take_link(link)
-        .map_err(|error| ("keep the filter", io_error(error)))?;
+    let link = program.take_link(link).map_err(|error| ("keep the filter", io_error(error)))?;
+    #[expect(clippy::mem_forget, reason = "a filter has no pin: not dropping the handle is how it stays")]
     std::mem::forget(link);
     let pin = pins.link(&hook.device, hook.direction);
     let _ = std::fs::remove_file(&pin);
-    let fd = program
-        .fd()
-        .map_err(|error| ("the program is not loaded", io::Error::other(error)))?;
+    let fd = program.fd().map_err(|error| ("the program is not loaded", io::Error::other(error)))?;
     step("pin the program", sys::obj_pin(fd.as_fd(), &pin))?;
     for place in pins.older_links(&hook.device, hook.direction) {
         step("remove the older pin", std::fs::remove_file(&place))?;
@@ -450,10 +399,7 @@ fn io_error(error: impl std::error::Error + Send + Sync + 'static) -> io::Error 
 
 /// Takes our program off a hook. True when one was there. A device that is gone is fine: only the pin is removed.
 pub fn detach(pins: &Pins, hook: &Hook) -> Result<bool, AttachError> {
-    let failed = |source| AttachError::Detach {
-        hook: hook.clone(),
-        source,
-    };
+    let failed = |source| AttachError::Detach { hook: hook.clone(), source };
     let pin = pins.link(&hook.device, hook.direction);
     let Some(old) = open_pin(&pin) else {
         return Ok(false);
@@ -523,10 +469,7 @@ pub fn list(pins: &Pins) -> io::Result<Vec<Attachment>> {
 /// Removes the pins of hooks whose device is gone; returns them.
 pub fn prune(pins: &Pins) -> Result<Vec<Hook>, AttachError> {
     let mut gone = Vec::new();
-    let all = list(pins).map_err(|source| AttachError::Detach {
-        hook: Hook::ingress("*"),
-        source,
-    })?;
+    let all = list(pins).map_err(|source| AttachError::Detach { hook: Hook::ingress("*"), source })?;
     for attachment in all {
         if attachment.ifindex.is_none() {
             detach(pins, &attachment.hook)?;

@@ -25,9 +25,7 @@ pub struct EventReader {
 
 impl fmt::Debug for EventReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventReader")
-            .field("malformed", &self.malformed)
-            .finish_non_exhaustive()
+        f.debug_struct("EventReader").field("malformed", &self.malformed).finish_non_exhaustive()
     }
 }
 
@@ -51,8 +49,7 @@ impl EventReader {
         };
         let fd = table.as_fd().try_clone_to_owned().map_err(failed)?;
         let data = MapData::from_fd(fd).map_err(|error| failed(io::Error::other(error)))?;
-        let ring = RingBuf::try_from(Map::RingBuf(data))
-            .map_err(|error| failed(io::Error::other(error)))?;
+        let ring = RingBuf::try_from(Map::RingBuf(data)).map_err(|error| failed(io::Error::other(error)))?;
         Ok(Self { ring, malformed: 0 })
     }
 

@@ -108,11 +108,7 @@ pub struct Layout {
 
 impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} of {} + {} bytes (flags {:#x})",
-            self.kind, self.key_size, self.value_size, self.flags
-        )
+        write!(f, "{} of {} + {} bytes (flags {:#x})", self.kind, self.key_size, self.value_size, self.flags)
     }
 }
 
@@ -163,15 +159,9 @@ pub struct ProgramStats {
 
 impl Object {
     /// Loads an object file: see [`Object::load_bytes`].
-    pub fn load(
-        path: &Path,
-        pins: Option<&Pins>,
-        options: &LoadOptions,
-    ) -> Result<Self, LoadError> {
-        let bytes = std::fs::read(path).map_err(|source| LoadError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+    pub fn load(path: &Path, pins: Option<&Pins>, options: &LoadOptions) -> Result<Self, LoadError> {
+        let bytes =
+            std::fs::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
         Self::load_bytes(&bytes, pins, options)
     }
 
@@ -182,39 +172,19 @@ impl Object {
     /// this object (tests, verification).
     ///
     /// Nothing is attached. Needs `CAP_BPF` and `CAP_NET_ADMIN`.
-    pub fn load_bytes(
-        bytes: &[u8],
-        pins: Option<&Pins>,
-        options: &LoadOptions,
-    ) -> Result<Self, LoadError> {
-        let parsed = aya_obj::Object::parse(bytes)
-            .map_err(|error| LoadError::Parse(Box::new(error)))?;
+    pub fn load_bytes(bytes: &[u8], pins: Option<&Pins>, options: &LoadOptions) -> Result<Self, LoadError> {
+        let parsed = aya_obj::Object::parse(bytes).map_err(|error| LoadError::Parse(Box::new(error)))?;
         // Sections of globals (.rodata, .bss) are maps too, but they belong to the programs of one load.
-        let names: Vec<&str> = parsed
-            .maps
-            .keys()
-            .map(String::as_str)
-            .filter(|name| !name.starts_with('.'))
-            .collect();
-        let pin_paths: Vec<(&str, PathBuf)> = pins.map_or_else(Vec::new, |pins| {
-            names
-                .iter()
-                .map(|&name| (name, pins.table(name)))
-                .collect()
-        });
+        let names: Vec<&str> =
+            parsed.maps.keys().map(String::as_str).filter(|name| !name.starts_with('.')).collect();
+        let pin_paths: Vec<(&str, PathBuf)> =
+            pins.map_or_else(Vec::new, |pins| names.iter().map(|&name| (name, pins.table(name))).collect());
         let mut kept = Vec::new();
         if let Some(pins) = pins {
-            pins.create().map_err(|source| LoadError::PinDir {
-                path: pins.dir(),
-                source,
-            })?;
+            pins.create().map_err(|source| LoadError::PinDir { path: pins.dir(), source })?;
             for &name in &names {
                 let map = &parsed.maps[name];
-                let wanted = options
-                    .max_entries
-                    .get(name)
-                    .copied()
-                    .unwrap_or(map.max_entries());
+                let wanted = options.max_entries.get(name).copied().unwrap_or(map.max_entries());
                 kept.extend(check_pinned(pins, name, map, wanted)?);
             }
         }
@@ -226,18 +196,14 @@ impl Object {
         for (name, &rows) in &options.max_entries {
             loader.map_max_entries(name, rows);
         }
-        let mut ebpf = loader
-            .load(bytes)
-            .map_err(|error| LoadError::Load(Box::new(error)))?;
+        let mut ebpf = loader.load(bytes).map_err(|error| LoadError::Load(Box::new(error)))?;
         let mut tables = BTreeMap::new();
         for (name, map) in ebpf.maps() {
             if let Some(data) = map_data(map).filter(|_| !name.starts_with('.')) {
-                let fd = data.fd().as_fd().try_clone_to_owned().map_err(|source| {
-                    TableError::Kernel {
-                        name: name.to_owned(),
-                        operation: "open",
-                        source,
-                    }
+                let fd = data.fd().as_fd().try_clone_to_owned().map_err(|source| TableError::Kernel {
+                    name: name.to_owned(),
+                    operation: "open",
+                    source,
                 })?;
                 tables.insert(name.to_owned(), Table::from_fd(fd, Some(name))?);
             }
@@ -255,10 +221,9 @@ impl Object {
 
     /// The table with this name.
     pub fn table(&self, name: &str) -> Result<&Table, TableError> {
-        self.tables.get(name).ok_or_else(|| TableError::NotFound {
-            name: name.to_owned(),
-            path: "the eBPF object".to_owned(),
-        })
+        self.tables
+            .get(name)
+            .ok_or_else(|| TableError::NotFound { name: name.to_owned(), path: "the eBPF object".to_owned() })
     }
 
     /// Every table, by name in ascending order.
@@ -273,11 +238,7 @@ impl Object {
 
     /// The names of the programs in ascending order.
     pub fn programs(&self) -> Vec<String> {
-        let mut names: Vec<String> = self
-            .ebpf
-            .programs()
-            .map(|(name, _)| name.to_owned())
-            .collect();
+        let mut names: Vec<String> = self.ebpf.programs().map(|(name, _)| name.to_owned()).collect();
         names.sort();
         names
     }
@@ -301,17 +262,16 @@ impl Object {
         stats
     }
 
+    /// How often a program has run since the kernel was told to count (`kernel.bpf_stats_enabled`).
+    pub fn run_count(&self, program: &str) -> Option<u64> {
+        Some(self.ebpf.program(program)?.info().ok()?.run_count())
+    }
+
     /// Runs a program once or many times on a frame, without any device: see [`TestRun`].
-    pub fn test_run(
-        &self,
-        program: &str,
-        run: &TestRun<'_>,
-    ) -> Result<TestRunResult, TestRunError> {
-        let classifier =
-            self.classifier(program)
-                .ok_or_else(|| TestRunError::NoProgram {
-                    program: program.to_owned(),
-                })?;
+    pub fn test_run(&self, program: &str, run: &TestRun<'_>) -> Result<TestRunResult, TestRunError> {
+        let classifier = self
+            .classifier(program)
+            .ok_or_else(|| TestRunError::NoProgram { program: program.to_owned() })?;
         run.on(program, classifier)
     }
 
@@ -343,12 +303,8 @@ fn check_pinned(
         Err(error) => return Err(error.into()),
     };
     let info = table.info();
-    let pinned = Layout {
-        kind: info.kind,
-        key_size: info.key_size,
-        value_size: info.value_size,
-        flags: info.flags,
-    };
+    let pinned =
+        Layout { kind: info.kind, key_size: info.key_size, value_size: info.value_size, flags: info.flags };
     let wanted = Layout {
         kind: TableKind::from_kernel(map.map_type()),
         key_size: map.key_size() as usize,
@@ -356,12 +312,7 @@ fn check_pinned(
         flags: map.map_flags(),
     };
     if pinned != wanted {
-        return Err(LoadError::Layout {
-            table: name.to_owned(),
-            dir: pins.dir(),
-            pinned,
-            wanted,
-        });
+        return Err(LoadError::Layout { table: name.to_owned(), dir: pins.dir(), pinned, wanted });
     }
     Ok((info.max_entries != wanted_rows).then(|| KeptSize {
         table: name.to_owned(),

@@ -18,10 +18,7 @@ pub struct Pins {
 impl Pins {
     /// Pins below `<bpffs>/bristle/v<ABI version>`. Nothing is touched yet.
     pub fn new(bpffs: &Path) -> Self {
-        Self {
-            base: bpffs.join("bristle"),
-            version: dataplane_abi::ABI_VERSION,
-        }
+        Self { base: bpffs.join("bristle"), version: dataplane_abi::ABI_VERSION }
     }
 
     /// The same place for another ABI version (migration and its tests).

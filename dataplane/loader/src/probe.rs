@@ -46,13 +46,7 @@ impl fmt::Display for Finding {
 
 /// Looks at everything; mounts nothing.
 pub fn all(bpffs: &Path) -> Vec<Finding> {
-    vec![
-        kernel(),
-        btf(),
-        capabilities(),
-        bpffs_mounted(bpffs),
-        tcx(),
-    ]
+    vec![kernel(), btf(), capabilities(), bpffs_mounted(bpffs), tcx()]
 }
 
 /// The running kernel's version: major and minor.
@@ -62,18 +56,12 @@ pub fn kernel_version() -> Option<(u32, u32)> {
 }
 
 fn parse_version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(str::parse);
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 fn finding(what: &'static str, state: State, text: impl Into<String>) -> Finding {
-    Finding {
-        what,
-        state,
-        text: text.into(),
-    }
+    Finding { what, state, text: text.into() }
 }
 
 /// Is the kernel recent enough?
@@ -86,10 +74,7 @@ pub fn kernel() -> Finding {
         Some(version) => finding(
             "kernel",
             State::Missing,
-            format!(
-                "Linux {}.{} is too old: boot {major}.{minor} or later",
-                version.0, version.1
-            ),
+            format!("Linux {}.{} is too old: boot {major}.{minor} or later", version.0, version.1),
         ),
         None => finding(
             "kernel",
@@ -116,27 +101,17 @@ pub fn btf() -> Finding {
 }
 
 /// Bits of the capabilities that the dataplane needs, by name.
-const CAPABILITIES: [(u32, &str); 4] = [
-    (12, "CAP_NET_ADMIN"),
-    (13, "CAP_NET_RAW"),
-    (21, "CAP_SYS_ADMIN"),
-    (39, "CAP_BPF"),
-];
+const CAPABILITIES: [(u32, &str); 4] =
+    [(12, "CAP_NET_ADMIN"), (13, "CAP_NET_RAW"), (21, "CAP_SYS_ADMIN"), (39, "CAP_BPF")];
 
 /// May this process load programs and attach them?
 pub fn capabilities() -> Finding {
-    let effective = std::fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|status| {
-            let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-            u64::from_str_radix(line.trim(), 16).ok()
-        });
+    let effective = std::fs::read_to_string("/proc/self/status").ok().and_then(|status| {
+        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+        u64::from_str_radix(line.trim(), 16).ok()
+    });
     let Some(effective) = effective else {
-        return finding(
-            "capabilities",
-            State::Missing,
-            "they cannot be read: mount procfs at /proc",
-        );
+        return finding("capabilities", State::Missing, "they cannot be read: mount procfs at /proc");
     };
     let missing: Vec<&str> = CAPABILITIES
         .into_iter()
@@ -149,10 +124,7 @@ pub fn capabilities() -> Finding {
         finding(
             "capabilities",
             State::Missing,
-            format!(
-                "{} missing: run as root, or give the container these capabilities",
-                missing.join(", ")
-            ),
+            format!("{} missing: run as root, or give the container these capabilities", missing.join(", ")),
         )
     }
 }
@@ -175,10 +147,7 @@ pub fn bpffs_mounted(path: &Path) -> Finding {
         finding(
             "bpffs",
             State::Missing,
-            format!(
-                "none is mounted at {0}: mount -t bpf bpf {0}",
-                path.display()
-            ),
+            format!("none is mounted at {0}: mount -t bpf bpf {0}", path.display()),
         )
     }
 }
@@ -204,9 +173,7 @@ pub fn mount_bpffs(path: &Path) -> io::Result<bool> {
 /// Has the kernel TCX links?
 pub fn tcx() -> Finding {
     match kernel_version() {
-        Some(version) if version >= TCX_KERNEL => {
-            finding("tcx", State::Fine, "links are replaced in place")
-        }
+        Some(version) if version >= TCX_KERNEL => finding("tcx", State::Fine, "links are replaced in place"),
         _ => finding(
             "tcx",
             State::Degraded,

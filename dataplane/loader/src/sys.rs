@@ -21,18 +21,9 @@ use nix::libc;
 unsafe fn bpf(cmd: bpf_cmd, attr: &mut bpf_attr) -> io::Result<libc::c_long> {
     // SAFETY: attr is a live, zero-initialised union of exactly the size passed; the caller answers for its pointers.
     let ret = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            cmd as libc::c_long,
-            std::ptr::from_mut(attr),
-            size_of::<bpf_attr>(),
-        )
+        libc::syscall(libc::SYS_bpf, cmd as libc::c_long, std::ptr::from_mut(attr), size_of::<bpf_attr>())
     };
-    if ret < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(ret)
-    }
+    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(ret) }
 }
 
 fn zeroed() -> bpf_attr {
@@ -90,11 +81,7 @@ pub(crate) struct MapDef {
 }
 
 /// Creates a map without BTF. `inner` is the template of a map of maps.
-pub(crate) fn map_create(
-    name: &str,
-    def: &MapDef,
-    inner: Option<BorrowedFd<'_>>,
-) -> io::Result<OwnedFd> {
+pub(crate) fn map_create(name: &str, def: &MapDef, inner: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
     let mut attr = zeroed();
     // SAFETY: map_create's variant of the union is plain data; the attr is all zero bytes.
     let create = unsafe { &mut attr.__bindgen_anon_1 };
@@ -130,13 +117,8 @@ pub(crate) fn map_lookup(fd: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io
     unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr) }.map(drop)
 }
 
-/// Writes one value; `flags` are BPF_ANY, BPF_NOEXIST or BPF_EXIST.
-pub(crate) fn map_update(
-    fd: BorrowedFd<'_>,
-    key: &[u8],
-    value: &[u8],
-    flags: u64,
-) -> io::Result<()> {
+/// Writes one value; `flags` are `BPF_ANY`, `BPF_NOEXIST` or `BPF_EXIST`.
+pub(crate) fn map_update(fd: BorrowedFd<'_>, key: &[u8], value: &[u8], flags: u64) -> io::Result<()> {
     let mut attr = elem(fd, key.as_ptr(), value.as_ptr().cast_mut(), flags);
     // SAFETY: the kernel only reads through both pointers; the caller (Table) has checked the lengths.
     unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr) }.map(drop)
@@ -150,11 +132,7 @@ pub(crate) fn map_delete(fd: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
 }
 
 /// Writes the key after `key` (or the first one) into `next`; false at the end.
-pub(crate) fn map_next_key(
-    fd: BorrowedFd<'_>,
-    key: Option<&[u8]>,
-    next: &mut [u8],
-) -> io::Result<bool> {
+pub(crate) fn map_next_key(fd: BorrowedFd<'_>, key: Option<&[u8]>, next: &mut [u8]) -> io::Result<bool> {
     let key = key.map_or(std::ptr::null(), <[u8]>::as_ptr);
     let mut attr = elem(fd, key, next.as_mut_ptr(), 0);
     // SAFETY: key (if any) is read and next written for the map's key size, which the caller (Table) has checked.
@@ -247,11 +225,7 @@ pub(crate) fn link_info(fd: BorrowedFd<'_>) -> io::Result<bpf_link_info> {
 }
 
 /// Attaches a program to a TCX hook of a device, after those already there.
-pub(crate) fn tcx_link_create(
-    prog: BorrowedFd<'_>,
-    ifindex: u32,
-    attach_type: u32,
-) -> io::Result<OwnedFd> {
+pub(crate) fn tcx_link_create(prog: BorrowedFd<'_>, ifindex: u32, attach_type: u32) -> io::Result<OwnedFd> {
     let mut attr = zeroed();
     attr.link_create.__bindgen_anon_1.prog_fd = raw(prog);
     attr.link_create.__bindgen_anon_2.target_ifindex = ifindex;

@@ -21,6 +21,9 @@ use crate::sys;
 
 pub use scan::ScanPosition;
 
+/// The kernel's private word for "this map has no batches".
+const ENOTSUPP: i32 = 524;
+
 /// What kind of map a table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TableKind {
@@ -89,10 +92,7 @@ impl TableKind {
 
     /// True when the table holds one value per CPU for each key.
     pub fn is_per_cpu(self) -> bool {
-        matches!(
-            self,
-            Self::PerCpuHash | Self::LruPerCpuHash | Self::PerCpuArray
-        )
+        matches!(self, Self::PerCpuHash | Self::LruPerCpuHash | Self::PerCpuArray)
     }
 
     /// True when rows are found by index and cannot be removed.
@@ -236,10 +236,9 @@ impl TableError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Full { .. } => true,
-            Self::Kernel { source, .. } => matches!(
-                source.raw_os_error(),
-                Some(libc::ENOMEM | libc::EAGAIN | libc::EINTR | libc::EBUSY)
-            ),
+            Self::Kernel { source, .. } => {
+                matches!(source.raw_os_error(), Some(libc::ENOMEM | libc::EAGAIN | libc::EINTR | libc::EBUSY))
+            }
             _ => false,
         }
     }
@@ -266,15 +265,10 @@ impl Table {
     pub(crate) fn open_path(path: &Path, name: &str) -> Result<Self, TableError> {
         match sys::obj_get(path) {
             Ok(fd) => Self::from_fd(fd, Some(name)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(TableError::NotFound {
-                name: name.to_owned(),
-                path: path.display().to_string(),
-            }),
-            Err(source) => Err(TableError::Kernel {
-                name: name.to_owned(),
-                operation: "open",
-                source,
-            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(TableError::NotFound { name: name.to_owned(), path: path.display().to_string() })
+            }
+            Err(source) => Err(TableError::Kernel { name: name.to_owned(), operation: "open", source }),
         }
     }
 
@@ -299,10 +293,7 @@ impl Table {
     }
 
     /// Makes a map of maps whose inner maps look like `inner`.
-    pub fn create_with_inner(
-        spec: &TableSpec<'_>,
-        inner: Option<&Self>,
-    ) -> Result<Self, TableError> {
+    pub fn create_with_inner(spec: &TableSpec<'_>, inner: Option<&Self>) -> Result<Self, TableError> {
         let kernel_size = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
         let def = sys::MapDef {
             kind: spec.kind.to_kernel(),
@@ -311,35 +302,21 @@ impl Table {
             max_entries: spec.max_entries,
             flags: spec.flags,
         };
-        let fd = sys::map_create(spec.name, &def, inner.map(|table| table.fd.as_fd())).map_err(
-            |source| TableError::Kernel {
-                name: spec.name.to_owned(),
-                operation: "create",
-                source,
-            },
-        )?;
+        let fd = sys::map_create(spec.name, &def, inner.map(|table| table.fd.as_fd())).map_err(|source| {
+            TableError::Kernel { name: spec.name.to_owned(), operation: "create", source }
+        })?;
         Self::from_fd(fd, Some(spec.name))
     }
 
     /// Takes a descriptor of a map. `name` is used for messages where the kernel's own (15 characters) may be cut.
     pub(crate) fn from_fd(fd: OwnedFd, name: Option<&str>) -> Result<Self, TableError> {
-        let failed = |source| TableError::Kernel {
-            name: name.unwrap_or("?").to_owned(),
-            operation: "open",
-            source,
-        };
+        let failed =
+            |source| TableError::Kernel { name: name.unwrap_or("?").to_owned(), operation: "open", source };
         let raw = sys::map_info(fd.as_fd()).map_err(failed)?;
-        let kernel_name: Vec<u8> = raw
-            .name
-            .iter()
-            .map(|&c| c.to_ne_bytes()[0])
-            .take_while(|&c| c != 0)
-            .collect();
+        let kernel_name: Vec<u8> =
+            raw.name.iter().map(|&c| c.to_ne_bytes()[0]).take_while(|&c| c != 0).collect();
         let info = TableInfo {
-            name: name.map_or_else(
-                || String::from_utf8_lossy(&kernel_name).into_owned(),
-                ToOwned::to_owned,
-            ),
+            name: name.map_or_else(|| String::from_utf8_lossy(&kernel_name).into_owned(), ToOwned::to_owned),
             kind: TableKind::from_kernel(raw.type_),
             key_size: raw.key_size as usize,
             value_size: raw.value_size as usize,
@@ -353,11 +330,7 @@ impl Table {
         } else {
             info.value_size
         };
-        Ok(Self {
-            fd,
-            info,
-            full_value,
-        })
+        Ok(Self { fd, info, full_value })
     }
 
     /// Kind, sizes and id.
@@ -405,10 +378,9 @@ impl Table {
             let name = self.info.name.clone();
             match source.raw_os_error() {
                 // A full hash answers E2BIG, a full LPM trie ENOSPC.
-                Some(libc::E2BIG | libc::ENOSPC) => TableError::Full {
-                    name,
-                    max_entries: self.info.max_entries,
-                },
+                Some(libc::E2BIG | libc::ENOSPC) => {
+                    TableError::Full { name, max_entries: self.info.max_entries }
+                }
                 Some(libc::EEXIST) => TableError::Exists { name },
                 Some(libc::ENOENT) => TableError::Missing { name },
                 _ => self.failed("write", source),
@@ -489,10 +461,12 @@ impl Table {
                     keys.resize(key_size * count as usize, 0);
                     values.resize(value_size * count as usize, 0);
                 }
-                // 524 is ENOTSUPP, the kernel's private word for "this map has no batches".
                 Err(error)
                     if from.is_none()
-                        && matches!(error.raw_os_error(), Some(524 | libc::EINVAL | libc::EOPNOTSUPP)) =>
+                        && matches!(
+                            error.raw_os_error(),
+                            Some(ENOTSUPP | libc::EINVAL | libc::EOPNOTSUPP)
+                        ) =>
                 {
                     return Ok(false);
                 }
@@ -547,10 +521,7 @@ impl Table {
         if !self.info.kind.is_per_cpu() {
             return vec![value.to_vec()];
         }
-        value
-            .chunks(stride)
-            .map(|one| one[..self.info.value_size.min(one.len())].to_vec())
-            .collect()
+        value.chunks(stride).map(|one| one[..self.info.value_size.min(one.len())].to_vec()).collect()
     }
 
     /// Puts `inner` into a map of maps.
@@ -570,8 +541,7 @@ impl Table {
             got: value.len(),
             want: 4,
         })?;
-        let fd = sys::map_by_id(u32::from_ne_bytes(id))
-            .map_err(|source| self.failed("read", source))?;
+        let fd = sys::map_by_id(u32::from_ne_bytes(id)).map_err(|source| self.failed("read", source))?;
         Self::from_fd(fd, None).map(Some)
     }
 
@@ -580,17 +550,15 @@ impl Table {
         TypedTable::from_table(self)
     }
 
+    /// Pins the table at a path below a bpffs.
+    pub fn pin(&self, path: &Path) -> Result<(), TableError> {
+        sys::obj_pin(self.fd.as_fd(), path).map_err(|source| self.failed("pin", source))
+    }
+
     /// A second handle on the same map.
     pub fn try_clone(&self) -> Result<Self, TableError> {
-        let fd = self
-            .fd
-            .try_clone()
-            .map_err(|source| self.failed("open", source))?;
-        Ok(Self {
-            fd,
-            info: self.info.clone(),
-            full_value: self.full_value,
-        })
+        let fd = self.fd.try_clone().map_err(|source| self.failed("open", source))?;
+        Ok(Self { fd, info: self.info.clone(), full_value: self.full_value })
     }
 
     fn check_key(&self, key: &[u8]) -> Result<(), TableError> {
@@ -598,11 +566,7 @@ impl Table {
     }
 
     fn check_key_size(&self, got: usize) -> Result<(), TableError> {
-        if got == self.info.key_size {
-            Ok(())
-        } else {
-            Err(self.wrong_size("key", got, self.info.key_size))
-        }
+        if got == self.info.key_size { Ok(()) } else { Err(self.wrong_size("key", got, self.info.key_size)) }
     }
 
     fn check_value(&self, value: &[u8]) -> Result<(), TableError> {
@@ -614,20 +578,11 @@ impl Table {
     }
 
     fn wrong_size(&self, what: &'static str, got: usize, want: usize) -> TableError {
-        TableError::Size {
-            name: self.info.name.clone(),
-            what,
-            got,
-            want,
-        }
+        TableError::Size { name: self.info.name.clone(), what, got, want }
     }
 
     fn failed(&self, operation: &'static str, source: io::Error) -> TableError {
-        TableError::Kernel {
-            name: self.info.name.clone(),
-            operation,
-            source,
-        }
+        TableError::Kernel { name: self.info.name.clone(), operation, source }
     }
 }
 
@@ -636,6 +591,9 @@ impl AsFd for Table {
         self.fd.as_fd()
     }
 }
+
+/// Rows as types.
+pub type TypedRows<K, V> = Vec<(K, V)>;
 
 /// A table whose rows are read and written as the types that `dataplane-abi` gives it.
 ///
@@ -660,10 +618,7 @@ impl<T: dataplane_abi::Table> TypedTable<T> {
             let want = table.info.value_size;
             return Err(table.wrong_size("value", size_of::<T::Value>(), want));
         }
-        Ok(Self {
-            table,
-            spec: PhantomData,
-        })
+        Ok(Self { table, spec: PhantomData })
     }
 
     /// The table as bytes.
@@ -673,10 +628,7 @@ impl<T: dataplane_abi::Table> TypedTable<T> {
 
     /// The value of `key`, if there is one.
     pub fn get(&self, key: &T::Key) -> Result<Option<T::Value>, TableError> {
-        self.table
-            .get(key.as_bytes())?
-            .map(|value| self.read("value", &value))
-            .transpose()
+        self.table.get(key.as_bytes())?.map(|value| self.read("value", &value)).transpose()
     }
 
     /// Writes a row.
@@ -690,7 +642,7 @@ impl<T: dataplane_abi::Table> TypedTable<T> {
     }
 
     /// Every row, as [`Table::rows`].
-    pub fn rows(&self) -> Result<Vec<(T::Key, T::Value)>, TableError> {
+    pub fn rows(&self) -> Result<TypedRows<T::Key, T::Value>, TableError> {
         let mut rows = Vec::new();
         for (key, value) in self.table.rows()? {
             rows.push((self.read("key", &key)?, self.read("value", &value)?));
@@ -700,14 +652,11 @@ impl<T: dataplane_abi::Table> TypedTable<T> {
 
     /// The value of each CPU for `key`.
     pub fn get_each_cpu(&self, key: &T::Key) -> Result<Option<Vec<T::Value>>, TableError> {
-        self.table
-            .get(key.as_bytes())?
-            .map(|value| self.read_each_cpu(&value))
-            .transpose()
+        self.table.get(key.as_bytes())?.map(|value| self.read_each_cpu(&value)).transpose()
     }
 
     /// Every row with the value of each CPU.
-    pub fn rows_each_cpu(&self) -> Result<Vec<(T::Key, Vec<T::Value>)>, TableError> {
+    pub fn rows_each_cpu(&self) -> Result<TypedRows<T::Key, Vec<T::Value>>, TableError> {
         let mut rows = Vec::new();
         for (key, value) in self.table.rows()? {
             rows.push((self.read("key", &key)?, self.read_each_cpu(&value)?));
@@ -716,15 +665,10 @@ impl<T: dataplane_abi::Table> TypedTable<T> {
     }
 
     fn read_each_cpu(&self, value: &[u8]) -> Result<Vec<T::Value>, TableError> {
-        self.table
-            .split_per_cpu(value)
-            .iter()
-            .map(|value| self.read("value", value))
-            .collect()
+        self.table.split_per_cpu(value).iter().map(|value| self.read("value", value)).collect()
     }
 
     fn read<D: FromBytes>(&self, what: &'static str, bytes: &[u8]) -> Result<D, TableError> {
-        D::read_from_bytes(bytes)
-            .map_err(|_| self.table.wrong_size(what, bytes.len(), size_of::<D>()))
+        D::read_from_bytes(bytes).map_err(|_| self.table.wrong_size(what, bytes.len(), size_of::<D>()))
     }
 }

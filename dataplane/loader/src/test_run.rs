@@ -2,7 +2,7 @@
 //!
 //! The kernel makes a packet from the frame, runs the program `repeat` times and gives back the return value, the frame
 //! and the context as the program left them. It refuses frames shorter than an Ethernet header, and recent kernels
-//! refuse frames that are shorter than the IP header their EtherType promises.
+//! refuse frames that are shorter than the IP header their `EtherType` promises.
 
 use std::time::Duration;
 
@@ -80,11 +80,7 @@ const GROWTH: usize = 512;
 impl<'a> TestRun<'a> {
     /// One run of a frame with an empty context.
     pub fn new(frame: &'a [u8]) -> Self {
-        Self {
-            frame,
-            context: Context::default(),
-            repeat: 1,
-        }
+        Self { frame, context: Context::default(), repeat: 1 }
     }
 
     /// With this context.
@@ -101,11 +97,7 @@ impl<'a> TestRun<'a> {
         self
     }
 
-    pub(crate) fn on(
-        &self,
-        name: &str,
-        program: &SchedClassifier,
-    ) -> Result<TestRunResult, TestRunError> {
+    pub(crate) fn on(&self, name: &str, program: &SchedClassifier) -> Result<TestRunResult, TestRunError> {
         let context_in = self.context.to_bytes();
         let mut context_out = [0; SK_BUFF_SIZE];
         let mut frame = vec![0; self.frame.len() + GROWTH];
@@ -115,13 +107,11 @@ impl<'a> TestRun<'a> {
         options.ctx_in = Some(&context_in);
         options.ctx_out = Some(&mut context_out);
         options.repeat = self.repeat;
-        let result = program
-            .test_run(options)
-            .map_err(|source| TestRunError::Refused {
-                program: name.to_owned(),
-                length: self.frame.len(),
-                source: Box::new(source),
-            })?;
+        let result = program.test_run(options).map_err(|source| TestRunError::Refused {
+            program: name.to_owned(),
+            length: self.frame.len(),
+            source: Box::new(source),
+        })?;
         frame.truncate(result.data_size_out as usize);
         Ok(TestRunResult {
             verdict: result.return_value,
@@ -195,15 +185,7 @@ impl Context {
                 value.copy_from_slice(&bytes[place..place + 4]);
                 u32::from_ne_bytes(value)
             });
-        Self {
-            ifindex,
-            ingress_ifindex,
-            mark,
-            priority,
-            cb: [a, b, c, d, e],
-            gso_size,
-            gso_segs,
-        }
+        Self { ifindex, ingress_ifindex, mark, priority, cb: [a, b, c, d, e], gso_size, gso_segs }
     }
 }
 

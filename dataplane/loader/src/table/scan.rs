@@ -33,7 +33,11 @@ impl Table {
     ///
     /// A slice is longer than `limit` where the kernel cannot divide a bucket. Rows that come or go meanwhile may be
     /// seen twice or not at all.
-    pub fn scan(&self, from: Option<&ScanPosition>, limit: usize) -> Result<(Vec<Row>, Option<ScanPosition>), TableError> {
+    pub fn scan(
+        &self,
+        from: Option<&ScanPosition>,
+        limit: usize,
+    ) -> Result<(Vec<Row>, Option<ScanPosition>), TableError> {
         match from.map(|position| position.0.split_first()) {
             Some(Some((&KEY, key))) => self.scan_keys(Some(key), limit),
             Some(Some((_, token))) => self.scan_batch(Some(token), limit),
@@ -41,7 +45,11 @@ impl Table {
         }
     }
 
-    fn scan_batch(&self, from: Option<&[u8]>, limit: usize) -> Result<(Vec<Row>, Option<ScanPosition>), TableError> {
+    fn scan_batch(
+        &self,
+        from: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<(Vec<Row>, Option<ScanPosition>), TableError> {
         let (key_size, value_size) = (self.info.key_size, self.full_value);
         let width = key_size.max(4);
         // A position of another table must not make the kernel read past the token.
@@ -55,10 +63,20 @@ impl Table {
         loop {
             let mut keys = vec![0; key_size * count as usize];
             let mut values = vec![0; value_size * count as usize];
-            match sys::map_lookup_batch(self.fd.as_fd(), from.as_ref(), &mut next, &mut keys, &mut values, count) {
+            match sys::map_lookup_batch(
+                self.fd.as_fd(),
+                from.as_ref(),
+                &mut next,
+                &mut keys,
+                &mut values,
+                count,
+            ) {
                 Ok((got, end)) => {
                     let row = |index: usize| -> Row {
-                        (keys[index * key_size..][..key_size].to_vec(), values[index * value_size..][..value_size].to_vec())
+                        (
+                            keys[index * key_size..][..key_size].to_vec(),
+                            values[index * value_size..][..value_size].to_vec(),
+                        )
                     };
                     let rows = (0..got as usize).map(row).collect();
                     let position = (!end).then(|| ScanPosition([&[BATCH], &next[..]].concat()));
@@ -66,8 +84,13 @@ impl Table {
                 }
                 // The fullest bucket does not fit.
                 Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && count < 1 << 20 => count *= 2,
-                // 524 is ENOTSUPP, the kernel's private word for "this map has no batches".
-                Err(error) if from.is_none() && matches!(error.raw_os_error(), Some(524 | libc::EINVAL | libc::EOPNOTSUPP)) => {
+                Err(error)
+                    if from.is_none()
+                        && matches!(
+                            error.raw_os_error(),
+                            Some(super::ENOTSUPP | libc::EINVAL | libc::EOPNOTSUPP)
+                        ) =>
+                {
                     return self.scan_keys(None, limit);
                 }
                 Err(source) => return Err(self.failed("list", source)),
@@ -75,7 +98,11 @@ impl Table {
         }
     }
 
-    fn scan_keys(&self, from: Option<&[u8]>, limit: usize) -> Result<(Vec<Row>, Option<ScanPosition>), TableError> {
+    fn scan_keys(
+        &self,
+        from: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<(Vec<Row>, Option<ScanPosition>), TableError> {
         if let Some(key) = from {
             self.check_key(key)?;
         }
@@ -83,7 +110,8 @@ impl Table {
         let mut key = from.map(<[u8]>::to_vec);
         let mut next = vec![0; self.info.key_size];
         while rows.len() < limit.max(1) {
-            let more = sys::map_next_key(self.fd.as_fd(), key.as_deref(), &mut next).map_err(|source| self.failed("list", source))?;
+            let more = sys::map_next_key(self.fd.as_fd(), key.as_deref(), &mut next)
+                .map_err(|source| self.failed("list", source))?;
             if !more {
                 return Ok((rows, None));
             }

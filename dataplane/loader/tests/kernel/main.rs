@@ -1,0 +1,10 @@
+//! The loader against the running kernel: needs root, and the eBPF object (`cargo xtask ebpf`).
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+#![allow(missing_docs, reason = "tests")]
+
+mod events;
+mod hooks;
+mod object;
+mod support;
+mod tables;
