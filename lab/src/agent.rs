@@ -1,0 +1,203 @@
+//! A node's agent process: started inside the node, started again when it ends, under the control of tests.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use crate::machine::rootfs::BIN_DIR;
+use crate::ns::NsSet;
+use crate::state::ProcessId;
+
+/// First pause before an agent that ended by itself is started again; doubles up to [`MAX_BACKOFF`].
+const MIN_BACKOFF: Duration = Duration::from_millis(100);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// An agent that ran this long has not failed at its start.
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// How an agent is started.
+#[derive(Debug, Clone)]
+pub struct AgentCommand {
+    /// The program, as the node sees it.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Its environment besides `PATH`.
+    pub env: BTreeMap<String, String>,
+    /// Where its output goes, on the host; appended to.
+    pub log: PathBuf,
+}
+
+impl AgentCommand {
+    /// The agent of this build.
+    pub fn new(args: Vec<String>, log: PathBuf) -> Self {
+        Self { program: Path::new(BIN_DIR).join("bristle-agent"), args, env: BTreeMap::new(), log }
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    command: Mutex<AgentCommand>,
+    process: watch::Sender<Option<ProcessId>>,
+    starts: watch::Sender<u64>,
+    wanted: watch::Sender<bool>,
+    /// Set by [`Agent::kill`]: what happens next was asked for, so there is no pause before the next start.
+    asked: Mutex<bool>,
+}
+
+/// Control over one node's agent. Dropping it leaves the process to its node.
+#[derive(Debug)]
+pub struct Agent {
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Agent {
+    /// Starts the agent inside the node and keeps it running.
+    pub fn start(node: &str, ns: Arc<NsSet>, command: AgentCommand) -> Self {
+        let shared = Arc::new(Shared {
+            command: Mutex::new(command),
+            process: watch::Sender::new(None),
+            starts: watch::Sender::new(0),
+            wanted: watch::Sender::new(true),
+            asked: Mutex::new(false),
+        });
+        let task = tokio::spawn(keep_running(node.to_owned(), ns, Arc::clone(&shared)));
+        Self { shared, task }
+    }
+
+    /// The running process, in the root PID namespace's numbers.
+    pub fn process(&self) -> Option<ProcessId> {
+        *self.shared.process.borrow()
+    }
+
+    /// How often it was started.
+    pub fn starts(&self) -> u64 {
+        *self.shared.starts.borrow()
+    }
+
+    /// Sends a signal to the running process. After one that ends it, it is started again at once. False if none runs.
+    pub fn kill(&self, signal: Signal) -> bool {
+        let Some(process) = self.process() else { return false };
+        *locked(&self.shared.asked) = true;
+        process.signal(signal).is_ok()
+    }
+
+    /// Ends the agent with SIGKILL and leaves it down until [`Agent::resume`].
+    pub async fn stop(&self) {
+        self.shared.wanted.send_replace(false);
+        let mut process = self.shared.process.subscribe();
+        // The keeper ends only with this value.
+        let _ = process.wait_for(Option::is_none).await;
+    }
+
+    /// Starts a stopped agent again.
+    pub fn resume(&self) {
+        self.shared.wanted.send_replace(true);
+    }
+
+    /// Changes how it is started from the next start on.
+    pub fn reconfigure(&self, change: impl FnOnce(&mut AgentCommand)) {
+        change(&mut locked(&self.shared.command));
+    }
+
+    /// Waits until it was started more than `starts` times.
+    pub async fn wait_started_after(&self, starts: u64) -> ProcessId {
+        let mut count = self.shared.starts.subscribe();
+        let _ = count.wait_for(|now| *now > starts).await;
+        let mut process = self.shared.process.subscribe();
+        loop {
+            if let Some(process) = *process.borrow_and_update() {
+                return process;
+            }
+            if process.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn keep_running(node: String, ns: Arc<NsSet>, shared: Arc<Shared>) {
+    let mut wanted = shared.wanted.subscribe();
+    let mut backoff = MIN_BACKOFF;
+    loop {
+        if wanted.wait_for(|w| *w).await.is_err() {
+            return;
+        }
+        let command = locked(&shared.command).clone();
+        let started = Instant::now();
+        match spawn(&ns, command).await {
+            Ok(mut child) => {
+                let process = child.id().and_then(ProcessId::of);
+                shared.process.send_replace(process);
+                shared.starts.send_modify(|n| *n += 1);
+                info!(node, pid = child.id(), "agent started");
+                let status = tokio::select! {
+                    status = child.wait() => status,
+                    () = unwanted(&mut wanted) => {
+                        let _ = child.start_kill();
+                        child.wait().await
+                    }
+                };
+                shared.process.send_replace(None);
+                let asked = std::mem::take(&mut *locked(&shared.asked));
+                if asked || !*wanted.borrow() {
+                    backoff = MIN_BACKOFF;
+                    continue;
+                }
+                warn!(node, status = %status.map_or_else(|e| e.to_string(), |s| s.to_string()), "agent ended by itself");
+            }
+            Err(e) => warn!(node, error = %e, "agent did not start"),
+        }
+        if started.elapsed() > SETTLED {
+            backoff = MIN_BACKOFF;
+        }
+        tokio::time::sleep(backoff).await;
+        backoff = (backoff * 2).min(MAX_BACKOFF);
+    }
+}
+
+/// Waits until the process is no longer wanted. (Its own function, because the guard that the channel returns may not live on.)
+async fn unwanted(wanted: &mut watch::Receiver<bool>) {
+    let _ = wanted.wait_for(|w| !*w).await;
+}
+
+async fn spawn(ns: &Arc<NsSet>, command: AgentCommand) -> io::Result<tokio::process::Child> {
+    // Opened outside: the log is the host's.
+    let log = OpenOptions::new().create(true).append(true).open(&command.log)?;
+    let runtime = tokio::runtime::Handle::current();
+    ns.run(move || {
+        let _guard = runtime.enter();
+        tokio::process::Command::new(&command.program)
+            .args(&command.args)
+            .env_clear()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .envs(&command.env)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+    })
+    .await
+    .map_err(io::Error::other)?
+}
