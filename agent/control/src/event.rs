@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::cni::CniRequest;
 
 /// One thing that happened. The daemon turns what it hears into these and does nothing else with it.
@@ -30,7 +32,7 @@ pub enum Event {
 }
 
 /// What the agent reads of a core/v1 Node. The strings are as in the object: what is wrong in them is reported, never refused.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct NodeObject {
     /// `metadata.name`.
     pub name: String,

@@ -21,12 +21,16 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod backoff;
 mod cni;
 mod config;
 mod event;
 mod finding;
+pub mod memory;
 pub mod ports;
+mod state;
 mod time;
+mod tracked;
 
 pub use agent::{Agent, ReconcileReport};
 pub use cni::{CniRequest, Netns, NetnsHandle, Reply, RequestId};

@@ -1,0 +1,313 @@
+//! One kind of thing outside (rows of a table, routes, programs): what it shall be, what it is, and the difference.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::backoff::Failure;
+use crate::ports::PortError;
+use crate::time::Now;
+
+/// What may be done to things that were found outside at start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Knowledge {
+    /// The state is not complete yet: found things that differ or that nobody asks for stay as they are. New ones are made.
+    Partial,
+    /// The state is complete: found things are changed and removed as the state says.
+    Full,
+}
+
+/// What one pass did.
+#[derive(Debug, Default)]
+pub(crate) struct Pass {
+    /// Things written or removed.
+    pub(crate) done: usize,
+    /// What failed.
+    pub(crate) errors: Vec<PortError>,
+}
+
+/// Things of one kind by key. Only what is marked is looked at, so a pass costs what changed.
+#[derive(Debug)]
+pub(crate) struct Tracked<K, V> {
+    desired: BTreeMap<K, V>,
+    actual: BTreeMap<K, V>,
+    /// Keys whose two sides differ and that may be worked on at once.
+    dirty: BTreeSet<K>,
+    /// Keys whose wish rests on more than what has been heard so far, so that it need not wait for full knowledge.
+    firm: BTreeSet<K>,
+    failures: BTreeMap<K, Failure>,
+    /// Failed keys by the time at which they are due again.
+    waiting: BTreeSet<(Now, K)>,
+    /// Sum of `hash` over the actual things.
+    digest: u64,
+    hash: fn(&K, &V) -> u64,
+}
+
+impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
+    /// Nothing wanted, nothing there. `hash` is summed up over what is there, see [`Self::digest`].
+    pub(crate) fn new(hash: fn(&K, &V) -> u64) -> Self {
+        Self {
+            desired: BTreeMap::new(),
+            actual: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            firm: BTreeSet::new(),
+            failures: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            digest: 0,
+            hash,
+        }
+    }
+
+    /// Takes over what was found outside, in place of what was believed to be there.
+    pub(crate) fn read_back(&mut self, found: impl IntoIterator<Item = (K, V)>) {
+        self.actual = found.into_iter().collect();
+        self.digest = self.actual.iter().fold(0, |sum, (key, value)| sum.wrapping_add((self.hash)(key, value)));
+        let keys = self.actual.keys().chain(self.desired.keys());
+        self.dirty = keys.filter(|key| self.actual.get(key) != self.desired.get(key)).cloned().collect();
+    }
+
+    /// Says what `key` shall be; `None`: it shall not be.
+    ///
+    /// With partial knowledge a thing that was found outside is not touched for the sake of this wish, unless it had been as wished
+    /// before: then the change comes from an event, not from what is still missing.
+    pub(crate) fn want(&mut self, key: K, value: Option<V>) {
+        if self.desired.get(&key) == value.as_ref() {
+            return;
+        }
+        if self.desired.contains_key(&key) && self.settled(&key) {
+            self.firm.insert(key.clone());
+        }
+        self.forget_failure(&key);
+        match value {
+            Some(value) => self.desired.insert(key.clone(), value),
+            None => self.desired.remove(&key),
+        };
+        self.mark(key);
+    }
+
+    /// As [`Self::want`], for a wish that does not depend on what is still missing.
+    pub(crate) fn want_firmly(&mut self, key: K, value: Option<V>) {
+        self.want(key.clone(), value);
+        if !self.settled(&key) {
+            self.firm.insert(key);
+        }
+    }
+
+    /// Looks at `key` again in the next pass if its sides differ.
+    fn mark(&mut self, key: K) {
+        if self.settled(&key) {
+            self.dirty.remove(&key);
+            self.firm.remove(&key);
+        } else {
+            self.dirty.insert(key);
+        }
+    }
+
+    /// Says that what is there under `key` is gone without our doing.
+    pub(crate) fn lost(&mut self, key: &K) {
+        self.forget_failure(key);
+        self.set_actual(key.clone(), None);
+        self.mark(key.clone());
+    }
+
+    fn set_actual(&mut self, key: K, value: Option<V>) {
+        if let Some(old) = self.actual.get(&key) {
+            self.digest = self.digest.wrapping_sub((self.hash)(&key, old));
+        }
+        match value {
+            Some(value) => {
+                self.digest = self.digest.wrapping_add((self.hash)(&key, &value));
+                self.actual.insert(key, value);
+            }
+            None => {
+                self.actual.remove(&key);
+            }
+        }
+    }
+
+    fn forget_failure(&mut self, key: &K) {
+        if let Some(failure) = self.failures.remove(key) {
+            self.waiting.remove(&(failure.retry_at, key.clone()));
+        }
+    }
+
+    /// Makes what failed and is due again workable; to be called once before the passes of a reconcile.
+    pub(crate) fn wake(&mut self, now: Now) {
+        while self.waiting.first().is_some_and(|(at, _)| *at <= now) {
+            let (_, key) = self.waiting.pop_first().expect("the set was just seen not to be empty");
+            self.dirty.insert(key);
+        }
+    }
+
+    /// Writes what is missing or different.
+    pub(crate) fn write(
+        &mut self,
+        now: Now,
+        knowledge: Knowledge,
+        mut write: impl FnMut(&K, &V) -> Result<(), PortError>,
+    ) -> Pass {
+        let mut pass = Pass::default();
+        let may = |key: &&K| {
+            self.desired.contains_key(key)
+                && (knowledge == Knowledge::Full || self.firm.contains(key) || !self.actual.contains_key(key))
+        };
+        let keys: Vec<K> = self.dirty.iter().filter(may).cloned().collect();
+        for key in keys {
+            let Some(value) = self.desired.get(&key).cloned() else { continue };
+            let result = write(&key, &value);
+            self.note(now, key, Some(value), result, &mut pass);
+        }
+        pass
+    }
+
+    /// Removes what nobody asks for.
+    pub(crate) fn remove(
+        &mut self,
+        now: Now,
+        knowledge: Knowledge,
+        mut remove: impl FnMut(&K, &V) -> Result<(), PortError>,
+    ) -> Pass {
+        let mut pass = Pass::default();
+        let may = |key: &&K| {
+            !self.desired.contains_key(key) && (knowledge == Knowledge::Full || self.firm.contains(key))
+        };
+        let keys: Vec<K> = self.dirty.iter().filter(may).cloned().collect();
+        for key in keys {
+            let Some(value) = self.actual.get(&key).cloned() else {
+                self.mark(key);
+                continue;
+            };
+            let result = remove(&key, &value);
+            self.note(now, key, None, result, &mut pass);
+        }
+        pass
+    }
+
+    fn note(&mut self, now: Now, key: K, value: Option<V>, result: Result<(), PortError>, pass: &mut Pass) {
+        match result {
+            Ok(()) => {
+                pass.done += 1;
+                self.forget_failure(&key);
+                self.set_actual(key.clone(), value);
+                self.mark(key);
+            }
+            Err(error) => {
+                let failure = Failure::again(self.failures.get(&key), now, error.clone());
+                self.forget_failure(&key);
+                self.waiting.insert((failure.retry_at, key.clone()));
+                self.dirty.remove(&key);
+                self.failures.insert(key, failure);
+                pass.errors.push(error);
+            }
+        }
+    }
+
+    /// Whether what is there under `key` is what it shall be.
+    pub(crate) fn settled(&self, key: &K) -> bool {
+        self.desired.get(key) == self.actual.get(key)
+    }
+
+    /// The last failure of `key`.
+    pub(crate) fn failure(&self, key: &K) -> Option<&PortError> {
+        self.failures.get(key).map(|failure| &failure.error)
+    }
+
+    /// All last failures.
+    pub(crate) fn failures(&self) -> impl Iterator<Item = (&K, &PortError)> {
+        self.failures.iter().map(|(key, failure)| (key, &failure.error))
+    }
+
+    /// When the first of the failed things is due again.
+    pub(crate) fn next_retry(&self) -> Option<Now> {
+        self.waiting.first().map(|(at, _)| *at)
+    }
+
+    /// Things that still differ.
+    pub(crate) fn pending(&self) -> usize {
+        self.dirty.len() + self.waiting.len()
+    }
+
+    /// Sum of the hashes of what is there: equal contents have equal digests, whatever the order in which they came about.
+    pub(crate) fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// What is wanted.
+    pub(crate) fn desired(&self) -> &BTreeMap<K, V> {
+        &self.desired
+    }
+
+    /// What is there.
+    pub(crate) fn actual(&self) -> &BTreeMap<K, V> {
+        &self.actual
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tracked() -> Tracked<u8, u8> {
+        Tracked::new(|key, value| u64::from(*key) << 8 | u64::from(*value))
+    }
+
+    fn ok(_: &u8, _: &u8) -> Result<(), PortError> {
+        Ok(())
+    }
+
+    #[test]
+    fn found_things_wait_for_full_knowledge() {
+        let mut t = tracked();
+        t.read_back([(1, 1), (2, 2), (3, 3)]);
+        t.want(1, Some(1));
+        t.want(2, Some(9));
+        t.want(4, Some(4));
+        let now = Now::default();
+        assert_eq!(t.write(now, Knowledge::Partial, ok).done, 1, "only the new one");
+        assert_eq!(t.remove(now, Knowledge::Partial, ok).done, 0);
+        assert_eq!(t.pending(), 2);
+        assert_eq!(t.write(now, Knowledge::Full, ok).done, 1);
+        assert_eq!(t.remove(now, Knowledge::Full, ok).done, 1);
+        assert_eq!(t.pending(), 0);
+        assert_eq!(t.actual(), t.desired());
+        let mut again = tracked();
+        again.read_back(t.actual().clone());
+        assert_eq!(again.digest(), t.digest());
+    }
+
+    #[test]
+    fn a_removal_by_an_event_does_not_wait() {
+        let mut t = tracked();
+        t.read_back([(1, 1)]);
+        t.want(1, Some(1));
+        t.want(1, None);
+        assert_eq!(t.remove(Now::default(), Knowledge::Partial, ok).done, 1);
+        assert_eq!(t.pending(), 0);
+        assert_eq!(t.digest(), 0);
+    }
+
+    #[test]
+    fn failures_wait_and_a_new_wish_does_not() {
+        let mut t = tracked();
+        t.want(1, Some(1));
+        let mut now = Now::default();
+        let fail = |_: &u8, _: &u8| Err(PortError::retryable("write", "busy"));
+        assert_eq!(t.write(now, Knowledge::Full, fail).errors.len(), 1);
+        t.wake(now);
+        assert_eq!(t.write(now, Knowledge::Full, ok).done, 0, "not due yet");
+        assert!(t.failure(&1).is_some());
+        now = t.next_retry().unwrap();
+        t.wake(now);
+        assert_eq!(t.write(now, Knowledge::Full, fail).errors.len(), 1);
+        t.want(1, Some(2));
+        assert_eq!(t.write(now, Knowledge::Full, ok).done, 1, "another value is tried at once");
+        assert_eq!((t.failure(&1), t.next_retry(), t.pending()), (None, None, 0));
+    }
+
+    #[test]
+    fn a_wish_withdrawn_before_it_was_written_costs_nothing() {
+        let mut t = tracked();
+        t.want(1, Some(1));
+        t.want(1, None);
+        assert_eq!(t.pending(), 0);
+        assert_eq!(t.remove(Now::default(), Knowledge::Full, ok).done, 0);
+    }
+}
