@@ -1,2 +1,336 @@
-//! bristle-e2e.
-fn main() {}
+//! `bristle-e2e`: runs the connectivity matrix against a cluster.
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use e2e::cluster::{self, Family};
+use e2e::matrix::{Case, Matrix, Target};
+use e2e::netns::{self, LabOptions};
+use e2e::report::{Report, table};
+use e2e::runner::{self, Options};
+use e2e::select::Selection;
+use e2e::workloads::Images;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Runs the connectivity matrix against a cluster.
+#[derive(Parser)]
+#[command(name = "bristle-e2e", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run cases against a cluster that is there
+    Run(RunArgs),
+    /// Bring up a lab on this machine, run cases against it, take it down
+    Netns(NetnsArgs),
+    /// List the cases
+    List,
+    /// Show everything about a case
+    Show {
+        /// Id of the case: 7, x1
+        case: String,
+    },
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// Kubeconfig of the cluster; without it the one that kubectl would use
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// IP families to run each case in
+    #[arg(long, value_enum, default_value_t = FamilyWish::Auto)]
+    family: FamilyWish,
+    /// Names of the two nodes to use; without it the first two that take pods
+    #[arg(long, value_name = "A,B")]
+    nodes: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args)]
+struct NetnsArgs {
+    /// Directory with the programs and the eBPF object; without it the one of this program
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+    /// How packets travel between nodes
+    #[arg(long, value_enum, default_value_t = lab::plan::Routing::Vxlan)]
+    routing: lab::plan::Routing,
+    /// Families of nodes and pods
+    #[arg(long, value_enum, default_value_t = lab::plan::Family::Dual)]
+    family: lab::plan::Family,
+    /// How many nodes; the matrix uses two
+    #[arg(long, default_value_t = 2)]
+    nodes: u8,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args)]
+struct Common {
+    /// Cases to run, as in 1-6,20-23,x1; without it all 69
+    #[arg(long, value_name = "CASES")]
+    case: Option<String>,
+    /// After the 69 also the extra cases
+    #[arg(long, conflicts_with = "case")]
+    extra: bool,
+    /// Write the report as JSON here, as XML for CI systems and as Markdown beside it
+    #[arg(long, value_name = "FILE.json")]
+    report: Option<PathBuf>,
+    /// Write packet captures here; without it beside the report, or among the temporary files
+    #[arg(long, value_name = "DIR")]
+    captures: Option<PathBuf>,
+    /// What goes to stdout at the end
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+    /// Leave the workloads in the cluster
+    #[arg(long)]
+    keep: bool,
+    /// Image with shell, curl, ping, nslookup and tcpdump that sleeps
+    #[arg(long, default_value = "bristle/client", value_name = "IMAGE")]
+    client_image: String,
+    /// Image of an HTTP server on 8080
+    #[arg(long, default_value = "bristle/http-echo", value_name = "IMAGE")]
+    echo_image: String,
+    /// The outside name that policies may allow; answers HTTP on 80, TLS on 443
+    #[arg(long, value_name = "NAME")]
+    world_first: Option<String>,
+    /// Another outside name, at another address; answers HTTP on 80
+    #[arg(long, value_name = "NAME")]
+    world_second: Option<String>,
+    /// How long the workloads may take to become ready
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    ready_limit: u64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum FamilyWish {
+    /// Those that the pods have
+    Auto,
+    /// IPv4
+    V4,
+    /// IPv6
+    V6,
+    /// Both
+    Dual,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A table by group
+    Table,
+    /// The report as JSON
+    Json,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match command(Cli::parse().command).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn command(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(args) => {
+            let matrix = args.common.matrix()?;
+            let client = cluster::connect(args.kubeconfig.as_deref()).await?;
+            let mut options = args.common.options();
+            options.families = args.family.list();
+            options.nodes = match &args.nodes {
+                Some(pair) => Some(two(pair)?),
+                None => None,
+            };
+            run(&client, &matrix, &args.common, &options).await
+        }
+        Command::Netns(args) => {
+            let mut matrix = args.common.matrix()?;
+            // Selecting first: a wrong case should not cost a lab.
+            args.common.select(&matrix)?;
+            let lab_options = LabOptions {
+                bin_dir: args.bin_dir.clone(),
+                nodes: args.nodes,
+                family: args.family,
+                routing: args.routing,
+                outside_names: [matrix.topology.world.first.clone(), matrix.topology.world.second.clone()],
+            };
+            let lab = or_interrupted(netns::up(&lab_options, |step| eprintln!("{step}"))).await?;
+            let [first, second] = lab.plan().outside_names.clone();
+            matrix.set_world(&first, &second);
+            let client = cluster::connect(Some(&lab.dir().kubeconfig())).await?;
+            let mut options = args.common.options();
+            options.families = Some(match args.family {
+                lab::plan::Family::V4 => vec![Family::V4],
+                lab::plan::Family::V6 => vec![Family::V6],
+                lab::plan::Family::Dual => Family::ALL.to_vec(),
+            });
+            // The lab goes as a whole; deleting its objects one by one first would only take time.
+            options.keep = true;
+            let code = run(&client, &matrix, &args.common, &options).await;
+            drop(lab);
+            code
+        }
+        Command::List => {
+            for case in Matrix::built_in()?.all() {
+                println!("{:>3}  {:<38} {}", case.id.to_string(), case.group, case.title());
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Show { case } => {
+            let matrix = Matrix::built_in()?;
+            let picked = case.parse::<Selection>().and_then(|selection| selection.pick(&matrix))?;
+            for case in picked {
+                show(&matrix, case)?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+async fn run(client: &kube::Client, matrix: &Matrix, common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
+    let cases = common.select(matrix)?;
+    let mut progress = |line: &str| eprintln!("{line}");
+    let report = or_interrupted(runner::run(client, matrix, &cases, options, &mut progress)).await?;
+    common.publish(&report, options)?;
+    Ok(if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Lets a SIGINT or SIGTERM end the work like an error, so that everything is taken down on the way out.
+async fn or_interrupted<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("watch SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("watch SIGTERM")?;
+    tokio::select! {
+        result = work => result,
+        _ = interrupt.recv() => bail!("interrupted"),
+        _ = terminate.recv() => bail!("told to end"),
+    }
+}
+
+impl Common {
+    fn matrix(&self) -> anyhow::Result<Matrix> {
+        let mut matrix = Matrix::built_in()?;
+        let world = matrix.topology.world.clone();
+        let first = self.world_first.as_ref().unwrap_or(&world.first);
+        let second = self.world_second.as_ref().unwrap_or(&world.second);
+        if first == second {
+            bail!("the two outside names must differ");
+        }
+        matrix.set_world(first, second);
+        Ok(matrix)
+    }
+
+    fn select<'m>(&self, matrix: &'m Matrix) -> anyhow::Result<Vec<&'m Case>> {
+        Ok(match &self.case {
+            Some(text) => text.parse::<Selection>()?.pick(matrix)?,
+            None if self.extra => matrix.all().collect(),
+            None => matrix.cases.iter().collect(),
+        })
+    }
+
+    fn options(&self) -> Options {
+        let captures = match (&self.captures, &self.report) {
+            (Some(dir), _) => dir.clone(),
+            (None, Some(report)) => runner::captures_beside(report),
+            (None, None) => runner::default_captures(),
+        };
+        Options {
+            captures,
+            families: None,
+            images: Images { client: self.client_image.clone(), echo: self.echo_image.clone() },
+            nodes: None,
+            ready_limit: Duration::from_secs(self.ready_limit),
+            keep: self.keep,
+        }
+    }
+
+    fn publish(&self, report: &Report, options: &Options) -> anyhow::Result<()> {
+        if let Some(path) = &self.report {
+            report.write(path)?;
+            eprintln!("report: {} (and .xml, .md)", path.display());
+        }
+        eprintln!("captures: {}", options.captures.display());
+        match self.output {
+            Format::Table => println!("\n{}", table(report)),
+            Format::Json => println!("{}", serde_json::to_string_pretty(report).context("write the report as JSON")?),
+        }
+        Ok(())
+    }
+}
+
+impl FamilyWish {
+    fn list(self) -> Option<Vec<Family>> {
+        match self {
+            Self::Auto => None,
+            Self::V4 => Some(vec![Family::V4]),
+            Self::V6 => Some(vec![Family::V6]),
+            Self::Dual => Some(Family::ALL.to_vec()),
+        }
+    }
+}
+
+fn two(pair: &str) -> anyhow::Result<(String, String)> {
+    match pair.split_once(',') {
+        Some((a, b)) if !a.is_empty() && !b.is_empty() && a != b => Ok((a.to_owned(), b.to_owned())),
+        _ => bail!("--nodes takes the names of two different nodes, as in node-1,node-2"),
+    }
+}
+
+fn show(matrix: &Matrix, case: &Case) -> anyhow::Result<()> {
+    println!("case {}: {}", case.id, case.title());
+    println!("  group    {}", case.group);
+    println!("  expect   {}", serde_json::to_value(case.expect)?.as_str().unwrap_or_default());
+    if let Target::World(which) = case.to {
+        println!("  name     {}", matrix.outside_name(which));
+    }
+    for name in &case.policies {
+        println!("  policy   {name}: {}", matrix.policies[name].about);
+    }
+    for name in &case.proves_gone {
+        println!("  gone     {name}");
+    }
+    if let Some(name) = &case.profile {
+        let profile = &matrix.profiles[name];
+        println!("  packets  {name}: {}", profile.about);
+        let list = |tokens: &[e2e::matrix::Token]| tokens.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        for (end, requirements) in [("source", Some(&profile.source)), ("target", profile.target.as_ref())] {
+            if let Some(requirements) = requirements {
+                println!("    {end}  need [{}]  never [{}]", list(&requirements.need), list(&requirements.never));
+            }
+        }
+    }
+    for name in &case.policies {
+        println!("---\n{}", serde_yaml_ng::to_string(&matrix.policies[name].spec)?.trim_end());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn node_pairs_are_two_different_names() {
+        assert_eq!(two("a,b").expect("a pair"), ("a".into(), "b".into()));
+        for wrong in ["a", "a,a", ",b", "a,"] {
+            assert!(two(wrong).is_err(), "{wrong}");
+        }
+    }
+}

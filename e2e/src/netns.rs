@@ -1,0 +1,38 @@
+//! The matrix on a lab of its own: one is brought up, tested and taken down again, whatever happens in between.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use lab::Cluster;
+use lab::plan::{Family, Routing};
+
+/// Which lab to make.
+#[derive(Debug, Clone)]
+pub struct LabOptions {
+    /// Directory with `bristle-lab`, `bristle-agent`, `bristle-cni` and the eBPF object; none: beside this program.
+    pub bin_dir: Option<PathBuf>,
+    /// Number of nodes; the matrix uses two.
+    pub nodes: u8,
+    /// Families of nodes and pods.
+    pub family: Family,
+    /// Routing mode of the agents.
+    pub routing: Routing,
+    /// Names of the two outside servers.
+    pub outside_names: [String; 2],
+}
+
+/// Makes the lab; dropping it removes everything.
+pub async fn up(options: &LabOptions, progress: impl Fn(&str) + Send + Sync + 'static) -> anyhow::Result<Cluster> {
+    let name = format!("e2e-{}", std::process::id()).parse().context("name the lab")?;
+    Cluster::builder()
+        .name(name)
+        .nodes(options.nodes)
+        .family(options.family)
+        .routing(options.routing)
+        .outside_names(options.outside_names.clone())
+        .bin_dir(options.bin_dir.clone())
+        .progress(move |step| progress(&format!("lab: {}", step.0)))
+        .build()
+        .await
+        .context("bring up the lab")
+}
