@@ -13,14 +13,20 @@
 
 #![forbid(unsafe_code)]
 
+mod admission;
 pub mod clock;
 pub mod error;
 pub mod faults;
 pub mod kubeconfig;
+pub mod managed;
 pub mod object;
 pub mod options;
+pub mod patch;
+pub mod registry;
 pub mod resource;
 pub mod runtime;
+pub mod schema;
+pub mod selector;
 pub mod server;
 pub mod store;
 
@@ -31,5 +37,6 @@ pub use kubeconfig::write_kubeconfig;
 pub use options::{DeleteOptions, Patch, Propagation, Sub, WriteOptions};
 pub use resource::Gr;
 pub use runtime::NodeRuntime;
+pub use selector::Selector;
 pub use server::{ServerConfig, ServerHandle};
 pub use store::{Change, ChangeKind, Object, Store, StoreOptions};

@@ -1,0 +1,201 @@
+//! Addresses and node ports of services.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use crate::error::{ApiError, Cause};
+use crate::object::{at, int_at, list_at, name, set, str_at};
+
+/// What is given out.
+#[derive(Debug, Clone)]
+pub(crate) struct Allocator {
+    /// Service ranges, the primary family first.
+    pub(crate) cidrs: Vec<IpNet>,
+    /// First and last node port.
+    pub(crate) node_ports: (u16, u16),
+}
+
+/// What the services that are there use.
+#[derive(Debug, Default)]
+pub(crate) struct InUse {
+    addresses: BTreeSet<IpAddr>,
+    ports: BTreeSet<(i64, String)>,
+}
+
+impl InUse {
+    /// Collects addresses and node ports of all services but the one that is being written.
+    pub(crate) fn of<'a>(services: impl Iterator<Item = &'a Value>) -> Self {
+        let mut used = Self::default();
+        for service in services {
+            used.addresses.extend(list_at(service, &["spec", "clusterIPs"]).iter().filter_map(|v| v.as_str()?.parse::<IpAddr>().ok()));
+            for port in list_at(service, &["spec", "ports"]) {
+                if let Some(n) = int_at(port, &["nodePort"]).filter(|n| *n > 0) {
+                    used.ports.insert((n, str_at(port, &["protocol"]).to_owned()));
+                }
+            }
+        }
+        used
+    }
+}
+
+fn family(net: &IpNet) -> &'static str {
+    if net.addr().is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
+impl Allocator {
+    /// Gives a service its addresses and node ports and checks the ones it asks for.
+    pub(crate) fn assign(&self, service: &mut Value, old: Option<&Value>, used: &InUse) -> Result<(), ApiError> {
+        let kind = str_at(service, &["spec", "type"]).to_owned();
+        if kind == "ExternalName" {
+            for key in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+                crate::object::remove(service, &["spec", key]);
+            }
+            return Ok(());
+        }
+        // A client that writes back without the addresses keeps them.
+        if let Some(old) = old {
+            for key in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+                let value = at(old, &["spec", key]);
+                if !value.is_null() && (at(service, &["spec", key]).is_null() || str_at(service, &["spec", key]) == "" && key == "clusterIP") {
+                    set(service, &["spec", key], value.clone());
+                }
+            }
+        }
+        self.addresses(service, used)?;
+        if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
+            self.node_ports(service, old, used)?;
+        } else if let Some(ports) = service["spec"]["ports"].as_array_mut() {
+            for port in ports {
+                crate::object::remove(port, &["nodePort"]);
+            }
+        }
+        Ok(())
+    }
+
+    fn addresses(&self, service: &mut Value, used: &InUse) -> Result<(), ApiError> {
+        let invalid = |service: &Value, cause| Err(ApiError::invalid("", "Service", name(service), &[cause]));
+        let mut wanted: Vec<String> = list_at(service, &["spec", "clusterIPs"]).iter().filter_map(|v| v.as_str().map(str::to_owned)).collect();
+        let first = str_at(service, &["spec", "clusterIP"]).to_owned();
+        if wanted.is_empty() && !first.is_empty() {
+            wanted.push(first);
+        }
+        let families: Vec<String> = list_at(service, &["spec", "ipFamilies"]).iter().filter_map(|v| v.as_str().map(str::to_owned)).collect();
+        let policy = Some(str_at(service, &["spec", "ipFamilyPolicy"])).filter(|p| !p.is_empty()).unwrap_or("SingleStack").to_owned();
+        let mut chosen: Vec<&IpNet> = Vec::new();
+        for f in &families {
+            match self.cidrs.iter().find(|c| family(c) == f) {
+                Some(cidr) => chosen.push(cidr),
+                None => return invalid(service, Cause::invalid("spec.ipFamilies[0]", &json!(f), "not configured on this cluster")),
+            }
+        }
+        if chosen.is_empty() {
+            // The family of an address that is asked for comes first.
+            let asked: Option<IpAddr> = wanted.first().and_then(|w| w.parse().ok());
+            let by_address = asked.and_then(|a| self.cidrs.iter().find(|c| c.addr().is_ipv4() == a.is_ipv4()));
+            chosen.extend(by_address.or(self.cidrs.first()));
+        }
+        if policy != "SingleStack" {
+            for cidr in &self.cidrs {
+                if !chosen.iter().any(|c| family(c) == family(cidr)) {
+                    chosen.push(cidr);
+                }
+            }
+            if policy == "RequireDualStack" && chosen.len() < 2 {
+                return invalid(service, Cause::invalid("spec.ipFamilyPolicy", &json!(policy), "this cluster is not configured for dual-stack services"));
+            }
+        } else {
+            chosen.truncate(1);
+        }
+        set(service, &["spec", "ipFamilies"], chosen.iter().map(|c| family(c)).collect());
+        set(service, &["spec", "ipFamilyPolicy"], json!(policy));
+        if wanted.first().is_some_and(|w| w == "None") {
+            set(service, &["spec", "clusterIP"], json!("None"));
+            set(service, &["spec", "clusterIPs"], json!(["None"]));
+            return Ok(());
+        }
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        for (i, cidr) in chosen.iter().enumerate() {
+            let address = match wanted.get(i).map(|w| w.parse::<IpAddr>()) {
+                Some(Ok(a)) if cidr.contains(&a) && !used.addresses.contains(&a) => a,
+                Some(Ok(a)) if used.addresses.contains(&a) => {
+                    return invalid(service, Cause::invalid("spec.clusterIPs", &json!([a]), &format!("failed to allocate IP {a}: provided IP is already allocated")));
+                }
+                Some(Ok(a)) => {
+                    return invalid(service, Cause::invalid("spec.clusterIPs", &json!([a]), &format!("failed to allocate IP {a}: the provided network does not match the current range")));
+                }
+                Some(Err(_)) => return invalid(service, Cause::invalid("spec.clusterIPs[0]", &json!(wanted[i]), "must be a valid IP address")),
+                None => free_address(cidr, &used.addresses, name(service)).ok_or_else(|| ApiError::internal("failed to allocate a serviceIP: range is full"))?,
+            };
+            addresses.push(address);
+        }
+        if let Some(first) = addresses.first() {
+            set(service, &["spec", "clusterIP"], json!(first));
+            set(service, &["spec", "clusterIPs"], json!(addresses));
+        }
+        Ok(())
+    }
+
+    fn node_ports(&self, service: &mut Value, old: Option<&Value>, used: &InUse) -> Result<(), ApiError> {
+        let service_name = name(service).to_owned();
+        let mut taken = used.ports.clone();
+        let old_ports = old.map_or(&[][..], |o| list_at(o, &["spec", "ports"]));
+        let Some(ports) = service["spec"]["ports"].as_array_mut() else { return Ok(()) };
+        for (i, port) in ports.iter_mut().enumerate() {
+            let protocol = str_at(port, &["protocol"]).to_owned();
+            let same = |p: &&Value| p["port"] == port["port"] && str_at(p, &["protocol"]) == protocol;
+            let before = old_ports.iter().find(same).and_then(|p| int_at(p, &["nodePort"]));
+            let number = match int_at(port, &["nodePort"]).filter(|n| *n > 0).or(before) {
+                Some(n) if taken.contains(&(n, protocol.clone())) => {
+                    let cause = Cause::invalid(format!("spec.ports[{i}].nodePort"), &json!(n), "provided port is already allocated");
+                    return Err(ApiError::invalid("", "Service", &service_name, &[cause]));
+                }
+                Some(n) if n < i64::from(self.node_ports.0) || n > i64::from(self.node_ports.1) => {
+                    let range = format!("provided port is not in the valid range. The range of valid ports is {}-{}", self.node_ports.0, self.node_ports.1);
+                    let cause = Cause::invalid(format!("spec.ports[{i}].nodePort"), &json!(n), &range);
+                    return Err(ApiError::invalid("", "Service", &service_name, &[cause]));
+                }
+                Some(n) => n,
+                None => {
+                    let count = i64::from(self.node_ports.1 - self.node_ports.0) + 1;
+                    let start = i64::try_from(hash(&format!("{service_name}/{i}")) % 4096).unwrap_or(0) % count;
+                    let candidates = (0..count).map(|k| i64::from(self.node_ports.0) + (start + k) % count);
+                    let mut free = candidates.filter(|n| !taken.iter().any(|(t, _)| t == n));
+                    free.next().ok_or_else(|| ApiError::internal("failed to allocate a nodePort: range is full"))?
+                }
+            };
+            taken.insert((number, protocol));
+            port["nodePort"] = json!(number);
+        }
+        Ok(())
+    }
+}
+
+/// FNV-1a; spreads what is given out without being random.
+pub(crate) fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn nth(cidr: &IpNet, n: u128) -> IpAddr {
+    match cidr.network() {
+        IpAddr::V4(a) => IpAddr::V4(Ipv4Addr::from(u32::from(a).wrapping_add(u32::try_from(n).unwrap_or(0)))),
+        IpAddr::V6(a) => IpAddr::V6(Ipv6Addr::from(u128::from(a).wrapping_add(n))),
+    }
+}
+
+/// A free address, neither the first ones (kept for well-known services) nor the last.
+fn free_address(cidr: &IpNet, used: &BTreeSet<IpAddr>, seed: &str) -> Option<IpAddr> {
+    let bits = u32::from(cidr.max_prefix_len() - cidr.prefix_len()).min(16);
+    let size = 1_u128 << bits;
+    let first = if size > 64 { 16 } else { 1 };
+    let count = size.checked_sub(first + 1)?;
+    let start = u128::from(hash(seed)) % count.max(1);
+    (0..count).map(|i| nth(cidr, first + (start + i) % count)).find(|a| !used.contains(a))
+}
+
+/// The first address of a range: the API server's own service.
+pub(crate) fn first_address(cidr: &IpNet) -> IpAddr {
+    nth(cidr, 1)
+}
