@@ -157,7 +157,10 @@ mod tests {
         let capture = read(&file[..file.len() - 10]).expect("is a capture");
         assert_eq!(capture.packets.len(), 1);
         assert!(matches!(read(&[][..]), Err(CaptureError::Empty)));
-        assert!(matches!(read(&b"tcpdump: no such device, and more text than a header is long"[..]), Err(CaptureError::Format(_))));
+        assert!(matches!(
+            read(&b"tcpdump: no such device, and more text than a header is long"[..]),
+            Err(CaptureError::Format(_))
+        ));
         let header_only = read(&build::pcap(1, &[])[..]).expect("is a capture");
         assert_eq!(header_only, Capture::default());
     }

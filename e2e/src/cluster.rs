@@ -63,9 +63,13 @@ pub async fn connect(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
     let mut config = match kubeconfig {
         Some(path) => {
             let file = Kubeconfig::read_from(path).with_context(|| format!("read {}", path.display()))?;
-            Config::from_custom_kubeconfig(file, &options).await.with_context(|| format!("use {}", path.display()))?
+            Config::from_custom_kubeconfig(file, &options)
+                .await
+                .with_context(|| format!("use {}", path.display()))?
         }
-        None => Config::from_kubeconfig(&options).await.context("find a kubeconfig (give one with --kubeconfig)")?,
+        None => Config::from_kubeconfig(&options)
+            .await
+            .context("find a kubeconfig (give one with --kubeconfig)")?,
     };
     // A proxy of the environment is for the world, not for the cluster's API.
     config.proxy_url = None;
@@ -74,7 +78,8 @@ pub async fn connect(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
 
 /// The nodes that take ordinary pods, by name.
 pub async fn usable_nodes(client: &Client) -> anyhow::Result<Vec<NodeFacts>> {
-    let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await.context("list the nodes")?;
+    let nodes =
+        Api::<Node>::all(client.clone()).list(&ListParams::default()).await.context("list the nodes")?;
     let mut usable: Vec<NodeFacts> = nodes.items.iter().filter(|node| takes_pods(node)).map(facts).collect();
     usable.sort_by(|a, b| a.name.cmp(&b.name));
     if usable.len() < 2 {

@@ -29,7 +29,10 @@ pub async fn service(
         Ok(output) if output.code == 0 => format!(
             "services are not implemented: the pod behind {name} answers at its own address, the service's is not translated"
         ),
-        Ok(output) => format!("the pod behind {name} does not answer at its own address either ({})", output.complaint()),
+        Ok(output) => format!(
+            "the pod behind {name} does not answer at its own address either ({})",
+            output.complaint()
+        ),
         Err(error) => format!("the pod behind {name} could not be tried directly ({error})"),
     }
 }

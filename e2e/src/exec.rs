@@ -76,7 +76,12 @@ impl Output {
 }
 
 /// Runs a command and waits for its end, at most `limit`.
-pub async fn run(pods: &Api<Pod>, place: &Place, command: &[String], limit: Duration) -> Result<Output, ExecError> {
+pub async fn run(
+    pods: &Api<Pod>,
+    place: &Place,
+    command: &[String],
+    limit: Duration,
+) -> Result<Output, ExecError> {
     let pod = || place.pod.clone();
     timeout(limit, run_to_end(pods, place, command))
         .await
@@ -131,7 +136,8 @@ mod tests {
             "details": {"causes": [{"reason": "ExitCode", "message": "28"}]},
         });
         assert_eq!(exit_code(&status(failed)), Some(28));
-        let broken = serde_json::json!({"status": "Failure", "reason": "InternalError", "message": "no such file"});
+        let broken =
+            serde_json::json!({"status": "Failure", "reason": "InternalError", "message": "no such file"});
         assert_eq!(exit_code(&status(broken)), None);
     }
 

@@ -199,7 +199,12 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn run(client: &kube::Client, matrix: &Matrix, common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
+async fn run(
+    client: &kube::Client,
+    matrix: &Matrix,
+    common: &Common,
+    options: &Options,
+) -> anyhow::Result<ExitCode> {
     let cases = common.select(matrix)?;
     let mut progress = |line: &str| eprintln!("{line}");
     let report = or_interrupted(runner::run(client, matrix, &cases, options, &mut progress)).await?;
@@ -263,7 +268,9 @@ impl Common {
         eprintln!("captures: {}", options.captures.display());
         match self.output {
             Format::Table => println!("\n{}", table(report)),
-            Format::Json => println!("{}", serde_json::to_string_pretty(report).context("write the report as JSON")?),
+            Format::Json => {
+                println!("{}", serde_json::to_string_pretty(report).context("write the report as JSON")?)
+            }
         }
         Ok(())
     }
@@ -303,10 +310,16 @@ fn show(matrix: &Matrix, case: &Case) -> anyhow::Result<()> {
     if let Some(name) = &case.profile {
         let profile = &matrix.profiles[name];
         println!("  packets  {name}: {}", profile.about);
-        let list = |tokens: &[e2e::matrix::Token]| tokens.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let list = |tokens: &[e2e::matrix::Token]| {
+            tokens.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        };
         for (end, requirements) in [("source", Some(&profile.source)), ("target", profile.target.as_ref())] {
             if let Some(requirements) = requirements {
-                println!("    {end}  need [{}]  never [{}]", list(&requirements.need), list(&requirements.never));
+                println!(
+                    "    {end}  need [{}]  never [{}]",
+                    list(&requirements.need),
+                    list(&requirements.never)
+                );
             }
         }
     }

@@ -326,7 +326,11 @@ impl Case {
                 let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
                 format!("{} {from} → {}{port} ({})", self.scenario, self.to, word(way))
             }
-            _ => format!("{} ({})", self.scenario, if self.policies.is_empty() { "all policies" } else { &self.policies[0] }),
+            _ => format!(
+                "{} ({})",
+                self.scenario,
+                if self.policies.is_empty() { "all policies" } else { &self.policies[0] }
+            ),
         }
     }
 }
@@ -418,7 +422,10 @@ impl Matrix {
         let mut seen = BTreeSet::new();
         for case in matrix.all() {
             if !seen.insert(case.id.clone()) {
-                return Err(MatrixError::Case { case: case.id.clone(), what: "this id is there twice".into() });
+                return Err(MatrixError::Case {
+                    case: case.id.clone(),
+                    what: "this id is there twice".into(),
+                });
             }
         }
         Ok(matrix)
@@ -460,7 +467,13 @@ impl Matrix {
         Ok(cases)
     }
 
-    fn read_case(&self, group: &str, policies: &[String], gone: &[String], case: FileCase) -> Result<Case, String> {
+    fn read_case(
+        &self,
+        group: &str,
+        policies: &[String],
+        gone: &[String],
+        case: FileCase,
+    ) -> Result<Case, String> {
         if let Some(name) = policies.iter().chain(gone).find(|name| !self.policies.contains_key(*name)) {
             return Err(format!("no policy {name}"));
         }
@@ -506,7 +519,8 @@ impl Matrix {
     fn read_target(&self, text: Option<&str>) -> Result<Target, String> {
         let Some(text) = text else { return Ok(Target::Agents) };
         let (kind, name) = text.split_once('/').ok_or_else(|| format!("target {text} has no kind"))?;
-        let known = |found: bool, target: Target| found.then_some(target).ok_or_else(|| format!("no target {text}"));
+        let known =
+            |found: bool, target: Target| found.then_some(target).ok_or_else(|| format!("no target {text}"));
         let owned = name.to_owned();
         match kind {
             "pod" => known(self.topology.workloads.contains_key(name), Target::Pod(owned)),
@@ -565,7 +579,10 @@ mod tests {
         let matrix = matrix();
         let ids: Vec<CaseId> = matrix.cases.iter().map(|case| case.id.clone()).collect();
         assert_eq!(ids, (1..=69).map(CaseId::Number).collect::<Vec<_>>());
-        assert_eq!(matrix.extra.iter().map(|case| case.id.to_string()).collect::<Vec<_>>(), ["x1", "x2", "x3", "x4"]);
+        assert_eq!(
+            matrix.extra.iter().map(|case| case.id.to_string()).collect::<Vec<_>>(),
+            ["x1", "x2", "x3", "x4"]
+        );
     }
 
     #[test]
@@ -686,7 +703,8 @@ mod tests {
         let mut matrix = matrix();
         matrix.set_world("one.test", "two.test");
         assert_eq!(matrix.outside_name(Outside::Second), "two.test");
-        let spec = serde_json::to_string(&matrix.policies["client-egress-to-fqdns-google"].spec).expect("is JSON");
+        let spec =
+            serde_json::to_string(&matrix.policies["client-egress-to-fqdns-google"].spec).expect("is JSON");
         assert!(spec.contains(r#"{"matchName":"one.test"}"#) && !spec.contains("google.com"), "{spec}");
     }
 

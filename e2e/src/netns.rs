@@ -22,7 +22,10 @@ pub struct LabOptions {
 }
 
 /// Makes the lab; dropping it removes everything.
-pub async fn up(options: &LabOptions, progress: impl Fn(&str) + Send + Sync + 'static) -> anyhow::Result<Cluster> {
+pub async fn up(
+    options: &LabOptions,
+    progress: impl Fn(&str) + Send + Sync + 'static,
+) -> anyhow::Result<Cluster> {
     let name = format!("e2e-{}", std::process::id()).parse().context("name the lab")?;
     Cluster::builder()
         .name(name)

@@ -164,9 +164,12 @@ mod tests {
     #[test]
     fn no_cut_of_any_frame_panics() {
         for (source, destination) in [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")] {
-            for (protocol, payload) in
-                [(6, build::tcp(1, 2, 2)), (17, build::udp(1, 53, b"x")), (1, build::icmp(8)), (0, vec![60, 9, 0, 0])]
-            {
+            for (protocol, payload) in [
+                (6, build::tcp(1, 2, 2)),
+                (17, build::udp(1, 53, b"x")),
+                (1, build::icmp(8)),
+                (0, vec![60, 9, 0, 0]),
+            ] {
                 let frame = build::frame(source, destination, protocol, &payload);
                 for len in 0..frame.len() {
                     let _: Result<_, _> = decode_ethernet(&frame[..len]);

@@ -112,8 +112,11 @@ impl<'m> Policies<'m> {
         let deadline = Instant::now() + CATCH_UP_LIMIT;
         loop {
             let now = revisions(&self.client).await?;
-            let behind: Vec<&str> =
-                before.iter().filter(|(node, old)| now.get(*node) <= Some(old)).map(|(node, _)| node.as_str()).collect();
+            let behind: Vec<&str> = before
+                .iter()
+                .filter(|(node, old)| now.get(*node) <= Some(old))
+                .map(|(node, _)| node.as_str())
+                .collect();
             if behind.is_empty() {
                 return Ok(());
             }
@@ -144,7 +147,9 @@ async fn why_missing(client: &Client) -> Option<String> {
         Err(error) => return Some(format!("the API group cilium.io/v2 cannot be read: {error}")),
     };
     if !resources.iter().any(|resource| resource.name == "ciliumnetworkpolicies") {
-        return Some("the cluster has no CustomResourceDefinition ciliumnetworkpolicies.cilium.io".to_owned());
+        return Some(
+            "the cluster has no CustomResourceDefinition ciliumnetworkpolicies.cilium.io".to_owned(),
+        );
     }
     revisions(client).await.err()
 }
@@ -161,7 +166,9 @@ async fn revisions(client: &Client) -> Result<BTreeMap<String, u64>, String> {
 fn revision(node: &Node) -> Result<(String, u64), String> {
     let name = node.metadata.name.clone().unwrap_or_default();
     let text = node.metadata.annotations.as_ref().and_then(|all| all.get(REVISION_ANNOTATION));
-    let text = text.ok_or_else(|| format!("node {name} reports no policy revision (annotation {REVISION_ANNOTATION})"))?;
+    let text = text.ok_or_else(|| {
+        format!("node {name} reports no policy revision (annotation {REVISION_ANNOTATION})")
+    })?;
     let revision = text.parse().map_err(|_| format!("node {name} reports the policy revision `{text}`"))?;
     Ok((name, revision))
 }
@@ -173,7 +180,8 @@ mod tests {
     #[test]
     fn revisions_are_read_from_the_node_and_missed_by_name() {
         let node = |annotations| -> Node {
-            serde_json::from_value(json!({"metadata": {"name": "node-1", "annotations": annotations}})).expect("a node")
+            serde_json::from_value(json!({"metadata": {"name": "node-1", "annotations": annotations}}))
+                .expect("a node")
         };
         assert_eq!(revision(&node(json!({REVISION_ANNOTATION: "7"}))), Ok(("node-1".into(), 7)));
         assert_eq!(

@@ -33,7 +33,13 @@ pub struct Recorder {
 
 impl Recorder {
     /// Starts tcpdump on a device of a pod (`any` for all) and returns when it listens.
-    pub async fn start(pods: &Api<Pod>, place: &Place, device: &str, filter: &str, path: &Path) -> anyhow::Result<Self> {
+    pub async fn start(
+        pods: &Api<Pod>,
+        place: &Place,
+        device: &str,
+        filter: &str,
+        path: &Path,
+    ) -> anyhow::Result<Self> {
         let command = ["sh", "-c", SCRIPT, device, filter];
         let params = AttachParams::default()
             .container(&place.container)
@@ -42,9 +48,11 @@ impl Recorder {
             .stderr(true)
             .max_stdout_buf_size(1 << 20);
         let started = timeout(START_LIMIT, pods.exec(&place.pod, command, &params)).await;
-        let mut process = started.context("exec did not answer")?.with_context(|| format!("exec in pod {}", place.pod))?;
+        let mut process =
+            started.context("exec did not answer")?.with_context(|| format!("exec in pod {}", place.pod))?;
         let mut from = process.stdout().context("exec gave no stdout")?;
-        let mut file = tokio::fs::File::create(path).await.with_context(|| format!("create {}", path.display()))?;
+        let mut file =
+            tokio::fs::File::create(path).await.with_context(|| format!("create {}", path.display()))?;
         let stdout = tokio::spawn(async move {
             let mut buffer = vec![0; 64 * 1024];
             loop {
@@ -74,7 +82,9 @@ impl Recorder {
         match ready {
             Ok(true) => {}
             Ok(false) => bail!("tcpdump in pod {} ended at once: {text}", place.pod),
-            Err(_) => bail!("tcpdump in pod {} did not start within {} s: {text}", place.pod, START_LIMIT.as_secs()),
+            Err(_) => {
+                bail!("tcpdump in pod {} did not start within {} s: {text}", place.pod, START_LIMIT.as_secs())
+            }
         }
         let stderr = tokio::spawn(async move {
             let mut rest = Vec::new();
@@ -95,9 +105,12 @@ impl Recorder {
         stdin.write_all(b"\n").await.context("tell tcpdump to stop")?;
         stdin.flush().await.context("tell tcpdump to stop")?;
         let written = timeout(STOP_LIMIT, &mut self.stdout).await.context("tcpdump did not end")?;
-        written.context("the capture's writer failed")?.with_context(|| format!("write {}", self.path.display()))?;
+        written
+            .context("the capture's writer failed")?
+            .with_context(|| format!("write {}", self.path.display()))?;
         drop(stdin);
-        let said = timeout(STOP_LIMIT, &mut self.stderr).await.context("tcpdump did not end")?.unwrap_or_default();
+        let said =
+            timeout(STOP_LIMIT, &mut self.stderr).await.context("tcpdump did not end")?.unwrap_or_default();
         if let Some(lost) = dropped_by_kernel(&said).filter(|lost| *lost > 0) {
             bail!("the capture is not whole: the kernel dropped {lost} packets before tcpdump saw them");
         }

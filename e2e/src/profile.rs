@@ -75,7 +75,9 @@ fn is(packet: &Packet, token: Token, flow: &Flow) -> bool {
                 Token::EchoRequest | Token::EchoReply | Token::DnsQuery | Token::DnsAnswer => false,
             }
         }
-        Transport::Udp { source_port, destination_port } => is_dns(packet, token, flow, source_port, destination_port),
+        Transport::Udp { source_port, destination_port } => {
+            is_dns(packet, token, flow, source_port, destination_port)
+        }
         Transport::Icmp { kind, .. } => is_echo(token, way(packet, flow), kind, 8, 0),
         Transport::Icmp6 { kind, .. } => is_echo(token, way(packet, flow), kind, 128, 129),
         Transport::Fragment | Transport::Other { .. } => false,

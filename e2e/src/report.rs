@@ -95,7 +95,16 @@ impl Report {
         seconds: f64,
     ) -> Self {
         let passed = cases.iter().filter(|case| case.result == Outcome::Passed).count();
-        Self { total: cases.len(), passed, failed: cases.len() - passed, seconds, server, families, nodes, cases }
+        Self {
+            total: cases.len(),
+            passed,
+            failed: cases.len() - passed,
+            seconds,
+            server,
+            families,
+            nodes,
+            cases,
+        }
     }
 
     /// Writes the JSON file, and `JUnit` XML and Markdown beside it (same name, `.xml` and `.md`).
@@ -122,7 +131,8 @@ pub(crate) mod example {
     use super::*;
 
     pub(crate) fn report() -> Report {
-        let captures: Vec<PathBuf> = ["c/001-v4-source.pcap", "c/001-v4-target.pcap"].map(PathBuf::from).to_vec();
+        let captures: Vec<PathBuf> =
+            ["c/001-v4-source.pcap", "c/001-v4-target.pcap"].map(PathBuf::from).to_vec();
         let passed = CaseReport {
             id: CaseId::Number(1),
             group: "no-policies".into(),
@@ -150,7 +160,13 @@ pub(crate) mod example {
             captures: vec![],
             runs: vec![],
         };
-        Report::new("v1.33.0".into(), vec![Family::V4], vec!["node-1".into(), "node-2".into()], vec![passed, failed], 7.25)
+        Report::new(
+            "v1.33.0".into(),
+            vec![Family::V4],
+            vec!["node-1".into(), "node-2".into()],
+            vec![passed, failed],
+            7.25,
+        )
     }
 }
 
@@ -222,7 +238,10 @@ mod tests {
         let json = dir.path().join("deep/er/e2e.json");
         example::report().write(&json).expect("is written");
         for name in ["e2e.json", "e2e.xml", "e2e.md"] {
-            assert!(dir.path().join("deep/er").join(name).metadata().is_ok_and(|meta| meta.len() > 0), "{name}");
+            assert!(
+                dir.path().join("deep/er").join(name).metadata().is_ok_and(|meta| meta.len() > 0),
+                "{name}"
+            );
         }
     }
 }

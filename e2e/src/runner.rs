@@ -55,18 +55,29 @@ pub async fn run(
     progress: &mut dyn FnMut(&str),
 ) -> anyhow::Result<Report> {
     let started = Instant::now();
-    std::fs::create_dir_all(&options.captures).with_context(|| format!("create {}", options.captures.display()))?;
+    std::fs::create_dir_all(&options.captures)
+        .with_context(|| format!("create {}", options.captures.display()))?;
     let version = client.apiserver_version().await.context("reach the API server")?;
     let mut nodes = usable_nodes(client).await?;
     if let Some((a, b)) = &options.nodes {
         nodes = [a, b]
-            .map(|name| nodes.iter().find(|node| &node.name == name).cloned().with_context(|| format!("no node {name}")))
+            .map(|name| {
+                nodes
+                    .iter()
+                    .find(|node| &node.name == name)
+                    .cloned()
+                    .with_context(|| format!("no node {name}"))
+            })
             .into_iter()
             .collect::<Result<_, _>>()?;
     }
     let names: Vec<String> = nodes.iter().take(2).map(|node| node.name.clone()).collect();
-    progress(&format!("deploying to {} and {} in namespace {}", names[0], names[1], matrix.topology.namespace));
-    let deployed = workloads::deploy(client, &matrix.topology, &options.images, &nodes, options.ready_limit).await;
+    progress(&format!(
+        "deploying to {} and {} in namespace {}",
+        names[0], names[1], matrix.topology.namespace
+    ));
+    let deployed =
+        workloads::deploy(client, &matrix.topology, &options.images, &nodes, options.ready_limit).await;
     let deployed = match deployed {
         Ok(deployed) => deployed,
         Err(error) => {
@@ -209,13 +220,18 @@ impl Session<'_> {
     /// Captures, runs, checks; the error is the reason why the case failed.
     async fn record(&self, case: &Case, attempt: &Attempt, run: &mut Run) -> Result<(), String> {
         let from = &self.deployed.pods[case.from.as_ref().ok_or("the case has no sender")?];
-        let profile = case.profile.as_ref().and_then(|name| self.matrix.profiles.get(name)).ok_or("the case has no profile")?;
+        let profile = case
+            .profile
+            .as_ref()
+            .and_then(|name| self.matrix.profiles.get(name))
+            .ok_or("the case has no profile")?;
         let points = self.capture_points(case, attempt, profile, from);
         let mut recorders = Vec::new();
         for point in &points {
             let file = format!("{:0>3}-{}-{}.pcap", case.id.to_string(), run.family.word(), point.word);
             let path = self.captures.join(file);
-            let started = Recorder::start(&self.pods, &point.place.place, point.device, &point.filter, &path).await;
+            let started =
+                Recorder::start(&self.pods, &point.place.place, point.device, &point.filter, &path).await;
             run.captures.push(path);
             recorders.push(started.map_err(|error| format!("no capture at the {}: {error:#}", point.word))?);
         }
@@ -313,9 +329,9 @@ impl Session<'_> {
                 let address = self.node_address(letter, family)?;
                 // Either echo service will do; take the one whose pod is on the node that is asked.
                 let (name, service) = self.service_on(letter)?;
-                let port = service
-                    .node_port
-                    .ok_or_else(|| format!("services are not implemented: service {name} was given no node port"))?;
+                let port = service.node_port.ok_or_else(|| {
+                    format!("services are not implemented: service {name} was given no node port")
+                })?;
                 attempt(curl(family, &url_of(address, port)), None, vec![port, service.port])
             }
             Target::World(which) => {
@@ -330,7 +346,9 @@ impl Session<'_> {
 
     fn node_address(&self, letter: &str, family: Family) -> Result<IpAddr, String> {
         let node = &self.deployed.nodes[letter];
-        family.pick(&node.addresses).ok_or_else(|| format!("node {} has no address of this family", node.name))
+        family
+            .pick(&node.addresses)
+            .ok_or_else(|| format!("node {} has no address of this family", node.name))
     }
 
     fn service_on(&self, letter: &str) -> Result<(&String, &workloads::ServiceFacts), String> {
@@ -386,7 +404,9 @@ fn judge(expect: Expect, tool: &str, output: &Output) -> Option<String> {
         Expect::NoAnswer if failed => None,
         Expect::NoAnswer => Some(format!("{tool} succeeded, and policy should have stopped it")),
         _ if failed => Some(format!("{tool} exited with {}: {}", output.code, output.complaint())),
-        _ if !output.stderr.trim().is_empty() => Some(format!("{tool} succeeded but complained: {}", output.complaint())),
+        _ if !output.stderr.trim().is_empty() => {
+            Some(format!("{tool} succeeded but complained: {}", output.complaint()))
+        }
         _ => None,
     }
 }
@@ -426,7 +446,9 @@ fn curl(family: Family, url: &str) -> Vec<String> {
         Family::V6 => "-6",
     };
     let head = ["curl", family, "--silent", "--show-error", "--fail", "--noproxy", "*"];
-    words(&[&head[..], &["--connect-timeout", "5", "--max-time", "15", "--output", "/dev/null", url]].concat())
+    words(
+        &[&head[..], &["--connect-timeout", "5", "--max-time", "15", "--output", "/dev/null", url]].concat(),
+    )
 }
 
 fn ping(family: Family, address: IpAddr) -> Vec<String> {
@@ -439,7 +461,8 @@ fn ping(family: Family, address: IpAddr) -> Vec<String> {
 
 /// Where captures go when nobody says: a directory of their own among the temporary files.
 pub fn default_captures() -> PathBuf {
-    let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let seconds =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
     std::env::temp_dir().join(format!("bristle-e2e-{seconds}"))
 }
 

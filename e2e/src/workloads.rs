@@ -70,7 +70,9 @@ impl Deployed {
     pub fn families(&self) -> Vec<Family> {
         Family::ALL
             .into_iter()
-            .filter(|family| !self.pods.is_empty() && self.pods.values().all(|pod| family.pick(&pod.addresses).is_some()))
+            .filter(|family| {
+                !self.pods.is_empty() && self.pods.values().all(|pod| family.pick(&pod.addresses).is_some())
+            })
             .collect()
     }
 }
@@ -83,7 +85,8 @@ pub async fn deploy(
     nodes: &[NodeFacts],
     limit: Duration,
 ) -> anyhow::Result<Deployed> {
-    let nodes: BTreeMap<String, NodeFacts> = topology.nodes.iter().cloned().zip(nodes.iter().cloned()).collect();
+    let nodes: BTreeMap<String, NodeFacts> =
+        topology.nodes.iter().cloned().zip(nodes.iter().cloned()).collect();
     let namespace = &topology.namespace;
     wait_until_not_terminating(client, namespace, limit).await?;
     apply(&Api::<Namespace>::all(client.clone()), namespace, &namespace_object(namespace)).await?;
@@ -106,7 +109,8 @@ pub async fn deploy(
     let mut running = BTreeMap::new();
     for (name, workload) in &topology.workloads {
         let selector = format!("{OWNER_LABEL}=workload,name={name}");
-        let pod = wait_for_pod(&pods, &selector, deadline).await.with_context(|| format!("workload {name}"))?;
+        let pod =
+            wait_for_pod(&pods, &selector, deadline).await.with_context(|| format!("workload {name}"))?;
         let wanted = &nodes[&workload.node].name;
         if &pod.node != wanted {
             bail!("workload {name} was put on node {}, and its case needs it on {wanted}", pod.node);
@@ -144,7 +148,12 @@ pub async fn remove(client: &Client, namespace: &str, limit: Duration) -> anyhow
 }
 
 /// Waits until a cluster name resolves in a pod; the resolver's last complaint if it does not within `limit`.
-pub async fn wait_for_name(pods: &Api<Pod>, place: &Place, name: &str, limit: Duration) -> Result<(), String> {
+pub async fn wait_for_name(
+    pods: &Api<Pod>,
+    place: &Place,
+    name: &str,
+    limit: Duration,
+) -> Result<(), String> {
     let deadline = Instant::now() + limit;
     let command = ["nslookup".to_owned(), name.to_owned()];
     loop {
@@ -168,7 +177,8 @@ async fn wait_until_not_terminating(client: &Client, namespace: &str, limit: Dur
     let namespaces = Api::<Namespace>::all(client.clone());
     let deadline = Instant::now() + limit;
     loop {
-        let found = namespaces.get_opt(namespace).await.with_context(|| format!("read the namespace {namespace}"))?;
+        let found =
+            namespaces.get_opt(namespace).await.with_context(|| format!("read the namespace {namespace}"))?;
         if found.is_none_or(|found| found.metadata.deletion_timestamp.is_none()) {
             return Ok(());
         }
@@ -192,7 +202,8 @@ async fn wait_for_pod(pods: &Api<Pod>, selector: &str, deadline: Instant) -> any
     let params = ListParams::default().labels(selector);
     loop {
         let list = pods.list(&params).await.context("list the pods")?;
-        let alive: Vec<&Pod> = list.items.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect();
+        let alive: Vec<&Pod> =
+            list.items.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect();
         let state = match alive.as_slice() {
             [pod] => match ready_pod(pod) {
                 Some(facts) => return Ok(facts),
@@ -383,8 +394,7 @@ mod tests {
         let facts = ready_pod(&pod).expect("is ready");
         assert_eq!(facts.addresses.len(), 2);
         assert_eq!(facts.place, Place { pod: "client-1".into(), container: "main".into() });
-        json["status"]["conditions"] =
-            json!([{"type": "Ready", "status": "False", "message": "containers with unready status: [main]"}]);
+        json["status"]["conditions"] = json!([{"type": "Ready", "status": "False", "message": "containers with unready status: [main]"}]);
         let pod: Pod = serde_json::from_value(json).expect("a pod");
         assert_eq!(ready_pod(&pod), None);
         assert_eq!(pod_state(&pod), "pod client-1 is Running containers with unready status: [main]");
@@ -392,7 +402,8 @@ mod tests {
 
     #[test]
     fn services_without_addresses_are_read_as_such() {
-        let spec = ServiceSpec { selector: [].into(), labels: [].into(), kind: "NodePort".into(), port: 8080 };
+        let spec =
+            ServiceSpec { selector: [].into(), labels: [].into(), kind: "NodePort".into(), port: 8080 };
         let read = |json| service_facts(&serde_json::from_value(json).expect("a service"), &spec);
         let full = read(json!({"spec": {"clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9", "fd00:96::9"],
             "ports": [{"port": 8080, "nodePort": 31234}]}}));

@@ -27,7 +27,8 @@ pub fn decode_v4(bytes: &[u8]) -> Result<Packet, DecodeError> {
     let end = if total_len >= header_len { total_len.min(bytes.len()) } else { bytes.len() };
     let payload = bytes.get(header_len..end).ok_or(DecodeError::Short("IPv4"))?;
     let fragment_offset = u16::from_be_bytes([fixed[6], fixed[7]]) & 0x1fff;
-    let transport = if fragment_offset == 0 { transport::decode(fixed[9], payload)? } else { Transport::Fragment };
+    let transport =
+        if fragment_offset == 0 { transport::decode(fixed[9], payload)? } else { Transport::Fragment };
     Ok(Packet {
         source: IpAddr::V4(Ipv4Addr::new(fixed[12], fixed[13], fixed[14], fixed[15])),
         destination: IpAddr::V4(Ipv4Addr::new(fixed[16], fixed[17], fixed[18], fixed[19])),
@@ -46,7 +47,9 @@ pub fn decode_v6(bytes: &[u8]) -> Result<Packet, DecodeError> {
     let mut transport = None;
     for _ in 0..=MAX_EXTENSIONS {
         let len = match next {
-            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | MOBILITY => length(rest)?.saturating_mul(8).saturating_add(8),
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | MOBILITY => {
+                length(rest)?.saturating_mul(8).saturating_add(8)
+            }
             AUTHENTICATION => length(rest)?.saturating_mul(4).saturating_add(8),
             FRAGMENT => {
                 let offset = be16(rest, 2).ok_or(DecodeError::Short("IPv6 fragment"))?;

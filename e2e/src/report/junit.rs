@@ -18,14 +18,18 @@ pub fn junit(report: &Report) -> String {
     for case in &report.cases {
         let name = escape(&format!("{} {}", case.id, case.title));
         let class = escape(&case.group);
-        let head = format!("    <testcase classname=\"{class}\" name=\"{name}\" time=\"{:.3}\"", case.seconds);
+        let head =
+            format!("    <testcase classname=\"{class}\" name=\"{name}\" time=\"{:.3}\"", case.seconds);
         let _: std::fmt::Result = match case.result {
             Outcome::Passed => writeln!(out, "{head}/>"),
             Outcome::Failed => {
                 let reason = case.reason.as_deref().unwrap_or("no reason was given");
                 let first = reason.lines().next().unwrap_or_default();
                 let (first, reason) = (escape(first), escape(reason));
-                writeln!(out, "{head}>\n      <failure message=\"{first}\">{reason}</failure>\n    </testcase>")
+                writeln!(
+                    out,
+                    "{head}>\n      <failure message=\"{first}\">{reason}</failure>\n    </testcase>"
+                )
             }
         };
     }

@@ -33,7 +33,8 @@ pub fn table(report: &Report) -> String {
     let mut out = format!("{:<width$}  passed  failed  total\n", "group");
     for (name, passed, total) in groups.iter().copied().chain([("all", report.passed, report.total)]) {
         // Writing to a string cannot fail.
-        let _: std::fmt::Result = writeln!(out, "{name:<width$}  {passed:>6}  {:>6}  {total:>5}", total - passed);
+        let _: std::fmt::Result =
+            writeln!(out, "{name:<width$}  {passed:>6}  {:>6}  {total:>5}", total - passed);
     }
     let families: Vec<&str> = report.families.iter().map(|family| family.word()).collect();
     let _: std::fmt::Result = write!(
