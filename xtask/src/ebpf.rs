@@ -1,30 +1,100 @@
 //! `cargo xtask ebpf`: builds the eBPF object and loads it on every kernel of the matrix.
-// CONTRACT for main: Args, run, build() -> path of target/bpf/bristle.bpf.o, verify_all(), check(). Owner B fills this in.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::cmd;
+use anyhow::Context as _;
+
+use crate::setup::{self, Chain, Kind};
+use crate::{cmd, verify};
 
 /// Options of `ebpf`.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Load every program on the running kernel and on those of the VMs; compare the instruction counts with the docs.
+    #[arg(long)]
+    verify: bool,
+    /// Only these kernels: `running`, `5.10`, `6.1`, `6.12`.
+    #[arg(long, value_delimiter = ',', requires = "verify")]
+    kernel: Vec<String>,
+    /// Write the counts into the docs instead of comparing.
+    #[arg(long, requires = "verify")]
+    update: bool,
+}
+
+/// The target that the object is for.
+const TARGET: &str = "bpfel-unknown-none";
 
 /// Builds, and verifies if asked.
-pub(crate) fn run(_args: &Args) -> anyhow::Result<()> {
-    build().map(|_| ())
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    setup::ensure("build")?;
+    let object = build()?;
+    eprintln!("    {}", object.display());
+    if args.verify {
+        verify::run(&object, &args.kernel, args.update)?;
+    }
+    Ok(())
 }
 
 /// Builds the object and returns its path.
 pub(crate) fn build() -> anyhow::Result<PathBuf> {
-    Ok(cmd::target_dir().join("bpf/bristle.bpf.o"))
+    let chain = setup::bpf_chain()?;
+    let build_dir = cmd::target_dir().join("bpf-build");
+    let mut cargo = command(&chain, "build");
+    cargo.arg("--release");
+    cmd::run("build the eBPF object", &mut cargo)?;
+    let built = build_dir.join(TARGET).join("release/bristle-bpf");
+    let object = cmd::target_dir().join("bpf/bristle.bpf.o");
+    copy_if_changed(&built, &object)?;
+    Ok(object)
+}
+
+/// A cargo command for the eBPF crate with the toolchain that was found.
+fn command(chain: &Chain, verb: &str) -> Command {
+    let mut cargo = cmd::cargo();
+    cargo
+        .args([verb, "--locked", "--quiet", "--package", "dataplane-ebpf", "--target", TARGET])
+        .env("CARGO_TARGET_DIR", cmd::target_dir().join("bpf-build"))
+        .env("RUSTC", &chain.rustc)
+        // The target is not a stable one: this lets the stable compiler take its options.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("RUSTFLAGS", format!("-C linker={} -C link-arg=--btf -C debuginfo=2", chain.linker.display()))
+        .env_remove("RUSTC_WRAPPER")
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    if chain.kind == Kind::Rustup {
+        cargo.args(["-Z", "build-std=core"]);
+    }
+    cargo
+}
+
+/// Copies unless the bytes are the same, so that nothing that depends on the object is built again for nothing.
+fn copy_if_changed(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let bytes = std::fs::read(from).with_context(|| format!("read {}", from.display()))?;
+    if std::fs::read(to).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    if let Some(dir) = to.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    // Whoever is reading the old object keeps it: the new one takes its name in one step.
+    let part = to.with_extension("part");
+    std::fs::write(&part, bytes)?;
+    std::fs::rename(&part, to).with_context(|| format!("write {}", to.display()))
 }
 
 /// This kernel and the VM kernels; fails on growth of more than 20 %.
 pub(crate) fn verify_all() -> anyhow::Result<()> {
-    Ok(())
+    let object = build()?;
+    verify::run(&object, &[], false)
 }
 
 /// Lints of the eBPF crate for its own target and the growth check where possible (`cargo xtask check`).
 pub(crate) fn check() -> anyhow::Result<()> {
-    Ok(())
+    let object = build()?;
+    if !cmd::is_root() {
+        eprintln!("==> instruction counts: SKIPPED, loading programs needs root");
+        return Ok(());
+    }
+    verify::run(&object, &["running".to_owned()], false)
 }
