@@ -232,6 +232,10 @@ pub struct CtWay {
 }
 
 impl CtWay {
+    /// Not found out yet.
+    pub const NONE: Self =
+        Self { kind: WayKind::None as u8, family: 0, endpoint: 0, ifindex: 0, data: [0; 16] };
+
     /// To a pod of this node.
     #[inline(always)]
     pub const fn local(ifindex: u32, endpoint: u16, mac: Mac, node_mac: Mac) -> Self {

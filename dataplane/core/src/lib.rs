@@ -1,2 +1,38 @@
+//! Every packet decision of the dataplane, once, for all hosts.
+//!
+//! The programs ([`programs`]) are generic over a host ([`host`]): packet bytes, tables, clock and events.
+//! `dataplane-ebpf` is the kernel's host, `dataplane-native` the one in memory. A program is a straight list of stages:
+//! parse ([`ip`]) → conntrack ([`conntrack`]) → for new flows the ends and their judgement ([`ends`], [`learn`]) →
+//! forwarding ([`forward`]) → a [`Verdict`], which the host carries out.
+//!
+//! This crate knows packets and tables. It must not know the kernel, Kubernetes or who writes the tables.
+//! It has no panics and no unsafe code; every function that the packet path calls on each packet is inlined,
+//! those for first packets and odd ones are functions of their own, so that the kernel's verifier sees small programs.
 #![no_std]
-//! core
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::float_arithmetic
+)]
+
+pub mod arp;
+pub mod conntrack;
+pub mod ends;
+pub mod ethernet;
+pub mod flight;
+pub mod forward;
+pub mod host;
+pub mod ip;
+pub mod learn;
+pub mod nd;
+pub mod programs;
+pub mod report;
+pub mod verdict;
+
+pub use host::{Clock, Events, Host, Maps, Packet, Raw};
+pub use programs::run;
+pub use verdict::{Step, Verdict};

@@ -1,0 +1,264 @@
+//! Conntrack: one look-up for a packet of a known connection.
+//!
+//! The row says whether the packet may pass at the current revision and where it goes. What does not fit
+//! (no row, an old revision, another device than the sender's, idle for long, a connection begun again, ICMP errors)
+//! is left to [`crate::learn`].
+
+use dataplane_abi::config::{ConfigFlags, NodeConfig};
+use dataplane_abi::conntrack::{CtDir, CtEntry, CtFlags, CtHalf, CtState, CtWay, TIMEOUT_TCP_CLOSE_S};
+use dataplane_abi::events::{Aggregation, EventHeader, TraceReason};
+
+use crate::flight::{Flight, Seen};
+use crate::host::{Maps, Packet};
+use crate::ip::l4::{ACK, FIN, RST, SYN};
+use crate::ip::{Headers, Ip, Kind};
+
+/// What the row said.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Hit {
+    /// The way is in the flight.
+    Known,
+    /// Someone has to look closer.
+    Unsure,
+}
+
+/// Looks the packet's connection up. `sender`: the device on which its sender must be, or zero where that is not known.
+#[inline(always)]
+pub fn lookup<H: Packet + Maps, F: Ip>(
+    host: H,
+    config: &NodeConfig,
+    flight: &mut Flight<F>,
+    seen: &mut Seen,
+    sender: u32,
+) -> Hit {
+    (flight.key, flight.from_high) = F::key(&flight.headers);
+    let (headers, from_high, now) = (&flight.headers, flight.from_high, flight.now);
+    let way = &mut flight.way;
+    let bytes = u64::from(host.len());
+    F::ct(host, &flight.key, |entry| {
+        established(config, headers, from_high, now, sender, bytes, entry, way, seen)
+    })
+    .unwrap_or(Hit::Unsure)
+}
+
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "one call site, all inlined; a struct would only hide it")]
+fn established<F: Ip>(
+    config: &NodeConfig,
+    headers: &Headers<F>,
+    from_high: bool,
+    now: u32,
+    sender: u32,
+    bytes: u64,
+    entry: &mut CtEntry,
+    way: &mut CtWay,
+    seen: &mut Seen,
+) -> Hit {
+    let reply = entry.origin_is_high() != from_high;
+    let [first, second] = &mut entry.dirs;
+    let (half, back) = if reply { (second, first) } else { (first, second) };
+    if half.revision != config.revision
+        || (sender != 0 && back.way.ifindex != sender)
+        || headers.kind == Kind::Error
+    {
+        return Hit::Unsure;
+    }
+    let idle = now.wrapping_sub(entry.last_seen);
+    if idle != 0 {
+        // Whoever was silent for longer than the shortest timeout is looked at closely.
+        if idle > config.ticks_per_s.wrapping_mul(TIMEOUT_TCP_CLOSE_S) {
+            return Hit::Unsure;
+        }
+        entry.last_seen = now;
+    }
+    let mut news = false;
+    if headers.kind == Kind::Tcp {
+        let flags = headers.tcp_flags;
+        let fresh = flags & !half.tcp_flags;
+        if fresh != 0 || flags & (SYN | FIN | RST) != 0 || entry.state != CtState::Established as u8 {
+            if begins(flags) && entry.state == CtState::Closing as u8 {
+                return Hit::Unsure;
+            }
+            half.tcp_flags |= flags;
+            entry.state = next_state(entry.state, flags, half.tcp_flags, back.tcp_flags);
+            news = fresh & config.monitor_flags != 0;
+        }
+    }
+    if reply && !entry.flags.contains(CtFlags::SEEN_REPLY) {
+        entry.flags.insert(CtFlags::SEEN_REPLY);
+        news = true;
+    }
+    half.packets = half.packets.wrapping_add(1);
+    half.bytes = half.bytes.wrapping_add(bytes);
+    *way = half.way;
+    seen.src = half.identity;
+    seen.dst = back.identity;
+    seen.endpoint = back.way.endpoint;
+    seen.dst_endpoint = half.way.endpoint;
+    if reply {
+        seen.flags = EventHeader::REPLY;
+        seen.reason = TraceReason::Reply as u8;
+    } else {
+        seen.reason = TraceReason::Established as u8;
+    }
+    seen.report = config.flags.contains(ConfigFlags::TRACE_EVENTS) && due(config, half, now, news);
+    Hit::Known
+}
+
+/// Whether a packet of a known connection is to be told.
+#[inline(always)]
+fn due(config: &NodeConfig, half: &mut CtHalf, now: u32, news: bool) -> bool {
+    if config.aggregation < Aggregation::Medium as u8 {
+        return true;
+    }
+    let due = news || now.wrapping_sub(half.reported) >= config.monitor_interval_ticks;
+    if due {
+        half.reported = now;
+    }
+    due
+}
+
+/// Whether TCP flags begin a connection.
+#[inline(always)]
+pub const fn begins(flags: u8) -> bool {
+    flags & (SYN | ACK) == SYN
+}
+
+/// State of a TCP connection after a packet. `own`, `other`: flags seen so far from its sender (with this packet) and from the other end.
+///
+/// Never goes back: SYN → established → closing. A connection that is begun again gets a new row instead.
+#[inline(always)]
+pub const fn next_state(state: u8, flags: u8, own: u8, other: u8) -> u8 {
+    if flags & RST != 0 || (own & FIN != 0 && other & FIN != 0) {
+        CtState::Closing as u8
+    } else if state == CtState::Syn as u8 && flags & SYN == 0 {
+        CtState::Established as u8
+    } else {
+        state
+    }
+}
+
+/// State of a connection after its first packet.
+#[inline(always)]
+pub fn first_state<F: Ip>(headers: &Headers<F>) -> CtState {
+    match headers.kind {
+        Kind::Tcp if headers.tcp_flags & RST != 0 => CtState::Closing,
+        Kind::Tcp if headers.tcp_flags & SYN != 0 => CtState::Syn,
+        Kind::Tcp => CtState::Established,
+        Kind::Fragment if headers.proto == crate::ip::l4::TCP => CtState::Established,
+        Kind::Datagram | Kind::Error | Kind::Fragment | Kind::Control => CtState::Any,
+    }
+}
+
+/// What a closer look at a row finds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Found {
+    /// There is none, or it is of a connection that is over.
+    Nothing,
+    /// It is of a connection that was closed and that this packet begins again.
+    Reopened,
+    /// The connection lives; the packet goes in its original direction.
+    Original,
+    /// The connection lives; the packet goes in its reply direction.
+    Reply,
+}
+
+/// Looks closer. Changes nothing.
+#[inline(always)]
+pub fn look<H: Packet + Maps, F: Ip>(host: H, config: &NodeConfig, flight: &Flight<F>) -> Found {
+    let (from_high, now) = (flight.from_high, flight.now);
+    let begun = flight.headers.kind == Kind::Tcp && begins(flight.headers.tcp_flags);
+    let ticks_per_s = config.ticks_per_s;
+    F::ct(host, &flight.key, |entry| {
+        if entry.is_expired(now, ticks_per_s) {
+            Found::Nothing
+        } else if begun && entry.state == CtState::Closing as u8 {
+            Found::Reopened
+        } else if entry.origin_is_high() == from_high {
+            Found::Original
+        } else {
+            Found::Reply
+        }
+    })
+    .unwrap_or(Found::Nothing)
+}
+
+/// One end of a connection, as it is written into the row.
+#[derive(Clone, Copy)]
+pub struct End {
+    /// Its identity.
+    pub identity: dataplane_abi::Identity,
+    /// The way to it.
+    pub way: CtWay,
+}
+
+/// Writes the ends into the row of a living connection and counts the packet.
+#[inline(always)]
+pub fn refresh<H: Packet + Maps, F: Ip>(
+    host: H,
+    config: &NodeConfig,
+    flight: &Flight<F>,
+    dir: CtDir,
+    src: &End,
+    dst: &End,
+) {
+    let (now, revision) = (flight.now, config.revision);
+    let bytes = u64::from(host.len());
+    let (kind, flags) = (flight.headers.kind, flight.headers.tcp_flags);
+    F::ct(host, &flight.key, |entry| {
+        let [first, second] = &mut entry.dirs;
+        let (half, back) = if dir == CtDir::Reply { (second, first) } else { (first, second) };
+        half.revision = revision;
+        half.identity = src.identity;
+        half.way = dst.way;
+        half.reported = now;
+        half.packets = half.packets.wrapping_add(1);
+        half.bytes = half.bytes.wrapping_add(bytes);
+        back.revision = revision;
+        back.identity = dst.identity;
+        back.way = src.way;
+        if kind == Kind::Tcp {
+            half.tcp_flags |= flags;
+            entry.state = next_state(entry.state, flags, half.tcp_flags, back.tcp_flags);
+        }
+        if dir == CtDir::Reply {
+            entry.flags.insert(CtFlags::SEEN_REPLY);
+        }
+        entry.last_seen = now;
+    });
+}
+
+/// Makes the row of a new connection. False: there is no room.
+#[inline(always)]
+pub fn create<H: Packet + Maps, F: Ip>(
+    host: H,
+    config: &NodeConfig,
+    flight: &Flight<F>,
+    src: &End,
+    dst: &End,
+) -> bool {
+    let (now, revision) = (flight.now, config.revision);
+    let bytes = u64::from(host.len());
+    let headers = &flight.headers;
+    let from_high = flight.from_high;
+    F::ct_create(host, &flight.key, |entry| {
+        entry.last_seen = now;
+        entry.created = now;
+        entry.state = first_state(headers) as u8;
+        entry.flags = if from_high { CtFlags::ORIGIN_HIGH } else { CtFlags(0) };
+        let [there, back] = &mut entry.dirs;
+        there.revision = revision;
+        there.reported = now;
+        there.identity = src.identity;
+        there.tcp_flags = if headers.kind == Kind::Tcp { headers.tcp_flags } else { 0 };
+        there.packets = 1;
+        there.bytes = bytes;
+        there.way = dst.way;
+        back.revision = revision;
+        back.reported = now;
+        back.identity = dst.identity;
+        back.way = src.way;
+    })
+}

@@ -1,0 +1,74 @@
+//! Who is at an address, and how packets get there.
+
+use dataplane_abi::config::{NodeConfig, Routing};
+use dataplane_abi::conntrack::{CtWay, WayKind};
+use dataplane_abi::endpoints::{EndpointFlags, EndpointKey};
+use dataplane_abi::ipcache::{IpCacheFlags, IpCacheKey};
+
+use crate::conntrack::End;
+use crate::host::{Host, Maps};
+use crate::ip::Ip;
+
+/// What kind of place an address is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Place {
+    /// A pod of this node.
+    Pod,
+    /// The node itself.
+    Node,
+    /// Anywhere else.
+    Elsewhere,
+}
+
+impl End {
+    /// Nobody.
+    pub const NOBODY: Self = Self { identity: dataplane_abi::Identity::UNKNOWN, way: CtWay::NONE };
+}
+
+/// Finds who is at an address. A function of its own: only first packets need it.
+#[inline(never)]
+pub fn find<H: Host, F: Ip>(host: H, addr: &F::Addr, end: &mut End) -> Place {
+    let place = find_here::<H, F>(host, *addr, end);
+    if place == Place::Elsewhere
+        && let Some(config) = host.config()
+    {
+        find_elsewhere::<H, F>(host, config, *addr, end);
+    }
+    place
+}
+
+/// Finds who on this node is at an address.
+#[inline(always)]
+pub fn find_here<H: Maps, F: Ip>(host: H, addr: F::Addr, end: &mut End) -> Place {
+    let Some(entry) = host.endpoint(&EndpointKey::new(F::to_abi(addr), F::FAMILY)) else {
+        return Place::Elsewhere;
+    };
+    end.identity = entry.identity;
+    if entry.flags.contains(EndpointFlags::HOST) {
+        end.way = CtWay::stack();
+        Place::Node
+    } else {
+        end.way = CtWay::local(entry.ifindex, entry.id, entry.mac, entry.node_mac);
+        Place::Pod
+    }
+}
+
+/// Finds who off this node is at an address, and the way there.
+#[inline(always)]
+fn find_elsewhere<H: Maps, F: Ip>(host: H, config: &NodeConfig, addr: F::Addr, end: &mut End) {
+    end.way = CtWay::stack();
+    let Some(entry) = host.ipcache(&IpCacheKey::host(F::to_abi(addr), F::FAMILY)) else {
+        end.identity = F::world(config);
+        return;
+    };
+    end.identity = entry.identity;
+    if entry.node_family == 0 {
+        return;
+    }
+    if config.routing == Routing::Native as u8 {
+        end.way = CtWay::remote(WayKind::Neighbour, config.underlay_ifindex, entry.node, entry.node_family);
+    } else if !entry.flags.contains(IpCacheFlags::SKIP_TUNNEL) {
+        end.way = CtWay::remote(WayKind::Tunnel, config.overlay_ifindex, entry.node, entry.node_family);
+    }
+}

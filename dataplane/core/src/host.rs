@@ -1,0 +1,111 @@
+//! What the programs need from the world. There are two implementations: the kernel's and the one in memory.
+//!
+//! Hosts are handles: `Copy`, passed by value, with all state behind them.
+
+use dataplane_abi::config::NodeConfig;
+use dataplane_abi::conntrack::{CtEntry, CtKey4, CtKey6};
+use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
+use dataplane_abi::events::EventHeader;
+use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6};
+use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// A value that is just bytes. Multi-byte numbers are as they lie in the packet: network order unless converted.
+pub trait Raw: Copy + FromBytes + IntoBytes + Immutable {}
+
+impl<T: Copy + FromBytes + IntoBytes + Immutable> Raw for T {}
+
+/// The packet, from its link layer header on.
+pub trait Packet: Copy {
+    /// Length in bytes, whether the bytes are at hand or not.
+    fn len(self) -> u32;
+    /// Device on which the packet is.
+    fn ifindex(self) -> u32;
+    /// The packet's mark.
+    fn mark(self) -> u32;
+    /// Whether a VLAN tag was taken off the packet.
+    fn is_tagged(self) -> bool;
+    /// Bytes of payload per packet on the wire if the packet will be cut later (GSO), else zero.
+    fn segment_len(self) -> u32;
+    /// Hash of the flow, as far as the host knows one.
+    fn hash(self) -> u32;
+    /// Reads at a constant offset. `None`: the bytes are not there or not at hand (then [`Packet::pull`] helps).
+    fn load<T: Raw>(self, offset: usize) -> Option<T>;
+    /// Reads anywhere, at a cost. `None`: the packet is shorter.
+    fn load_at<T: Raw>(self, offset: u32) -> Option<T>;
+    /// Writes at a constant offset what [`Packet::load`] could read. False: the bytes are not at hand.
+    #[must_use]
+    fn store<T: Raw>(self, offset: usize, value: T) -> bool;
+    /// Brings the first `len` bytes at hand. False: the packet is shorter.
+    #[must_use]
+    fn pull(self, len: u32) -> bool;
+    /// Tells that the sum of the bytes behind the link layer header has changed by `difference` (one's complement, host order),
+    /// which matters where the device has summed the packet.
+    fn checksum_changed(self, difference: u32);
+    /// Declares that the packet is for this node, whatever its link layer destination says.
+    fn accept(self);
+    /// Key of the tunnel through which the packet came.
+    fn tunnel_key(self) -> Option<u32>;
+    /// Sets where the overlay device shall send the packet. `family`: 1 IPv4 (first four bytes), 2 IPv6.
+    #[must_use]
+    fn set_tunnel(self, node: [u8; 16], family: u8, key: u32) -> bool;
+
+    /// [`Packet::load`], bringing the bytes at hand if need be.
+    #[inline(always)]
+    fn load_or_pull<T: Raw>(self, offset: usize) -> Option<T> {
+        if let Some(value) = self.load(offset) {
+            return Some(value);
+        }
+        let end = u32::try_from(offset.wrapping_add(size_of::<T>())).ok()?;
+        if self.pull(end) { self.load(offset) } else { None }
+    }
+}
+
+/// The tables.
+pub trait Maps: Copy {
+    /// The node's configuration.
+    fn config(&self) -> Option<&NodeConfig>;
+    /// A local endpoint.
+    fn endpoint(&self, key: &EndpointKey) -> Option<&EndpointEntry>;
+    /// Longest prefix that covers an address.
+    fn ipcache(&self, key: &IpCacheKey) -> Option<&IpCacheEntry>;
+    /// Runs `f` on the row of a connection, if there is one.
+    fn ct4<R>(self, key: &CtKey4, f: impl FnOnce(&mut CtEntry) -> R) -> Option<R>;
+    /// Makes or replaces the row of a connection: `f` fills a zeroed one. False: there is no room.
+    #[must_use]
+    fn ct4_create(self, key: &CtKey4, f: impl FnOnce(&mut CtEntry)) -> bool;
+    /// As [`Maps::ct4`].
+    fn ct6<R>(self, key: &CtKey6, f: impl FnOnce(&mut CtEntry) -> R) -> Option<R>;
+    /// As [`Maps::ct4_create`].
+    #[must_use]
+    fn ct6_create(self, key: &CtKey6, f: impl FnOnce(&mut CtEntry)) -> bool;
+    /// What the first fragment of a datagram said.
+    fn frag4(&self, key: &FragKey4) -> Option<&FragEntry>;
+    /// Notes it. A full table forgets another datagram.
+    fn set_frag4(self, key: &FragKey4, entry: &FragEntry);
+    /// As [`Maps::frag4`].
+    fn frag6(&self, key: &FragKey6) -> Option<&FragEntry>;
+    /// As [`Maps::set_frag4`].
+    fn set_frag6(self, key: &FragKey6, entry: &FragEntry);
+    /// Adds one packet to a row of the counters.
+    fn count(self, index: u32, bytes: u64);
+}
+
+/// Time.
+pub trait Clock: Copy {
+    /// Ticks; cheap and coarse.
+    fn ticks(self) -> u64;
+    /// Monotonic nanoseconds; dear.
+    fn now_ns(self) -> u64;
+}
+
+/// The way to whoever watches.
+pub trait Events: Copy {
+    /// Sends a record: the header and the first `header.len_cap` bytes of the packet. If there is no room, that is counted.
+    fn emit(self, header: &EventHeader);
+}
+
+/// A host is all of them.
+pub trait Host: Packet + Maps + Clock + Events {}
+
+impl<T: Packet + Maps + Clock + Events> Host for T {}

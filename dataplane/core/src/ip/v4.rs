@@ -1,0 +1,261 @@
+//! IPv4 (RFC 791, 792).
+
+use dataplane_abi::config::NodeConfig;
+use dataplane_abi::conntrack::{CtEntry, CtKey4};
+use dataplane_abi::frags::{FragEntry, FragKey4};
+use dataplane_abi::{Addr, Be16, DropReason, Family, Identity};
+
+use super::{Headers, Ip, Kind, l4};
+use crate::ethernet::{HEADER_LEN, HEADER_LEN32};
+use crate::host::{Host, Maps, Packet};
+
+/// IPv4.
+#[derive(Clone, Copy)]
+pub enum V4 {}
+
+/// Offset of the upper layer when there are no options.
+const L4: usize = HEADER_LEN + 20;
+/// Offset of the word with the time to live.
+const TTL_WORD: usize = HEADER_LEN + 8;
+
+const ECHO_REPLY: u8 = 0;
+const ECHO_REQUEST: u8 = 8;
+
+/// Fields of the header that are needed more than once.
+struct Fixed {
+    header_len: u32,
+    id: Be16,
+    more_fragments: bool,
+    /// In units of eight bytes.
+    fragment_offset: u16,
+}
+
+impl Ip for V4 {
+    type Addr = u32;
+    type Key = CtKey4;
+    const FAMILY: Family = Family::V4;
+    const UNSPECIFIED: u32 = 0;
+    const NO_KEY: CtKey4 = CtKey4 {
+        low: [0; 4],
+        high: [0; 4],
+        low_port: Be16::ZERO,
+        high_port: Be16::ZERO,
+        proto: 0,
+        scope: 0,
+        pad: [0; 2],
+    };
+
+    #[inline(always)]
+    fn parse<H: Host>(host: H, headers: &mut Headers<Self>) -> Result<(), DropReason> {
+        let words: [u32; 5] = host.load_or_pull(HEADER_LEN).ok_or(DropReason::InvalidPacket)?;
+        let fixed = fixed_fields(words, host.len(), headers)?;
+        let whole = !fixed.more_fragments && fixed.fragment_offset == 0;
+        if whole && fixed.header_len == 20 {
+            match headers.proto {
+                l4::TCP => {
+                    let [w0, _, _, w3]: [u32; 4] =
+                        host.load_or_pull(L4).ok_or(DropReason::CtInvalidHeader)?;
+                    (headers.sport, headers.dport) = l4::ports(w0);
+                    headers.tcp_flags = l4::tcp_flags(w3);
+                    headers.kind = Kind::Tcp;
+                    return Ok(());
+                }
+                l4::UDP => {
+                    let [w0, _]: [u32; 2] = host.load_or_pull(L4).ok_or(DropReason::CtInvalidHeader)?;
+                    (headers.sport, headers.dport) = l4::ports(w0);
+                    headers.kind = Kind::Datagram;
+                    return Ok(());
+                }
+                _ => {}
+            }
+        }
+        match parse_rest(host, headers) {
+            Some(reason) => Err(reason),
+            None => Ok(()),
+        }
+    }
+
+    #[inline(always)]
+    fn addresses<H: Packet>(host: H) -> Option<(u32, u32)> {
+        let [src, dst]: [u32; 2] = host.load_or_pull(HEADER_LEN + 12)?;
+        Some((src, dst))
+    }
+
+    #[inline(always)]
+    fn to_abi(addr: u32) -> Addr {
+        Addr::v4(addr.to_ne_bytes())
+    }
+
+    #[inline(always)]
+    fn is_group(addr: u32) -> bool {
+        u32::from_be(addr) >> 28 == 0xE || addr == u32::MAX
+    }
+
+    #[inline(always)]
+    fn is_node(config: &NodeConfig, addr: u32) -> bool {
+        u32::from_ne_bytes(config.node_v4) == addr
+    }
+
+    #[inline(always)]
+    fn world(config: &NodeConfig) -> Identity {
+        config.world_v4
+    }
+
+    #[inline(always)]
+    fn key(h: &Headers<Self>) -> (CtKey4, bool) {
+        CtKey4::of_packet(h.src.to_ne_bytes(), h.dst.to_ne_bytes(), h.sport, h.dport, h.proto)
+    }
+
+    #[inline(always)]
+    fn ct<H: Maps, R>(host: H, key: &CtKey4, f: impl FnOnce(&mut CtEntry) -> R) -> Option<R> {
+        host.ct4(key, f)
+    }
+
+    #[inline(always)]
+    fn ct_create<H: Maps>(host: H, key: &CtKey4, f: impl FnOnce(&mut CtEntry)) -> bool {
+        host.ct4_create(key, f)
+    }
+
+    #[inline(always)]
+    fn decrement<H: Packet>(host: H, headers: &Headers<Self>, _summed: bool) -> bool {
+        // The header sums to the same with its checksum corrected, so a device's sum stays right.
+        host.store(TTL_WORD, decremented(headers.hop_word))
+    }
+}
+
+/// The word with time to live, protocol and checksum after one hop (RFC 1141: the sum grows by one in the high byte).
+#[inline(always)]
+pub(crate) fn decremented(word: u32) -> u32 {
+    let [ttl, proto, c0, c1] = word.to_ne_bytes();
+    let sum = u32::from(u16::from_be_bytes([c0, c1])).wrapping_add(0x0100);
+    let sum = sum.wrapping_add(u32::from(sum >= 0xFFFF));
+    let [_, _, c0, c1] = sum.to_be_bytes();
+    u32::from_ne_bytes([ttl.wrapping_sub(1), proto, c0, c1])
+}
+
+/// Reads and checks the fixed part of the header.
+#[inline(always)]
+fn fixed_fields(words: [u32; 5], len: u32, headers: &mut Headers<V4>) -> Result<Fixed, DropReason> {
+    let [w0, w1, w2, src, dst] = words;
+    let [version, _, l0, l1] = w0.to_ne_bytes();
+    let header_len = u32::from(version & 0x0F).wrapping_shl(2);
+    let total = u32::from(u16::from_be_bytes([l0, l1]));
+    if version >> 4 != 4 || header_len < 20 || total < header_len || len < total.wrapping_add(HEADER_LEN32) {
+        return Err(DropReason::InvalidPacket);
+    }
+    let [i0, i1, f0, f1] = w1.to_ne_bytes();
+    let [ttl, proto, _, _] = w2.to_ne_bytes();
+    headers.src = src;
+    headers.dst = dst;
+    headers.hop_word = w2;
+    headers.proto = proto;
+    headers.hops = ttl;
+    let fragment = u16::from_be_bytes([f0, f1]);
+    Ok(Fixed {
+        header_len,
+        id: Be16::from_bytes([i0, i1]),
+        more_fragments: fragment & 0x2000 != 0,
+        fragment_offset: fragment & 0x1FFF,
+    })
+}
+
+/// Everything that is not plain TCP or UDP: options, fragments, ICMP, other protocols.
+#[inline(never)]
+fn parse_rest<H: Host>(host: H, headers: &mut Headers<V4>) -> Option<DropReason> {
+    rest(host, headers).err()
+}
+
+#[inline(always)]
+fn rest<H: Host>(host: H, headers: &mut Headers<V4>) -> Result<(), DropReason> {
+    let words: [u32; 5] = host.load_at(HEADER_LEN32).ok_or(DropReason::InvalidPacket)?;
+    let fixed = fixed_fields(words, host.len(), headers)?;
+    let key = FragKey4 {
+        src: headers.src.to_ne_bytes(),
+        dst: headers.dst.to_ne_bytes(),
+        id: fixed.id,
+        proto: headers.proto,
+        pad: 0,
+    };
+    if fixed.fragment_offset != 0 {
+        let first = host.frag4(&key).ok_or(DropReason::FragmentNotFound)?;
+        headers.sport = first.sport;
+        headers.dport = first.dport;
+        headers.kind = Kind::Fragment;
+        return Ok(());
+    }
+    upper_layer(host, headers, HEADER_LEN32.wrapping_add(fixed.header_len))?;
+    if fixed.more_fragments && headers.kind != Kind::Error {
+        let entry =
+            FragEntry { sport: headers.sport, dport: headers.dport, proto: headers.proto, pad: [0; 3] };
+        host.set_frag4(&key, &entry);
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn upper_layer<H: Host>(host: H, headers: &mut Headers<V4>, offset: u32) -> Result<(), DropReason> {
+    match headers.proto {
+        l4::TCP => {
+            let [w0, _, _, w3]: [u32; 4] = host.load_at(offset).ok_or(DropReason::CtInvalidHeader)?;
+            (headers.sport, headers.dport) = l4::ports(w0);
+            headers.tcp_flags = l4::tcp_flags(w3);
+            headers.kind = Kind::Tcp;
+        }
+        l4::UDP | l4::SCTP => {
+            let [w0, _]: [u32; 2] = host.load_at(offset).ok_or(DropReason::CtInvalidHeader)?;
+            (headers.sport, headers.dport) = l4::ports(w0);
+            headers.kind = Kind::Datagram;
+        }
+        l4::ICMP => {
+            let [w0, w1]: [u32; 2] = host.load_at(offset).ok_or(DropReason::CtInvalidHeader)?;
+            let [kind, _, _, _] = w0.to_ne_bytes();
+            match kind {
+                ECHO_REQUEST | ECHO_REPLY => {
+                    (headers.sport, headers.dport) = l4::echo_ports(w1, kind == ECHO_REQUEST);
+                    headers.kind = Kind::Datagram;
+                }
+                // Unreachable, source quench, redirect, time exceeded, parameter problem.
+                3 | 4 | 5 | 11 | 12 => return quoted(host, headers, offset.wrapping_add(8)),
+                _ => return Err(DropReason::UnknownIcmp4Type),
+            }
+        }
+        _ => return Err(DropReason::CtUnknownProtocol),
+    }
+    Ok(())
+}
+
+/// The packet that an ICMP error is about: its beginning is quoted at `offset`.
+#[inline(always)]
+fn quoted<H: Host>(host: H, headers: &mut Headers<V4>, offset: u32) -> Result<(), DropReason> {
+    let [w0, w1, w2, src, dst]: [u32; 5] = host.load_at(offset).ok_or(DropReason::CtInvalidHeader)?;
+    let [version, _, _, _] = w0.to_ne_bytes();
+    let header_len = u32::from(version & 0x0F).wrapping_shl(2);
+    let [_, _, f0, f1] = w1.to_ne_bytes();
+    let [_, proto, _, _] = w2.to_ne_bytes();
+    if version >> 4 != 4 || header_len < 20 || u16::from_be_bytes([f0, f1]) & 0x1FFF != 0 {
+        return Err(DropReason::CtInvalidHeader);
+    }
+    // An error goes to whoever sent the packet it is about.
+    if src != headers.dst {
+        return Err(DropReason::InvalidPacket);
+    }
+    let [p0, p1]: [u32; 2] =
+        host.load_at(offset.wrapping_add(header_len)).ok_or(DropReason::CtInvalidHeader)?;
+    let (sport, dport) = match proto {
+        l4::TCP | l4::UDP | l4::SCTP => l4::ports(p0),
+        l4::ICMP => {
+            let [kind, _, _, _] = p0.to_ne_bytes();
+            match kind {
+                ECHO_REQUEST | ECHO_REPLY => l4::echo_ports(p1, kind == ECHO_REQUEST),
+                _ => return Err(DropReason::UnknownIcmp4Type),
+            }
+        }
+        _ => return Err(DropReason::CtUnknownProtocol),
+    };
+    headers.src = dst;
+    headers.sport = dport;
+    headers.dport = sport;
+    headers.proto = proto;
+    headers.kind = Kind::Error;
+    Ok(())
+}

@@ -1,0 +1,309 @@
+//! IPv6 (RFC 8200, 4443) with its extension headers.
+
+use dataplane_abi::config::NodeConfig;
+use dataplane_abi::conntrack::{CtEntry, CtKey6};
+use dataplane_abi::frags::{FragEntry, FragKey6};
+use dataplane_abi::{Addr, Be16, DropReason, Family, Identity};
+use zerocopy::transmute;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::{Headers, Ip, Kind, l4};
+use crate::ethernet::{HEADER_LEN, HEADER_LEN32};
+use crate::host::{Host, Maps, Packet};
+
+/// IPv6.
+#[derive(Clone, Copy)]
+pub enum V6 {}
+
+/// Offset of the upper layer when there are no extension headers.
+const L4: usize = HEADER_LEN + 40;
+/// Offset of the byte with the hop limit.
+const HOP_LIMIT: usize = HEADER_LEN + 7;
+
+const ECHO_REQUEST: u8 = 128;
+const ECHO_REPLY: u8 = 129;
+
+/// Most extension headers in one packet; more are taken for an attack.
+const EXTENSIONS_MAX: u32 = 8;
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION: u8 = 60;
+
+/// The header as it lies in the packet.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Fixed {
+    version: u32,
+    hop_word: u32,
+    src: [u64; 2],
+    dst: [u64; 2],
+}
+
+/// Where the chain of extension headers ended.
+struct Upper {
+    proto: u8,
+    offset: u32,
+    /// Identification and (offset, more) if there is a fragment header.
+    fragment: Option<([u8; 4], u16, bool)>,
+}
+
+impl Ip for V6 {
+    type Addr = [u64; 2];
+    type Key = CtKey6;
+    const FAMILY: Family = Family::V6;
+    const UNSPECIFIED: [u64; 2] = [0; 2];
+    const NO_KEY: CtKey6 = CtKey6 {
+        low: [0; 16],
+        high: [0; 16],
+        low_port: Be16::ZERO,
+        high_port: Be16::ZERO,
+        proto: 0,
+        scope: 0,
+        pad: [0; 2],
+    };
+
+    #[inline(always)]
+    fn parse<H: Host>(host: H, headers: &mut Headers<Self>) -> Result<(), DropReason> {
+        let fixed: Fixed = host.load_or_pull(HEADER_LEN).ok_or(DropReason::InvalidPacket)?;
+        fixed_fields(fixed, host.len(), headers)?;
+        match headers.proto {
+            l4::TCP => {
+                let [w0, _, _, w3]: [u32; 4] = host.load_or_pull(L4).ok_or(DropReason::CtInvalidHeader)?;
+                (headers.sport, headers.dport) = l4::ports(w0);
+                headers.tcp_flags = l4::tcp_flags(w3);
+                headers.kind = Kind::Tcp;
+                return Ok(());
+            }
+            l4::UDP => {
+                let [w0, _]: [u32; 2] = host.load_or_pull(L4).ok_or(DropReason::CtInvalidHeader)?;
+                (headers.sport, headers.dport) = l4::ports(w0);
+                headers.kind = Kind::Datagram;
+                return Ok(());
+            }
+            _ => {}
+        }
+        match parse_rest(host, headers) {
+            Some(reason) => Err(reason),
+            None => Ok(()),
+        }
+    }
+
+    #[inline(always)]
+    fn addresses<H: Packet>(host: H) -> Option<([u64; 2], [u64; 2])> {
+        let [s0, s1, d0, d1]: [u64; 4] = host.load_or_pull(HEADER_LEN + 8)?;
+        Some(([s0, s1], [d0, d1]))
+    }
+
+    #[inline(always)]
+    fn to_abi(addr: [u64; 2]) -> Addr {
+        Addr(transmute!(addr))
+    }
+
+    #[inline(always)]
+    fn is_group(addr: [u64; 2]) -> bool {
+        let [high, _] = addr;
+        let [first, ..] = high.to_ne_bytes();
+        first == 0xFF
+    }
+
+    #[inline(always)]
+    fn is_node(config: &NodeConfig, addr: [u64; 2]) -> bool {
+        let own: [u64; 2] = transmute!(config.node_v6);
+        own == addr
+    }
+
+    #[inline(always)]
+    fn world(config: &NodeConfig) -> Identity {
+        config.world_v6
+    }
+
+    #[inline(always)]
+    fn key(h: &Headers<Self>) -> (CtKey6, bool) {
+        CtKey6::of_packet(transmute!(h.src), transmute!(h.dst), h.sport, h.dport, h.proto)
+    }
+
+    #[inline(always)]
+    fn ct<H: Maps, R>(host: H, key: &CtKey6, f: impl FnOnce(&mut CtEntry) -> R) -> Option<R> {
+        host.ct6(key, f)
+    }
+
+    #[inline(always)]
+    fn ct_create<H: Maps>(host: H, key: &CtKey6, f: impl FnOnce(&mut CtEntry)) -> bool {
+        host.ct6_create(key, f)
+    }
+
+    #[inline(always)]
+    fn decrement<H: Packet>(host: H, headers: &Headers<Self>, summed: bool) -> bool {
+        if summed {
+            // The header has no checksum of its own, so the sum of a device that summed the packet changes.
+            host.checksum_changed(!u32::from(u16::from_ne_bytes([0, 1])));
+        }
+        host.store(HOP_LIMIT, headers.hops.wrapping_sub(1))
+    }
+}
+
+/// Reads and checks the fixed part of the header.
+#[inline(always)]
+fn fixed_fields(fixed: Fixed, len: u32, headers: &mut Headers<V6>) -> Result<(), DropReason> {
+    let [version, _, _, _] = fixed.version.to_ne_bytes();
+    let [l0, l1, proto, hops] = fixed.hop_word.to_ne_bytes();
+    let total = u32::from(u16::from_be_bytes([l0, l1])).wrapping_add(HEADER_LEN32).wrapping_add(40);
+    if version >> 4 != 6 || len < total {
+        return Err(DropReason::InvalidPacket);
+    }
+    headers.src = fixed.src;
+    headers.dst = fixed.dst;
+    headers.hop_word = fixed.hop_word;
+    headers.proto = proto;
+    headers.hops = hops;
+    Ok(())
+}
+
+/// Everything that is not plain TCP or UDP: extension headers, fragments, ICMPv6, other protocols.
+#[inline(never)]
+fn parse_rest<H: Host>(host: H, headers: &mut Headers<V6>) -> Option<DropReason> {
+    rest(host, headers).err()
+}
+
+#[inline(always)]
+fn rest<H: Host>(host: H, headers: &mut Headers<V6>) -> Result<(), DropReason> {
+    let upper = walk(host, headers.proto, HEADER_LEN32.wrapping_add(40))?;
+    headers.proto = upper.proto;
+    let Some((id, fragment_offset, more)) = upper.fragment else {
+        return upper_layer(host, headers, upper.offset);
+    };
+    let key = FragKey6 { src: transmute!(headers.src), dst: transmute!(headers.dst), id };
+    if fragment_offset != 0 {
+        let first = host.frag6(&key).ok_or(DropReason::FragmentNotFound)?;
+        headers.sport = first.sport;
+        headers.dport = first.dport;
+        headers.proto = first.proto;
+        headers.kind = Kind::Fragment;
+        return Ok(());
+    }
+    upper_layer(host, headers, upper.offset)?;
+    if more && headers.kind != Kind::Error {
+        let entry =
+            FragEntry { sport: headers.sport, dport: headers.dport, proto: headers.proto, pad: [0; 3] };
+        host.set_frag6(&key, &entry);
+    }
+    Ok(())
+}
+
+/// Follows the chain of extension headers to the upper layer, or to a fragment header that is not the first.
+#[inline(always)]
+fn walk<H: Host>(host: H, first: u8, start: u32) -> Result<Upper, DropReason> {
+    let mut proto = first;
+    let mut offset = start;
+    let mut fragment = None;
+    for _ in 0..EXTENSIONS_MAX {
+        match proto {
+            HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION | FRAGMENT => {}
+            _ => return Ok(Upper { proto, offset, fragment }),
+        }
+        let [w0, id]: [u32; 2] = host.load_at(offset).ok_or(DropReason::InvalidExtensionHeader)?;
+        let [next, len, b2, b3] = w0.to_ne_bytes();
+        let bytes = match proto {
+            FRAGMENT => {
+                let field = u16::from_be_bytes([b2, b3]);
+                let (at, more) = (field >> 3, field & 1 != 0);
+                if at != 0 || more {
+                    fragment = Some((id.to_ne_bytes(), at, more));
+                }
+                if at != 0 {
+                    return Ok(Upper { proto: next, offset, fragment });
+                }
+                8
+            }
+            // In units of four bytes, less two (RFC 4302).
+            AUTHENTICATION => u32::from(len).wrapping_add(2).wrapping_shl(2),
+            _ => {
+                // Routing by the sender was taken out of the protocol (RFC 5095).
+                if proto == ROUTING && b2 == 0 && b3 != 0 {
+                    return Err(DropReason::InvalidExtensionHeader);
+                }
+                u32::from(len).wrapping_add(1).wrapping_shl(3)
+            }
+        };
+        proto = next;
+        offset = offset.wrapping_add(bytes);
+    }
+    Err(DropReason::InvalidExtensionHeader)
+}
+
+#[inline(always)]
+fn upper_layer<H: Host>(host: H, headers: &mut Headers<V6>, offset: u32) -> Result<(), DropReason> {
+    match headers.proto {
+        l4::TCP => {
+            let [w0, _, _, w3]: [u32; 4] = host.load_at(offset).ok_or(DropReason::CtInvalidHeader)?;
+            (headers.sport, headers.dport) = l4::ports(w0);
+            headers.tcp_flags = l4::tcp_flags(w3);
+            headers.kind = Kind::Tcp;
+        }
+        l4::UDP | l4::SCTP => {
+            let [w0, _]: [u32; 2] = host.load_at(offset).ok_or(DropReason::CtInvalidHeader)?;
+            (headers.sport, headers.dport) = l4::ports(w0);
+            headers.kind = Kind::Datagram;
+        }
+        l4::ICMP6 => {
+            let [w0, w1]: [u32; 2] = host.load_at(offset).ok_or(DropReason::CtInvalidHeader)?;
+            let [kind, _, _, _] = w0.to_ne_bytes();
+            match kind {
+                ECHO_REQUEST | ECHO_REPLY => {
+                    (headers.sport, headers.dport) = l4::echo_ports(w1, kind == ECHO_REQUEST);
+                    headers.kind = Kind::Datagram;
+                }
+                // Unreachable, packet too big, time exceeded, parameter problem.
+                1..=4 => return quoted(host, headers, offset.wrapping_add(8)),
+                // Group membership, router and neighbour discovery, redirect, and their successors.
+                130..=137 | 143 => {
+                    headers.kind = Kind::Control;
+                    headers.tcp_flags = kind;
+                }
+                _ => return Err(DropReason::UnknownIcmp6Type),
+            }
+        }
+        _ => return Err(DropReason::CtUnknownProtocol),
+    }
+    Ok(())
+}
+
+/// The packet that an ICMPv6 error is about: its beginning is quoted at `offset`.
+#[inline(always)]
+fn quoted<H: Host>(host: H, headers: &mut Headers<V6>, offset: u32) -> Result<(), DropReason> {
+    let fixed: Fixed = host.load_at(offset).ok_or(DropReason::CtInvalidHeader)?;
+    let [version, _, _, _] = fixed.version.to_ne_bytes();
+    let [_, _, next, _] = fixed.hop_word.to_ne_bytes();
+    if version >> 4 != 6 {
+        return Err(DropReason::CtInvalidHeader);
+    }
+    // An error goes to whoever sent the packet it is about.
+    if fixed.src != headers.dst {
+        return Err(DropReason::InvalidPacket);
+    }
+    let upper = walk(host, next, offset.wrapping_add(40))?;
+    if matches!(upper.fragment, Some((_, at, _)) if at != 0) {
+        return Err(DropReason::CtInvalidHeader);
+    }
+    let [p0, p1]: [u32; 2] = host.load_at(upper.offset).ok_or(DropReason::CtInvalidHeader)?;
+    let (sport, dport) = match upper.proto {
+        l4::TCP | l4::UDP | l4::SCTP => l4::ports(p0),
+        l4::ICMP6 => {
+            let [kind, _, _, _] = p0.to_ne_bytes();
+            match kind {
+                ECHO_REQUEST | ECHO_REPLY => l4::echo_ports(p1, kind == ECHO_REQUEST),
+                _ => return Err(DropReason::UnknownIcmp6Type),
+            }
+        }
+        _ => return Err(DropReason::CtUnknownProtocol),
+    };
+    headers.src = fixed.dst;
+    headers.sport = dport;
+    headers.dport = sport;
+    headers.proto = upper.proto;
+    headers.kind = Kind::Error;
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! First packets, and those whose connection must be judged again: both ends are looked up, judged and written into the row.
+//!
+//! This is the one place where a connection is judged with both ends known; policy belongs here.
+
+use dataplane_abi::config::{ConfigFlags, NodeConfig};
+use dataplane_abi::conntrack::{CtDir, WayKind};
+use dataplane_abi::events::{EventHeader, TraceReason};
+use dataplane_abi::program::Program;
+use dataplane_abi::{DropReason, Identity};
+
+use crate::conntrack::{self, End, Found};
+use crate::ends::{self, Place};
+use crate::ethernet;
+use crate::flight::{Flight, Seen};
+use crate::host::{Host, Packet};
+use crate::ip::{Ip, Kind};
+use crate::verdict::Step;
+
+/// Looks closer at a packet that conntrack alone could not decide. After [`Step::Next`] the flight has a way.
+#[inline(never)]
+pub fn learn<H: Host, F: Ip, const PROGRAM: u8>(host: H, flight: &mut Flight<F>, seen: &mut Seen) -> Step {
+    let Some(config) = host.config() else { return Step::Skip };
+    let (mut src, mut dst) = (End::NOBODY, End::NOBODY);
+    // The sender of an ICMP error is not an end of the connection that the error is about.
+    let Some((sender, _)) = F::addresses(host) else { return Step::Drop(DropReason::InvalidPacket) };
+    let is_error = flight.headers.kind == Kind::Error;
+
+    let dst_place = ends::find::<H, F>(host, &flight.headers.dst, &mut dst);
+    match receiver::<PROGRAM>(host.ifindex(), dst_place, &dst, F::is_group(flight.headers.dst)) {
+        Step::Next => {}
+        other => return other,
+    }
+    let src_place = ends::find::<H, F>(host, &sender, &mut src);
+    seen.src = src.identity;
+    seen.dst = dst.identity;
+    seen.endpoint = src.way.endpoint;
+    seen.dst_endpoint = dst.way.endpoint;
+    match source::<H, PROGRAM>(host, config, src_place, &mut src) {
+        Step::Next => {}
+        other => return other,
+    }
+    seen.src = src.identity;
+    seen.report = config.flags.contains(ConfigFlags::TRACE_EVENTS);
+    flight.way = dst.way;
+
+    let found = conntrack::look(host, config, flight);
+    if is_error {
+        seen.reason = TraceReason::Related as u8;
+        return match found {
+            Found::Original | Found::Reply => Step::Next,
+            Found::Nothing | Found::Reopened => Step::Drop(DropReason::UnknownCtState),
+        };
+    }
+    match found {
+        Found::Original => {
+            seen.reason = TraceReason::Established as u8;
+            conntrack::refresh(host, config, flight, CtDir::Original, &src, &dst);
+        }
+        Found::Reply => {
+            seen.reason = TraceReason::Reply as u8;
+            seen.flags = EventHeader::REPLY;
+            conntrack::refresh(host, config, flight, CtDir::Reply, &src, &dst);
+        }
+        Found::Nothing | Found::Reopened => {
+            seen.reason = TraceReason::New as u8;
+            if !conntrack::create(host, config, flight, &src, &dst) {
+                return Step::Drop(DropReason::CtCreateFailed);
+            }
+        }
+    }
+    Step::Next
+}
+
+/// Whether this program has to do with a receiver at that place.
+#[inline(always)]
+fn receiver<const PROGRAM: u8>(ifindex: u32, place: Place, dst: &End, is_group: bool) -> Step {
+    if PROGRAM == Program::FromContainer as u8 {
+        if is_group { Step::Drop(DropReason::UnknownTarget) } else { Step::Next }
+    } else if PROGRAM == Program::FromOverlay as u8 {
+        match place {
+            Place::Pod => Step::Next,
+            Place::Node => Step::Pass,
+            Place::Elsewhere => Step::Drop(DropReason::UnknownTarget),
+        }
+    } else if PROGRAM == Program::ToContainer as u8 {
+        match place {
+            Place::Pod if dst.way.ifindex == ifindex => Step::Next,
+            // What the stack itself says on the link (neighbour discovery, group membership).
+            _ if is_group => Step::Skip,
+            _ => Step::Drop(DropReason::UnknownTarget),
+        }
+    } else {
+        match place {
+            Place::Pod => Step::Next,
+            Place::Node | Place::Elsewhere => Step::Skip,
+        }
+    }
+}
+
+/// Whether the sender may be who it says it is.
+#[inline(always)]
+fn source<H: Host, const PROGRAM: u8>(host: H, config: &NodeConfig, place: Place, src: &mut End) -> Step {
+    if PROGRAM == Program::FromContainer as u8 {
+        if config.flags.contains(ConfigFlags::SOURCE_CHECK)
+            && !(place == Place::Pod && src.way.ifindex == host.ifindex() && has_source_mac(host, src))
+        {
+            return Step::Drop(DropReason::InvalidSourceIp);
+        }
+    } else if PROGRAM == Program::FromOverlay as u8 {
+        if place != Place::Elsewhere {
+            return Step::Drop(DropReason::InvalidSourceIp);
+        }
+        let Some(key) = host.tunnel_key() else { return Step::Drop(DropReason::NoTunnelKey) };
+        let identity = Identity::from_vni(key);
+        if identity != Identity::UNKNOWN {
+            src.identity = identity;
+        }
+    } else if PROGRAM == Program::FromNetdev as u8 && place != Place::Elsewhere {
+        return Step::Drop(DropReason::InvalidSourceIp);
+    }
+    Step::Next
+}
+
+/// Whether the frame comes from the MAC of the pod at that end.
+#[inline(always)]
+fn has_source_mac<H: Packet>(host: H, pod: &End) -> bool {
+    let [a, b, c, d, e, f, ..] = pod.way.data;
+    pod.way.kind == WayKind::Local as u8 && host.load::<[u8; 6]>(ethernet::SOURCE) == Some([a, b, c, d, e, f])
+}

@@ -1,0 +1,69 @@
+//! The programs: one for each hook, each a straight list of stages.
+
+use dataplane_abi::DropReason;
+use dataplane_abi::config::NodeConfig;
+use dataplane_abi::program::Program;
+
+use crate::flight::Seen;
+use crate::host::Host;
+use crate::report;
+use crate::verdict::{Step, Verdict};
+
+pub mod from_container;
+pub mod from_host;
+pub mod from_netdev;
+pub mod from_overlay;
+pub mod to_container;
+pub mod watch;
+
+pub use from_container::from_container;
+pub use from_host::from_host;
+pub use from_netdev::from_netdev;
+pub use from_overlay::from_overlay;
+pub use to_container::to_container;
+pub use watch::{to_host, to_netdev};
+
+/// Runs a program by name. For hosts that choose at run time; the kernel's has an entry point for each.
+pub fn run<H: Host>(program: Program, host: H) -> Verdict {
+    match program {
+        Program::FromContainer => from_container(host),
+        Program::ToContainer => to_container(host),
+        Program::FromOverlay => from_overlay(host),
+        Program::FromNetdev => from_netdev(host),
+        Program::ToNetdev => to_netdev(host),
+        Program::FromHost => from_host(host),
+        Program::ToHost => to_host(host),
+    }
+}
+
+/// What every program has around its stages: the node's configuration before, counters and events after.
+/// A node that is not configured yet forwards by its stack alone.
+#[inline(always)]
+fn with_config<H: Host, const PROGRAM: u8>(
+    host: H,
+    stages: impl FnOnce(&NodeConfig, &mut Seen) -> Verdict,
+) -> Verdict {
+    match host.config() {
+        Some(config) if config.abi_version == dataplane_abi::ABI_VERSION => {
+            let mut seen = Seen::default();
+            let verdict = stages(config, &mut seen);
+            report::finish::<H, PROGRAM>(host, config, verdict, &mut seen)
+        }
+        _ => Verdict::Skip,
+    }
+}
+
+/// What a stage said, as a verdict, unless it said to go on. `answer` is where an answer goes.
+#[inline(always)]
+fn ended(step: Step, answer: Verdict) -> Result<(), Verdict> {
+    match step {
+        Step::Next => Ok(()),
+        Step::Pass => Err(Verdict::Pass),
+        Step::Skip => Err(Verdict::Skip),
+        Step::Answer => Err(answer),
+        Step::Drop(reason) => Err(Verdict::Drop(reason)),
+    }
+}
+
+/// For stages that have no answers to give.
+const NO_ANSWER: Verdict = Verdict::Drop(DropReason::InvalidPacket);
