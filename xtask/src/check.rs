@@ -35,9 +35,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
 /// Licences, advisories and bans; needs cargo-deny, which CI always has.
 fn deny() -> anyhow::Result<()> {
-    let found = Command::new("cargo-deny").arg("--version").output().is_ok_and(|output| output.status.success());
+    let found =
+        Command::new("cargo-deny").arg("--version").output().is_ok_and(|output| output.status.success());
     if !found {
-        eprintln!("==> cargo deny: SKIPPED, cargo-deny is not installed (`cargo install cargo-deny --locked`)");
+        eprintln!(
+            "==> cargo deny: SKIPPED, cargo-deny is not installed (`cargo install cargo-deny --locked`)"
+        );
         return Ok(());
     }
     let mut cargo = cmd::cargo();

@@ -28,9 +28,8 @@ pub(crate) fn cargo() -> Command {
 /// Prints `title` and the command, runs it, and fails unless it succeeded.
 pub(crate) fn run(title: &str, command: &mut Command) -> anyhow::Result<()> {
     eprintln!("==> {title}");
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    let status =
+        command.status().with_context(|| format!("cannot start {}", command.get_program().display()))?;
     if !status.success() {
         bail!("{title} failed ({status}): {}", line(command));
     }

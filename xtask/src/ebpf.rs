@@ -17,6 +17,9 @@ pub(crate) struct Args {
     /// Only these kernels: `running`, `5.10`, `6.1`, `6.12`.
     #[arg(long, value_delimiter = ',', requires = "verify")]
     kernel: Vec<String>,
+    /// Verify this object instead of building one.
+    #[arg(long, requires = "verify")]
+    object: Option<PathBuf>,
     /// Write the counts into the docs instead of comparing.
     #[arg(long, requires = "verify")]
     update: bool,
@@ -27,8 +30,12 @@ const TARGET: &str = "bpfel-unknown-none";
 
 /// Builds, and verifies if asked.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    setup::ensure("build")?;
-    let object = build()?;
+    let object = if let Some(object) = &args.object {
+        object.clone()
+    } else {
+        setup::ensure("build")?;
+        build()?
+    };
     eprintln!("    {}", object.display());
     if args.verify {
         verify::run(&object, &args.kernel, args.update)?;

@@ -17,20 +17,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("agent-api", &[]),
     ("agent-control", &["dataplane-abi", "agent-api"]),
     ("agent-node", &[]),
-    (
-        "agent-daemon",
-        &["dataplane-abi", "dataplane-loader", "agent-api", "agent-control", "agent-node"],
-    ),
+    ("agent-daemon", &["dataplane-abi", "dataplane-loader", "agent-api", "agent-control", "agent-node"]),
     ("bristle-cni", &["agent-api"]),
     ("bristle-cli", &["agent-api"]),
     ("sim-api", &[]),
     ("sim-controllers", &["sim-api"]),
     ("lab", &["sim-api", "sim-controllers", "agent-api", "agent-node"]),
     ("e2e", &["lab"]),
-    (
-        "bench",
-        &["dataplane-abi", "dataplane-loader", "agent-node", "agent-api", "lab"],
-    ),
+    ("bench", &["dataplane-abi", "dataplane-loader", "agent-node", "agent-api", "lab"]),
     ("xtask", &[]),
 ];
 
@@ -88,7 +82,8 @@ pub(crate) fn check() -> anyhow::Result<()> {
     if !output.status.success() {
         bail!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr));
     }
-    let metadata: Metadata = serde_json::from_slice(&output.stdout).context("cargo metadata printed no JSON")?;
+    let metadata: Metadata =
+        serde_json::from_slice(&output.stdout).context("cargo metadata printed no JSON")?;
     let mut findings = forbidden(&metadata);
     findings.extend(unsafe_allowed()?);
     if findings.is_empty() {
@@ -129,7 +124,8 @@ fn unsafe_allowed() -> anyhow::Result<Vec<String>> {
             if !path.exists() {
                 continue;
             }
-            let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let text =
+                std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
             if !text.contains("#![forbid(unsafe_code)]") {
                 findings.push(format!("{dir}/{root} lacks #![forbid(unsafe_code)]"));
             }

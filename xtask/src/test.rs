@@ -86,13 +86,12 @@ pub(crate) fn matrix() -> anyhow::Result<()> {
     for routing in ["vxlan", "native"] {
         for family in ["v4", "v6", "dual"] {
             let report = cmd::target_dir().join(format!("e2e/{routing}-{family}.json"));
-            let args: Vec<OsString> = [
-                "--case", MATRIX_CASES, "--routing", routing, "--family", family, "--report",
-            ]
-            .into_iter()
-            .map(OsString::from)
-            .chain([report.into_os_string()])
-            .collect();
+            let args: Vec<OsString> =
+                ["--case", MATRIX_CASES, "--routing", routing, "--family", family, "--report"]
+                    .into_iter()
+                    .map(OsString::from)
+                    .chain([report.into_os_string()])
+                    .collect();
             e2e::netns(&bin_dir, &args)?;
         }
     }

@@ -19,10 +19,12 @@ fn main() {
     let root = Need { met: is_root(), lacks: "root" };
     let object = Need { met: object().is_some_and(|path| path.exists()), lacks: "the eBPF object" };
     let programs = Need {
-        met: std::env::var_os("BRISTLE_BIN_DIR").is_some_and(|dir| Path::new(&dir).join("bristle-agent").exists()),
+        met: std::env::var_os("BRISTLE_BIN_DIR")
+            .is_some_and(|dir| Path::new(&dir).join("bristle-agent").exists()),
         lacks: "the programs (BRISTLE_BIN_DIR)",
     };
-    let kubectl = Need { met: std::env::var_os("KUBECTL").is_some(), lacks: "kubectl 1.32 or later (KUBECTL)" };
+    let kubectl =
+        Need { met: std::env::var_os("KUBECTL").is_some(), lacks: "kubectl 1.32 or later (KUBECTL)" };
     let rungs: [(&str, Vec<&Need>); 5] = [
         ("rung 5: the same frames in the kernel as natively", vec![&root, &object]),
         ("rung 5: attach, pin and replace on this kernel", vec![&root, &object]),

@@ -16,6 +16,7 @@ pub mod sandbox;
 mod sys;
 pub mod table;
 pub mod test_run;
+pub mod verifier;
 
 pub use attach::{Attachment, Direction, Hook, HookKind};
 pub use clock::Clock;

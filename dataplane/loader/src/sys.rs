@@ -3,14 +3,14 @@
 //! Every function takes borrowed descriptors and slices, checks the lengths that the kernel will read or write, and
 //! returns the kernel's error untouched. Nothing outside this module calls bpf(2).
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_map_info, bpf_prog_info};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_insn, bpf_link_info, bpf_map_info, bpf_prog_info};
 use nix::libc;
 
 /// One bpf(2) call.
@@ -249,6 +249,83 @@ pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     attr.link_detach.link_fd = raw(link);
     // SAFETY: the attr has no pointers.
     unsafe { bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr) }.map(drop)
+}
+
+/// Makes a map read-only for user space.
+pub(crate) fn map_freeze(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = zeroed();
+    attr.__bindgen_anon_2.map_fd = raw(fd);
+    // SAFETY: the attr has no pointers.
+    unsafe { bpf(bpf_cmd::BPF_MAP_FREEZE, &mut attr) }.map(drop)
+}
+
+/// Loads type information.
+pub(crate) fn btf_load(btf: &[u8]) -> io::Result<OwnedFd> {
+    let mut attr = zeroed();
+    attr.__bindgen_anon_7.btf = btf.as_ptr() as u64;
+    attr.__bindgen_anon_7.btf_size = u32::try_from(btf.len()).map_err(io::Error::other)?;
+    // SAFETY: the kernel reads btf_size bytes from btf, which outlives the call; the result is a new descriptor.
+    unsafe { own(bpf(bpf_cmd::BPF_BTF_LOAD, &mut attr)?) }
+}
+
+/// A program for [`prog_load`].
+pub(crate) struct ProgDef<'a> {
+    pub(crate) kind: u32,
+    pub(crate) name: &'a str,
+    pub(crate) instructions: &'a [bpf_insn],
+    pub(crate) license: &'a CStr,
+    pub(crate) btf: Option<BorrowedFd<'a>>,
+    /// Records and the size of one.
+    pub(crate) func_info: (&'a [u8], usize),
+    /// Records and the size of one.
+    pub(crate) line_info: (&'a [u8], usize),
+}
+
+/// Log level: every step of the verifier.
+pub(crate) const LOG_STEPS: u32 = 1 | LOG_STATS;
+/// Log level: statistics only.
+pub(crate) const LOG_STATS: u32 = 4;
+
+/// Loads a program; returns the verifier's log as well.
+pub(crate) fn prog_load(
+    program: &ProgDef<'_>,
+    log_level: u32,
+    log_size: u32,
+) -> (io::Result<OwnedFd>, String) {
+    let mut log = vec![0_u8; log_size as usize];
+    let size = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+    let records = |(bytes, size): (&[u8], usize)| bytes.len().checked_div(size).unwrap_or(0);
+    let mut attr = zeroed();
+    // SAFETY: the variant is plain data in an all-zero union.
+    let load = unsafe { &mut attr.__bindgen_anon_3 };
+    load.prog_type = program.kind;
+    load.insns = program.instructions.as_ptr() as u64;
+    load.insn_cnt = size(program.instructions.len());
+    load.license = program.license.as_ptr() as u64;
+    load.log_level = log_level;
+    load.log_buf = log.as_mut_ptr() as u64;
+    load.log_size = log_size;
+    for (to, from) in load.prog_name.iter_mut().take(15).zip(program.name.bytes()) {
+        *to = libc::c_char::try_from(from).unwrap_or(0);
+    }
+    if let Some(btf) = program.btf {
+        load.prog_btf_fd = raw(btf);
+        if !program.func_info.0.is_empty() {
+            load.func_info = program.func_info.0.as_ptr() as u64;
+            load.func_info_cnt = size(records(program.func_info));
+            load.func_info_rec_size = size(program.func_info.1);
+        }
+        if !program.line_info.0.is_empty() {
+            load.line_info = program.line_info.0.as_ptr() as u64;
+            load.line_info_cnt = size(records(program.line_info));
+            load.line_info_rec_size = size(program.line_info.1);
+        }
+    }
+    // SAFETY: all pointers are to buffers of the stated lengths that outlive the call; the kernel writes only the log.
+    let result = unsafe { bpf(bpf_cmd::BPF_PROG_LOAD, &mut attr).and_then(|ret| own(ret)) };
+    let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
+    log.truncate(end);
+    (result, String::from_utf8_lossy(&log).into_owned())
 }
 
 /// How many CPUs the kernel counts per-CPU values for.

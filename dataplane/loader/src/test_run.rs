@@ -154,17 +154,17 @@ impl Context {
     ];
 
     fn values(&self) -> [u32; 11] {
-        let [a, b, c, d, e] = self.cb;
+        let [cb0, cb1, cb2, cb3, cb4] = self.cb;
         [
             self.ifindex,
             self.ingress_ifindex,
             self.mark,
             self.priority,
-            a,
-            b,
-            c,
-            d,
-            e,
+            cb0,
+            cb1,
+            cb2,
+            cb3,
+            cb4,
             self.gso_size,
             self.gso_segs,
         ]
@@ -179,13 +179,13 @@ impl Context {
     }
 
     fn from_bytes(bytes: &[u8; SK_BUFF_SIZE]) -> Self {
-        let [ifindex, ingress_ifindex, mark, priority, a, b, c, d, e, gso_size, gso_segs] =
+        let [ifindex, ingress_ifindex, mark, priority, cb0, cb1, cb2, cb3, cb4, gso_size, gso_segs] =
             Self::PLACES.map(|place| {
                 let mut value = [0; 4];
                 value.copy_from_slice(&bytes[place..place + 4]);
                 u32::from_ne_bytes(value)
             });
-        Self { ifindex, ingress_ifindex, mark, priority, cb: [a, b, c, d, e], gso_size, gso_segs }
+        Self { ifindex, ingress_ifindex, mark, priority, cb: [cb0, cb1, cb2, cb3, cb4], gso_size, gso_segs }
     }
 }
 

@@ -67,9 +67,8 @@ pub(super) fn install(what: &str, packages: &[&str]) -> anyhow::Result<()> {
         command
     };
     // The lists may be missing (a fresh container) or old; one update settles both.
-    let with_packages = |verb: &'static str| -> Vec<&str> {
-        std::iter::once(verb).chain(packages.iter().copied()).collect()
-    };
+    let with_packages =
+        |verb: &'static str| -> Vec<&str> { std::iter::once(verb).chain(packages.iter().copied()).collect() };
     let known = apt(&with_packages("install")).arg("--simulate").output()?.status.success();
     if !known {
         cmd::run("read the package lists", &mut apt(&["update"]))?;
@@ -87,16 +86,17 @@ pub(super) fn install(what: &str, packages: &[&str]) -> anyhow::Result<()> {
 pub(super) fn has(package: &str) -> bool {
     let known = || {
         Command::new("apt-cache").args(["policy", package]).output().is_ok_and(|output| {
-            String::from_utf8_lossy(&output.stdout)
-                .lines()
-                .any(|line| line.trim().strip_prefix("Candidate:").is_some_and(|rest| rest.trim() != "(none)"))
+            String::from_utf8_lossy(&output.stdout).lines().any(|line| {
+                line.trim().strip_prefix("Candidate:").is_some_and(|rest| rest.trim() != "(none)")
+            })
         })
     };
     if known() {
         return true;
     }
-    let has_lists = fs::read_dir("/var/lib/apt/lists")
-        .is_ok_and(|mut entries| entries.any(|e| e.is_ok_and(|e| e.file_name().to_string_lossy().contains("Packages"))));
+    let has_lists = fs::read_dir("/var/lib/apt/lists").is_ok_and(|mut entries| {
+        entries.any(|e| e.is_ok_and(|e| e.file_name().to_string_lossy().contains("Packages")))
+    });
     if has_lists || !cmd::is_root() {
         return false;
     }
@@ -159,7 +159,10 @@ struct PrivateApt {
 impl PrivateApt {
     fn new(suite: Suite) -> anyhow::Result<Self> {
         if find_program("apt-get").is_none() {
-            bail!("Debian's {} packages are needed and this machine has no apt-get: do this on Debian", suite.name());
+            bail!(
+                "Debian's {} packages are needed and this machine has no apt-get: do this on Debian",
+                suite.name()
+            );
         }
         let dir = tools_dir().join("apt").join(suite.name());
         for part in ["lists/partial", "cache/archives/partial", "etc", "download"] {
@@ -250,8 +253,7 @@ struct Mirror {
 
 impl Mirror {
     fn line(&self, suite: &str) -> String {
-        let options =
-            self.signed_by.as_ref().map_or_else(String::new, |key| format!("[signed-by={key}] "));
+        let options = self.signed_by.as_ref().map_or_else(String::new, |key| format!("[signed-by={key}] "));
         format!("deb {options}{} {suite} main\n", self.uri)
     }
 }
@@ -280,7 +282,9 @@ fn own_mirror() -> anyhow::Result<Mirror> {
         }
     }
     found.into_iter().next().with_context(|| {
-        format!("the machine's apt sources name no mirror of {codename} main, so none is known for other suites")
+        format!(
+            "the machine's apt sources name no mirror of {codename} main, so none is known for other suites"
+        )
     })
 }
 
@@ -292,7 +296,8 @@ fn from_lines(text: &str, codename: &str) -> Vec<Mirror> {
             let mut signed_by = None;
             if let Some(options) = rest.strip_prefix('[') {
                 let (options, after) = options.split_once(']')?;
-                signed_by = options.split_whitespace().find_map(|o| o.strip_prefix("signed-by=")).map(str::to_owned);
+                signed_by =
+                    options.split_whitespace().find_map(|o| o.strip_prefix("signed-by=")).map(str::to_owned);
                 rest = after.trim();
             }
             let mut words = rest.split_whitespace();
@@ -313,7 +318,9 @@ fn from_stanzas(text: &str, codename: &str) -> Vec<Mirror> {
                     key.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
                 })
             };
-            let has = |name: &str, word: &str| field(name).is_some_and(|value| value.split_whitespace().any(|w| w == word));
+            let has = |name: &str, word: &str| {
+                field(name).is_some_and(|value| value.split_whitespace().any(|w| w == word))
+            };
             if !has("Types", "deb") || !has("Suites", codename) || !has("Components", "main") {
                 return None;
             }

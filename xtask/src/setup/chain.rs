@@ -40,7 +40,9 @@ pub(crate) struct Chain {
 impl fmt::Display for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
-            Kind::Debian => write!(f, "{} (Debian's, with a ready-built core for BPF)", self.rustc.display())?,
+            Kind::Debian => {
+                write!(f, "{} (Debian's, with a ready-built core for BPF)", self.rustc.display())?
+            }
             Kind::Rustup => write!(f, "{} with -Z build-std (rustup's rust-src)", self.rustc.display())?,
         }
         write!(f, ", {}", self.linker.display())
@@ -89,7 +91,9 @@ fn sysroot(rustc: &Path) -> Option<PathBuf> {
 }
 
 fn find_linker() -> Option<PathBuf> {
-    Some(linker_root().join("bin/bpf-linker")).filter(|path| is_executable(path)).or_else(|| find_program("bpf-linker"))
+    Some(linker_root().join("bin/bpf-linker"))
+        .filter(|path| is_executable(path))
+        .or_else(|| find_program("bpf-linker"))
 }
 
 fn linker_root() -> PathBuf {
@@ -115,12 +119,17 @@ pub(super) fn install() -> anyhow::Result<()> {
 fn install_compiler() -> anyhow::Result<PathBuf> {
     let wish = std::env::var("BRISTLE_BPF_TOOLCHAIN").unwrap_or_default();
     if wish != "rustup" && apt::has("libstd-rust-web-dev-bpf") {
-        eprintln!("==> eBPF compiler: Debian's, because it has a ready-built core library for BPF (no nightly, no build-std)");
+        eprintln!(
+            "==> eBPF compiler: Debian's, because it has a ready-built core library for BPF (no nightly, no build-std)"
+        );
         apt::install("a compiler for eBPF", &["rustc-web", "libstd-rust-web-dev-bpf"])?;
-        return debian_rustc().context("Debian's rustc-web is installed but has no bpfel-unknown-none library");
+        return debian_rustc()
+            .context("Debian's rustc-web is installed but has no bpfel-unknown-none library");
     }
     if wish == "debian" {
-        bail!("Debian's libstd-rust-web-dev-bpf was asked for and apt does not know it: unset BRISTLE_BPF_TOOLCHAIN");
+        bail!(
+            "Debian's libstd-rust-web-dev-bpf was asked for and apt does not know it: unset BRISTLE_BPF_TOOLCHAIN"
+        );
     }
     if find_program("rustup").is_none() {
         bail!("no compiler for eBPF: apt knows no libstd-rust-web-dev-bpf and there is no rustup; {BY_HAND}");
@@ -132,11 +141,14 @@ fn install_compiler() -> anyhow::Result<PathBuf> {
 
 /// The LLVM version of a compiler, which its bitcode asks of the linker.
 fn llvm_of(rustc: &Path) -> anyhow::Result<String> {
-    let output = Command::new(rustc).arg("-vV").output().with_context(|| format!("run {}", rustc.display()))?;
+    let output =
+        Command::new(rustc).arg("-vV").output().with_context(|| format!("run {}", rustc.display()))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let version = text.lines().find_map(|line| line.strip_prefix("LLVM version: "));
     let major = version.and_then(|version| version.split('.').next());
-    major.map(ToOwned::to_owned).with_context(|| format!("{} does not tell its LLVM version", rustc.display()))
+    major
+        .map(ToOwned::to_owned)
+        .with_context(|| format!("{} does not tell its LLVM version", rustc.display()))
 }
 
 fn install_linker(llvm: &str) -> anyhow::Result<()> {

@@ -30,11 +30,19 @@ pub(super) fn find() -> Option<PathBuf> {
 
 /// Puts Debian trixie's kubectl into the cache.
 pub(super) fn install() -> anyhow::Result<()> {
-    eprintln!("==> kubectl: none of {}.{} or later is here, taking Debian trixie's (unpacked, not installed)", OLDEST.0, OLDEST.1);
+    eprintln!(
+        "==> kubectl: none of {}.{} or later is here, taking Debian trixie's (unpacked, not installed)",
+        OLDEST.0, OLDEST.1
+    );
     apt::unpack(Suite::Trixie, "kubectl", &tools_dir().join("kubectl"))?;
     let path = cached();
     if !is_recent(&path) {
-        bail!("{} is not {}.{} or later: put a newer kubectl on the PATH", path.display(), OLDEST.0, OLDEST.1);
+        bail!(
+            "{} is not {}.{} or later: put a newer kubectl on the PATH",
+            path.display(),
+            OLDEST.0,
+            OLDEST.1
+        );
     }
     Ok(())
 }
