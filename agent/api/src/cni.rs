@@ -69,10 +69,10 @@ pub const SUPPORTED_VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "
 /// One container interface, the unit that CNI calls are about (spec: "attachment").
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Attachment {
-    /// The runtime's id of the container (CNI_CONTAINERID); checked by the plugin against the spec's character set.
+    /// The runtime's id of the container (`CNI_CONTAINERID`); checked by the plugin against the spec's character set.
     #[serde(rename = "containerID")]
     pub container_id: String,
-    /// Name of the interface inside the container (CNI_IFNAME), at most 15 bytes; checked by the plugin.
+    /// Name of the interface inside the container (`CNI_IFNAME`), at most 15 bytes; checked by the plugin.
     pub ifname: String,
 }
 
@@ -85,14 +85,14 @@ pub enum Operation {
     Add {
         /// The interface to make.
         attachment: Attachment,
-        /// CNI_NETNS as the runtime gave it; for the result's `sandbox` and for messages, never to be opened by the agent.
+        /// `CNI_NETNS` as the runtime gave it; for the result's `sandbox` and for messages, never to be opened by the agent.
         netns: String,
     },
     /// Remove the interface and release its addresses; unknown attachments are a success. Answered by [`Reply::Done`].
     Del {
         /// The interface to remove.
         attachment: Attachment,
-        /// CNI_NETNS if the runtime gave it. A descriptor comes only if it could be opened.
+        /// `CNI_NETNS` if the runtime gave it. A descriptor comes only if it could be opened.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         netns: Option<String>,
         /// The result of the ADD, if the runtime still knows it. For information: the agent's own record decides.
@@ -103,7 +103,7 @@ pub enum Operation {
     Check {
         /// The interface to look at.
         attachment: Attachment,
-        /// CNI_NETNS as the runtime gave it.
+        /// `CNI_NETNS` as the runtime gave it.
         netns: String,
         /// The result of the ADD, possibly amended by plugins later in the chain.
         #[serde(rename = "prevResult")]
@@ -120,7 +120,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// The command's name as in CNI_COMMAND.
+    /// The command's name as in `CNI_COMMAND`.
     pub const fn command(&self) -> &'static str {
         match self {
             Self::Add { .. } => "ADD",
@@ -152,7 +152,7 @@ pub struct Request {
     pub cni_version: String,
     /// Name of the network (`name` in the configuration).
     pub network: String,
-    /// CNI_ARGS taken apart; of a repeated key the last value stands.
+    /// `CNI_ARGS` taken apart; of a repeated key the last value stands.
     #[serde(default)]
     pub args: BTreeMap<String, String>,
     /// The plugin's configuration object as the runtime sent it, without `prevResult` and the list of valid attachments.
@@ -163,13 +163,13 @@ pub struct Request {
 }
 
 impl Request {
-    /// The pod named in CNI_ARGS, as every Kubernetes runtime passes it; `None` if namespace or name are missing.
+    /// The pod named in `CNI_ARGS`, as every Kubernetes runtime passes it; `None` if namespace or name are missing.
     pub fn pod(&self) -> Option<PodRef> {
         PodRef::from_args(&self.args)
     }
 }
 
-/// A Kubernetes pod as runtimes name it in CNI_ARGS.
+/// A Kubernetes pod as runtimes name it in `CNI_ARGS`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PodRef {
     /// `K8S_POD_NAMESPACE`.

@@ -17,6 +17,12 @@ pub(crate) use encode::set as set_request;
 /// Longest name of a link, in bytes.
 pub const MAX_NAME_LEN: usize = 15;
 
+/// Device group in which links are for the moment of their common deletion; a number that nobody else uses.
+const DELETE_GROUP: u32 = 0x6272_7374;
+
+/// Requests that go into one datagram without filling the socket's buffer.
+const DELETE_CHUNK: usize = 256;
+
 /// A link to be made.
 #[derive(Debug, Clone)]
 pub struct LinkSpec<'a> {
@@ -54,7 +60,7 @@ pub enum LinkSpecKind<'a> {
     Vxlan(VxlanSpec),
 }
 
-/// The other end of a veth pair.
+/// The other end of a veth pair. It is down at first: the kernel cannot bring it up before the pair is complete.
 #[derive(Debug, Clone)]
 pub struct VethPeer<'a> {
     /// Its name.
@@ -65,14 +71,12 @@ pub struct VethPeer<'a> {
     pub mac: Option<Mac>,
     /// The namespace to make it in; that of the first end without.
     pub netns: Option<BorrowedFd<'a>>,
-    /// Bring it up at once.
-    pub up: bool,
 }
 
 impl<'a> VethPeer<'a> {
-    /// A peer with everything else at its default, down.
+    /// A peer with everything else at its default.
     pub const fn new(name: &'a str) -> Self {
-        Self { name, mtu: None, mac: None, netns: None, up: false }
+        Self { name, mtu: None, mac: None, netns: None }
     }
 }
 
@@ -123,7 +127,7 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up.
     pub up: bool,
-    /// Up and with a carrier.
+    /// Up and with a carrier. Follows the carrier with up to a second's delay.
     pub running: bool,
     /// A loopback device.
     pub loopback: bool,
@@ -160,6 +164,8 @@ pub enum LinkKind {
 pub struct LinkChange<'a> {
     /// Bring it up or down.
     pub up: Option<bool>,
+    /// Resolve neighbours (true), or send to them without asking (false, `IFF_NOARP`).
+    pub arp: Option<bool>,
     /// MTU in bytes.
     pub mtu: Option<u32>,
     /// Its address.
@@ -170,6 +176,8 @@ pub struct LinkChange<'a> {
     pub name: Option<&'a str>,
     /// Move it to another namespace.
     pub netns: Option<BorrowedFd<'a>>,
+    /// Reverse path filter: 0 off, 1 strict, 2 loose. The larger of this and the namespace's `all` is in force.
+    pub rp_filter: Option<u32>,
     /// Let the kernel make link-local IPv6 addresses (true) or none (false). Before it comes up.
     pub link_local: Option<bool>,
 }
@@ -219,6 +227,24 @@ impl Netlink {
         }
     }
 
+    /// Deletes many links in about the time that one takes: the kernel waits for packets in flight once for all of them (some 20 ms),
+    /// not for each. Links that are gone count as done.
+    ///
+    /// # Errors
+    /// When the kernel refuses; some may be deleted then.
+    pub fn delete_links(&mut self, indices: &[u32]) -> Result<(), NetlinkError> {
+        for indices in indices.chunks(DELETE_CHUNK) {
+            let marks = indices.iter().map(|index| encode::set_group(*index, DELETE_GROUP)).collect();
+            for marked in self.batch(marks) {
+                marked.or_else(|error| if error.is_missing() { Ok(()) } else { Err(error) })?;
+            }
+        }
+        match self.request(encode::delete_group(DELETE_GROUP)) {
+            Err(error) if !error.is_missing() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// The link of a name.
     ///
     /// # Errors
@@ -240,9 +266,9 @@ impl Netlink {
     /// # Errors
     /// When the kernel does not answer.
     pub fn link_by_index(&mut self, index: u32) -> Result<Option<Link>, NetlinkError> {
-        optional(
-            self.link_query(&format!("with index {index}"), || index_message(libc::RTM_GETLINK, 0, index)),
-        )
+        optional(self.link_query(&format!("with index {index}"), || {
+            index_message(libc::RTM_GETLINK, libc::NLM_F_ACK, index)
+        }))
     }
 
     /// All links of the namespace, by index.
@@ -261,7 +287,7 @@ impl Netlink {
     }
 
     fn link_query(&mut self, object: &str, make: impl Fn() -> Message) -> Result<Link, NetlinkError> {
-        // A single get is answered by one message and, because it is asked for, the acknowledgement that ends it like a dump.
+        // A single get is answered by one message and by the acknowledgement that it asks for, which ends it as a dump.
         let found = self.dump("look up link", object, make, |message| parse(&message))?;
         found
             .into_iter()

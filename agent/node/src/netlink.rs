@@ -122,7 +122,7 @@ impl Netlink {
     /// When the namespace cannot be entered or the socket not be opened.
     pub fn open_in(netns: &Netns) -> Result<Self, NetlinkError> {
         netns
-            .run(Self::open)
+            .run_here(Self::open)
             .map_err(|error| NetlinkError::new("open", "route netlink socket", io::Error::other(error)))?
     }
 

@@ -140,7 +140,7 @@ fn finish(
     spec: &PodInterfaceSpec<'_>,
 ) -> Result<PodInterface, CreateError> {
     let host_end = prepare_host_end(host, spec.host_name)?;
-    let pod_end = netns.run(|| prepare_pod_end(spec))??;
+    let pod_end = netns.run_here(|| prepare_pod_end(spec))??;
     Ok(PodInterface {
         host_index: host_end.index,
         pod_index: pod_end.index,
@@ -152,11 +152,14 @@ fn finish(
 
 fn prepare_host_end(host: &mut Netlink, name: &str) -> Result<Link, CreateError> {
     let link = host.link(name)?;
-    // Packets come in here with sources whose route leads elsewhere (bristle_host); the dataplane checks sources itself.
-    ensure_if_there(&format!("net/ipv4/conf/{name}/rp_filter"), "0")?;
-    let quiet = LinkChange { link_local: sysctl::has_ipv6().then_some(false), ..LinkChange::default() };
-    host.set_link(link.index, &quiet)?;
-    host.set_link(link.index, &LinkChange::up())?;
+    let quiet = LinkChange {
+        // Packets come in here with sources whose route leads elsewhere (bristle_host); the dataplane checks sources itself.
+        rp_filter: Some(0),
+        link_local: sysctl::has_ipv6().then_some(false),
+        ..LinkChange::default()
+    };
+    let requests = [&quiet, &LinkChange::up()].map(|change| crate::link::set_request(link.index, change));
+    host.batch(requests.into()).into_iter().collect::<Result<Vec<()>, _>>()?;
     Ok(link)
 }
 

@@ -22,6 +22,9 @@ const VETH_INFO_PEER: u16 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const ADDR_GEN_MODE_EUI64: u8 = 0;
 const ADDR_GEN_MODE_NONE: u8 = 1;
+const IFLA_INET_CONF: u16 = 1;
+const IPV4_DEVCONF_RP_FILTER: u16 = 8;
+const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
 /// A message with nothing but `struct ifinfomsg`.
@@ -30,13 +33,25 @@ pub(crate) fn index_message(kind: u16, flags: i32, index: u32) -> Message {
 }
 
 pub(super) fn get_by_name(name: &str) -> Message {
-    let mut message = index_message(libc::RTM_GETLINK, 0, 0);
+    let mut message = index_message(libc::RTM_GETLINK, libc::NLM_F_ACK, 0);
     message.attribute_str(libc::IFLA_IFNAME, name);
     message
 }
 
 pub(super) fn delete(index: u32) -> Request {
     Request::new("delete link", format!("with index {index}"), index_message(libc::RTM_DELLINK, 0, index))
+}
+
+pub(super) fn set_group(index: u32, group: u32) -> Request {
+    let mut message = index_message(libc::RTM_NEWLINK, 0, index);
+    message.attribute_u32(libc::IFLA_GROUP, group);
+    Request::new("change group of link", format!("with index {index}"), message)
+}
+
+pub(super) fn delete_group(group: u32) -> Request {
+    let mut message = index_message(libc::RTM_DELLINK, 0, 0);
+    message.attribute_u32(libc::IFLA_GROUP, group);
+    Request::new("delete links", format!("of group {group:#x}"), message)
 }
 
 pub(super) fn add(spec: &LinkSpec<'_>) -> Request {
@@ -67,7 +82,17 @@ pub(super) fn add(spec: &LinkSpec<'_>) -> Request {
 }
 
 pub(crate) fn set(index: u32, change: &LinkChange<'_>) -> Request {
-    let mut message = Message::new(libc::RTM_NEWLINK, 0).body(&ifinfomsg(index, change.up));
+    let mut body = ifinfomsg(index, change.up);
+    if let Some(arp) = change.arp {
+        let with = |bytes: &mut [u8], on: bool| {
+            let old = u32::from_ne_bytes(bytes.try_into().expect("four bytes"));
+            let flag = libc::IFF_NOARP.cast_unsigned();
+            bytes.copy_from_slice(&(if on { old | flag } else { old & !flag }).to_ne_bytes());
+        };
+        with(&mut body[8..12], !arp);
+        with(&mut body[12..16], true);
+    }
+    let mut message = Message::new(libc::RTM_NEWLINK, 0).body(&body);
     if let Some(name) = change.name {
         message.attribute_str(libc::IFLA_IFNAME, name);
     }
@@ -83,13 +108,23 @@ pub(crate) fn set(index: u32, change: &LinkChange<'_>) -> Request {
     if let Some(netns) = change.netns {
         netns_attribute(&mut message, netns);
     }
-    if let Some(link_local) = change.link_local {
-        let mode = if link_local { ADDR_GEN_MODE_EUI64 } else { ADDR_GEN_MODE_NONE };
-        message.nest(libc::IFLA_AF_SPEC, |families| {
-            families.nest(AF_INET6, |inet6| inet6.attribute(IFLA_INET6_ADDR_GEN_MODE, &[mode]));
-        });
+    if change.link_local.is_some() || change.rp_filter.is_some() {
+        message.nest(libc::IFLA_AF_SPEC, |families| family_settings(families, change));
     }
     Request::new("change link", format!("with index {index}"), message)
+}
+
+/// Settings of IPv4 and IPv6. Unlike files below /proc/sys they reach the namespace of the socket, whatever thread asks.
+fn family_settings(families: &mut Message, change: &LinkChange<'_>) {
+    if let Some(rp_filter) = change.rp_filter {
+        families.nest(AF_INET, |inet| {
+            inet.nest(IFLA_INET_CONF, |conf| conf.attribute_u32(IPV4_DEVCONF_RP_FILTER, rp_filter));
+        });
+    }
+    if let Some(link_local) = change.link_local {
+        let mode = if link_local { ADDR_GEN_MODE_EUI64 } else { ADDR_GEN_MODE_NONE };
+        families.nest(AF_INET6, |inet6| inet6.attribute(IFLA_INET6_ADDR_GEN_MODE, &[mode]));
+    }
 }
 
 fn common(
@@ -117,7 +152,7 @@ fn netns_attribute(message: &mut Message, netns: BorrowedFd<'_>) {
 
 fn peer(data: &mut Message, end: &VethPeer<'_>) {
     data.nest(VETH_INFO_PEER, |message| {
-        message.raw(&ifinfomsg(0, end.up.then_some(true)));
+        message.raw(&ifinfomsg(0, None));
         common(message, end.name, end.mtu, end.mac, end.netns);
     });
 }

@@ -103,7 +103,7 @@ pub fn check(
     spec: &PodInterfaceSpec<'_>,
 ) -> Result<Vec<Difference>, CheckError> {
     let host_end = host.find_link(spec.host_name)?;
-    let (pod_end, mut differences) = netns.run(|| check_pod_end(spec))??;
+    let (pod_end, mut differences) = netns.run_here(|| check_pod_end(spec))??;
     match (&host_end, &pod_end) {
         (None, _) => differences.insert(0, Difference::HostEndMissing { name: spec.host_name.into() }),
         (Some(host_end), Some(pod_end))
