@@ -8,6 +8,11 @@ use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
+/// [`LostEvent::place`]: the ring buffer was full, nobody saw the events.
+pub const PLACE_RING_BUFFER: &str = "ring-buffer";
+/// [`LostEvent::place`]: this reader was too slow, others may have seen them.
+pub const PLACE_READER: &str = "reader";
+
 /// One line of the stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -25,7 +30,7 @@ pub enum MonitorEvent {
 /// A packet was dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DropEvent {
-    /// When the agent read the event.
+    /// When it happened.
     pub time: Timestamp,
     /// Name of the reason as Hubble prints it, such as `POLICY_DENIED`.
     pub reason: String,
@@ -41,7 +46,7 @@ pub struct DropEvent {
 /// A packet passed a trace point.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceEvent {
-    /// When the agent read the event.
+    /// When it happened.
     pub time: Timestamp,
     /// The trace point, such as `to-endpoint` or `from-overlay`.
     pub point: String,
@@ -55,7 +60,7 @@ pub struct TraceEvent {
 /// The dataplane's debug message.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DebugEvent {
-    /// When the agent read the event.
+    /// When it happened.
     pub time: Timestamp,
     /// Endpoint whose program sent it; 0 when none.
     pub endpoint: u16,
@@ -72,7 +77,7 @@ pub struct LostEvent {
     pub time: Timestamp,
     /// How many.
     pub count: u64,
-    /// `ring-buffer` (nobody saw them) or `reader` (only this reader missed them).
+    /// [`PLACE_RING_BUFFER`] or [`PLACE_READER`].
     pub place: String,
 }
 

@@ -1,0 +1,241 @@
+//! The CNI socket: one connection, one request with the pod's network namespace, one answer (see [`agent_api::cni`]).
+
+use crate::control::{self, Control, Numbers};
+use agent_api::cni::delete_queue::{self, DeleteQueue};
+use agent_api::cni::{CniError, ErrorCode, MAX_MESSAGE_BYTES, PROTOCOL_VERSION, Reply, Request};
+use anyhow::{Context as _, Result};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType,
+};
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+use tracing::{debug, info, warn};
+
+/// A plugin that connected has this long to send its request; it does so at once.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The listening socket and the delete queue beside it.
+#[derive(Debug)]
+pub(crate) struct CniSocket {
+    listener: AsyncFd<OwnedFd>,
+    path: PathBuf,
+}
+
+impl CniSocket {
+    /// Listens at `path`, in the place of a socket that an earlier agent left. From now on plugins wait instead of failing.
+    ///
+    /// # Errors
+    /// When the socket cannot be made.
+    pub(crate) fn listen(path: &Path) -> Result<Self> {
+        let make = || -> io::Result<OwnedFd> {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+            drop(std::fs::remove_file(path));
+            rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+            // 250 pods may start at once; beyond the backlog connect() of the plugin waits, it does not fail.
+            rustix::net::listen(&socket, 1024)?;
+            Ok(socket)
+        };
+        let socket = make().with_context(|| format!("cannot listen on {}", path.display()))?;
+        let listener = watched(socket).context("cannot watch the CNI socket")?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// Replays the DELs that came while no agent listened, then serves until the process ends.
+    pub(crate) async fn serve(self, control: Control) {
+        let numbers = Arc::new(Numbers::default());
+        if let Err(problem) = self.replay(&control, &numbers).await {
+            warn!("delete queue: {problem:#}; the DELs in it are tried again at the next start");
+        }
+        loop {
+            match self.accept().await {
+                Ok(connection) => {
+                    let (control, numbers) = (control.clone(), Arc::clone(&numbers));
+                    tokio::spawn(async move {
+                        if let Err(problem) = exchange(connection, &control, &numbers).await {
+                            debug!("CNI connection: {problem:#}");
+                        }
+                    });
+                }
+                Err(problem) => {
+                    // Out of descriptors, as a rule: wait for some to come back instead of spinning.
+                    warn!("CNI socket: accept: {problem}");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<OwnedFd> {
+        loop {
+            let mut guard = self.listener.readable().await?;
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            match guard.try_io(|listener| Ok(rustix::net::accept_with(listener.get_ref(), flags)?)) {
+                Ok(Err(problem)) if problem.kind() == io::ErrorKind::ConnectionAborted => {}
+                Ok(result) => return result,
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    async fn replay(&self, control: &Control, numbers: &Numbers) -> Result<()> {
+        let dir = delete_queue::dir_for_socket(&self.path);
+        // The lock is held by a plugin only while it writes one file, so waiting for it on a worker is short.
+        let queue = tokio::task::spawn_blocking(move || DeleteQueue::lock(&dir)).await??;
+        for entry in queue.entries()? {
+            let deleted = match &entry.content {
+                Ok(queued) if queued.attachment().is_some() => {
+                    let request = control::request(numbers, queued.request.clone(), false);
+                    match control.cni(request, None).await? {
+                        Reply::Error { error } => {
+                            warn!(file = %entry.path.display(), "queued DEL failed and stays in the queue: {error}");
+                            continue;
+                        }
+                        Reply::Added { .. } | Reply::Done => {
+                            queued.attachment().map(|it| it.container_id.clone())
+                        }
+                    }
+                }
+                Ok(_) => None,
+                Err(problem) => {
+                    warn!(file = %entry.path.display(), "unreadable file in the delete queue removed: {problem}");
+                    None
+                }
+            };
+            if let Some(container) = deleted {
+                info!(container, "DEL replayed that came while no agent ran");
+            }
+            queue.remove(&entry)?;
+        }
+        Ok(())
+    }
+}
+
+/// Registers a socket with the runtime.
+#[expect(
+    deprecated,
+    reason = "the successor is unsafe for types whose number may change; an OwnedFd keeps its number until it is dropped, with the AsyncFd"
+)]
+fn watched(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(socket)
+}
+
+/// One request, one answer.
+async fn exchange(connection: OwnedFd, control: &Control, numbers: &Numbers) -> Result<()> {
+    let peer = rustix::net::sockopt::socket_peercred(&connection).context("peer credentials")?;
+    let connection = watched(connection)?;
+    let reply = if peer.uid.is_root() {
+        let (message, netns) = tokio::time::timeout(REQUEST_TIMEOUT, receive(&connection))
+            .await
+            .context("no request came")??;
+        answer(&message, netns, control, numbers).await?
+    } else {
+        warn!(uid = peer.uid.as_raw(), "CNI request refused: only root may send one");
+        CniError::new(
+            ErrorCode::INVALID_ENVIRONMENT,
+            "only root may use the agent's CNI socket; run the runtime and bristle-cni as root",
+        )
+        .into()
+    };
+    send(&connection, &serde_json::to_vec(&reply)?).await
+}
+
+async fn answer(
+    message: &[u8],
+    netns: Option<OwnedFd>,
+    control: &Control,
+    numbers: &Numbers,
+) -> Result<Reply> {
+    /// Enough to tell a plugin of another version from garbage.
+    #[derive(serde::Deserialize)]
+    struct Envelope {
+        protocol: u32,
+    }
+    match serde_json::from_slice::<Envelope>(message) {
+        Ok(Envelope { protocol: PROTOCOL_VERSION }) => {}
+        Ok(Envelope { protocol }) => {
+            let text = format!(
+                "bristle-cni speaks protocol {protocol}, this agent {PROTOCOL_VERSION}; install bristle-cni of the agent's version"
+            );
+            return Ok(CniError::new(ErrorCode::TRY_AGAIN, text).into());
+        }
+        Err(problem) => return Ok(undecodable(&problem)),
+    }
+    let request = match serde_json::from_slice::<Request>(message) {
+        Ok(request) => request,
+        Err(problem) => return Ok(undecodable(&problem)),
+    };
+    debug!(command = request.operation.command(), netns = netns.is_some(), "CNI request");
+    let request = control::request(numbers, request, netns.is_some());
+    Ok(control.cni(request, netns).await?)
+}
+
+fn undecodable(problem: &serde_json::Error) -> Reply {
+    CniError::new(
+        ErrorCode::DECODING_FAILURE,
+        "the agent cannot read the plugin's request; install bristle-cni of the agent's version",
+    )
+    .with_details(problem.to_string())
+    .into()
+}
+
+/// One message and the first descriptor that came with it; further ones are closed.
+async fn receive(connection: &AsyncFd<OwnedFd>) -> Result<(Vec<u8>, Option<OwnedFd>)> {
+    loop {
+        let mut guard = connection.readable().await?;
+        match guard.try_io(|connection| receive_now(connection.get_ref())) {
+            Ok(result) => return result.context("receive"),
+            Err(_would_block) => {}
+        }
+    }
+}
+
+fn receive_now(connection: &OwnedFd) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
+    // The length first: a buffer for the longest message in each of 250 connections would be 48 MiB.
+    let (_, length) = rustix::net::recv(connection, &mut [0_u8; 1], RecvFlags::PEEK | RecvFlags::TRUNC)?;
+    if length == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    if length > MAX_MESSAGE_BYTES {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a request of {length} bytes")));
+    }
+    let mut message = vec![0; length];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let got = rustix::net::recvmsg(
+        connection,
+        &mut [IoSliceMut::new(&mut message)],
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
+    message.truncate(got.bytes);
+    let mut netns = None;
+    for part in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = part {
+            for descriptor in descriptors {
+                netns.get_or_insert(descriptor);
+            }
+        }
+    }
+    Ok((message, netns))
+}
+
+async fn send(connection: &AsyncFd<OwnedFd>, message: &[u8]) -> Result<()> {
+    loop {
+        let mut guard = connection.writable().await?;
+        match guard
+            .try_io(|connection| Ok(rustix::net::send(connection.get_ref(), message, SendFlags::NOSIGNAL)?))
+        {
+            Ok(result) => return result.map(drop).context("send"),
+            Err(_would_block) => {}
+        }
+    }
+}

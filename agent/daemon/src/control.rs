@@ -1,0 +1,341 @@
+//! The thread that owns the agent's mind and hands: everything that happens comes in by one channel, one at a time.
+//!
+//! Nothing else in the process changes maps, links or routes, so there are no locks and no races between sources.
+//! Readers of the local API ask by [`Control::query`], which runs on this thread between two batches.
+
+use crate::kernel::{KernelMaps, KernelNode};
+use crate::metrics::Metrics;
+use crate::underlay::Underlay;
+use agent_api::status::{AgentState, ReconcileStatus};
+use agent_api::{Timestamp, cni};
+use agent_control::{Agent, CniRequest, Event, NetnsHandle, Now, ReconcileReport, RequestId};
+use anyhow::{Context as _, Result, anyhow};
+use nix::time::{ClockId, clock_gettime};
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+/// How many runtime requests one reconcile takes together. More would save a little work in all and make the first of them wait for the last.
+const CNI_BATCH: usize = 8;
+
+/// How often the underlay device is looked at when nothing else asks for it.
+const UNDERLAY_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What a query may see.
+#[derive(Debug)]
+pub struct View<'a> {
+    /// The state.
+    pub agent: &'a Agent,
+    /// The tables, for reading what the dataplane wrote.
+    pub maps: &'a mut KernelMaps,
+    /// The loop's own figures.
+    pub reconcile: &'a ReconcileStatus,
+    /// When the query runs.
+    pub now: Now,
+}
+
+type Query = Box<dyn FnOnce(&mut View<'_>) + Send>;
+
+enum Input {
+    Event(Event),
+    Cni { request: CniRequest, netns: Option<OwnedFd>, reply: oneshot::Sender<cni::Reply> },
+    Query(Query),
+}
+
+/// The way to the control thread; cheap to copy.
+#[derive(Clone, Debug)]
+pub struct Control {
+    inputs: mpsc::Sender<Input>,
+}
+
+/// The control thread is gone, so the process is about to end.
+#[derive(Debug, thiserror::Error)]
+#[error("the agent is stopping")]
+pub struct StoppedError;
+
+impl Control {
+    /// Tells the agent that something happened.
+    pub fn event(&self, event: Event) {
+        // A dead control thread ends the process (see `start`), so nobody is left who could miss the event.
+        drop(self.inputs.send(Input::Event(event)));
+    }
+
+    /// Passes on a request of the runtime and waits for the answer.
+    ///
+    /// # Errors
+    /// When the agent stops before it answers.
+    pub async fn cni(&self, request: CniRequest, netns: Option<OwnedFd>) -> Result<cni::Reply, StoppedError> {
+        let (reply, answer) = oneshot::channel();
+        self.inputs.send(Input::Cni { request, netns, reply }).map_err(|_| StoppedError)?;
+        answer.await.map_err(|_| StoppedError)
+    }
+
+    /// Runs `ask` on the control thread and returns what it says.
+    ///
+    /// # Errors
+    /// When the agent is stopping.
+    pub async fn query<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&mut View<'_>) -> T + Send + 'static,
+    ) -> Result<T, StoppedError> {
+        let (reply, answer) = oneshot::channel();
+        let query: Query = Box::new(move |view| drop(reply.send(ask(view))));
+        self.inputs.send(Input::Query(query)).map_err(|_| StoppedError)?;
+        answer.await.map_err(|_| StoppedError)
+    }
+}
+
+/// What the thread starts with.
+#[derive(Debug)]
+pub struct Parts {
+    /// The mind.
+    pub agent: Agent,
+    /// The tables.
+    pub maps: KernelMaps,
+    /// Links, routes, programs, state directory.
+    pub node: KernelNode,
+    /// Finds the underlay device.
+    pub underlay: Underlay,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// CNI configuration to write when pods can be added: directory and socket.
+    pub conflist: Option<(PathBuf, PathBuf)>,
+}
+
+/// Starts the thread. The receiver resolves when it ends, which it does only by a mistake of ours or at the end of the process.
+///
+/// # Errors
+/// When the system has no thread left.
+pub fn start(parts: Parts) -> Result<(Control, oneshot::Receiver<()>)> {
+    let (inputs, receiver) = mpsc::channel();
+    let (ended, end) = oneshot::channel::<()>();
+    std::thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || {
+            // Dropped when the thread ends in any way.
+            let _ended = ended;
+            Loop::new(parts).run(&receiver);
+        })
+        .context("cannot start the control thread")?;
+    Ok((Control { inputs }, end))
+}
+
+/// Time since boot with suspend, as [`Now`] wants it.
+pub fn now() -> Now {
+    // The clock exists since Linux 2.6.39; a failure would be a kernel that we do not run on.
+    let time = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("CLOCK_BOOTTIME can be read");
+    Now::since_boot(Duration::from(time))
+}
+
+struct Loop {
+    parts: Parts,
+    waiting: HashMap<RequestId, (oneshot::Sender<cni::Reply>, &'static str, Instant, Option<NetnsHandle>)>,
+    status: ReconcileStatus,
+    state: (AgentState, Option<String>),
+    underlay_due: Instant,
+    /// Whether the last batch held something that may change what the underlay is.
+    conflist_written: bool,
+    last_errors: Vec<String>,
+}
+
+impl Loop {
+    fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            waiting: HashMap::new(),
+            status: ReconcileStatus::default(),
+            state: (AgentState::Starting, None),
+            underlay_due: Instant::now(),
+            conflist_written: false,
+            last_errors: Vec::new(),
+        }
+    }
+
+    fn run(mut self, inputs: &mpsc::Receiver<Input>) {
+        // The first reconcile reads back what an earlier agent left, so that known endpoints are served before any list arrives.
+        self.look_at_underlay();
+        self.reconcile(Vec::new());
+        loop {
+            let deadline = self.parts.agent.next_deadline().map_or(UNDERLAY_INTERVAL, |at| at.since(now()));
+            let wait = deadline.min(self.underlay_due.saturating_duration_since(Instant::now()));
+            let first = match inputs.recv_timeout(wait) {
+                Ok(input) => Some(input),
+                Err(mpsc::RecvTimeoutError::Timeout) => None,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            };
+            let mut replies = Vec::new();
+            if first.is_none() {
+                replies.extend(self.parts.agent.handle(now(), Event::Tick));
+            }
+            let mut queries = Vec::new();
+            let mut requests = 0;
+            let mut next = first;
+            while let Some(input) = next.take() {
+                match input {
+                    Input::Event(event) => {
+                        // A change of Node objects may be what tells which device is the underlay.
+                        if matches!(event, Event::NodeUpsert(_)) && !self.parts.underlay.found() {
+                            self.underlay_due = Instant::now();
+                        }
+                        replies.extend(self.parts.agent.handle(now(), event));
+                    }
+                    Input::Cni { request, netns, reply } => {
+                        requests += 1;
+                        replies.extend(self.take_request(request, netns, reply));
+                    }
+                    Input::Query(query) => queries.push(query),
+                }
+                if requests < CNI_BATCH {
+                    next = inputs.try_recv().ok();
+                }
+            }
+            if Instant::now() >= self.underlay_due {
+                self.look_at_underlay();
+            }
+            self.reconcile(replies);
+            for query in queries {
+                query(&mut View {
+                    agent: &self.parts.agent,
+                    maps: &mut self.parts.maps,
+                    reconcile: &self.status,
+                    now: now(),
+                });
+            }
+        }
+    }
+
+    fn take_request(
+        &mut self,
+        request: CniRequest,
+        netns: Option<OwnedFd>,
+        reply: oneshot::Sender<cni::Reply>,
+    ) -> Vec<agent_control::Reply> {
+        let handle = request.netns;
+        if let (Some(handle), Some(netns)) = (handle, netns) {
+            self.parts.node.hold_netns(handle, netns);
+        }
+        self.waiting.insert(request.id, (reply, request.operation.command(), Instant::now(), handle));
+        self.parts.agent.handle(now(), Event::Cni(request))
+    }
+
+    fn look_at_underlay(&mut self) {
+        self.underlay_due = Instant::now() + UNDERLAY_INTERVAL;
+        let node_ips = self.parts.agent.network().node_ips;
+        match self.parts.underlay.look(&node_ips) {
+            Ok(Some(facts)) => {
+                info!(device = facts.name, ifindex = facts.ifindex, mtu = facts.mtu, "underlay device");
+                for reply in self.parts.agent.handle(now(), Event::Underlay(facts)) {
+                    self.answer(reply);
+                }
+            }
+            Ok(None) => {}
+            Err(problem) => warn!("{problem:#}"),
+        }
+    }
+
+    fn reconcile(&mut self, replies: Vec<agent_control::Reply>) {
+        let started = Instant::now();
+        let report = self.parts.agent.reconcile(now(), &mut self.parts.maps, &mut self.parts.node);
+        let took = started.elapsed();
+        self.note(&report, took);
+        for reply in replies.into_iter().chain(report.replies) {
+            self.answer(reply);
+        }
+        self.follow_state();
+    }
+
+    fn answer(&mut self, reply: agent_control::Reply) {
+        let Some((sender, command, since, netns)) = self.waiting.remove(&reply.id) else { return };
+        if let Some(handle) = netns {
+            self.parts.node.release_netns(handle);
+        }
+        let code = match &reply.outcome {
+            cni::Reply::Error { error } => Some(error.code.0),
+            cni::Reply::Added { .. } | cni::Reply::Done => None,
+        };
+        self.parts.metrics.cni(command, code, since.elapsed());
+        if let cni::Reply::Error { error } = &reply.outcome {
+            warn!(command, code = error.code.0, "CNI request failed: {}", error.msg);
+        }
+        // The plugin may have given up waiting; the runtime then sends a DEL.
+        drop(sender.send(reply.outcome));
+    }
+
+    /// Keeps the figures of one reconcile, and logs errors when they change rather than each time they are met.
+    fn note(&mut self, report: &ReconcileReport, took: Duration) {
+        self.status.runs += 1;
+        self.status.last_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.status.pending = report.pending as u64;
+        let errors: Vec<String> = report.errors.iter().map(ToString::to_string).collect();
+        if !errors.is_empty() {
+            self.status.failed_runs += 1;
+        }
+        self.status.error = errors.first().cloned();
+        for error in errors.iter().filter(|error| !self.last_errors.contains(error)) {
+            error!(pending = report.pending, "reconcile: {error}");
+        }
+        if errors.is_empty() && !self.last_errors.is_empty() && report.pending == 0 {
+            info!("reconcile: all is in place again");
+        }
+        self.last_errors = errors;
+        self.parts.metrics.reconcile(report, took);
+    }
+
+    fn follow_state(&mut self) {
+        let state = self.parts.agent.state();
+        if state != self.state {
+            let (name, reason) = &state;
+            match reason {
+                Some(reason) => info!(state = ?name, "agent state: {reason}"),
+                None => info!(state = ?name, "agent state"),
+            }
+            self.state = state;
+        }
+        if self.state.0 == AgentState::Ready
+            && !self.conflist_written
+            && let Some((dir, socket)) = &self.parts.conflist
+        {
+            match crate::conflist::write(dir, socket) {
+                Ok(written) => {
+                    self.conflist_written = true;
+                    if written {
+                        info!(file = %crate::conflist::path(dir).display(), "CNI configuration written");
+                    }
+                }
+                Err(problem) => warn!("{problem:#}"),
+            }
+        }
+    }
+}
+
+/// Gives out numbers for requests and descriptors.
+#[derive(Debug, Default)]
+pub struct Numbers(std::sync::atomic::AtomicU64);
+
+impl Numbers {
+    /// The next number; never the same twice.
+    pub fn next(&self) -> u64 {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+/// A request as the control thread takes it.
+pub fn request(numbers: &Numbers, request: cni::Request, has_netns: bool) -> CniRequest {
+    let id = numbers.next();
+    CniRequest {
+        id: RequestId(id),
+        received: Timestamp::now(),
+        netns: has_netns.then_some(NetnsHandle(id)),
+        pod: request.pod(),
+        operation: request.operation,
+    }
+}
+
+/// What a thread that ended says to the process.
+pub fn ended() -> anyhow::Error {
+    anyhow!("the control thread ended; this is a mistake in the agent, its panic message is above")
+}

@@ -1,0 +1,211 @@
+//! The agent's command line. Every flag can also be given by the environment variable in brackets in `--help`.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Bristle's node agent: gives pods their network and keeps the eBPF dataplane as Kubernetes wants it.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "bristle-agent",
+    version,
+    about,
+    after_help = "\
+Examples:
+  bristle-agent --kubeconfig /etc/kubernetes/kubelet.conf --node-name node-1
+  bristle-agent --routing native --device eth0 --log-format json
+  bristle-agent cleanup --yes       remove everything the agent made on this node
+
+Inside a pod with a service account no --kubeconfig is needed.
+`bristle status` shows how the agent is."
+)]
+pub struct Flags {
+    /// What to do instead of running.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// How the agent runs.
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// What the program can do besides running as the agent.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Remove links, programs, maps, routes and files that the agent made on this node. Pods lose their network.
+    Cleanup {
+        /// Really do it; without this it only says what it would remove.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// How the agent runs.
+#[derive(Clone, Debug, Args)]
+pub struct RunFlags {
+    /// Name of this node's Node object [default: the host name].
+    #[arg(long, env = "BRISTLE_NODE_NAME", global = true)]
+    pub node_name: Option<String>,
+
+    /// Kubeconfig to reach the API server with [default: $KUBECONFIG, else the pod's service account].
+    #[arg(long, env = "BRISTLE_KUBECONFIG", global = true)]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// How pods on different nodes reach each other.
+    #[arg(long, env = "BRISTLE_ROUTING", value_enum, default_value_t = Routing::Vxlan, global = true)]
+    pub routing: Routing,
+
+    /// Underlay device [default: the one that has the node's InternalIP].
+    #[arg(long, env = "BRISTLE_DEVICE", global = true)]
+    pub device: Option<String>,
+
+    /// MTU of the underlay in bytes; 0 takes it from the device.
+    #[arg(long, env = "BRISTLE_MTU", default_value_t = 0, global = true)]
+    pub mtu: u32,
+
+    /// Give pods IPv4 addresses; auto does so when the node has an IPv4 pod CIDR.
+    #[arg(long, env = "BRISTLE_IPV4", value_enum, default_value_t = Family::Auto, global = true)]
+    pub ipv4: Family,
+
+    /// Give pods IPv6 addresses; auto does so when the node has an IPv6 pod CIDR.
+    #[arg(long, env = "BRISTLE_IPV6", value_enum, default_value_t = Family::Auto, global = true)]
+    pub ipv6: Family,
+
+    /// Directory of the sockets.
+    #[arg(long, env = "BRISTLE_RUN_DIR", default_value = agent_api::paths::RUN_DIR, global = true)]
+    pub run_dir: PathBuf,
+
+    /// Directory of what survives a restart of the agent [default: <run-dir>/state].
+    #[arg(long, env = "BRISTLE_STATE_DIR", global = true)]
+    pub state_dir: Option<PathBuf>,
+
+    /// Where the BPF file system is mounted.
+    #[arg(long, env = "BRISTLE_BPFFS", default_value = "/sys/fs/bpf", global = true)]
+    pub bpffs: PathBuf,
+
+    /// The eBPF object [default: bristle.bpf.o beside this program, else /usr/lib/bristle/bristle.bpf.o].
+    #[arg(long, env = "BRISTLE_BPF_OBJECT", global = true)]
+    pub bpf_object: Option<PathBuf>,
+
+    /// Directory of CNI configurations; 05-bristle.conflist appears there when pods can be added. Empty writes none.
+    #[arg(long, env = "BRISTLE_CNI_CONF_DIR", default_value = "/etc/cni/net.d", global = true)]
+    pub cni_conf_dir: PathBuf,
+
+    /// Which trace events the dataplane sends.
+    #[arg(long, env = "BRISTLE_MONITOR_AGGREGATION", value_enum, default_value_t = Aggregation::Medium, global = true)]
+    pub monitor_aggregation: Aggregation,
+
+    /// How log lines look.
+    #[arg(long, env = "BRISTLE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]
+    pub log_format: LogFormat,
+
+    /// What is logged, as in `info` or `info,agent_control=debug`.
+    #[arg(long, env = "BRISTLE_LOG", default_value = "info", global = true)]
+    pub log: String,
+
+    /// Address of the Prometheus metrics; `off` serves them on the unix socket only.
+    #[arg(long, env = "BRISTLE_METRICS_ADDR", default_value = "127.0.0.1:9962", value_parser = metrics_addr, global = true)]
+    pub metrics_addr: MetricsAddr,
+}
+
+/// How pods on different nodes reach each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Routing {
+    /// VXLAN to UDP port 8472: needs nothing from the network between the nodes.
+    Vxlan,
+    /// Plain packets: nodes share a segment, or the network between them routes pod CIDRs.
+    Native,
+}
+
+/// Whether an address family is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Family {
+    /// Use it; wait for a pod CIDR of it.
+    True,
+    /// Leave it alone even where the node has a pod CIDR of it.
+    False,
+    /// Use it when the node has a pod CIDR of it.
+    Auto,
+}
+
+/// Which trace events the dataplane sends. Drops are always sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Aggregation {
+    /// Every packet at every point.
+    None,
+    /// Every packet where it leaves us, not where it arrives.
+    Low,
+    /// First packets, new TCP flags, and one packet per connection, direction and 5 seconds.
+    Medium,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Where metrics are served besides the unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetricsAddr(pub Option<SocketAddr>);
+
+fn metrics_addr(text: &str) -> Result<MetricsAddr, String> {
+    match text {
+        "off" | "" => Ok(MetricsAddr(None)),
+        text => text
+            .parse()
+            .map(|addr| MetricsAddr(Some(addr)))
+            .map_err(|error| format!("{error}; give ADDRESS:PORT such as 127.0.0.1:9962, or off")),
+    }
+}
+
+impl RunFlags {
+    /// The state directory, by flag or below the runtime directory.
+    pub fn state_dir(&self) -> PathBuf {
+        self.state_dir.clone().unwrap_or_else(|| self.run_dir.join("state"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Flags, MetricsAddr};
+    use clap::{CommandFactory as _, Parser as _};
+    use std::path::Path;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_its_variable() {
+        for arg in Flags::command().get_arguments().filter(|arg| arg.get_long().is_some()) {
+            let long = arg.get_long().unwrap();
+            if matches!(long, "help" | "version") {
+                continue;
+            }
+            let want = format!("BRISTLE_{}", long.replace('-', "_").to_uppercase());
+            assert_eq!(arg.get_env().and_then(|env| env.to_str()), Some(want.as_str()), "--{long}");
+        }
+    }
+
+    #[test]
+    fn state_lies_below_the_runtime_directory_unless_said_otherwise() {
+        let flags = Flags::try_parse_from(["bristle-agent", "--run-dir", "/tmp/x"]).unwrap();
+        assert_eq!(flags.run.state_dir(), Path::new("/tmp/x/state"));
+        let flags = Flags::try_parse_from(["bristle-agent", "--state-dir", "/tmp/y"]).unwrap();
+        assert_eq!(flags.run.state_dir(), Path::new("/tmp/y"));
+    }
+
+    #[test]
+    fn metrics_can_be_off_and_bad_addresses_say_what_is_wanted() {
+        let flags = Flags::try_parse_from(["bristle-agent", "--metrics-addr", "off"]).unwrap();
+        assert_eq!(flags.run.metrics_addr, MetricsAddr(None));
+        let error =
+            Flags::try_parse_from(["bristle-agent", "--metrics-addr", "9962"]).unwrap_err().to_string();
+        assert!(error.contains("ADDRESS:PORT"), "{error}");
+    }
+}

@@ -1,0 +1,254 @@
+//! The local HTTP API (see [`agent_api`]) on the unix socket, and metrics on a TCP address as well.
+
+mod answers;
+
+use crate::control::{Control, StoppedError, View};
+use crate::metrics::{self, Figures, Metrics};
+use crate::monitor::{Filter, Monitor};
+use crate::tables::Tables;
+use crate::watch::WatchStatus;
+use crate::{process, status};
+use agent_api::error::ApiError;
+use agent_api::{paths, status::Status};
+use anyhow::{Context as _, Result};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, UnixListener};
+
+use answers::{Answer, internal, not_found, stopping, unreadable};
+
+/// A table is shown with at most so many rows; the agent's memory matters more than a complete dump of half a million.
+const MAP_ROWS: usize = 10_000;
+
+/// A silent monitor stream gets an empty line this often, so that a reader that went away is noticed.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// What the handlers answer from.
+#[derive(Clone, Debug)]
+pub(crate) struct Sources {
+    /// The state.
+    pub(crate) control: Control,
+    /// The dataplane's tables.
+    pub(crate) tables: Arc<Tables>,
+    /// Events.
+    pub(crate) monitor: Monitor,
+    /// The watch.
+    pub(crate) watch: WatchStatus,
+    /// Counters.
+    pub(crate) metrics: Arc<Metrics>,
+    /// What does not change while the process lives.
+    pub(crate) fixed: Arc<status::Fixed>,
+}
+
+/// Listens at `path`, in the place of a socket that an earlier agent left. Only root may connect.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub(crate) fn listen(path: &std::path::Path) -> Result<UnixListener> {
+    drop(std::fs::remove_file(path));
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("cannot restrict {}", path.display()))?;
+    Ok(listener)
+}
+
+/// Serves the whole API until the process ends.
+///
+/// # Errors
+/// When the listener fails for good.
+pub(crate) async fn serve(listener: UnixListener, sources: Sources) -> Result<()> {
+    let router = Router::new()
+        .route(paths::STATUS, get(status_page))
+        .route(paths::HEALTH, get(health))
+        .route(paths::ENDPOINTS, get(endpoints))
+        .route(&format!("{}/{{id}}", paths::ENDPOINTS), get(endpoint))
+        .route(paths::IPCACHE, get(ipcache))
+        .route(paths::NODES, get(nodes))
+        .route(paths::MAPS, get(maps))
+        .route(&format!("{}/{{name}}", paths::MAPS), get(map))
+        .route(paths::CT, get(connections))
+        .route(paths::MONITOR, get(monitor))
+        .route(paths::METRICS, get(metrics_page))
+        .fallback(async || {
+            not_found("there is no such path; the API's paths begin with /v1/, see docs/api.md")
+        })
+        .with_state(sources);
+    axum::serve(listener, router).await.context("API socket")
+}
+
+/// Serves `/metrics` alone, without anything about single pods or connections.
+///
+/// # Errors
+/// When the listener fails for good.
+pub(crate) async fn serve_metrics(listener: TcpListener, sources: Sources) -> Result<()> {
+    let router = Router::new().route(paths::METRICS, get(metrics_page)).with_state(sources);
+    axum::serve(listener, router).await.context("metrics address")
+}
+
+/// The status from all its sources.
+async fn collect(sources: &Sources) -> Result<Status, StoppedError> {
+    let fixed = Arc::clone(&sources.fixed);
+    let mut status = sources.control.query(move |view: &mut View<'_>| status::of(view, &fixed)).await?;
+    status.kubernetes = sources.watch.get();
+    status.resident_bytes = process::resident_bytes();
+    status.monitor.readers = sources.monitor.listeners();
+    status.monitor.events = sources.monitor.events();
+    let tables = Arc::clone(&sources.tables);
+    let bpffs = sources.fixed.pins.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let links = dataplane_loader::attach::list(&bpffs).map_or(0, |links| links.len());
+        (tables.events_lost(), tables.connections_count(), links)
+    });
+    if let Ok((lost, (entries, capacity), links)) = read.await {
+        status.monitor.lost = lost;
+        status.conntrack.entries = entries;
+        status.conntrack.capacity = capacity;
+        status.dataplane.links = links;
+    }
+    status::judge(&mut status);
+    Ok(status)
+}
+
+async fn status_page(State(sources): State<Sources>) -> Answer {
+    Ok(axum::Json(collect(&sources).await.map_err(stopping)?).into_response())
+}
+
+async fn health(State(sources): State<Sources>) -> Answer {
+    let health = status::health(&collect(&sources).await.map_err(stopping)?);
+    let code = if health.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Ok((code, axum::Json(health)).into_response())
+}
+
+async fn endpoints(State(sources): State<Sources>) -> Answer {
+    let list = sources.control.query(|view| view.agent.endpoints()).await.map_err(stopping)?;
+    Ok(axum::Json(list).into_response())
+}
+
+async fn endpoint(State(sources): State<Sources>, Path(id): Path<String>) -> Answer {
+    let id: u16 = id
+        .parse()
+        .map_err(|_| not_found("an endpoint's id is a number from 1 to 65535, as in /v1/endpoints"))?;
+    let list = sources.control.query(|view| view.agent.endpoints()).await.map_err(stopping)?;
+    match list.into_iter().find(|endpoint| endpoint.id == id) {
+        Some(endpoint) => Ok(axum::Json(endpoint).into_response()),
+        None => Err(not_found(&format!("there is no endpoint {id} on this node"))),
+    }
+}
+
+async fn ipcache(State(sources): State<Sources>) -> Answer {
+    let list = sources.control.query(|view| view.agent.ipcache()).await.map_err(stopping)?;
+    Ok(axum::Json(list).into_response())
+}
+
+async fn nodes(State(sources): State<Sources>) -> Answer {
+    let list = sources.control.query(|view| view.agent.nodes()).await.map_err(stopping)?;
+    Ok(axum::Json(list).into_response())
+}
+
+async fn maps(State(sources): State<Sources>) -> Answer {
+    let tables = Arc::clone(&sources.tables);
+    let list = tokio::task::spawn_blocking(move || tables.list()).await.map_err(internal)?;
+    Ok(axum::Json(list).into_response())
+}
+
+async fn map(State(sources): State<Sources>, Path(name): Path<String>) -> Answer {
+    let tables = Arc::clone(&sources.tables);
+    let wanted = name.to_uppercase();
+    let dump = tokio::task::spawn_blocking(move || tables.dump(&wanted, MAP_ROWS)).await.map_err(internal)?;
+    match dump.map_err(unreadable)? {
+        Some(dump) => Ok(axum::Json(dump).into_response()),
+        None => Err(not_found(&format!("there is no map {name}; /v1/maps lists them"))),
+    }
+}
+
+async fn connections(State(sources): State<Sources>) -> Answer {
+    let tables = Arc::clone(&sources.tables);
+    let list = tokio::task::spawn_blocking(move || tables.connections()).await.map_err(internal)?;
+    Ok(axum::Json(list.map_err(unreadable)?).into_response())
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+struct MonitorQuery {
+    #[serde(default)]
+    endpoint: String,
+    #[serde(default)]
+    kind: String,
+}
+
+async fn monitor(State(sources): State<Sources>, Query(query): Query<MonitorQuery>) -> Answer {
+    let filter = filter(&query).map_err(|text| answers::bad_request(&text))?;
+    let listener = sources.monitor.listen(filter);
+    let lines = futures::stream::unfold(listener, async |mut listener| {
+        let line = match tokio::time::timeout(KEEP_ALIVE, listener.next()).await {
+            Ok(Some(event)) => serde_json::to_vec(&*event).map_or_else(
+                |_| Vec::new(),
+                |mut line| {
+                    line.push(b'\n');
+                    line
+                },
+            ),
+            Ok(None) => return None,
+            Err(_silence) => b"\n".to_vec(),
+        };
+        Some((Ok::<_, std::convert::Infallible>(line), listener))
+    });
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
+}
+
+fn filter(query: &MonitorQuery) -> Result<Filter, String> {
+    let parts = |text: &str| {
+        text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut filter = Filter { kinds: parts(&query.kind), ..Filter::default() };
+    for kind in &filter.kinds {
+        if !matches!(kind.as_str(), "drop" | "trace" | "debug") {
+            return Err(format!("kind `{kind}` is none; there are drop, trace and debug"));
+        }
+    }
+    for id in parts(&query.endpoint) {
+        filter
+            .endpoints
+            .push(id.parse().map_err(|_| format!("endpoint `{id}` is no number from 1 to 65535"))?);
+    }
+    Ok(filter)
+}
+
+async fn metrics_page(State(sources): State<Sources>) -> Answer {
+    let status = collect(&sources).await.map_err(stopping)?;
+    let endpoints = sources.control.query(|view| view.agent.endpoints()).await.map_err(stopping)?;
+    let figures = Figures { status, endpoints };
+    let (metrics, tables) = (Arc::clone(&sources.metrics), Arc::clone(&sources.tables));
+    let text = tokio::task::spawn_blocking(move || metrics::render(&metrics, &figures, &tables))
+        .await
+        .map_err(internal)?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+}
+
+fn error(code: StatusCode, text: &str) -> Response {
+    (code, axum::Json(ApiError { error: text.to_owned() })).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MonitorQuery, filter};
+
+    #[test]
+    fn monitor_filters_are_lists_and_mistakes_are_named() {
+        let query =
+            |endpoint: &str, kind: &str| MonitorQuery { endpoint: endpoint.into(), kind: kind.into() };
+        let some = filter(&query("1, 2", "drop,trace")).unwrap();
+        assert_eq!(some.endpoints, [1, 2]);
+        assert_eq!(some.kinds, ["drop", "trace"]);
+        assert_eq!(filter(&query("", "")).unwrap(), crate::monitor::Filter::default());
+        assert!(filter(&query("x", "")).unwrap_err().contains('x'));
+        assert!(filter(&query("", "drops")).unwrap_err().contains("drops"));
+    }
+}

@@ -1,0 +1,174 @@
+//! A start of the agent, from top to bottom.
+
+use crate::cni_socket::CniSocket;
+use crate::control::{self, Control, Parts};
+use crate::flags::{Aggregation, Family, Routing, RunFlags};
+use crate::http::{self, Sources};
+use crate::kernel::{self, KernelMaps, KernelNode};
+use crate::metrics::Metrics;
+use crate::monitor::Monitor;
+use crate::place::{self, Place};
+use crate::status::Fixed;
+use crate::tables::Tables;
+use crate::underlay::Underlay;
+use crate::watch::{self, WatchStatus};
+use agent_api::Timestamp;
+use agent_api::status::AttachKind;
+use agent_control::{Agent, Config, FamilyMode, MonitorAggregation};
+use agent_node::Netlink;
+use anyhow::{Context as _, Result};
+use dataplane_loader::{Clock, EventReader, HookKind, LoadOptions, Object, Pins};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+/// Runs until a signal. What it put into the kernel stays there.
+///
+/// # Errors
+/// When the agent cannot run here, in one sentence with what to do.
+pub fn run(flags: &RunFlags) -> Result<()> {
+    let started = Timestamp::now();
+
+    // 1. May it run here at all?
+    place::probe(flags)?;
+    let node = place::node_name(flags)?;
+    let object_path = place::object(flags)?;
+    let place = Place::take(flags)?;
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node,
+        kernel = crate::process::kernel_release(),
+        routing = ?flags.routing,
+        "bristle-agent starts"
+    );
+
+    // 2. What did an earlier agent leave?
+    let documents = kernel::documents(&place.state).with_context(|| {
+        format!(
+            "cannot read the state directory {}; mend it or give another --state-dir",
+            place.state.display()
+        )
+    })?;
+
+    // 3. Listen before the slow part, so that plugins wait instead of failing.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(4)
+        .thread_name("worker")
+        .enable_all()
+        .build()
+        .context("cannot start worker threads")?;
+    let entered = runtime.enter();
+    let cni_socket = CniSocket::listen(&place.cni_socket)?;
+    let api_socket = http::listen(&place.api_socket)?;
+
+    // 4. Tables (the pinned ones are taken over) and programs.
+    let pins = Pins::new(&flags.bpffs);
+    let object = Object::load(&object_path, Some(&pins), &LoadOptions::default())
+        .with_context(|| format!("cannot load {}", object_path.display()))?;
+    for kept in object.kept_sizes() {
+        warn!("{kept}");
+    }
+    let clock = Clock::calibrate(&object).context("cannot read the kernel's tick clock")?;
+    let tables = Arc::new(Tables::new(&object, &clock)?);
+    let reader = EventReader::of(&object).context("cannot read the ring buffer")?;
+    let maps = KernelMaps::new(&object, clock)?;
+
+    // 5. The mind and its hands, on their own thread. Known endpoints are served from here on.
+    let metrics = Arc::new(Metrics::default());
+    let fixed = Arc::new(Fixed {
+        started,
+        node: node.clone(),
+        object: object_path.display().to_string(),
+        attach: match HookKind::of_kernel() {
+            HookKind::Tcx => AttachKind::Tcx,
+            HookKind::Clsact => AttachKind::Clsact,
+        },
+        kernel: crate::process::kernel_release(),
+        pins: pins.clone(),
+    });
+    let netlink = || Netlink::open().context("cannot talk to the kernel's network stack");
+    let conflist = (!flags.cni_conf_dir.as_os_str().is_empty())
+        .then(|| (flags.cni_conf_dir.clone(), place.cni_socket.clone()));
+    let (control, control_ended) = control::start(Parts {
+        agent: Agent::new(config(flags, node), documents),
+        maps,
+        node: KernelNode::new(netlink()?, object, pins, place.state.clone()),
+        underlay: Underlay::new(netlink()?, flags.device.clone()),
+        metrics: Arc::clone(&metrics),
+        conflist,
+    })?;
+
+    // 6. Ears and mouths.
+    let watch = WatchStatus::new(Arc::clone(&metrics));
+    let sources = Sources {
+        control: control.clone(),
+        tables,
+        monitor: Monitor::start(reader, Arc::clone(&metrics))?,
+        watch: watch.clone(),
+        metrics,
+        fixed,
+    };
+    runtime.spawn(watch::run(flags.kubeconfig.clone(), control.clone(), watch));
+    runtime.spawn(cni_socket.serve(control.clone()));
+    drop(entered);
+
+    // 7. Until told to stop, or until something that must not end ends.
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+        spawn_metrics(flags, &sources).await?;
+        tokio::select! {
+            _ = terminate.recv() => info!("SIGTERM: the agent stops, the dataplane stays"),
+            _ = interrupt.recv() => info!("SIGINT: the agent stops, the dataplane stays"),
+            result = http::serve(api_socket, sources) => return result.context("the local API ended"),
+            _ = control_ended => return Err(control::ended()),
+        }
+        Ok(())
+    })?;
+    runtime.shutdown_background();
+    end(control);
+    Ok(())
+}
+
+/// The control thread is not waited for: each of its operations may be cut at any point (it is made for SIGKILL).
+fn end(control: Control) {
+    drop(control);
+}
+
+async fn spawn_metrics(flags: &RunFlags, sources: &Sources) -> Result<()> {
+    let Some(addr) = flags.metrics_addr.0 else { return Ok(()) };
+    let listener = TcpListener::bind(addr)
+        .await
+        .with_context(|| format!("cannot serve metrics on {addr}; give another --metrics-addr, or off"))?;
+    let sources = sources.clone();
+    tokio::spawn(async move {
+        if let Err(problem) = http::serve_metrics(listener, sources).await {
+            warn!("{problem:#}");
+        }
+    });
+    Ok(())
+}
+
+fn config(flags: &RunFlags, node: String) -> Config {
+    let routing = match flags.routing {
+        Routing::Vxlan => agent_control::Routing::Vxlan,
+        Routing::Native => agent_control::Routing::Native,
+    };
+    let family = |family| match family {
+        Family::True => FamilyMode::On,
+        Family::False => FamilyMode::Off,
+        Family::Auto => FamilyMode::Auto,
+    };
+    let mut config = Config::new(node, routing);
+    config.ipv4 = family(flags.ipv4);
+    config.ipv6 = family(flags.ipv6);
+    config.mtu = (flags.mtu > 0).then_some(flags.mtu);
+    config.monitor_aggregation = match flags.monitor_aggregation {
+        Aggregation::None => MonitorAggregation::None,
+        Aggregation::Low => MonitorAggregation::Low,
+        Aggregation::Medium => MonitorAggregation::Medium,
+    };
+    config
+}

@@ -1,0 +1,29 @@
+//! Numbers of the packet world in the words that tools use for them.
+
+/// An IP protocol; its number where it has no usual word.
+pub(crate) fn protocol(number: u8) -> String {
+    match number {
+        1 => "icmp".into(),
+        2 => "igmp".into(),
+        6 => "tcp".into(),
+        17 => "udp".into(),
+        58 => "icmpv6".into(),
+        132 => "sctp".into(),
+        number => number.to_string(),
+    }
+}
+
+/// TCP flags in the order tcpdump users expect, `SYN ACK`.
+pub(crate) fn tcp_flags(bits: u8) -> String {
+    const NAMES: [(u8, &str); 8] = [
+        (0x02, "SYN"),
+        (0x01, "FIN"),
+        (0x04, "RST"),
+        (0x08, "PSH"),
+        (0x10, "ACK"),
+        (0x20, "URG"),
+        (0x40, "ECE"),
+        (0x80, "CWR"),
+    ];
+    NAMES.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name).collect::<Vec<_>>().join(" ")
+}
