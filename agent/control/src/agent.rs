@@ -1,15 +1,34 @@
 //! The agent: state, and the two calls that move it.
 
-use std::collections::BTreeMap;
+mod cni;
+mod views;
 
-use agent_api::{Endpoint, IpcacheEntry, Node, status};
+pub(crate) use cni::{done, refuse};
 
-use crate::cni::Reply;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use dataplane_abi::config::NodeConfig;
+use dataplane_abi::endpoints::EndpointEntry;
+use dataplane_abi::ipcache::IpCacheEntry;
+use ipnet::IpNet;
+
+use crate::backoff::Failure;
+use crate::cni::{Reply, RequestId};
 use crate::config::Config;
+use crate::controllers::{self, Dirty};
 use crate::event::Event;
 use crate::finding::Finding;
-use crate::ports::{Document, MapStore, NodeOps, PortError, Table};
+use crate::plan::Plan;
+use crate::ports::{BaseSpec, CtClock, Document, PortError, Program, Route, Table};
+use crate::reconcile::conntrack::CtGc;
+use crate::state::State;
+use crate::state::documents::{IpamDocument, Restored};
+use crate::state::endpoints::{Endpoint, EndpointId, Endpoints, Leaving, Phase};
+use crate::state::ipam::Ipam;
+use crate::state::nodes::Nodes;
 use crate::time::Now;
+use crate::tracked::Tracked;
 
 /// What one [`Agent::reconcile`] did.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -30,89 +49,264 @@ pub struct ReconcileReport {
     pub pending: usize,
 }
 
+impl ReconcileReport {
+    /// Rows written and removed, all tables together.
+    pub fn rows_changed(&self) -> usize {
+        self.rows_written.values().chain(self.rows_removed.values()).sum()
+    }
+}
+
+/// A GC request that is being served.
+#[derive(Debug)]
+pub(crate) struct GcRequest {
+    /// Links of the attachments that are valid.
+    pub(crate) valid: BTreeSet<String>,
+    /// Links without an endpoint have been looked for.
+    pub(crate) links_done: bool,
+    /// Endpoints that are still being taken down for it.
+    pub(crate) outstanding: BTreeSet<EndpointId>,
+    /// What failed.
+    pub(crate) errors: Vec<String>,
+}
+
+/// Requests that wait for a reconcile.
+#[derive(Debug, Default)]
+pub(crate) struct Requests {
+    /// DEL of attachments that have no endpoint: the link's name.
+    pub(crate) unknown_del: Vec<(RequestId, String)>,
+    /// CHECK.
+    pub(crate) check: Vec<(RequestId, EndpointId, crate::cni::Netns)>,
+    /// GC.
+    pub(crate) gc: BTreeMap<RequestId, GcRequest>,
+}
+
+/// The actual and wanted things outside.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    pub(crate) endpoints: Tracked<IpAddr, EndpointEntry>,
+    pub(crate) ipcache: Tracked<IpNet, IpCacheEntry>,
+    pub(crate) routes: Tracked<IpNet, Route>,
+    pub(crate) programs: Tracked<(String, Program), u32>,
+    /// The row of `CONFIG`, as it was last read or written.
+    pub(crate) config: Option<NodeConfig>,
+    /// Rows that no agent of this version writes; removed once all is known.
+    pub(crate) garbage: BTreeSet<(Table, Vec<u8>)>,
+    /// The documents that are in the state directory, for those that are written whole.
+    pub(crate) saved_ipam: IpamDocument,
+    pub(crate) saved_node: Option<crate::event::NodeObject>,
+    pub(crate) clock: Option<CtClock>,
+}
+
+/// Failures of what is not a row, a route or a program.
+#[derive(Debug, Default)]
+pub(crate) struct Failures {
+    pub(crate) read_back: Option<Failure>,
+    pub(crate) base: Option<Failure>,
+    pub(crate) config: Option<Failure>,
+    pub(crate) documents: Option<Failure>,
+}
+
+impl Failures {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &Failure)> {
+        let named = [
+            ("read-back", &self.read_back),
+            ("base-links", &self.base),
+            ("CONFIG", &self.config),
+            ("state-directory", &self.documents),
+        ];
+        named.into_iter().filter_map(|(name, failure)| Some((name, failure.as_ref()?)))
+    }
+}
+
 /// The brain of the node agent.
 #[derive(Debug)]
 pub struct Agent {
-    config: Config,
+    pub(crate) config: Config,
+    pub(crate) state: State,
+    pub(crate) plan: Plan,
+    pub(crate) dirty: Dirty,
+    pub(crate) outside: Outside,
+    pub(crate) requests: Requests,
+    pub(crate) failures: Failures,
+    pub(crate) ct_gc: CtGc,
+    /// The base links as they were last made.
+    pub(crate) base_applied: Option<BaseSpec>,
+    /// What is there has been read back once.
+    pub(crate) known: bool,
+    /// Endpoints whose documents are to be written again.
+    pub(crate) unsaved: BTreeSet<EndpointId>,
+    /// Findings that do not go away: about the start.
+    pub(crate) lasting_findings: Vec<Finding>,
 }
 
 impl Agent {
     /// An agent that knows what an earlier one left in the state directory, and nothing else yet.
     /// Documents that cannot be read become findings.
     pub fn new(config: Config, restored: Vec<Document>) -> Self {
-        let _ = restored;
-        Self { config }
+        let Restored { node, ipam, endpoints, findings } = Restored::read(restored);
+        let node = node.filter(|node| node.name == config.node_name);
+        let mut state = State {
+            nodes: Nodes::new(&config.node_name, node.as_ref()),
+            endpoints: Endpoints::new(ipam.last_id),
+            ipam: Ipam::new(config.quarantine, ipam.ipam.clone()),
+            underlay: None,
+            base: None,
+        };
+        let mut lasting_findings = findings;
+        for mut record in endpoints {
+            let (id, name) = (record.id, record.display_name());
+            if state.endpoints.get(id).is_some() || state.endpoints.by_host_name(&record.host_name).is_some()
+            {
+                lasting_findings.push(Finding::error(
+                    format!("endpoint/{id}"),
+                    format!("another document in the state directory has the same number or link; {name} is left out"),
+                ));
+                continue;
+            }
+            record.addresses.retain(|address| {
+                let ours = state.ipam.restore(*address, id);
+                if !ours {
+                    lasting_findings.push(Finding::error(
+                        format!("endpoint/{id}"),
+                        format!(
+                            "{address} of {name} belongs to another endpoint too and was taken from this one"
+                        ),
+                    ));
+                }
+                ours
+            });
+            let inserted = state.endpoints.insert(Endpoint { record, phase: Phase::Restoring });
+            debug_assert!(inserted, "number and link were just seen to be free");
+        }
+        let routing = config.routing;
+        let ct_gc = CtGc::new(&config.ct_gc);
+        let mut agent = Self {
+            config,
+            state,
+            plan: Plan::empty(routing),
+            dirty: Dirty { all: true, ..Dirty::default() },
+            outside: Outside {
+                endpoints: Tracked::new(controllers::endpoints::hash),
+                ipcache: Tracked::new(controllers::ipcache::hash),
+                routes: Tracked::new(|_, _| 0),
+                programs: Tracked::new(|_, _| 0),
+                config: None,
+                garbage: BTreeSet::new(),
+                saved_ipam: ipam,
+                saved_node: node,
+                clock: None,
+            },
+            requests: Requests::default(),
+            failures: Failures::default(),
+            ct_gc,
+            base_applied: None,
+            known: false,
+            unsaved: BTreeSet::new(),
+            lasting_findings,
+        };
+        agent.follow_plan();
+        agent
     }
 
     /// Takes note of an event. No effect leaves the agent before the next [`Agent::reconcile`]; requests that need none are answered at once.
     pub fn handle(&mut self, now: Now, event: Event) -> Vec<Reply> {
-        let _ = (now, event);
+        match event {
+            Event::NodeListStarted => self.state.nodes.list_started(),
+            Event::NodeUpsert(object) => {
+                let touched = self.state.nodes.upsert(&object);
+                self.nodes_changed(touched);
+            }
+            Event::NodeDelete { name } => {
+                let touched = self.state.nodes.delete(&name);
+                self.nodes_changed(touched);
+            }
+            Event::NodeListSynced => {
+                let touched = self.state.nodes.list_synced();
+                self.nodes_changed(touched);
+            }
+            Event::Underlay(facts) => {
+                if self.state.underlay.as_ref() != Some(&facts) {
+                    self.state.underlay = Some(facts);
+                    self.follow_plan();
+                }
+            }
+            Event::Cni(request) => return self.cni(now, request),
+            Event::CtGc => self.ct_gc.start_now(now),
+            Event::Tick => {}
+        }
         Vec::new()
     }
 
-    /// Makes maps and node equal to what the state asks for, as far as it can now. Cheap when nothing changed.
-    /// The first call reads back what is there. Call it after each batch of events: what is waiting is done together.
-    pub fn reconcile(&mut self, now: Now, maps: &mut dyn MapStore, node: &mut dyn NodeOps) -> ReconcileReport {
-        let _ = (now, maps, node);
-        ReconcileReport::default()
-    }
-
-    /// When [`Event::Tick`] and [`Agent::reconcile`] are due without any other event.
+    /// When [`Event::Tick`] and [`Agent::reconcile`] are due without any other event; a time in the past: at once.
     pub fn next_deadline(&self) -> Option<Now> {
-        None
+        if !self.known {
+            return self.failures.read_back.as_ref().map(|failure| failure.retry_at);
+        }
+        if !self.dirty.is_empty() {
+            return Some(Now::default());
+        }
+        let leaving = self.state.endpoints.iter().filter_map(|endpoint| match &endpoint.phase {
+            Phase::Leaving(leaving) => Some(leaving.failure.as_ref().map_or(Now::default(), |f| f.retry_at)),
+            _ => None,
+        });
+        let outside = &self.outside;
+        [
+            outside.endpoints.next_retry(),
+            outside.ipcache.next_retry(),
+            outside.routes.next_retry(),
+            outside.programs.next_retry(),
+            Some(self.ct_gc.due()),
+        ]
+        .into_iter()
+        .flatten()
+        .chain(self.failures.iter().map(|(_, failure)| failure.retry_at))
+        .chain(leaving)
+        .min()
     }
 
     /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
-}
 
-/// Views for the local API.
-impl Agent {
-    /// All endpoints, by id.
-    pub fn endpoints(&self) -> Vec<Endpoint> {
-        Vec::new()
+    fn nodes_changed(&mut self, touched: crate::state::nodes::Touched) {
+        let own = touched.own;
+        self.dirty.nodes(touched);
+        if own {
+            self.follow_plan();
+        }
     }
 
-    /// The ipcache as it shall be.
-    pub fn ipcache(&self) -> Vec<IpcacheEntry> {
-        Vec::new()
+    /// Computes the plan again; if it differs, so may every row.
+    pub(crate) fn follow_plan(&mut self) {
+        let plan = Plan::of(&self.config, &self.state);
+        if plan != self.plan {
+            if plan.pools != self.state.ipam.pools() {
+                self.state.ipam.set_pools(plan.pools.clone());
+            }
+            self.plan = plan;
+            self.dirty.all = true;
+        }
     }
 
-    /// All nodes, by name.
-    pub fn nodes(&self) -> Vec<Node> {
-        Vec::new()
-    }
-
-    /// The node's network.
-    pub fn network(&self) -> status::NetworkStatus {
-        status::NetworkStatus::default()
-    }
-
-    /// Address pools, one per pod CIDR of the node.
-    pub fn ipam(&self, now: Now) -> Vec<status::IpamStatus> {
-        let _ = now;
-        Vec::new()
-    }
-
-    /// Where the agent is in its life, and why it is not ready.
-    pub fn state(&self) -> (status::AgentState, Option<String>) {
-        (status::AgentState::Starting, None)
-    }
-
-    /// What waits and what failed, by object.
-    pub fn failures(&self) -> Vec<(String, PortError)> {
-        Vec::new()
-    }
-
-    /// What is wrong with the input at present.
-    pub fn findings(&self) -> Vec<Finding> {
-        Vec::new()
-    }
-
-    /// A complete list of nodes has been seen since the agent started.
-    pub fn nodes_synced(&self) -> bool {
-        false
+    /// Begins to take an endpoint down. `waiter` is answered when that is done.
+    pub(crate) fn begin_leaving(&mut self, id: EndpointId, waiter: Option<RequestId>) {
+        let Some(endpoint) = self.state.endpoints.get_mut(id) else { return };
+        match &mut endpoint.phase {
+            Phase::Leaving(leaving) => {
+                leaving.waiters.extend(waiter);
+                // Somebody asks again: try at once.
+                leaving.failure = None;
+            }
+            phase => {
+                let was_used = !matches!(phase, Phase::Creating { made: false, .. });
+                *phase = Phase::Leaving(Leaving {
+                    waiters: waiter.into_iter().collect(),
+                    was_used,
+                    ..Leaving::default()
+                });
+            }
+        }
+        self.dirty.endpoint(id, &endpoint.record.addresses);
     }
 }

@@ -8,6 +8,7 @@ use crate::cni::CniRequest;
 
 /// One thing that happened. The daemon turns what it hears into these and does nothing else with it.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "events are handed on one by one, never kept")]
 pub enum Event {
     /// A list of all Node objects begins: a start, or a new list after a broken watch.
     /// Objects that do not come again before [`Event::NodeListSynced`] are gone. A list that is cut short (no `NodeListSynced`) removes nothing.

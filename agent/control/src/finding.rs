@@ -24,3 +24,15 @@ pub struct Finding {
     /// What is wrong and what was done about it.
     pub message: String,
 }
+
+impl Finding {
+    /// Something does not work because of this.
+    pub(crate) fn error(subject: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, subject: subject.into(), message: message.into() }
+    }
+
+    /// A part of the object is not used.
+    pub(crate) fn warning(subject: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, subject: subject.into(), message: message.into() }
+    }
+}

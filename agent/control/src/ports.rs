@@ -11,7 +11,8 @@ mod node;
 pub use dataplane_abi::program::Program;
 pub use maps::{CtClock, Cursor, MapStore, Row, Scan, Table};
 pub use node::{
-    BaseFacts, BaseSpec, Document, LinkFacts, NodeOps, PodInterfaceFacts, PodInterfaceSpec, PodLink, PodRoute, Route,
+    BaseFacts, BaseSpec, Document, LinkFacts, NodeOps, PodInterfaceFacts, PodInterfaceSpec, PodLink,
+    PodRoute, Route,
 };
 
 /// Name of the link through which the node's own traffic reaches pods; it carries the router addresses.
@@ -70,12 +71,22 @@ pub struct PortError {
 impl PortError {
     /// A failure that may go away.
     pub fn retryable(operation: impl Into<String>, message: impl fmt::Display) -> Self {
-        Self { operation: operation.into(), message: message.to_string(), retry: Retry::Later, kind: PortErrorKind::Other }
+        Self {
+            operation: operation.into(),
+            message: message.to_string(),
+            retry: Retry::Later,
+            kind: PortErrorKind::Other,
+        }
     }
 
     /// A failure that will stay.
     pub fn terminal(operation: impl Into<String>, message: impl fmt::Display) -> Self {
-        Self { operation: operation.into(), message: message.to_string(), retry: Retry::Never, kind: PortErrorKind::Other }
+        Self {
+            operation: operation.into(),
+            message: message.to_string(),
+            retry: Retry::Never,
+            kind: PortErrorKind::Other,
+        }
     }
 
     /// The same failure, of this kind.

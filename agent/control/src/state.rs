@@ -5,3 +5,29 @@ pub(crate) mod documents;
 pub(crate) mod endpoints;
 pub(crate) mod ipam;
 pub(crate) mod nodes;
+
+use std::net::IpAddr;
+
+use crate::event::DeviceFacts;
+use crate::ports::BaseFacts;
+use endpoints::{Endpoint, Endpoints};
+use ipam::Ipam;
+use nodes::Nodes;
+
+/// All of it.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) nodes: Nodes,
+    pub(crate) endpoints: Endpoints,
+    pub(crate) ipam: Ipam,
+    pub(crate) underlay: Option<DeviceFacts>,
+    pub(crate) base: Option<BaseFacts>,
+}
+
+impl State {
+    /// The endpoint that has this address and rows in the tables.
+    pub(crate) fn endpoint_at(&self, address: &IpAddr) -> Option<&Endpoint> {
+        let endpoint = self.endpoints.get(self.ipam.owner(address)?)?;
+        endpoint.has_rows().then_some(endpoint)
+    }
+}

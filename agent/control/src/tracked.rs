@@ -59,7 +59,8 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
     /// Takes over what was found outside, in place of what was believed to be there.
     pub(crate) fn read_back(&mut self, found: impl IntoIterator<Item = (K, V)>) {
         self.actual = found.into_iter().collect();
-        self.digest = self.actual.iter().fold(0, |sum, (key, value)| sum.wrapping_add((self.hash)(key, value)));
+        self.digest =
+            self.actual.iter().fold(0, |sum, (key, value)| sum.wrapping_add((self.hash)(key, value)));
         let keys = self.actual.keys().chain(self.desired.keys());
         self.dirty = keys.filter(|key| self.actual.get(key) != self.desired.get(key)).cloned().collect();
     }
@@ -236,6 +237,7 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
     }
 
     /// What is there.
+    #[cfg(test)]
     pub(crate) fn actual(&self) -> &BTreeMap<K, V> {
         &self.actual
     }

@@ -79,7 +79,9 @@ impl Faults {
     ) -> Result<T, PortError> {
         let mut state = self.state();
         if state.crashed {
-            return Err(PortError::terminal(operation, "the process has crashed").with_kind(PortErrorKind::Crashed));
+            return Err(
+                PortError::terminal(operation, "the process has crashed").with_kind(PortErrorKind::Crashed)
+            );
         }
         state.calls += 1;
         let call = state.calls;

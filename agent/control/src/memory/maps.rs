@@ -22,7 +22,8 @@ impl MemoryMaps {
     /// Empty tables with the capacities of `dataplane-abi`.
     pub fn new(faults: Faults) -> Self {
         let capacity = |table: Table| {
-            by_name(table.name()).map_or(usize::MAX, |spec| usize::try_from(spec.max_entries).unwrap_or(usize::MAX))
+            by_name(table.name())
+                .map_or(usize::MAX, |spec| usize::try_from(spec.max_entries).unwrap_or(usize::MAX))
         };
         Self {
             tables: Table::ALL.iter().map(|table| (*table, BTreeMap::new())).collect(),
@@ -50,7 +51,7 @@ impl MemoryMaps {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 impl MapStore for MemoryMaps {
@@ -93,7 +94,8 @@ impl MapStore for MemoryMaps {
                 .take(limit)
                 .map(|(key, value)| Row { key: key.clone(), value: value.clone() })
                 .collect();
-            let next = (slice.len() == limit).then(|| slice.last().map(|row| Cursor(row.key.clone()))).flatten();
+            let next =
+                (slice.len() == limit).then(|| slice.last().map(|row| Cursor(row.key.clone()))).flatten();
             Ok(Scan { rows: slice, next })
         })
     }

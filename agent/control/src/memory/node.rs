@@ -56,7 +56,8 @@ pub struct MemoryNode {
 impl MemoryNode {
     /// A node whose only link is the underlay device `device` with index 2.
     pub fn new(device: &str, faults: Faults) -> Self {
-        let underlay = MemoryLink { ifindex: 2, mac: [2, 0, 0, 0, 0, 2], programs: BTreeSet::new(), pod: None };
+        let underlay =
+            MemoryLink { ifindex: 2, mac: [2, 0, 0, 0, 0, 2], programs: BTreeSet::new(), pod: None };
         Self {
             links: BTreeMap::from([(device.to_owned(), underlay)]),
             routes: BTreeMap::new(),
@@ -130,7 +131,8 @@ impl MemoryNode {
             let ifindex = self.next_ifindex();
             // Low byte of the index: enough to tell links of one node apart.
             let mac = [2, 0xb1, 0, 0, 0, ifindex.to_le_bytes()[0]];
-            self.links.insert(name.to_owned(), MemoryLink { ifindex, mac, programs: BTreeSet::new(), pod: None });
+            self.links
+                .insert(name.to_owned(), MemoryLink { ifindex, mac, programs: BTreeSet::new(), pod: None });
         }
         let link = &self.links[name];
         LinkFacts { ifindex: link.ifindex, mac: link.mac }
@@ -265,7 +267,9 @@ impl NodeOps for MemoryNode {
         let links = &self.links;
         self.faults.call("list pod links".to_owned(), |_| {
             let pods = links.iter().filter(|(name, _)| name.starts_with(POD_LINK_PREFIX));
-            Ok(pods.map(|(name, link)| PodLink { name: name.clone(), ifindex: link.ifindex, mac: link.mac }).collect())
+            Ok(pods
+                .map(|(name, link)| PodLink { name: name.clone(), ifindex: link.ifindex, mac: link.mac })
+                .collect())
         })
     }
 

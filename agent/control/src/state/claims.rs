@@ -24,6 +24,11 @@ impl Claimant {
     pub(crate) fn new(remote: bool, created_s: u64, name: impl Into<String>) -> Self {
         Self { remote, created_or_max: if created_s == 0 { u64::MAX } else { created_s }, name: name.into() }
     }
+
+    /// Creation of the Node object, 0 if it is not known.
+    pub(crate) fn created_s(&self) -> u64 {
+        if self.created_or_max == u64::MAX { 0 } else { self.created_or_max }
+    }
 }
 
 /// Claims on pod CIDRs. Of CIDRs that overlap, in part or whole, only one claim holds.
@@ -89,16 +94,21 @@ impl CidrClaims {
     /// Claims that do not hold, with the CIDR that stands against each and its holder.
     pub(crate) fn refused(&self) -> impl Iterator<Item = (IpNet, &Claimant, Option<(IpNet, &Claimant)>)> {
         self.claims.iter().flat_map(move |(cidr, claimants)| {
-            claimants.iter().filter(|claimant| self.holders.get(cidr) != Some(claimant)).map(move |claimant| {
-                let against = self.overlapping(*cidr).find_map(|held| self.holders.get(&held).map(|holder| (held, holder)));
-                (*cidr, claimant, against)
-            })
+            claimants.iter().filter(|claimant| self.holders.get(cidr) != Some(claimant)).map(
+                move |claimant| {
+                    let against = self
+                        .overlapping(*cidr)
+                        .find_map(|held| self.holders.get(&held).map(|holder| (held, holder)));
+                    (*cidr, claimant, against)
+                },
+            )
         })
     }
 
     /// Claimed CIDRs that have an address in common with this one, itself among them.
     fn overlapping(&self, cidr: IpNet) -> impl Iterator<Item = IpNet> {
-        let above = std::iter::successors(cidr.supernet(), IpNet::supernet).filter(|net| self.claims.contains_key(net));
+        let above = std::iter::successors(cidr.supernet(), IpNet::supernet)
+            .filter(|net| self.claims.contains_key(net));
         let below = self.claims.range(cidr..=last_within(cidr)).map(|(net, _)| *net);
         above.chain(below.filter(move |net| overlap(net, &cidr)))
     }
@@ -162,7 +172,10 @@ mod tests {
     #[test]
     fn the_older_node_keeps_an_overlapping_cidr() {
         let (old, young) = (Claimant::new(true, 10, "b"), Claimant::new(true, 20, "a"));
-        for order in [[(&old, "10.0.0.0/16"), (&young, "10.0.1.0/24")], [(&young, "10.0.1.0/24"), (&old, "10.0.0.0/16")]] {
+        for order in [
+            [(&old, "10.0.0.0/16"), (&young, "10.0.1.0/24")],
+            [(&young, "10.0.1.0/24"), (&old, "10.0.0.0/16")],
+        ] {
             let mut claims = CidrClaims::default();
             for (who, cidr) in order {
                 claims.change(net(cidr), who, true);
@@ -191,7 +204,8 @@ mod tests {
 
     #[test]
     fn chains_of_overlaps_are_judged_together() {
-        let (a, b, c) = (Claimant::new(true, 1, "a"), Claimant::new(true, 2, "b"), Claimant::new(true, 3, "c"));
+        let (a, b, c) =
+            (Claimant::new(true, 1, "a"), Claimant::new(true, 2, "b"), Claimant::new(true, 3, "c"));
         let mut claims = CidrClaims::default();
         claims.change(net("fd00::/48"), &b, true);
         claims.change(net("fd00:0:0:1::/64"), &c, true);

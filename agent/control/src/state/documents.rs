@@ -62,7 +62,9 @@ impl Restored {
                 restored.findings.push(Finding {
                     severity: Severity::Error,
                     subject: format!("state/{}", document.name),
-                    message: format!("the document in the state directory cannot be read and is not used: {why}"),
+                    message: format!(
+                        "the document in the state directory cannot be read and is not used: {why}"
+                    ),
                 });
             }
         }
@@ -79,7 +81,8 @@ fn parse<T: DeserializeOwned>(document: &Document) -> Result<T, String> {
     if found.version != VERSION {
         return Err(format!("it has version {}, this agent reads {VERSION}", found.version));
     }
-    let versioned: Versioned<T> = serde_json::from_slice(&document.content).map_err(|error| error.to_string())?;
+    let versioned: Versioned<T> =
+        serde_json::from_slice(&document.content).map_err(|error| error.to_string())?;
     Ok(versioned.content)
 }
 
@@ -118,7 +121,8 @@ mod tests {
 
     #[test]
     fn documents_read_back() {
-        let node_object = NodeObject { name: "n".into(), pod_cidrs: vec!["10.0.1.0/24".into()], ..NodeObject::default() };
+        let node_object =
+            NodeObject { name: "n".into(), pod_cidrs: vec!["10.0.1.0/24".into()], ..NodeObject::default() };
         let ipam_content = IpamDocument {
             last_id: 7,
             ipam: IpamRecord {

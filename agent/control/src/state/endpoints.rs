@@ -87,9 +87,8 @@ impl Endpoint {
     /// Whether its addresses shall have rows in the tables.
     pub(crate) fn has_rows(&self) -> bool {
         match &self.phase {
-            Phase::Restoring => true,
+            Phase::Restoring | Phase::Ready => true,
             Phase::Creating { made, .. } => *made,
-            Phase::Ready => true,
             Phase::Leaving(leaving) => !leaving.link_gone && self.record.ifindex != 0,
         }
     }
@@ -109,7 +108,9 @@ impl EndpointRecord {
     pub(crate) fn display_name(&self) -> String {
         match (&self.pod, &self.attachment) {
             (Some(pod), _) => format!("{}/{}", pod.namespace, pod.name),
-            (None, Some(attachment)) => format!("{} of container {}", attachment.ifname, attachment.container_id),
+            (None, Some(attachment)) => {
+                format!("{} of container {}", attachment.ifname, attachment.container_id)
+            }
             (None, None) => format!("behind {}", self.host_name),
         }
     }
@@ -119,7 +120,10 @@ impl EndpointRecord {
         PodInterfaceSpec {
             host_name: self.host_name.clone(),
             host_mac: self.host_mac,
-            pod_name: self.attachment.as_ref().map_or_else(|| "eth0".to_owned(), |attachment| attachment.ifname.clone()),
+            pod_name: self
+                .attachment
+                .as_ref()
+                .map_or_else(|| "eth0".to_owned(), |attachment| attachment.ifname.clone()),
             pod_mac: self.pod_mac,
             netns,
             mtu: self.mtu,
@@ -131,8 +135,12 @@ impl EndpointRecord {
     /// The router on the link, and everything else by way of it.
     fn routes(&self) -> Vec<PodRoute> {
         let to = |gateway: &IpAddr| {
-            let default = if gateway.is_ipv4() { IpNet::V4(Ipv4Net::default()) } else { IpNet::V6(Ipv6Net::default()) };
-            [PodRoute { dst: host_net(*gateway), gateway: None }, PodRoute { dst: default, gateway: Some(*gateway) }]
+            let default =
+                if gateway.is_ipv4() { IpNet::V4(Ipv4Net::default()) } else { IpNet::V6(Ipv6Net::default()) };
+            [
+                PodRoute { dst: host_net(*gateway), gateway: None },
+                PodRoute { dst: default, gateway: Some(*gateway) },
+            ]
         };
         self.gateways.iter().flat_map(to).collect()
     }
@@ -156,9 +164,17 @@ impl EndpointRecord {
                 .addresses
                 .iter()
                 .zip(&self.gateways)
-                .map(|(address, gateway)| Ip { address: host_net(*address), gateway: Some(*gateway), interface: Some(1) })
+                .map(|(address, gateway)| Ip {
+                    address: host_net(*address),
+                    gateway: Some(*gateway),
+                    interface: Some(1),
+                })
                 .collect(),
-            routes: self.routes().into_iter().map(|route| ResultRoute::new(route.dst, route.gateway)).collect(),
+            routes: self
+                .routes()
+                .into_iter()
+                .map(|route| ResultRoute::new(route.dst, route.gateway))
+                .collect(),
             ..CniResult::default()
         }
     }
@@ -166,7 +182,8 @@ impl EndpointRecord {
 
 /// The host's end of an attachment's interface: `lxc` and 11 hexadecimal digits of SHA-256(container id + interface name).
 pub(crate) fn host_name(attachment: &Attachment) -> String {
-    let hash = Sha256::new().chain_update(&attachment.container_id).chain_update(&attachment.ifname).finalize();
+    let hash =
+        Sha256::new().chain_update(&attachment.container_id).chain_update(&attachment.ifname).finalize();
     let digits: String = hash.iter().map(|byte| format!("{byte:02x}")).take(6).collect();
     format!("{POD_LINK_PREFIX}{}", &digits[..11])
 }

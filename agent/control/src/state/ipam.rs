@@ -68,7 +68,8 @@ impl Ipam {
     /// An address of the family for `owner`.
     pub(crate) fn allocate(&mut self, now: Now, v4: bool, owner: Owner) -> Result<IpAddr, Exhausted> {
         self.end_quarantines(now);
-        let pools: Vec<IpNet> = self.pools.iter().copied().filter(|pool| pool.addr().is_ipv4() == v4).collect();
+        let pools: Vec<IpNet> =
+            self.pools.iter().copied().filter(|pool| pool.addr().is_ipv4() == v4).collect();
         for pool in pools {
             if let Some(address) = self.next_free(pool) {
                 self.record.last.insert(pool, address);
@@ -81,7 +82,13 @@ impl Ipam {
             v4,
             used: self.used.keys().filter(of_family).count(),
             quarantined: self.record.quarantine.keys().filter(of_family).count(),
-            free_at: self.record.quarantine.iter().filter(|(a, _)| a.is_ipv4() == v4).map(|(_, at)| at.plus(self.quarantine_for)).min(),
+            free_at: self
+                .record
+                .quarantine
+                .iter()
+                .filter(|(a, _)| a.is_ipv4() == v4)
+                .map(|(_, at)| at.plus(self.quarantine_for))
+                .min(),
         })
     }
 
@@ -143,7 +150,9 @@ impl Ipam {
             .record
             .quarantine
             .iter()
-            .filter(|(address, released)| pool.contains(*address) && now.since(**released) < self.quarantine_for)
+            .filter(|(address, released)| {
+                pool.contains(*address) && now.since(**released) < self.quarantine_for
+            })
             .count();
         (capacity(pool), self.used.keys().filter(within).count() as u64, quarantined as u64)
     }
@@ -151,7 +160,9 @@ impl Ipam {
     fn next_free(&self, pool: IpNet) -> Option<IpAddr> {
         let (first, last) = usable(&pool)?;
         let start = match self.record.last.get(&pool) {
-            Some(address) if pool.contains(address) => number(*address).checked_add(1).filter(|n| *n <= last).unwrap_or(first),
+            Some(address) if pool.contains(address) => {
+                number(*address).checked_add(1).filter(|n| *n <= last).unwrap_or(first)
+            }
             _ => first,
         };
         let v4 = pool.addr().is_ipv4();
@@ -223,7 +234,11 @@ mod tests {
             let net: IpNet = pool.parse().unwrap();
             assert_eq!(router_of(&net), Some(router.parse().unwrap()), "{pool}");
             assert_eq!(capacity(&net), count, "{pool}");
-            assert_eq!(ipam(&[pool]).allocate(Now::default(), net.addr().is_ipv4(), 1), Ok(first.parse().unwrap()), "{pool}");
+            assert_eq!(
+                ipam(&[pool]).allocate(Now::default(), net.addr().is_ipv4(), 1),
+                Ok(first.parse().unwrap()),
+                "{pool}"
+            );
         }
         for pool in ["10.0.1.0/31", "10.0.1.0/32", "fd00::/127", "fd00::/128"] {
             let net: IpNet = pool.parse().unwrap();
@@ -235,7 +250,8 @@ mod tests {
     fn every_address_once_then_exhausted_then_quarantine_ends() {
         let mut ipam = ipam(&["10.0.1.0/29", "10.0.2.0/30"]);
         let now = Now::from_secs(1000);
-        let given: Vec<String> = (1..=6).map(|owner| ipam.allocate(now, true, owner).unwrap().to_string()).collect();
+        let given: Vec<String> =
+            (1..=6).map(|owner| ipam.allocate(now, true, owner).unwrap().to_string()).collect();
         assert_eq!(given, ["10.0.1.2", "10.0.1.3", "10.0.1.4", "10.0.1.5", "10.0.1.6", "10.0.2.2"]);
         let full = ipam.allocate(now, true, 7).unwrap_err();
         assert_eq!((full.used, full.quarantined, full.free_at), (6, 0, None));

@@ -46,7 +46,10 @@ impl NodeRecord {
                 Ok(net) if pod_cidrs.contains(&net.trunc()) => {}
                 Ok(net) => {
                     if net != net.trunc() {
-                        find(Severity::Info, format!("pod CIDR `{text}` has host bits set; it is read as {}", net.trunc()));
+                        find(
+                            Severity::Info,
+                            format!("pod CIDR `{text}` has host bits set; it is read as {}", net.trunc()),
+                        );
                     }
                     pod_cidrs.push(net.trunc());
                 }
@@ -54,10 +57,15 @@ impl NodeRecord {
             }
         }
         let remote = object.name != own_name;
-        Self { claimant: Claimant::new(remote, object.created_s, &object.name), internal_ips, pod_cidrs, findings }
+        Self {
+            claimant: Claimant::new(remote, object.created_s, &object.name),
+            internal_ips,
+            pod_cidrs,
+            findings,
+        }
     }
 
-    /// The first InternalIP of the family.
+    /// The first `InternalIP` of the family.
     pub(crate) fn ip(&self, v4: bool) -> Option<IpAddr> {
         self.internal_ips.iter().copied().find(|ip| ip.is_ipv4() == v4)
     }
@@ -151,6 +159,18 @@ impl Nodes {
         self.records.get(&self.own_name)
     }
 
+    /// The own node as an object again: what is in force, for the state directory.
+    pub(crate) fn own_object(&self) -> Option<NodeObject> {
+        let own = self.own()?;
+        Some(NodeObject {
+            name: self.own_name.clone(),
+            uid: String::new(),
+            created_s: own.claimant.created_s(),
+            pod_cidrs: own.pod_cidrs.iter().map(ToString::to_string).collect(),
+            internal_ips: own.internal_ips.iter().map(ToString::to_string).collect(),
+        })
+    }
+
     /// A node by name.
     pub(crate) fn get(&self, name: &str) -> Option<&NodeRecord> {
         self.records.get(name)
@@ -199,7 +219,8 @@ impl Nodes {
     pub(crate) fn list_synced(&mut self) -> Touched {
         let mut touched = Touched::default();
         if let Some(seen) = self.listing.take() {
-            let gone: Vec<String> = self.records.keys().filter(|name| !seen.contains(*name)).cloned().collect();
+            let gone: Vec<String> =
+                self.records.keys().filter(|name| !seen.contains(*name)).cloned().collect();
             for name in gone {
                 touched.merge(self.delete(&name));
             }
@@ -215,7 +236,9 @@ impl Nodes {
             record.findings.push(Finding {
                 severity: Severity::Error,
                 subject: format!("node/{}", self.own_name),
-                message: format!("the object of this node has no usable {what} any more; the last known ones stay in force"),
+                message: format!(
+                    "the object of this node has no usable {what} any more; the last known ones stay in force"
+                ),
             });
         };
         if record.pod_cidrs.is_empty() && !old.pod_cidrs.is_empty() {
@@ -265,7 +288,8 @@ impl Nodes {
 
     /// What is wrong with the objects, and with them together.
     pub(crate) fn findings(&self) -> Vec<Finding> {
-        let mut findings: Vec<Finding> = self.records.values().flat_map(|record| record.findings.clone()).collect();
+        let mut findings: Vec<Finding> =
+            self.records.values().flat_map(|record| record.findings.clone()).collect();
         for (cidr, claimant, against) in self.cidrs.refused() {
             let reason = against.map_or_else(
                 || "it overlaps another one".to_owned(),
@@ -288,7 +312,9 @@ impl Nodes {
             findings.push(Finding {
                 severity: Severity::Error,
                 subject: format!("node/{}", self.own_name),
-                message: "the Node object of this node does not exist; what was last known of it stays in force".to_owned(),
+                message:
+                    "the Node object of this node does not exist; what was last known of it stays in force"
+                        .to_owned(),
             });
         }
         findings
@@ -314,12 +340,25 @@ mod tests {
         let bad = object(
             "a",
             1,
-            &["10.0.1.7/24", "10.0.1.0/24", "0.0.0.0/0", "10.0.0.0/7", "nonsense", "fe80::/64", "::/0", "fd00::/64", "224.0.0.0/8"],
+            &[
+                "10.0.1.7/24",
+                "10.0.1.0/24",
+                "0.0.0.0/0",
+                "10.0.0.0/7",
+                "nonsense",
+                "fe80::/64",
+                "::/0",
+                "fd00::/64",
+                "224.0.0.0/8",
+            ],
             &["1.2.3", "127.0.0.1", "172.30.0.1", "::ffff:172.30.0.1", "fd00::9"],
         );
         let record = NodeRecord::new(&bad, "own");
         assert_eq!(record.pod_cidrs, ["10.0.1.0/24".parse().unwrap(), "fd00::/64".parse::<IpNet>().unwrap()]);
-        assert_eq!(record.internal_ips, ["172.30.0.1".parse().unwrap(), "fd00::9".parse::<IpAddr>().unwrap()]);
+        assert_eq!(
+            record.internal_ips,
+            ["172.30.0.1".parse().unwrap(), "fd00::9".parse::<IpAddr>().unwrap()]
+        );
         assert_eq!(record.findings.len(), 9);
     }
 

@@ -1,0 +1,195 @@
+//! Rows, programs and routes: computed for what is marked, written and removed in order.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use dataplane_abi::config::NodeConfig;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use zerocopy::IntoBytes as _;
+
+use super::{Run, due};
+use crate::agent::Agent;
+use crate::controllers::{config, endpoints, ipcache, programs, routes};
+use crate::ports::Table;
+use crate::state::endpoints::{EndpointId, host_net};
+use crate::tracked::Knowledge;
+
+/// Index of the only row of `CONFIG`.
+const CONFIG_KEY: u32 = 0;
+
+impl Agent {
+    /// Computes again what is marked; returns how many things that were.
+    pub(super) fn recompute(&mut self) -> usize {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        let mut prefixes: BTreeSet<IpNet> = BTreeSet::new();
+        if dirty.all {
+            let state = &self.state;
+            dirty.addresses.extend(self.outside.endpoints.desired().keys());
+            dirty.addresses.extend(self.plan.routers().chain(self.plan.host_addresses.iter().copied()));
+            dirty.addresses.extend(state.ipam.used().map(|(address, _)| *address));
+            for (_, node) in state.nodes.iter() {
+                dirty.addresses.extend(&node.internal_ips);
+                dirty.cidrs.extend(&node.pod_cidrs);
+            }
+            dirty.endpoints.extend(state.endpoints.iter().map(|endpoint| endpoint.record.id));
+            prefixes.extend(self.outside.ipcache.desired().keys());
+            prefixes.extend(self.outside.routes.desired().keys());
+            prefixes.extend([IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())]);
+            self.recompute_base_programs();
+        }
+        let mut computed = 0;
+        for address in &dirty.addresses {
+            self.recompute_address(*address);
+            computed += 1;
+        }
+        prefixes.extend(dirty.cidrs);
+        for prefix in prefixes {
+            let firm = false;
+            self.recompute_prefix(prefix, firm);
+            computed += 1;
+        }
+        for id in dirty.endpoints {
+            self.recompute_programs(id);
+            computed += 1;
+        }
+        computed
+    }
+
+    fn recompute_address(&mut self, address: IpAddr) {
+        let row = endpoints::row(&self.state, &self.plan, address);
+        // Whose a local address is does not depend on what the API server has still to say.
+        if self.state.ipam.owner(&address).is_some() {
+            self.outside.endpoints.want_firmly(address, row);
+        } else {
+            self.outside.endpoints.want(address, row);
+        }
+        self.recompute_prefix(host_net(address), self.state.ipam.owner(&address).is_some());
+    }
+
+    fn recompute_prefix(&mut self, prefix: IpNet, firm: bool) {
+        let row = ipcache::row(&self.state, &self.plan, prefix).map(|(_, row)| row);
+        let route = routes::row(&self.state, &self.plan, prefix);
+        if firm {
+            self.outside.ipcache.want_firmly(prefix, row);
+            self.outside.routes.want_firmly(prefix, route);
+        } else {
+            self.outside.ipcache.want(prefix, row);
+            self.outside.routes.want(prefix, route);
+        }
+    }
+
+    fn recompute_base_programs(&mut self) {
+        let wanted = programs::base(&self.plan);
+        let of_pods = |link: &str| link.starts_with(crate::ports::POD_LINK_PREFIX);
+        let unwanted: Vec<_> = self
+            .outside
+            .programs
+            .desired()
+            .keys()
+            .filter(|key| !of_pods(&key.0) && !wanted.iter().any(|(wanted, _)| wanted == *key))
+            .cloned()
+            .collect();
+        for key in unwanted {
+            self.outside.programs.want(key, None);
+        }
+        for (key, ifindex) in wanted {
+            self.outside.programs.want(key, Some(ifindex));
+        }
+    }
+
+    fn recompute_programs(&mut self, id: EndpointId) {
+        let Some(endpoint) = self.state.endpoints.get(id) else { return };
+        let ifindex = programs::of_endpoint(endpoint);
+        for program in programs::OF_POD {
+            self.outside.programs.want((endpoint.record.host_name.clone(), program), ifindex);
+        }
+    }
+
+    pub(super) fn write_rows(&mut self, run: &mut Run<'_>, knowledge: Knowledge) {
+        let pass = self.outside.endpoints.write(run.now, knowledge, |address, entry| {
+            run.maps.upsert(Table::Endpoints, endpoints::key(*address).as_bytes(), entry.as_bytes())
+        });
+        run.wrote(Table::Endpoints, pass);
+        let pass = self.outside.ipcache.write(run.now, knowledge, |prefix, entry| {
+            run.maps.upsert(Table::Ipcache, ipcache::key(prefix).as_bytes(), entry.as_bytes())
+        });
+        run.wrote(Table::Ipcache, pass);
+    }
+
+    pub(super) fn remove_rows(&mut self, run: &mut Run<'_>, knowledge: Knowledge) {
+        let pass = self
+            .outside
+            .programs
+            .remove(run.now, knowledge, |(link, program), ifindex| run.node.detach(link, *ifindex, *program));
+        run.changed(pass);
+        let pass = self.outside.routes.remove(run.now, knowledge, |_, route| run.node.delete_route(route));
+        run.changed(pass);
+        let pass = self.outside.ipcache.remove(run.now, knowledge, |prefix, _| {
+            run.maps.delete(Table::Ipcache, ipcache::key(prefix).as_bytes())
+        });
+        run.removed(Table::Ipcache, pass);
+        let pass = self.outside.endpoints.remove(run.now, knowledge, |address, _| {
+            run.maps.delete(Table::Endpoints, endpoints::key(*address).as_bytes())
+        });
+        run.removed(Table::Endpoints, pass);
+        if knowledge == Knowledge::Full {
+            for (table, key) in std::mem::take(&mut self.outside.garbage) {
+                match run.maps.delete(table, &key) {
+                    Ok(()) => *run.report.rows_removed.entry(table).or_default() += 1,
+                    Err(error) => {
+                        run.report.errors.push(error);
+                        self.outside.garbage.insert((table, key));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes `CONFIG` if it or any row has changed.
+    pub(super) fn write_config(&mut self, run: &mut Run<'_>) {
+        let Some(wanted) = self.wanted_config(run) else { return };
+        let digest = self.outside.endpoints.digest().wrapping_add(self.outside.ipcache.digest());
+        let Some(next) = config::next(self.outside.config.as_ref(), wanted, digest) else {
+            self.failures.config = None;
+            return;
+        };
+        let result = run.maps.upsert(Table::Config, CONFIG_KEY.as_bytes(), next.as_bytes());
+        let mut slot = self.failures.config.take();
+        if run.note(&mut slot, result) {
+            self.outside.config = Some(next);
+            *run.report.rows_written.entry(Table::Config).or_default() += 1;
+        }
+        self.failures.config = slot;
+    }
+
+    fn wanted_config(&mut self, run: &mut Run<'_>) -> Option<NodeConfig> {
+        self.plan.base?;
+        if self.outside.clock.is_none() {
+            if !due(self.failures.config.as_ref(), run.now) {
+                return None;
+            }
+            match run.maps.ct_clock() {
+                Ok(clock) => self.outside.clock = Some(clock),
+                Err(error) => {
+                    let mut slot = self.failures.config.take();
+                    run.note(&mut slot, Err(error));
+                    self.failures.config = slot;
+                    return None;
+                }
+            }
+        }
+        config::row(&self.config, &self.plan, self.outside.clock?.ticks_per_s)
+    }
+
+    pub(super) fn attach_and_route(&mut self, run: &mut Run<'_>, knowledge: Knowledge) {
+        if self.outside.config.is_some() {
+            // Nothing is known to be attached at start, so every program is put in place once by every agent.
+            let pass = self.outside.programs.write(run.now, Knowledge::Full, |(link, program), ifindex| {
+                run.node.attach(link, *ifindex, *program)
+            });
+            run.changed(pass);
+        }
+        let pass = self.outside.routes.write(run.now, knowledge, |_, route| run.node.replace_route(route));
+        run.changed(pass);
+    }
+}
