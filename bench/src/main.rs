@@ -1,2 +1,177 @@
-//! bristle-bench.
-fn main() {}
+//! `bristle-bench`: measures and reports.
+#![forbid(unsafe_code)]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bench::figure::{self, Figure};
+use bench::net;
+use bench::traffic::{self, Metric, PORT};
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Measures, prints a table and exits with 0, whether or not goals are met.
+#[derive(Parser)]
+#[command(name = "bristle-bench", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Paths between pods beside a direct veth pair, kernel routing, bridge, host-gw and VXLAN
+    Net(NetArgs),
+    /// One end of a measurement (used by `net`)
+    #[command(hide = true)]
+    Traffic(TrafficArgs),
+}
+
+#[derive(Args)]
+struct Common {
+    /// Write the figures as a JSON list here
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Measure less and shorter
+    #[arg(long)]
+    quick: bool,
+    /// Directory with the programs and the eBPF object
+    #[arg(long, value_name = "DIR", env = "BRISTLE_BIN_DIR")]
+    bin_dir: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct NetArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Only contenders whose name contains one of these words
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Only these metrics
+    #[arg(long, value_delimiter = ',', value_enum)]
+    metrics: Vec<Metric>,
+    /// Repeats of each measurement (default 5, quick 3)
+    #[arg(long)]
+    repeats: Option<u32>,
+    /// Seconds of one measurement (default 0.6, quick 0.3)
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// CPU that client and server share (default: the last)
+    #[arg(long)]
+    cpu: Option<usize>,
+}
+
+#[derive(Args)]
+struct TrafficArgs {
+    /// Network namespace to enter
+    #[arg(long, value_name = "FILE")]
+    netns: Option<PathBuf>,
+    /// CPU to stay on
+    #[arg(long)]
+    cpu: Option<usize>,
+    #[command(subcommand)]
+    end: End,
+}
+
+#[derive(Subcommand)]
+enum End {
+    /// Serve until killed
+    Server {
+        /// TCP and UDP port
+        #[arg(long, default_value_t = PORT)]
+        port: u16,
+    },
+    /// Measure once and print the sample as JSON
+    Client {
+        /// The server
+        #[arg(long)]
+        target: SocketAddr,
+        /// What to send
+        #[arg(long, value_enum)]
+        metric: Metric,
+        /// How long
+        #[arg(long, default_value_t = 1.0)]
+        seconds: f64,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        // No runtime here: its threads would be measured with the traffic.
+        Command::Traffic(args) => generate(&args),
+        Command::Net(args) => measure(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn generate(args: &TrafficArgs) -> anyhow::Result<()> {
+    traffic::settle(args.netns.as_deref(), args.cpu)?;
+    match &args.end {
+        End::Server { port } => traffic::server::serve(*port),
+        End::Client { target, metric, seconds } => {
+            let sample = traffic::client::measure(*target, *metric, Duration::from_secs_f64(*seconds))?;
+            println!("{}", serde_json::to_string(&sample).context("write the sample")?);
+            Ok(())
+        }
+    }
+}
+
+#[tokio::main]
+async fn measure(args: &NetArgs) -> anyhow::Result<()> {
+    stop_on_signals()?;
+    let options = net::Options {
+        quick: args.common.quick,
+        only: args.only.clone(),
+        metrics: args.metrics.clone(),
+        repeats: args.repeats,
+        seconds: args.seconds,
+        cpu: args.cpu,
+        bin_dir: args.common.bin_dir.clone(),
+    };
+    publish(&net::run(&options).await?, &args.common)
+}
+
+fn stop_on_signals() -> anyhow::Result<()> {
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let mut signals = signal(kind).context("watch signals")?;
+        tokio::spawn(async move {
+            if signals.recv().await.is_some() {
+                net::STOP.store(true, Ordering::Relaxed);
+            }
+        });
+    }
+    Ok(())
+}
+
+fn publish(figures: &[Figure], common: &Common) -> anyhow::Result<()> {
+    // The plain figures of a long list are in the tables above and in the file.
+    let judged: Vec<Figure> = figures.iter().filter(|figure| figure.goal.is_some()).cloned().collect();
+    let many = figures.len() > 30 && !judged.is_empty();
+    println!("{}", figure::table(if many { &judged } else { figures }));
+    if let Some(path) = &common.json {
+        figure::write(figures, path)?;
+        eprintln!("figures: {}", path.display());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+}
