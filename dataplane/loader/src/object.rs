@@ -7,7 +7,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Map, MapData};
-use aya::programs::{Program, SchedClassifier};
+use aya::programs::{Program, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfLoader};
 use thiserror::Error;
 
@@ -83,15 +83,44 @@ pub enum LoadError {
     #[error("load the eBPF object")]
     Load(#[source] Box<aya::EbpfError>),
     /// The verifier refused a program.
-    #[error("load program {program}")]
+    #[error("load program {program}: the verifier says: {log}")]
     Program {
         /// Program name.
         program: String,
-        /// With the verifier's log.
+        /// The end of the verifier's log.
+        log: String,
+        /// The kernel's answer.
         #[source]
-        source: Box<aya::programs::ProgramError>,
+        source: io::Error,
+    },
+    /// A program was refused before the verifier saw it.
+    #[error("load program {program}")]
+    Unfit {
+        /// Program name.
+        program: String,
+        /// Why.
+        #[source]
+        source: Box<ProgramError>,
     },
 }
+
+impl LoadError {
+    fn of_program(program: &str, error: ProgramError) -> Self {
+        let program = program.to_owned();
+        match error {
+            ProgramError::LoadError { io_error, verifier_log } => {
+                let log = verifier_log.to_string();
+                let lines: Vec<&str> = log.lines().collect();
+                let log = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
+                Self::Program { program, log, source: io_error }
+            }
+            error => Self::Unfit { program, source: Box::new(error) },
+        }
+    }
+}
+
+/// How many lines of the verifier's log an error carries: the reason and the totals stand at its end.
+const LOG_LINES: usize = 12;
 
 /// What two builds must agree on to share a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,9 +203,9 @@ impl Object {
     /// Nothing is attached. Needs `CAP_BPF` and `CAP_NET_ADMIN`.
     pub fn load_bytes(bytes: &[u8], pins: Option<&Pins>, options: &LoadOptions) -> Result<Self, LoadError> {
         let parsed = aya_obj::Object::parse(bytes).map_err(|error| LoadError::Parse(Box::new(error)))?;
-        // Sections of globals (.rodata, .bss) are maps too, but they belong to the programs of one load.
-        let names: Vec<&str> =
-            parsed.maps.keys().map(String::as_str).filter(|name| !name.starts_with('.')).collect();
+        // Only what the ABI names is shared across loads. Scratch space and sections of globals (.rodata, .bss) are
+        // maps too, but they belong to the programs of one load.
+        let names: Vec<&str> = parsed.maps.keys().map(String::as_str).filter(|name| is_abi(name)).collect();
         let pin_paths: Vec<(&str, PathBuf)> =
             pins.map_or_else(Vec::new, |pins| names.iter().map(|&name| (name, pins.table(name))).collect());
         let mut kept = Vec::new();
@@ -199,7 +228,7 @@ impl Object {
         let mut ebpf = loader.load(bytes).map_err(|error| LoadError::Load(Box::new(error)))?;
         let mut tables = BTreeMap::new();
         for (name, map) in ebpf.maps() {
-            if let Some(data) = map_data(map).filter(|_| !name.starts_with('.')) {
+            if let Some(data) = map_data(map).filter(|_| is_abi(name)) {
                 let fd = data.fd().as_fd().try_clone_to_owned().map_err(|source| TableError::Kernel {
                     name: name.to_owned(),
                     operation: "open",
@@ -210,10 +239,7 @@ impl Object {
         }
         for (name, program) in ebpf.programs_mut() {
             if let Program::SchedClassifier(program) = program {
-                program.load().map_err(|source| LoadError::Program {
-                    program: name.to_owned(),
-                    source: Box::new(source),
-                })?;
+                program.load().map_err(|error| LoadError::of_program(name, error))?;
             }
         }
         Ok(Self { ebpf, tables, kept })
@@ -288,6 +314,11 @@ impl Object {
             _ => None,
         }
     }
+}
+
+/// Whether the ABI has a table of this name.
+fn is_abi(name: &str) -> bool {
+    dataplane_abi::table::by_name(name).is_some()
 }
 
 /// Compares a pinned table, if there is one, with the object's definition.
