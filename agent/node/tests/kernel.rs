@@ -2,6 +2,8 @@
 //!
 //! Needs root. Every namespace here is anonymous or guarded, so nothing is left behind, also not after a panic.
 
+#![expect(clippy::unwrap_used, reason = "a failed step of a test is a panic with its place")]
+
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
