@@ -24,7 +24,7 @@ use crate::ports::{BaseSpec, CtClock, Document, PortError, Program, Route, Table
 use crate::reconcile::conntrack::CtGc;
 use crate::state::State;
 use crate::state::documents::{IpamDocument, Restored};
-use crate::state::endpoints::{Endpoint, EndpointId, Endpoints, Leaving, Phase};
+use crate::state::endpoints::{Endpoint, EndpointId, Endpoints, Leaving, Phase, host_net};
 use crate::state::ipam::Ipam;
 use crate::state::nodes::Nodes;
 use crate::time::Now;
@@ -89,6 +89,8 @@ pub(crate) struct Outside {
     pub(crate) programs: Tracked<(String, Program), u32>,
     /// The row of `CONFIG`, as it was last read or written.
     pub(crate) config: Option<NodeConfig>,
+    /// Rows have changed since the revision in `CONFIG` was raised, if only there and back.
+    pub(crate) moved: bool,
     /// Rows that no agent of this version writes; removed once all is known.
     pub(crate) garbage: BTreeSet<(Table, Vec<u8>)>,
     /// The documents that are in the state directory, for those that are written whole.
@@ -191,6 +193,7 @@ impl Agent {
                 routes: Tracked::new(|_, _| 0),
                 programs: Tracked::new(|_, _| 0),
                 config: None,
+                moved: false,
                 garbage: BTreeSet::new(),
                 saved_ipam: ipam,
                 saved_node: node,
@@ -307,6 +310,14 @@ impl Agent {
                 });
             }
         }
-        self.dirty.endpoint(id, &endpoint.record.addresses);
+        let addresses = &endpoint.record.addresses;
+        self.dirty.endpoint(id, addresses);
+        if waiter.is_some() {
+            for address in addresses {
+                self.outside.endpoints.hurry(address);
+                self.outside.ipcache.hurry(&host_net(*address));
+            }
+            self.failures.documents.as_mut().map_or((), Failure::hurry);
+        }
     }
 }

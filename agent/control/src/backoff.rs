@@ -33,6 +33,11 @@ impl Failure {
         };
         Self { error, tries, retry_at: now.plus(pause) }
     }
+
+    /// Makes it due at once: somebody waits for it.
+    pub(crate) fn hurry(&mut self) {
+        self.retry_at = Now::default();
+    }
 }
 
 #[cfg(test)]

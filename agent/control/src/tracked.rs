@@ -138,6 +138,15 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
         }
     }
 
+    /// Makes `key` workable at once although it failed lately.
+    pub(crate) fn hurry(&mut self, key: &K) {
+        if let Some(failure) = self.failures.get(key)
+            && self.waiting.remove(&(failure.retry_at, key.clone()))
+        {
+            self.dirty.insert(key.clone());
+        }
+    }
+
     /// Writes what is missing or different.
     pub(crate) fn write(
         &mut self,

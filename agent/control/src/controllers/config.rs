@@ -54,11 +54,17 @@ pub(crate) fn row(config: &Config, plan: &Plan, ticks_per_s: u32) -> Option<Node
 }
 
 /// What to write over `present` so that the programs use the rows summed up in `digest`: nothing if they already do.
-pub(crate) fn next(present: Option<&NodeConfig>, wanted: NodeConfig, digest: u64) -> Option<NodeConfig> {
+/// `moved`: rows have changed since `present` was written, perhaps there and back.
+pub(crate) fn next(
+    present: Option<&NodeConfig>,
+    wanted: NodeConfig,
+    digest: u64,
+    moved: bool,
+) -> Option<NodeConfig> {
     let revision = present.map_or(0, |present| present.revision);
     let rows_digest = digest.to_le_bytes();
     let same = NodeConfig { revision, rows_digest, ..wanted };
-    if revision != 0 && present == Some(&same) {
+    if revision != 0 && !moved && present == Some(&same) {
         return None;
     }
     // Never zero: that stands for "not judged yet" in conntrack.
@@ -73,12 +79,13 @@ mod tests {
     #[test]
     fn the_revision_moves_with_rows_and_fields_only() {
         let wanted = NodeConfig { abi_version: 1, ..NodeConfig::default() };
-        let first = next(None, wanted, 5).unwrap();
+        let first = next(None, wanted, 5, false).unwrap();
         assert_eq!(first.revision, 1);
-        assert_eq!(next(Some(&first), wanted, 5), None);
-        let second = next(Some(&first), wanted, 6).unwrap();
+        assert_eq!(next(Some(&first), wanted, 5, false), None);
+        let second = next(Some(&first), wanted, 6, false).unwrap();
         assert_eq!(second.revision, 2);
+        assert_eq!(next(Some(&second), wanted, 6, true).unwrap().revision, 3, "there and back");
         let last = NodeConfig { revision: u32::MAX, ..second };
-        assert_eq!(next(Some(&last), wanted, 7).unwrap().revision, 1, "zero is left out");
+        assert_eq!(next(Some(&last), wanted, 7, false).unwrap().revision, 1, "zero is left out");
     }
 }

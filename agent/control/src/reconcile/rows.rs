@@ -109,10 +109,12 @@ impl Agent {
         let pass = self.outside.endpoints.write(run.now, knowledge, |address, entry| {
             run.maps.upsert(Table::Endpoints, endpoints::key(*address).as_bytes(), entry.as_bytes())
         });
+        self.outside.moved |= pass.done > 0;
         run.wrote(Table::Endpoints, pass);
         let pass = self.outside.ipcache.write(run.now, knowledge, |prefix, entry| {
             run.maps.upsert(Table::Ipcache, ipcache::key(prefix).as_bytes(), entry.as_bytes())
         });
+        self.outside.moved |= pass.done > 0;
         run.wrote(Table::Ipcache, pass);
     }
 
@@ -127,10 +129,12 @@ impl Agent {
         let pass = self.outside.ipcache.remove(run.now, knowledge, |prefix, _| {
             run.maps.delete(Table::Ipcache, ipcache::key(prefix).as_bytes())
         });
+        self.outside.moved |= pass.done > 0;
         run.removed(Table::Ipcache, pass);
         let pass = self.outside.endpoints.remove(run.now, knowledge, |address, _| {
             run.maps.delete(Table::Endpoints, endpoints::key(*address).as_bytes())
         });
+        self.outside.moved |= pass.done > 0;
         run.removed(Table::Endpoints, pass);
         if knowledge == Knowledge::Full {
             for (table, key) in std::mem::take(&mut self.outside.garbage) {
@@ -149,7 +153,8 @@ impl Agent {
     pub(super) fn write_config(&mut self, run: &mut Run<'_>) {
         let Some(wanted) = self.wanted_config(run) else { return };
         let digest = self.outside.endpoints.digest().wrapping_add(self.outside.ipcache.digest());
-        let Some(next) = config::next(self.outside.config.as_ref(), wanted, digest) else {
+        let Some(next) = config::next(self.outside.config.as_ref(), wanted, digest, self.outside.moved)
+        else {
             self.failures.config = None;
             return;
         };
@@ -157,6 +162,7 @@ impl Agent {
         let mut slot = self.failures.config.take();
         if run.note(&mut slot, result) {
             self.outside.config = Some(next);
+            self.outside.moved = false;
             *run.report.rows_written.entry(Table::Config).or_default() += 1;
         }
         self.failures.config = slot;
