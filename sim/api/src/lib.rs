@@ -29,6 +29,7 @@ pub mod schema;
 pub mod selector;
 pub mod server;
 pub mod store;
+mod table;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::ApiError;

@@ -1,9 +1,29 @@
 //! HTTP in front of the store.
+//!
+//! Plain HTTP/1.1 with upgrades and HTTP/2 with prior knowledge; no authentication, everybody may do everything.
+
+mod answer;
+mod discovery;
+mod events;
+mod logs;
+mod openapi;
+mod pods;
+mod portforward;
+mod request;
+mod reviews;
+mod route;
+mod spdy;
+mod streams;
+mod verbs;
+mod watches;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::serve::ListenerExt as _;
 use tokio::task::JoinHandle;
 
 use crate::faults::Faults;
@@ -25,6 +45,14 @@ impl ServerConfig {
     pub fn new(listener: TcpListener) -> Self {
         Self { listeners: vec![listener], runtime: Arc::new(NoRuntime), faults: Faults::default() }
     }
+}
+
+/// What every request handler needs.
+#[derive(Clone)]
+struct App {
+    store: Store,
+    runtime: Arc<dyn NodeRuntime>,
+    faults: Faults,
 }
 
 /// A running server; it ends when this is dropped.
@@ -58,12 +86,25 @@ impl Drop for ServerHandle {
 ///
 /// # Errors
 /// A listener cannot be used.
-pub fn start(_store: Store, config: ServerConfig) -> io::Result<ServerHandle> {
+pub fn start(store: Store, config: ServerConfig) -> io::Result<ServerHandle> {
+    let app = App { store, runtime: config.runtime, faults: config.faults };
+    let router = Router::new()
+        .fallback(|State(app): State<App>, request: Request| async move { route::handle(app, request).await })
+        .with_state(app);
     let mut handle = ServerHandle { addresses: Vec::new(), tasks: Vec::new() };
     for listener in config.listeners {
         listener.set_nonblocking(true)?;
         handle.addresses.push(listener.local_addr()?);
-        let _listener = tokio::net::TcpListener::from_std(listener)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?.tap_io(|stream| {
+            // Watch events are small writes that nobody should wait for.
+            drop(stream.set_nodelay(true));
+        });
+        let service = router.clone();
+        handle.tasks.push(tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, service).await {
+                tracing::warn!(%error, "API server listener ended");
+            }
+        }));
     }
     Ok(handle)
 }

@@ -23,6 +23,7 @@ use crate::registry::ResourceDef;
 use crate::resource::Gr;
 
 use self::core::Core;
+pub(crate) use scale::selector_text;
 pub use read::{ListQuery, ListResult};
 pub use watcher::{WatchEvent, Watcher};
 pub use write::Written;

@@ -115,7 +115,7 @@ const ATOMIC: &[&str] = &[
     "LabelSelector", "LocalObjectReference", "ObjectReference", "TypedLocalObjectReference", "NodeSelector",
     "NodeSelectorTerm", "SecretKeySelector", "ConfigMapKeySelector", "ObjectFieldSelector", "ResourceFieldSelector",
     "SecretReference", "EndpointAddress", "EndpointPort", "OwnerReference", "RoleRef", "Subject", "ScopeSelector",
-    "NodeConfigSource", "TopologySelectorTerm", "TypedObjectReference", "PersistentVolumeSpec.claimRef",
+    "NodeConfigSource", "TopologySelectorTerm", "TypedObjectReference",
 ];
 
 /// Plain maps that apply replaces as a whole.
