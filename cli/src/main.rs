@@ -1,2 +1,97 @@
-//! bristle.
-fn main() {}
+//! `bristle`: shows what the agent on this node knows and does.
+//!
+//! It must not know more than the local API says: each command is one request and a table of the answer.
+//! Start reading at [`flags`], then `run` below.
+
+#![forbid(unsafe_code)]
+
+mod client;
+mod flags;
+mod monitor;
+mod show;
+mod table;
+
+use agent_api::{CtEntry, Endpoint, IpcacheEntry, MapDump, MapInfo, Node, paths};
+use anyhow::Result;
+use clap::Parser as _;
+use client::Client;
+use flags::{Bpf, BpfCt, BpfMap, Command, EndpointCommand, Flags, IpcacheCommand, NodeCommand, Output};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    match run(&flags) {
+        Ok(code) => code,
+        // `bristle … | head` ends the reader first; that is no failure.
+        Err(problem) if is_broken_pipe(&problem) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("bristle: {problem:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(problem: &anyhow::Error) -> bool {
+    problem.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+fn run(flags: &Flags) -> Result<ExitCode> {
+    let client = Client::new(&flags.socket);
+    let output = flags.output;
+    match &flags.command {
+        Command::Status { wait } => return status(&client, output, *wait),
+        Command::Endpoint(EndpointCommand::List) => {
+            print(output, &client.get::<Vec<Endpoint>>(paths::ENDPOINTS)?, |list| show::endpoints(list))?;
+        }
+        Command::Endpoint(EndpointCommand::Get { id }) => {
+            print(output, &client.get::<Endpoint>(&format!("{}/{id}", paths::ENDPOINTS))?, show::endpoint)?;
+        }
+        Command::Ipcache(IpcacheCommand::List) => {
+            print(output, &client.get::<Vec<IpcacheEntry>>(paths::IPCACHE)?, |list| show::ipcache(list))?;
+        }
+        Command::Node(NodeCommand::List) => {
+            print(output, &client.get::<Vec<Node>>(paths::NODES)?, |list| show::nodes(list))?;
+        }
+        Command::Bpf(Bpf::Ct(BpfCt::List)) => {
+            print(output, &client.get::<Vec<CtEntry>>(paths::CT)?, |list| show::connections(list))?;
+        }
+        Command::Bpf(Bpf::Map(BpfMap::List)) => {
+            print(output, &client.get::<Vec<MapInfo>>(paths::MAPS)?, |list| show::maps(list))?;
+        }
+        Command::Bpf(Bpf::Map(BpfMap::Get { name })) => {
+            print(output, &client.get::<MapDump>(&format!("{}/{name}", paths::MAPS))?, show::map)?;
+        }
+        Command::Monitor(wanted) => monitor::run(&client, wanted, output)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Exit code 0 when pods can be added, 1 when not: for scripts and probes.
+fn status(client: &Client, output: Output, wait: Option<u64>) -> Result<ExitCode> {
+    let status = client.status(wait.map(std::time::Duration::from_secs))?;
+    print(output, &status, show::status)?;
+    Ok(if client::is_serving(&status) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The answer as JSON exactly as the API has it, or as a table.
+fn print<T: Serialize + DeserializeOwned>(
+    output: Output,
+    answer: &T,
+    table: impl FnOnce(&T) -> String,
+) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match output {
+        Output::Json => {
+            serde_json::to_writer_pretty(&mut out, answer)?;
+            writeln!(out)?;
+        }
+        Output::Table => out.write_all(table(answer).as_bytes())?,
+    }
+    out.flush()?;
+    Ok(())
+}
