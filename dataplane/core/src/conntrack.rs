@@ -4,11 +4,12 @@
 //! (no row, an old revision, another device than the sender's, idle for long, a connection begun again, ICMP errors)
 //! is left to [`crate::learn`].
 
+use dataplane_abi::Identity;
 use dataplane_abi::config::{ConfigFlags, NodeConfig};
 use dataplane_abi::conntrack::{CtDir, CtEntry, CtFlags, CtHalf, CtState, CtWay, TIMEOUT_TCP_CLOSE_S};
 use dataplane_abi::events::{Aggregation, EventHeader, TraceReason};
 
-use crate::flight::{Flight, Seen};
+use crate::flight::{Flight, Route};
 use crate::host::{Maps, Packet};
 use crate::ip::l4::{ACK, FIN, RST, SYN};
 use crate::ip::{Headers, Ip, Kind};
@@ -17,7 +18,7 @@ use crate::ip::{Headers, Ip, Kind};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Hit {
-    /// The way is in the flight.
+    /// The way is in the route.
     Known,
     /// Someone has to look closer.
     Unsure,
@@ -25,19 +26,18 @@ pub enum Hit {
 
 /// Looks the packet's connection up. `sender`: the device on which its sender must be, or zero where that is not known.
 #[inline(always)]
-pub fn lookup<H: Packet + Maps, F: Ip>(
+pub fn lookup<H: Packet + Maps, F: Ip, const PROGRAM: u8>(
     host: H,
     config: &NodeConfig,
     flight: &mut Flight<F>,
-    seen: &mut Seen,
+    route: &mut Route,
     sender: u32,
 ) -> Hit {
     (flight.key, flight.from_high) = F::key(&flight.headers);
     let (headers, from_high, now) = (&flight.headers, flight.from_high, flight.now);
-    let way = &mut flight.way;
     let bytes = u64::from(host.len());
     F::ct(host, &flight.key, |entry| {
-        established(config, headers, from_high, now, sender, bytes, entry, way, seen)
+        established(config, headers, from_high, now, sender, bytes, entry, route)
     })
     .unwrap_or(Hit::Unsure)
 }
@@ -52,8 +52,7 @@ fn established<F: Ip>(
     sender: u32,
     bytes: u64,
     entry: &mut CtEntry,
-    way: &mut CtWay,
-    seen: &mut Seen,
+    route: &mut Route,
 ) -> Hit {
     let reply = entry.origin_is_high() != from_high;
     let [first, second] = &mut entry.dirs;
@@ -91,18 +90,18 @@ fn established<F: Ip>(
     }
     half.packets = half.packets.wrapping_add(1);
     half.bytes = half.bytes.wrapping_add(bytes);
-    *way = half.way;
-    seen.src = half.identity;
-    seen.dst = back.identity;
-    seen.endpoint = back.way.endpoint;
-    seen.dst_endpoint = half.way.endpoint;
+    route.way = half.way;
+    route.src = half.identity;
+    route.dst = back.identity;
+    route.endpoint = back.way.endpoint;
+    route.dst_endpoint = half.way.endpoint;
     if reply {
-        seen.flags = EventHeader::REPLY;
-        seen.reason = TraceReason::Reply as u8;
+        route.flags |= EventHeader::REPLY;
+        route.reason = TraceReason::Reply as u8;
     } else {
-        seen.reason = TraceReason::Established as u8;
+        route.reason = TraceReason::Established as u8;
     }
-    seen.report = config.flags.contains(ConfigFlags::TRACE_EVENTS) && due(config, half, now, news);
+    route.report = config.flags.contains(ConfigFlags::TRACE_EVENTS) && due(config, half, now, news);
     Hit::Known
 }
 
@@ -189,7 +188,7 @@ pub fn look<H: Packet + Maps, F: Ip>(host: H, config: &NodeConfig, flight: &Flig
 #[derive(Clone, Copy)]
 pub struct End {
     /// Its identity.
-    pub identity: dataplane_abi::Identity,
+    pub identity: Identity,
     /// The way to it.
     pub way: CtWay,
 }

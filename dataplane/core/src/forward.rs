@@ -9,63 +9,53 @@ use dataplane_abi::conntrack::{CtWay, WayKind};
 use dataplane_abi::events::TracePoint;
 
 use crate::ethernet::{self, HEADER_LEN32};
-use crate::flight::{Flight, Seen};
+use crate::flight::Route;
 use crate::host::Packet;
-use crate::ip::Ip;
-use crate::verdict::Verdict;
+use crate::ip::{v4, v6};
+use crate::verdict::Step;
 
 /// Least bytes of headers in front of the payload of a packet that will be cut: IP without options and TCP without options.
 const SEGMENT_HEADERS: u32 = 40;
 
 /// Sends a packet from a pod wherever its way leads.
 #[inline(always)]
-pub fn send<H: Packet, F: Ip>(host: H, config: &NodeConfig, flight: &Flight<F>, seen: &mut Seen) -> Verdict {
-    let way = &flight.way;
-    if way.kind == WayKind::Local as u8 {
-        return deliver(host, flight, seen, false);
+pub fn send<H: Packet>(host: H, config: &NodeConfig, route: &mut Route) -> Step {
+    let kind = route.way.kind;
+    if kind == WayKind::Local as u8 {
+        return deliver(host, route, false);
     }
-    if flight.headers.hops <= 1 {
-        return to_stack(seen);
+    let (mtu, point, step) = if kind == WayKind::Tunnel as u8 {
+        (config.overlay_mtu, TracePoint::ToOverlay, Step::Tunnel)
+    } else if kind == WayKind::Neighbour as u8 {
+        (config.underlay_mtu, TracePoint::ToNetwork, Step::Neighbour)
+    } else {
+        return to_stack(route);
+    };
+    if route.hops <= 1 || is_too_large(host, mtu) {
+        return to_stack(route);
     }
-    if way.kind == WayKind::Tunnel as u8 {
-        if is_too_large(host, config.overlay_mtu) {
-            return to_stack(seen);
-        }
-        seen.point = TracePoint::ToOverlay as u8;
-        if !F::decrement(host, &flight.headers, false) {
-            return Verdict::Drop(DropReason::WriteError);
-        }
-        if !host.set_tunnel(way.data, way.family, seen.src.to_vni()) {
-            return Verdict::Drop(DropReason::NoTunnelEndpoint);
-        }
-        return Verdict::Egress { ifindex: way.ifindex };
-    }
-    if way.kind == WayKind::Neighbour as u8 {
-        if is_too_large(host, config.underlay_mtu) {
-            return to_stack(seen);
-        }
-        seen.point = TracePoint::ToNetwork as u8;
-        if !F::decrement(host, &flight.headers, false) {
-            return Verdict::Drop(DropReason::WriteError);
-        }
-        return Verdict::Neighbour { ifindex: way.ifindex, family: way.family, address: way.data };
-    }
-    to_stack(seen)
+    route.point = point as u8;
+    if decrement(host, route, false) { step } else { Step::Drop(DropReason::WriteError) }
 }
 
 /// Hands a packet to a pod of this node. `summed`: a device may have summed the packet.
 #[inline(always)]
-pub fn deliver<H: Packet, F: Ip>(host: H, flight: &Flight<F>, seen: &mut Seen, summed: bool) -> Verdict {
-    if flight.headers.hops <= 1 {
-        return to_stack(seen);
+pub fn deliver<H: Packet>(host: H, route: &mut Route, summed: bool) -> Step {
+    if route.hops <= 1 {
+        return to_stack(route);
     }
-    seen.point = TracePoint::ToEndpoint as u8;
-    if !F::decrement(host, &flight.headers, summed)
-        || !ethernet::store_addresses(host, link_addresses(&flight.way))
-    {
-        return Verdict::Drop(DropReason::WriteError);
+    route.point = TracePoint::ToEndpoint as u8;
+    if decrement(host, route, summed) && ethernet::store_addresses(host, link_addresses(&route.way)) {
+        Step::Peer
+    } else {
+        Step::Drop(DropReason::WriteError)
     }
-    Verdict::Peer { ifindex: flight.way.ifindex }
+}
+
+/// Lowers the hop limit by one.
+#[inline(always)]
+fn decrement<H: Packet>(host: H, route: &Route, summed: bool) -> bool {
+    if route.is_v6 { v6::decrement(host, route.hops, summed) } else { v4::decrement(host, route.hop_word) }
 }
 
 /// The link layer addresses of a way to a local pod: the pod's and its gateway's.
@@ -80,9 +70,9 @@ pub fn link_addresses(way: &CtWay) -> [u32; 3] {
 }
 
 #[inline(always)]
-fn to_stack(seen: &mut Seen) -> Verdict {
-    seen.point = TracePoint::ToStack as u8;
-    Verdict::Pass
+fn to_stack(route: &mut Route) -> Step {
+    route.point = TracePoint::ToStack as u8;
+    Step::Pass
 }
 
 /// Whether the packet, or any of those it will be cut into, is larger than a way takes.

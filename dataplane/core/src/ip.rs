@@ -44,8 +44,6 @@ pub trait Ip: Copy + 'static {
     fn ct<H: Maps, R>(host: H, key: &Self::Key, f: impl FnOnce(&mut CtEntry) -> R) -> Option<R>;
     /// Makes the row of a connection.
     fn ct_create<H: Maps>(host: H, key: &Self::Key, f: impl FnOnce(&mut CtEntry)) -> bool;
-    /// Lowers the hop limit by one, with what checksums need. `summed`: a device may have summed the packet.
-    fn decrement<H: Packet>(host: H, headers: &Headers<Self>, summed: bool) -> bool;
 }
 
 /// What the headers of a packet say, as far as conntrack and forwarding ask.

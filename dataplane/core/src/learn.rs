@@ -11,14 +11,14 @@ use dataplane_abi::{DropReason, Identity};
 use crate::conntrack::{self, End, Found};
 use crate::ends::{self, Place};
 use crate::ethernet;
-use crate::flight::{Flight, Seen};
+use crate::flight::{Flight, Route};
 use crate::host::{Host, Packet};
 use crate::ip::{Ip, Kind};
 use crate::verdict::Step;
 
-/// Looks closer at a packet that conntrack alone could not decide. After [`Step::Next`] the flight has a way.
+/// Looks closer at a packet that conntrack alone could not decide. After [`Step::Next`] the route has a way.
 #[inline(never)]
-pub fn learn<H: Host, F: Ip, const PROGRAM: u8>(host: H, flight: &mut Flight<F>, seen: &mut Seen) -> Step {
+pub fn learn<H: Host, F: Ip, const PROGRAM: u8>(host: H, flight: &Flight<F>, route: &mut Route) -> Step {
     let Some(config) = host.config() else { return Step::Skip };
     let (mut src, mut dst) = (End::NOBODY, End::NOBODY);
     // The sender of an ICMP error is not an end of the connection that the error is about.
@@ -31,21 +31,21 @@ pub fn learn<H: Host, F: Ip, const PROGRAM: u8>(host: H, flight: &mut Flight<F>,
         other => return other,
     }
     let src_place = ends::find::<H, F>(host, &sender, &mut src);
-    seen.src = src.identity;
-    seen.dst = dst.identity;
-    seen.endpoint = src.way.endpoint;
-    seen.dst_endpoint = dst.way.endpoint;
+    route.src = src.identity;
+    route.dst = dst.identity;
+    route.endpoint = src.way.endpoint;
+    route.dst_endpoint = dst.way.endpoint;
     match source::<H, PROGRAM>(host, config, src_place, &mut src) {
         Step::Next => {}
         other => return other,
     }
-    seen.src = src.identity;
-    seen.report = config.flags.contains(ConfigFlags::TRACE_EVENTS);
-    flight.way = dst.way;
+    route.src = src.identity;
+    route.report = config.flags.contains(ConfigFlags::TRACE_EVENTS);
+    route.way = dst.way;
 
     let found = conntrack::look(host, config, flight);
     if is_error {
-        seen.reason = TraceReason::Related as u8;
+        route.reason = TraceReason::Related as u8;
         return match found {
             Found::Original | Found::Reply => Step::Next,
             Found::Nothing | Found::Reopened => Step::Drop(DropReason::UnknownCtState),
@@ -53,16 +53,16 @@ pub fn learn<H: Host, F: Ip, const PROGRAM: u8>(host: H, flight: &mut Flight<F>,
     }
     match found {
         Found::Original => {
-            seen.reason = TraceReason::Established as u8;
+            route.reason = TraceReason::Established as u8;
             conntrack::refresh(host, config, flight, CtDir::Original, &src, &dst);
         }
         Found::Reply => {
-            seen.reason = TraceReason::Reply as u8;
-            seen.flags = EventHeader::REPLY;
+            route.reason = TraceReason::Reply as u8;
+            route.flags |= EventHeader::REPLY;
             conntrack::refresh(host, config, flight, CtDir::Reply, &src, &dst);
         }
         Found::Nothing | Found::Reopened => {
-            seen.reason = TraceReason::New as u8;
+            route.reason = TraceReason::New as u8;
             if !conntrack::create(host, config, flight, &src, &dst) {
                 return Step::Drop(DropReason::CtCreateFailed);
             }

@@ -10,7 +10,7 @@ use dataplane_abi::{Addr, DropReason, Family};
 use zerocopy::{FromBytes, Immutable, IntoBytes, transmute};
 
 use crate::arp::words;
-use crate::ethernet::HEADER_LEN;
+use crate::ethernet::{HEADER_LEN, SOURCE};
 use crate::host::Host;
 use crate::ip::l4;
 use crate::verdict::Step;
@@ -24,24 +24,24 @@ const ROUTER: u8 = 0x80;
 const SOLICITED: u8 = 0x40;
 const OVERRIDE: u8 = 0x20;
 
-/// A solicitation or an advertisement with one link layer address option, IPv6 header included.
+/// The IPv6 header of a message.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
-struct Message {
-    version: u32,
+struct Header {
     length: u16,
     next: u8,
     hops: u8,
-    src: [u16; 8],
-    dst: [u16; 8],
-    kind: u8,
-    code: u8,
-    checksum: u16,
-    flags: u32,
-    target: [u16; 8],
-    option: u16,
-    mac: [u16; 3],
 }
+
+/// Offsets of what is read and written: length, next header and hop limit; addresses; ICMPv6 header; target; option.
+const HEADER: usize = HEADER_LEN + 4;
+const SRC: usize = HEADER_LEN + 8;
+const DST: usize = HEADER_LEN + 24;
+const ICMP: usize = HEADER_LEN + 40;
+const TARGET: usize = ICMP + 8;
+const OPTION: usize = ICMP + 24;
+/// Bytes behind the link layer header of a message with one option.
+const END: u32 = 14 + 72;
 
 /// Bytes behind the IPv6 header.
 const LENGTH: u16 = 32;
@@ -63,74 +63,96 @@ pub fn answer<H: Host>(host: H, kind: u8) -> Step {
 fn solicited<H: Host>(host: H) -> Step {
     let Some(config) = host.config() else { return Step::Skip };
     // Solicitations without the option (duplicate address detection) or with more than it are not answered.
-    let Some(mut message) = host.load_or_pull::<Message>(HEADER_LEN) else { return Step::Skip };
-    if message.next != l4::ICMP6
-        || message.length != LENGTH.to_be()
-        || message.hops != 255
-        || message.src == [0; 8]
-    {
+    if host.load::<u8>(END as usize - 1).is_none() && !host.pull(END) {
         return Step::Skip;
     }
-    let router = is_router(config, message.target);
+    let Some(header) = host.load::<Header>(HEADER) else { return Step::Skip };
+    let Some(asker) = host.load::<[u64; 2]>(SRC) else { return Step::Skip };
+    let Some(target) = host.load::<[u64; 2]>(TARGET) else { return Step::Skip };
+    if header.next != l4::ICMP6 || header.length != LENGTH.to_be() || header.hops != 255 || asker == [0; 2] {
+        return Step::Skip;
+    }
+    let router = is_router(config, target);
     if !router {
-        match host.endpoint(&EndpointKey::new(Addr(transmute!(message.target)), Family::V6)) {
+        match host.endpoint(&EndpointKey::new(Addr(transmute!(target)), Family::V6)) {
             Some(own) if own.ifindex == host.ifindex() => return Step::Skip,
             Some(_) => {}
             None => return Step::Drop(DropReason::UnknownTarget),
         }
     }
-    let Some([d0, d1, d2, s0, s1, s2]) = host.load::<[u16; 6]>(0) else { return Step::Skip };
-    let [first, _] = d0.to_ne_bytes();
-    let gateway = if first & 1 == 0 {
-        // Asked directly: the pod knows the address and wants it confirmed.
-        [d0, d1, d2]
-    } else {
-        match host.endpoint(&EndpointKey::new(Addr(transmute!(message.src)), Family::V6)) {
-            Some(pod) if pod.ifindex == host.ifindex() => words(pod.node_mac),
-            _ => words(config.host_mac),
-        }
-    };
+    let Some(gateway) = gateway(host, config, asker) else { return Step::Skip };
     let flags = if router { ROUTER | SOLICITED | OVERRIDE } else { SOLICITED | OVERRIDE };
-    message.kind = NEIGHBOUR_ADVERTISEMENT;
-    message.code = 0;
-    message.flags = u32::from_ne_bytes([flags, 0, 0, 0]);
-    message.dst = message.src;
-    message.src = message.target;
-    message.option = TARGET_ADDRESS;
-    message.mac = gateway;
-    message.checksum = 0;
-    message.checksum = checksum(&message);
+    let sum = checksum(asker, target, gateway, flags);
+    if answer_to(host, asker, target, gateway, [flags, 0, 0, 0], sum) { Step::Answer } else { Step::Skip }
+}
+
+/// The address that the pod has, or gets, for its gateway.
+#[inline(always)]
+fn gateway<H: Host>(host: H, config: &NodeConfig, asker: [u64; 2]) -> Option<[u16; 3]> {
+    let [d0, d1, d2]: [u16; 3] = host.load(0)?;
+    let [first, _] = d0.to_ne_bytes();
+    if first & 1 == 0 {
+        // Asked directly: the pod knows the address and wants it confirmed.
+        return Some([d0, d1, d2]);
+    }
+    Some(match host.endpoint(&EndpointKey::new(Addr(transmute!(asker)), Family::V6)) {
+        Some(pod) if pod.ifindex == host.ifindex() => words(pod.node_mac),
+        _ => words(config.host_mac),
+    })
+}
+
+/// Turns the solicitation into its advertisement.
+#[inline(always)]
+fn answer_to<H: Host>(
+    host: H,
+    asker: [u64; 2],
+    target: [u64; 2],
+    gateway: [u16; 3],
+    flags: [u8; 4],
+    sum: u16,
+) -> bool {
+    let Some(asker_mac) = host.load::<[u16; 3]>(SOURCE) else { return false };
     let [g0, g1, g2] = gateway;
-    if host.store(0, [s0, s1, s2, g0, g1, g2]) && host.store(HEADER_LEN, message) {
-        Step::Answer
-    } else {
-        Step::Skip
-    }
+    let [s0, s1] = sum.to_ne_bytes();
+    host.store(0, asker_mac)
+        && host.store(SOURCE, gateway)
+        && host.store(SRC, target)
+        && host.store(DST, asker)
+        && host.store(ICMP, [NEIGHBOUR_ADVERTISEMENT, 0, s0, s1])
+        && host.store(ICMP + 4, flags)
+        && host.store(OPTION, [TARGET_ADDRESS, g0, g1, g2])
 }
 
 #[inline(always)]
-fn is_router(config: &NodeConfig, target: [u16; 8]) -> bool {
-    let router: [u16; 8] = transmute!(config.router_v6);
-    router == target && router != [0; 8]
+fn is_router(config: &NodeConfig, target: [u64; 2]) -> bool {
+    let router: [u64; 2] = transmute!(config.router_v6);
+    router == target && router != [0; 2]
 }
 
-/// Checksum of the message with its pseudo header (RFC 4443, section 2.3), as it lies in the packet.
+/// Checksum of the advertisement with its pseudo header (RFC 4443, section 2.3), as it lies in the packet.
 #[inline(always)]
-fn checksum(message: &Message) -> u16 {
-    let mut sum: u32 = 0;
-    let mut add = |word: u16| sum = sum.wrapping_add(u32::from(word));
-    for word in message.src.into_iter().chain(message.dst).chain(message.target).chain(message.mac) {
-        add(word);
+fn checksum(asker: [u64; 2], target: [u64; 2], gateway: [u16; 3], flags: u8) -> u16 {
+    // One's complement sums may be taken over longer words and folded afterwards (RFC 1071). The target is summed twice:
+    // it is the sender, too.
+    let half = |word: u64| (word & 0xFFFF_FFFF).wrapping_add(word >> 32);
+    let ([a0, a1], [t0, t1], [g0, g1, g2]) = (asker, target, gateway);
+    let target = half(t0).wrapping_add(half(t1));
+    let mut sum = half(a0).wrapping_add(half(a1)).wrapping_add(target).wrapping_add(target);
+    for word in [
+        LENGTH.to_be(),
+        u16::from(l4::ICMP6).to_be(),
+        u16::from_ne_bytes([NEIGHBOUR_ADVERTISEMENT, 0]),
+        u16::from_ne_bytes([flags, 0]),
+        TARGET_ADDRESS,
+        g0,
+        g1,
+        g2,
+    ] {
+        sum = sum.wrapping_add(u64::from(word));
     }
-    add(LENGTH.to_be());
-    add(u16::from(l4::ICMP6).to_be());
-    add(u16::from_ne_bytes([message.kind, message.code]));
-    let [f0, f1, f2, f3] = message.flags.to_ne_bytes();
-    add(u16::from_ne_bytes([f0, f1]));
-    add(u16::from_ne_bytes([f2, f3]));
-    add(message.option);
-    let folded = (sum & 0xFFFF).wrapping_add(sum >> 16);
-    let folded = (folded & 0xFFFF).wrapping_add(folded >> 16);
-    let [.., b2, b3] = (!folded).to_be_bytes();
-    u16::from_be_bytes([b2, b3])
+    for _ in 0..4 {
+        sum = (sum & 0xFFFF).wrapping_add(sum >> 16);
+    }
+    let [a, b, ..] = (!sum).to_le_bytes();
+    u16::from_le_bytes([a, b])
 }

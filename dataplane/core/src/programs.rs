@@ -1,10 +1,9 @@
 //! The programs: one for each hook, each a straight list of stages.
 
-use dataplane_abi::DropReason;
 use dataplane_abi::config::NodeConfig;
 use dataplane_abi::program::Program;
 
-use crate::flight::Seen;
+use crate::flight::Route;
 use crate::host::Host;
 use crate::report;
 use crate::verdict::{Step, Verdict};
@@ -41,29 +40,14 @@ pub fn run<H: Host>(program: Program, host: H) -> Verdict {
 #[inline(always)]
 fn with_config<H: Host, const PROGRAM: u8>(
     host: H,
-    stages: impl FnOnce(&NodeConfig, &mut Seen) -> Verdict,
+    stages: impl FnOnce(&NodeConfig, &mut Route) -> Step,
 ) -> Verdict {
     match host.config() {
         Some(config) if config.abi_version == dataplane_abi::ABI_VERSION => {
-            let mut seen = Seen::default();
-            let verdict = stages(config, &mut seen);
-            report::finish::<H, PROGRAM>(host, config, verdict, &mut seen)
+            let mut route = Route::NONE;
+            let step = stages(config, &mut route);
+            report::finish::<H, PROGRAM>(host, config, step, &route)
         }
         _ => Verdict::Skip,
     }
 }
-
-/// What a stage said, as a verdict, unless it said to go on. `answer` is where an answer goes.
-#[inline(always)]
-fn ended(step: Step, answer: Verdict) -> Result<(), Verdict> {
-    match step {
-        Step::Next => Ok(()),
-        Step::Pass => Err(Verdict::Pass),
-        Step::Skip => Err(Verdict::Skip),
-        Step::Answer => Err(answer),
-        Step::Drop(reason) => Err(Verdict::Drop(reason)),
-    }
-}
-
-/// For stages that have no answers to give.
-const NO_ANSWER: Verdict = Verdict::Drop(DropReason::InvalidPacket);

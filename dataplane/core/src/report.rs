@@ -1,14 +1,14 @@
 //! The end of every program: the packet is counted once, and told if someone watches.
 
 use dataplane_abi::config::{ConfigFlags, NodeConfig};
-use dataplane_abi::events::{Aggregation, EVENT_VERSION, EventHeader, EventKind, TracePoint};
+use dataplane_abi::events::{self, Aggregation, EVENT_VERSION, EventHeader, EventKind, TracePoint};
 use dataplane_abi::metrics::{self, Direction};
 use dataplane_abi::program::Program;
 use dataplane_abi::{DropReason, ForwardReason};
 
-use crate::flight::Seen;
+use crate::flight::Route;
 use crate::host::Host;
-use crate::verdict::Verdict;
+use crate::verdict::{Step, Verdict};
 
 /// Direction under which a program counts.
 pub const fn direction(program: u8) -> Direction {
@@ -22,80 +22,100 @@ pub const fn direction(program: u8) -> Direction {
     }
 }
 
-/// Counts the packet by its verdict and tells of it.
+/// Counts the packet by how its program ends, tells of it, and says the verdict.
 #[inline(always)]
 pub fn finish<H: Host, const PROGRAM: u8>(
     host: H,
     config: &NodeConfig,
-    verdict: Verdict,
-    seen: &mut Seen,
+    step: Step,
+    route: &Route,
 ) -> Verdict {
-    let direction = direction(PROGRAM);
-    let bytes = u64::from(host.len());
-    match verdict {
-        Verdict::Drop(reason) => {
-            host.count(metrics::index(reason.number(), direction), bytes);
-            if config.flags.contains(ConfigFlags::DROP_EVENTS) {
-                dropped::<H, PROGRAM>(host, seen, reason);
-            }
-        }
-        Verdict::Skip => host.count(metrics::index(ForwardReason::Interface as u8, direction), bytes),
-        Verdict::Pass
-        | Verdict::Peer { .. }
-        | Verdict::Egress { .. }
-        | Verdict::Ingress { .. }
-        | Verdict::Neighbour { .. } => {
-            host.count(metrics::index(ForwardReason::Forwarded as u8, direction), bytes);
-            if seen.report {
-                traced::<H, PROGRAM>(host, seen);
-            }
-        }
+    let mut step = step;
+    // The tunnel's metadata is part of the packet; where it cannot be set, the packet cannot go.
+    if step == Step::Tunnel && !host.set_tunnel(route.way.data, route.way.family, route.src.to_vni()) {
+        step = Step::Drop(DropReason::NoTunnelEndpoint);
     }
-    verdict
+    let reason = match step {
+        Step::Drop(reason) => reason.number(),
+        Step::Skip => ForwardReason::Interface as u8,
+        _ => ForwardReason::Forwarded as u8,
+    };
+    host.count(metrics::index(reason, direction(PROGRAM)), u64::from(host.len()));
+    if let Step::Drop(reason) = step {
+        if config.flags.contains(ConfigFlags::DROP_EVENTS) {
+            dropped::<H, PROGRAM>(host, route, reason);
+        }
+        return Verdict::Drop(reason);
+    }
+    if route.report && step != Step::Skip {
+        traced::<H, PROGRAM>(host, route);
+    }
+    let way = &route.way;
+    match step {
+        Step::Skip | Step::Next | Step::Drop(_) => Verdict::Skip,
+        Step::Pass => Verdict::Pass,
+        Step::Answer if PROGRAM == Program::FromHost as u8 => Verdict::Ingress { ifindex: host.ifindex() },
+        Step::Answer => Verdict::Egress { ifindex: host.ifindex() },
+        Step::Peer => Verdict::Peer { ifindex: way.ifindex },
+        Step::Egress => Verdict::Egress { ifindex: way.ifindex },
+        Step::Tunnel => Verdict::Tunnel { ifindex: way.ifindex },
+        Step::Neighbour => Verdict::Neighbour { ifindex: way.ifindex, family: way.family, address: way.data },
+    }
 }
 
 /// Tells of a packet that comes in, where nothing is left out.
 #[inline(always)]
-pub fn arrived<H: Host, const PROGRAM: u8>(host: H, config: &NodeConfig, point: TracePoint, seen: &mut Seen) {
+pub fn arrived<H: Host, const PROGRAM: u8>(
+    host: H,
+    config: &NodeConfig,
+    point: TracePoint,
+    route: &mut Route,
+) {
     if config.aggregation == Aggregation::None as u8 && config.flags.contains(ConfigFlags::TRACE_EVENTS) {
-        seen.point = point as u8;
-        seen.reason = dataplane_abi::events::TraceReason::Unknown as u8;
-        traced::<H, PROGRAM>(host, seen);
+        route.point = point as u8;
+        route.reason = events::TraceReason::Unknown as u8;
+        traced::<H, PROGRAM>(host, route);
     }
 }
 
+/// Most bytes of packet in a record.
+const PAYLOAD_MAX: u8 = 128;
+const _: () = assert!(PAYLOAD_MAX as usize == events::PAYLOAD_MAX);
+
 #[inline(never)]
-fn dropped<H: Host, const PROGRAM: u8>(host: H, seen: &Seen, reason: DropReason) {
-    emit::<H, PROGRAM>(host, seen, EventKind::Drop, reason.number());
+fn dropped<H: Host, const PROGRAM: u8>(host: H, route: &Route, reason: DropReason) {
+    emit::<H, PROGRAM>(host, route, EventKind::Drop, reason.number());
 }
 
 #[inline(never)]
-fn traced<H: Host, const PROGRAM: u8>(host: H, seen: &Seen) {
-    emit::<H, PROGRAM>(host, seen, EventKind::Trace, seen.point);
+fn traced<H: Host, const PROGRAM: u8>(host: H, route: &Route) {
+    emit::<H, PROGRAM>(host, route, EventKind::Trace, route.point);
 }
 
 #[inline(always)]
-fn emit<H: Host, const PROGRAM: u8>(host: H, seen: &Seen, kind: EventKind, subtype: u8) {
+fn emit<H: Host, const PROGRAM: u8>(host: H, route: &Route, kind: EventKind, subtype: u8) {
     let Some(config) = host.config() else { return };
     let len = host.len();
     let side = if matches!(direction(PROGRAM), Direction::Ingress) { EventHeader::INGRESS } else { 0 };
-    let len_cap = if len < u32::from(config.payload_len) { len } else { u32::from(config.payload_len) };
-    let [.., c0, c1] = len_cap.to_be_bytes();
+    let family = if route.is_v6 { EventHeader::IPV6 } else { 0 };
+    let most = if config.payload_len < PAYLOAD_MAX { config.payload_len } else { PAYLOAD_MAX };
+    let [.., least] = len.to_be_bytes();
+    let len_cap = u16::from(if len < u32::from(most) { least } else { most });
     let header = EventHeader {
         kind: kind as u8,
         subtype,
-        endpoint: seen.endpoint,
+        endpoint: route.endpoint,
         hash: host.hash(),
         time_ns: host.now_ns(),
         len_orig: len,
-        len_cap: u16::from_be_bytes([c0, c1]),
+        len_cap,
         version: EVENT_VERSION,
         program: PROGRAM,
-        src_identity: seen.src,
-        dst_identity: seen.dst,
-        dst_endpoint: seen.dst_endpoint,
-        trace_reason: seen.reason,
-        flags: seen.flags | side,
+        src_identity: route.src,
+        dst_identity: route.dst,
+        dst_endpoint: route.dst_endpoint,
+        trace_reason: route.reason,
+        flags: route.flags | side | family,
         ifindex: host.ifindex(),
         arg: 0,
         reserved: [0; 12],

@@ -27,6 +27,11 @@ pub enum Verdict {
         /// The device.
         ifindex: u32,
     },
+    /// Out of the overlay device, through the tunnel that was set on the packet.
+    Tunnel {
+        /// The overlay device.
+        ifindex: u32,
+    },
     /// Out of a device to a next hop, whose link layer address the stack finds.
     Neighbour {
         /// The device.
@@ -38,7 +43,8 @@ pub enum Verdict {
     },
 }
 
-/// What a stage that is a function of its own decides: go on, or an end. One byte, so that it fits a register.
+/// What a stage decides: go on, or how the program ends. One byte, so that it fits a register;
+/// where the packet goes is in the [`crate::flight::Route`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Step {
@@ -50,6 +56,14 @@ pub enum Step {
     Skip,
     /// The packet was turned into its answer: back to where it came from.
     Answer,
+    /// End with [`Verdict::Peer`], by the route.
+    Peer,
+    /// End with [`Verdict::Egress`], by the route.
+    Egress,
+    /// End with [`Verdict::Tunnel`], by the route.
+    Tunnel,
+    /// End with [`Verdict::Neighbour`], by the route.
+    Neighbour,
     /// End with [`Verdict::Drop`].
     Drop(DropReason),
 }

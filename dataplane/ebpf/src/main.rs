@@ -1,7 +1,82 @@
+//! The kernel's host of the dataplane: entry points, tables and three adapters. Every decision is in `dataplane-core`.
+//!
+//! One object holds all programs; the oldest kernel is 5.10. Start reading at [`host`].
 #![no_std]
 #![no_main]
-//! The kernel host of the dataplane.
+
+mod host;
+mod tables;
+
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use dataplane_abi::clock::ClockEntry;
+use dataplane_core::programs;
+
+use host::Kernel;
+
+/// Declares an entry point for a program.
+macro_rules! entry {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[classifier]
+        pub fn $name(context: TcContext) -> i32 {
+            let kernel = Kernel::new(context.skb.skb);
+            kernel.carry_out(programs::$name(kernel))
+        }
+    };
+}
+
+entry! {
+    /// Ingress of a pod's host side device.
+    from_container
+}
+entry! {
+    /// Egress of a pod's host side device.
+    to_container
+}
+entry! {
+    /// Ingress of the overlay device.
+    from_overlay
+}
+entry! {
+    /// Ingress of the underlay device.
+    from_netdev
+}
+entry! {
+    /// Egress of the underlay device.
+    to_netdev
+}
+entry! {
+    /// Egress of `bristle_host`.
+    from_host
+}
+entry! {
+    /// Ingress of `bristle_host`.
+    to_host
+}
+
+/// Writes the kernel's clocks into `CLOCK`. The agent runs it by `BPF_PROG_TEST_RUN`; it is never attached.
+#[classifier]
+pub fn clock_probe(_context: TcContext) -> i32 {
+    // SAFETY: both helpers only read clocks.
+    let (ticks, ktime_ns) = unsafe { (bpf_jiffies64(), bpf_ktime_get_ns()) };
+    match tables::CLOCK.set(0, ClockEntry { ticks, ktime_ns }, 0) {
+        Ok(()) => 0,
+        Err(_) => 2,
+    }
+}
+
+/// The context type is the kernel's; this pins what the adapters assume of it.
+const _: () = assert!(core::mem::offset_of!(__sk_buff, data_end) == core::mem::offset_of!(__sk_buff, data) + 4);
+
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // Nothing in the programs can panic; a call to this would not pass the verifier.
     loop {}
 }
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -115,17 +115,19 @@ impl Ip for V4 {
     fn ct_create<H: Maps>(host: H, key: &CtKey4, f: impl FnOnce(&mut CtEntry)) -> bool {
         host.ct4_create(key, f)
     }
+}
 
-    #[inline(always)]
-    fn decrement<H: Packet>(host: H, headers: &Headers<Self>, _summed: bool) -> bool {
-        // The header sums to the same with its checksum corrected, so a device's sum stays right.
-        host.store(TTL_WORD, decremented(headers.hop_word))
-    }
+/// Lowers the time to live by one. `word`: the word with it, as it lies in the packet.
+///
+/// The header sums to the same with its checksum corrected, so a device's sum of the packet stays right.
+#[inline(always)]
+pub(crate) fn decrement<H: Packet>(host: H, word: u32) -> bool {
+    host.store(TTL_WORD, decremented(word))
 }
 
 /// The word with time to live, protocol and checksum after one hop (RFC 1141: the sum grows by one in the high byte).
 #[inline(always)]
-pub(crate) fn decremented(word: u32) -> u32 {
+fn decremented(word: u32) -> u32 {
     let [ttl, proto, c0, c1] = word.to_ne_bytes();
     let sum = u32::from(u16::from_be_bytes([c0, c1])).wrapping_add(0x0100);
     let sum = sum.wrapping_add(u32::from(sum >= 0xFFFF));

@@ -44,10 +44,13 @@ struct Fixed {
 
 /// Where the chain of extension headers ended.
 struct Upper {
-    proto: u8,
     offset: u32,
-    /// Identification and (offset, more) if there is a fragment header.
-    fragment: Option<([u8; 4], u16, bool)>,
+    /// Identification, if there is a fragment header.
+    id: [u8; 4],
+    /// Offset of the fragment in units of eight bytes.
+    fragment_offset: u16,
+    more_fragments: bool,
+    proto: u8,
 }
 
 impl Ip for V6 {
@@ -134,15 +137,16 @@ impl Ip for V6 {
     fn ct_create<H: Maps>(host: H, key: &CtKey6, f: impl FnOnce(&mut CtEntry)) -> bool {
         host.ct6_create(key, f)
     }
+}
 
-    #[inline(always)]
-    fn decrement<H: Packet>(host: H, headers: &Headers<Self>, summed: bool) -> bool {
-        if summed {
-            // The header has no checksum of its own, so the sum of a device that summed the packet changes.
-            host.checksum_changed(!u32::from(u16::from_ne_bytes([0, 1])));
-        }
-        host.store(HOP_LIMIT, headers.hops.wrapping_sub(1))
+/// Lowers the hop limit by one. `summed`: a device may have summed the packet.
+#[inline(always)]
+pub(crate) fn decrement<H: Packet>(host: H, hops: u8, summed: bool) -> bool {
+    if summed {
+        // The header has no checksum of its own, so the sum of a device that summed the packet changes.
+        host.checksum_changed(!u32::from(u16::from_ne_bytes([0, 1])));
     }
+    host.store(HOP_LIMIT, hops.wrapping_sub(1))
 }
 
 /// Reads and checks the fixed part of the header.
@@ -172,11 +176,8 @@ fn parse_rest<H: Host>(host: H, headers: &mut Headers<V6>) -> Option<DropReason>
 fn rest<H: Host>(host: H, headers: &mut Headers<V6>) -> Result<(), DropReason> {
     let upper = walk(host, headers.proto, HEADER_LEN32.wrapping_add(40))?;
     headers.proto = upper.proto;
-    let Some((id, fragment_offset, more)) = upper.fragment else {
-        return upper_layer(host, headers, upper.offset);
-    };
-    let key = FragKey6 { src: transmute!(headers.src), dst: transmute!(headers.dst), id };
-    if fragment_offset != 0 {
+    let key = FragKey6 { src: transmute!(headers.src), dst: transmute!(headers.dst), id: upper.id };
+    if upper.fragment_offset != 0 {
         let first = host.frag6(&key).ok_or(DropReason::FragmentNotFound)?;
         headers.sport = first.sport;
         headers.dport = first.dport;
@@ -185,7 +186,7 @@ fn rest<H: Host>(host: H, headers: &mut Headers<V6>) -> Result<(), DropReason> {
         return Ok(());
     }
     upper_layer(host, headers, upper.offset)?;
-    if more && headers.kind != Kind::Error {
+    if upper.more_fragments && headers.kind != Kind::Error {
         let entry =
             FragEntry { sport: headers.sport, dport: headers.dport, proto: headers.proto, pad: [0; 3] };
         host.set_frag6(&key, &entry);
@@ -196,25 +197,35 @@ fn rest<H: Host>(host: H, headers: &mut Headers<V6>) -> Result<(), DropReason> {
 /// Follows the chain of extension headers to the upper layer, or to a fragment header that is not the first.
 #[inline(always)]
 fn walk<H: Host>(host: H, first: u8, start: u32) -> Result<Upper, DropReason> {
-    let mut proto = first;
-    let mut offset = start;
-    let mut fragment = None;
+    let mut upper =
+        Upper { offset: start, id: [0; 4], fragment_offset: 0, more_fragments: false, proto: first };
+    match follow(host, &mut upper) {
+        Some(reason) => Err(reason),
+        None => Ok(upper),
+    }
+}
+
+#[inline(never)]
+fn follow<H: Host>(host: H, upper: &mut Upper) -> Option<DropReason> {
     for _ in 0..EXTENSIONS_MAX {
+        let proto = upper.proto;
         match proto {
             HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION | FRAGMENT => {}
-            _ => return Ok(Upper { proto, offset, fragment }),
+            _ => return None,
         }
-        let [w0, id]: [u32; 2] = host.load_at(offset).ok_or(DropReason::InvalidExtensionHeader)?;
+        let Some([w0, id]) = host.load_at::<[u32; 2]>(upper.offset) else {
+            return Some(DropReason::InvalidExtensionHeader);
+        };
         let [next, len, b2, b3] = w0.to_ne_bytes();
+        upper.proto = next;
         let bytes = match proto {
             FRAGMENT => {
                 let field = u16::from_be_bytes([b2, b3]);
-                let (at, more) = (field >> 3, field & 1 != 0);
-                if at != 0 || more {
-                    fragment = Some((id.to_ne_bytes(), at, more));
-                }
-                if at != 0 {
-                    return Ok(Upper { proto: next, offset, fragment });
+                upper.id = id.to_ne_bytes();
+                upper.fragment_offset = field >> 3;
+                upper.more_fragments = field & 1 != 0;
+                if upper.fragment_offset != 0 {
+                    return None;
                 }
                 8
             }
@@ -223,15 +234,14 @@ fn walk<H: Host>(host: H, first: u8, start: u32) -> Result<Upper, DropReason> {
             _ => {
                 // Routing by the sender was taken out of the protocol (RFC 5095).
                 if proto == ROUTING && b2 == 0 && b3 != 0 {
-                    return Err(DropReason::InvalidExtensionHeader);
+                    return Some(DropReason::InvalidExtensionHeader);
                 }
                 u32::from(len).wrapping_add(1).wrapping_shl(3)
             }
         };
-        proto = next;
-        offset = offset.wrapping_add(bytes);
+        upper.offset = upper.offset.wrapping_add(bytes);
     }
-    Err(DropReason::InvalidExtensionHeader)
+    Some(DropReason::InvalidExtensionHeader)
 }
 
 #[inline(always)]
@@ -285,7 +295,7 @@ fn quoted<H: Host>(host: H, headers: &mut Headers<V6>, offset: u32) -> Result<()
         return Err(DropReason::InvalidPacket);
     }
     let upper = walk(host, next, offset.wrapping_add(40))?;
-    if matches!(upper.fragment, Some((_, at, _)) if at != 0) {
+    if upper.fragment_offset != 0 {
         return Err(DropReason::CtInvalidHeader);
     }
     let [p0, p1]: [u32; 2] = host.load_at(upper.offset).ok_or(DropReason::CtInvalidHeader)?;

@@ -1,20 +1,19 @@
 //! `from_container`: what a pod sends.
 
 use dataplane_abi::DropReason;
-use dataplane_abi::config::NodeConfig;
-use dataplane_abi::events::{EventHeader, TracePoint};
+use dataplane_abi::events::TracePoint;
 use dataplane_abi::program::Program;
 
-use super::{NO_ANSWER, ended, with_config};
+use super::with_config;
 use crate::conntrack::{self, Hit};
 use crate::ethernet;
-use crate::flight::{Flight, Seen};
+use crate::flight::{Flight, Route};
 use crate::forward;
 use crate::host::Host;
 use crate::ip::{Ip, Kind, V4, V6};
 use crate::learn::learn;
 use crate::report;
-use crate::verdict::Verdict;
+use crate::verdict::{Step, Verdict};
 use crate::{arp, nd};
 
 const PROGRAM: u8 = Program::FromContainer as u8;
@@ -22,48 +21,41 @@ const PROGRAM: u8 = Program::FromContainer as u8;
 /// Decides about a packet that a pod sends.
 #[inline(always)]
 pub fn from_container<H: Host>(host: H) -> Verdict {
-    with_config::<H, PROGRAM>(host, |config, seen| {
+    with_config::<H, PROGRAM>(host, |config, route| {
         if host.is_tagged() {
-            return Verdict::Drop(DropReason::VlanFiltered);
+            return Step::Drop(DropReason::VlanFiltered);
         }
-        report::arrived::<H, PROGRAM>(host, config, TracePoint::FromEndpoint, seen);
-        match ethernet::ethertype(host) {
-            Some(ethernet::IPV4) => ip::<H, V4>(host, config, seen),
+        report::arrived::<H, PROGRAM>(host, config, TracePoint::FromEndpoint, route);
+        let step = match ethernet::ethertype(host) {
+            Some(ethernet::IPV4) => ip::<H, V4>(host, route),
             Some(ethernet::IPV6) => {
-                seen.flags = EventHeader::IPV6;
-                ip::<H, V6>(host, config, seen)
+                route.is_v6 = true;
+                ip::<H, V6>(host, route)
             }
-            Some(ethernet::ARP) => ended(arp::answer(host), Verdict::Egress { ifindex: host.ifindex() })
-                .err()
-                .unwrap_or(Verdict::Skip),
-            _ => Verdict::Drop(DropReason::UnsupportedL3),
-        }
+            Some(ethernet::ARP) => arp::answer(host),
+            _ => Step::Drop(DropReason::UnsupportedL3),
+        };
+        if step == Step::Next { forward::send(host, config, route) } else { step }
     })
 }
 
-#[inline(always)]
-fn ip<H: Host, F: Ip>(host: H, config: &NodeConfig, seen: &mut Seen) -> Verdict {
-    let mut flight = Flight::<F>::new(low(host.ticks()));
+/// Everything that depends on the family. A function of its own, so that the two do not share a stack frame.
+#[inline(never)]
+fn ip<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
+    let Some(config) = host.config() else { return Step::Skip };
+    let mut flight = Flight::<F>::new(host.ticks());
     if let Err(reason) = F::parse(host, &mut flight.headers) {
-        return Verdict::Drop(reason);
+        return Step::Drop(reason);
     }
     if flight.headers.kind == Kind::Control {
-        let step = nd::answer(host, flight.headers.tcp_flags);
-        return ended(step, Verdict::Egress { ifindex: host.ifindex() }).err().unwrap_or(Verdict::Skip);
+        return nd::answer(host, flight.headers.tcp_flags);
     }
     // A gateway address that was learned before the device got its own is as good.
     host.accept();
-    if conntrack::lookup(host, config, &mut flight, seen, host.ifindex()) == Hit::Unsure
-        && let Err(end) = ended(learn::<H, F, PROGRAM>(host, &mut flight, seen), NO_ANSWER)
-    {
-        return end;
+    route.hops = flight.headers.hops;
+    route.hop_word = flight.headers.hop_word;
+    match conntrack::lookup::<H, F, PROGRAM>(host, config, &mut flight, route, host.ifindex()) {
+        Hit::Known => Step::Next,
+        Hit::Unsure => learn::<H, F, PROGRAM>(host, &flight, route),
     }
-    forward::send(host, config, &flight, seen)
-}
-
-/// The low half of a tick count; conntrack stamps are no longer.
-#[inline(always)]
-pub(super) const fn low(ticks: u64) -> u32 {
-    let [a, b, c, d, ..] = ticks.to_le_bytes();
-    u32::from_le_bytes([a, b, c, d])
 }

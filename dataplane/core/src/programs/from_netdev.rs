@@ -2,66 +2,69 @@
 
 use dataplane_abi::config::NodeConfig;
 use dataplane_abi::conntrack::WayKind;
-use dataplane_abi::events::{EventHeader, TracePoint};
+use dataplane_abi::events::TracePoint;
 use dataplane_abi::program::Program;
 
-use super::from_container::low;
-use super::{NO_ANSWER, ended, with_config};
+use super::with_config;
 use crate::conntrack::{self, End, Hit};
 use crate::ends::{self, Place};
 use crate::ethernet;
-use crate::flight::{Flight, Seen};
+use crate::flight::{Flight, Route};
 use crate::forward;
 use crate::host::Host;
 use crate::ip::{Ip, Kind, V4, V6};
 use crate::learn::learn;
 use crate::report;
-use crate::verdict::Verdict;
+use crate::verdict::{Step, Verdict};
 
 const PROGRAM: u8 = Program::FromNetdev as u8;
 
 /// Decides about a packet that came from the underlay.
 #[inline(always)]
 pub fn from_netdev<H: Host>(host: H) -> Verdict {
-    with_config::<H, PROGRAM>(host, |config, seen| {
-        report::arrived::<H, PROGRAM>(host, config, TracePoint::FromNetwork, seen);
+    with_config::<H, PROGRAM>(host, |config, route| {
+        report::arrived::<H, PROGRAM>(host, config, TracePoint::FromNetwork, route);
         if host.is_tagged() {
-            return Verdict::Skip;
+            return Step::Skip;
         }
-        match ethernet::ethertype(host) {
-            Some(ethernet::IPV4) => ip::<H, V4>(host, config, seen),
-            Some(ethernet::IPV6) => {
-                seen.flags = EventHeader::IPV6;
-                ip::<H, V6>(host, config, seen)
+        let step = match ethernet::ethertype(host) {
+            Some(ethernet::IPV4) if !is_plainly_for_node::<H, V4>(host, config) => ip::<H, V4>(host, route),
+            Some(ethernet::IPV6) if !is_plainly_for_node::<H, V6>(host, config) => {
+                route.is_v6 = true;
+                ip::<H, V6>(host, route)
             }
-            _ => Verdict::Skip,
+            _ => Step::Skip,
+        };
+        match step {
+            Step::Next if route.way.kind == WayKind::Local as u8 => forward::deliver(host, route, true),
+            Step::Next => Step::Skip,
+            end => end,
         }
     })
 }
 
+/// Whether the packet is for the node's own address on the underlay, as the outer packets of the tunnel are, or for a group.
 #[inline(always)]
-fn ip<H: Host, F: Ip>(host: H, config: &NodeConfig, seen: &mut Seen) -> Verdict {
-    // The node's own traffic, the outer packets of the tunnel above all.
-    match F::addresses(host) {
-        Some((_, dst)) if !F::is_node(config, dst) && !F::is_group(dst) => {}
-        _ => return Verdict::Skip,
-    }
-    let mut flight = Flight::<F>::new(low(host.ticks()));
+fn is_plainly_for_node<H: Host, F: Ip>(host: H, config: &NodeConfig) -> bool {
+    F::addresses(host).is_none_or(|(_, dst)| F::is_node(config, dst) || F::is_group(dst))
+}
+
+/// Everything that depends on the family.
+#[inline(never)]
+fn ip<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
+    let Some(config) = host.config() else { return Step::Skip };
+    let mut flight = Flight::<F>::new(host.ticks());
     if let Err(reason) = F::parse(host, &mut flight.headers) {
-        return if is_for_pod::<H, F>(host) { Verdict::Drop(reason) } else { Verdict::Skip };
+        return if is_for_pod::<H, F>(host) { Step::Drop(reason) } else { Step::Skip };
     }
     if flight.headers.kind == Kind::Control {
-        return Verdict::Skip;
+        return Step::Skip;
     }
-    if conntrack::lookup(host, config, &mut flight, seen, 0) == Hit::Unsure
-        && let Err(end) = ended(learn::<H, F, PROGRAM>(host, &mut flight, seen), NO_ANSWER)
-    {
-        return end;
-    }
-    if flight.way.kind == WayKind::Local as u8 {
-        forward::deliver(host, &flight, seen, true)
-    } else {
-        Verdict::Skip
+    route.hops = flight.headers.hops;
+    route.hop_word = flight.headers.hop_word;
+    match conntrack::lookup::<H, F, PROGRAM>(host, config, &mut flight, route, 0) {
+        Hit::Known => Step::Next,
+        Hit::Unsure => learn::<H, F, PROGRAM>(host, &flight, route),
     }
 }
 

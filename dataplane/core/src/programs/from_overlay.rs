@@ -1,76 +1,72 @@
 //! `from_overlay`: what other nodes sent through the tunnel.
 
 use dataplane_abi::DropReason;
-use dataplane_abi::config::NodeConfig;
 use dataplane_abi::conntrack::WayKind;
-use dataplane_abi::events::{EventHeader, TracePoint};
+use dataplane_abi::events::TracePoint;
 use dataplane_abi::program::Program;
 
-use super::from_container::low;
-use super::{NO_ANSWER, ended, with_config};
+use super::with_config;
 use crate::conntrack::{self, End, Hit};
 use crate::ends::{self, Place};
 use crate::ethernet;
-use crate::flight::{Flight, Seen};
+use crate::flight::{Flight, Route};
 use crate::forward;
 use crate::host::Host;
 use crate::ip::{Ip, Kind, V4, V6};
 use crate::learn::learn;
 use crate::report;
-use crate::verdict::Verdict;
+use crate::verdict::{Step, Verdict};
 
 const PROGRAM: u8 = Program::FromOverlay as u8;
 
 /// Decides about a packet that came out of the tunnel.
 #[inline(always)]
 pub fn from_overlay<H: Host>(host: H) -> Verdict {
-    with_config::<H, PROGRAM>(host, |config, seen| {
-        report::arrived::<H, PROGRAM>(host, config, TracePoint::FromOverlay, seen);
+    with_config::<H, PROGRAM>(host, |config, route| {
+        report::arrived::<H, PROGRAM>(host, config, TracePoint::FromOverlay, route);
         // The inner link layer destination is whatever the sender's pod had for a gateway.
         host.accept();
-        match ethernet::ethertype(host) {
-            Some(ethernet::IPV4) => ip::<H, V4>(host, config, seen),
+        let step = match ethernet::ethertype(host) {
+            Some(ethernet::IPV4) => ip::<H, V4>(host, route),
             Some(ethernet::IPV6) => {
-                seen.flags = EventHeader::IPV6;
-                ip::<H, V6>(host, config, seen)
+                route.is_v6 = true;
+                ip::<H, V6>(host, route)
             }
-            _ => Verdict::Drop(DropReason::UnsupportedL3),
+            _ => Step::Drop(DropReason::UnsupportedL3),
+        };
+        if step == Step::Next && route.way.kind == WayKind::Local as u8 {
+            return forward::deliver(host, route, true);
+        }
+        match step {
+            Step::Next if route.way.kind != WayKind::Stack as u8 => Step::Drop(DropReason::UnknownTarget),
+            // For the node itself, or of a connection that goes through its stack.
+            Step::Next | Step::Pass => {
+                route.point = TracePoint::ToHost as u8;
+                Step::Pass
+            }
+            end => end,
         }
     })
 }
 
-#[inline(always)]
-fn ip<H: Host, F: Ip>(host: H, config: &NodeConfig, seen: &mut Seen) -> Verdict {
-    let mut flight = Flight::<F>::new(low(host.ticks()));
+/// Everything that depends on the family.
+#[inline(never)]
+fn ip<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
+    let Some(config) = host.config() else { return Step::Skip };
+    let mut flight = Flight::<F>::new(host.ticks());
     if let Err(reason) = F::parse(host, &mut flight.headers) {
         // The node itself may speak protocols that conntrack does not know.
-        return if is_for_node::<H, F>(host) { to_host(seen) } else { Verdict::Drop(reason) };
+        return if is_for_node::<H, F>(host) { Step::Pass } else { Step::Drop(reason) };
     }
     if flight.headers.kind == Kind::Control {
-        return Verdict::Drop(DropReason::ForbiddenIcmp6);
+        return Step::Drop(DropReason::ForbiddenIcmp6);
     }
-    if conntrack::lookup(host, config, &mut flight, seen, 0) == Hit::Unsure {
-        match ended(learn::<H, F, PROGRAM>(host, &mut flight, seen), NO_ANSWER) {
-            Ok(()) => {}
-            Err(Verdict::Pass) => return to_host(seen),
-            Err(end) => return end,
-        }
+    route.hops = flight.headers.hops;
+    route.hop_word = flight.headers.hop_word;
+    match conntrack::lookup::<H, F, PROGRAM>(host, config, &mut flight, route, 0) {
+        Hit::Known => Step::Next,
+        Hit::Unsure => learn::<H, F, PROGRAM>(host, &flight, route),
     }
-    if flight.way.kind == WayKind::Local as u8 {
-        return forward::deliver(host, &flight, seen, true);
-    }
-    // Of a connection between a pod here and the node it came from through the stack.
-    if flight.way.kind == WayKind::Stack as u8 {
-        to_host(seen)
-    } else {
-        Verdict::Drop(DropReason::UnknownTarget)
-    }
-}
-
-#[inline(always)]
-fn to_host(seen: &mut Seen) -> Verdict {
-    seen.point = TracePoint::ToHost as u8;
-    Verdict::Pass
 }
 
 /// Whether the packet is for the node itself.

@@ -6,15 +6,15 @@ use dataplane_abi::program::Program;
 use super::with_config;
 use crate::host::Host;
 use crate::report;
-use crate::verdict::Verdict;
+use crate::verdict::{Step, Verdict};
 
 /// Watches what leaves by the underlay: packets to next hops, the tunnel's outer packets, the node's own. Never encapsulates.
 #[inline(always)]
 pub fn to_netdev<H: Host>(host: H) -> Verdict {
     const PROGRAM: u8 = Program::ToNetdev as u8;
-    with_config::<H, PROGRAM>(host, |config, seen| {
-        report::arrived::<H, PROGRAM>(host, config, TracePoint::ToNetwork, seen);
-        Verdict::Skip
+    with_config::<H, PROGRAM>(host, |config, route| {
+        report::arrived::<H, PROGRAM>(host, config, TracePoint::ToNetwork, route);
+        Step::Skip
     })
 }
 
@@ -22,8 +22,8 @@ pub fn to_netdev<H: Host>(host: H) -> Verdict {
 #[inline(always)]
 pub fn to_host<H: Host>(host: H) -> Verdict {
     const PROGRAM: u8 = Program::ToHost as u8;
-    with_config::<H, PROGRAM>(host, |config, seen| {
-        report::arrived::<H, PROGRAM>(host, config, TracePoint::ToHost, seen);
-        Verdict::Skip
+    with_config::<H, PROGRAM>(host, |config, route| {
+        report::arrived::<H, PROGRAM>(host, config, TracePoint::ToHost, route);
+        Step::Skip
     })
 }

@@ -1,0 +1,390 @@
+//! The adapters: a packet is an `__sk_buff`, a table is a map, time is the kernel's.
+//!
+//! Helpers newer than 5.10 are not used. Everything here is inlined into the programs.
+
+use core::ffi::c_void;
+use core::hint::black_box;
+use core::mem::MaybeUninit;
+use core::ptr;
+
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
+};
+use aya_ebpf::helpers::{
+    bpf_csum_update, bpf_get_hash_recalc, bpf_jiffies64, bpf_ktime_get_ns, bpf_redirect, bpf_redirect_neigh,
+    bpf_redirect_peer, bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_pull_data,
+    bpf_skb_set_tunnel_key,
+};
+use dataplane_abi::config::NodeConfig;
+use dataplane_abi::conntrack::{CtEntry, CtKey4, CtKey6};
+use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
+use dataplane_abi::events::{Event, EventHeader, PAYLOAD_MAX};
+use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6};
+use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
+use dataplane_abi::metrics::EVENTS_LOST;
+use dataplane_core::{Clock, Events, Maps, Packet, Raw, Verdict};
+
+use crate::tables;
+
+/// `TC_ACT_OK`.
+const ACT_OK: i32 = 0;
+/// `TC_ACT_SHOT`.
+const ACT_SHOT: i32 = 2;
+/// `TC_ACT_UNSPEC`: the next program on the hook has its turn.
+const ACT_UNSPEC: i32 = -1;
+/// `PACKET_HOST`.
+const PACKET_HOST: u32 = 0;
+/// `BPF_F_INGRESS`.
+const REDIRECT_INGRESS: u64 = 1;
+/// `AF_INET` and `AF_INET6`.
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+/// Bytes of `bpf_tunnel_key` that every kernel since 5.10 knows: up to the local address.
+const TUNNEL_KEY_LEN: u32 = size_of::<TunnelKey>() as u32;
+/// Hop limit of outer packets.
+const TUNNEL_TTL: u8 = 64;
+
+/// `struct bpf_tunnel_key` as far as every kernel since 5.10 knows it; longer ones accept this length.
+#[repr(C)]
+struct TunnelKey {
+    id: u32,
+    /// IPv4: a number in the first word. IPv6: as on the wire.
+    remote: [u32; 4],
+    tos: u8,
+    ttl: u8,
+    ext: u16,
+    label: u32,
+}
+
+const _: () = assert!(size_of::<TunnelKey>() == 28);
+
+/// The packet on which a program runs, and the world around it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Kernel(*mut __sk_buff);
+
+impl Kernel {
+    /// The host of a program that was started with this context.
+    #[inline(always)]
+    pub const fn new(skb: *mut __sk_buff) -> Self {
+        Self(skb)
+    }
+
+    #[inline(always)]
+    fn skb(self) -> &'static __sk_buff {
+        // SAFETY: the kernel hands a valid context to the program, and it lives as long as the program runs.
+        unsafe { &*self.0 }
+    }
+
+    /// Does what a program decided; the result is the program's.
+    #[inline(always)]
+    pub fn carry_out(self, verdict: Verdict) -> i32 {
+        match verdict {
+            Verdict::Pass => ACT_OK,
+            Verdict::Skip => ACT_UNSPEC,
+            Verdict::Drop(_) => ACT_SHOT,
+            // SAFETY: the helpers take plain numbers and check them.
+            Verdict::Peer { ifindex } => unsafe { bpf_redirect_peer(ifindex, 0) as i32 },
+            // SAFETY: as above.
+            Verdict::Egress { ifindex } | Verdict::Tunnel { ifindex } => unsafe { bpf_redirect(ifindex, 0) as i32 },
+            // SAFETY: as above.
+            Verdict::Ingress { ifindex } => unsafe { bpf_redirect(ifindex, REDIRECT_INGRESS) as i32 },
+            Verdict::Neighbour { ifindex, family, address } => neighbour(ifindex, family, address),
+        }
+    }
+}
+
+#[inline(always)]
+fn neighbour(ifindex: u32, family: u8, address: [u8; 16]) -> i32 {
+    let words = words(address);
+    let mut next_hop = bpf_redir_neigh {
+        nh_family: if family == 2 { AF_INET6 } else { AF_INET },
+        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: words },
+    };
+    // SAFETY: the structure is whole and lives through the call; its length is given.
+    unsafe { bpf_redirect_neigh(ifindex, &raw mut next_hop, size_of::<bpf_redir_neigh>() as i32, 0) as i32 }
+}
+
+#[inline(always)]
+const fn words(address: [u8; 16]) -> [u32; 4] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
+    [
+        u32::from_ne_bytes([a, b, c, d]),
+        u32::from_ne_bytes([e, f, g, h]),
+        u32::from_ne_bytes([i, j, k, l]),
+        u32::from_ne_bytes([m, n, o, p]),
+    ]
+}
+
+impl Packet for Kernel {
+    #[inline(always)]
+    fn len(self) -> u32 {
+        self.skb().len
+    }
+
+    #[inline(always)]
+    fn ifindex(self) -> u32 {
+        self.skb().ifindex
+    }
+
+    #[inline(always)]
+    fn mark(self) -> u32 {
+        self.skb().mark
+    }
+
+    #[inline(always)]
+    fn is_tagged(self) -> bool {
+        self.skb().vlan_present != 0
+    }
+
+    #[inline(always)]
+    fn segment_len(self) -> u32 {
+        self.skb().gso_size
+    }
+
+    #[inline(always)]
+    fn hash(self) -> u32 {
+        // SAFETY: the context is valid.
+        unsafe { bpf_get_hash_recalc(self.0) as u32 }
+    }
+
+    #[inline(always)]
+    fn load<T: Raw>(self, offset: usize) -> Option<T> {
+        let at = self.at(offset, size_of::<T>())?;
+        // SAFETY: the bytes lie between the packet's start and end, which the verifier checks again, and any bytes
+        // make a `T`. Packets need not be aligned; the kernel and its JIT read unaligned words where the machine can.
+        Some(unsafe { ptr::read(at as *const T) })
+    }
+
+    #[inline(always)]
+    fn load_at<T: Raw>(self, offset: u32) -> Option<T> {
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the helper fills the whole value or fails.
+        let failed =
+            unsafe { bpf_skb_load_bytes(self.0.cast(), offset, value.as_mut_ptr().cast(), size_of::<T>() as u32) };
+        // SAFETY: it was filled, and any bytes make a `T`.
+        if failed == 0 { Some(unsafe { value.assume_init() }) } else { None }
+    }
+
+    #[inline(always)]
+    fn store<T: Raw>(self, offset: usize, value: T) -> bool {
+        match self.at(offset, size_of::<T>()) {
+            Some(at) => {
+                // SAFETY: as for `load`.
+                unsafe { ptr::write(at as *mut T, value) };
+                true
+            }
+            None => false,
+        }
+    }
+
+    #[inline(always)]
+    fn pull(self, len: u32) -> bool {
+        // SAFETY: the context is valid; pointers into the packet are taken anew after the call.
+        unsafe { bpf_skb_pull_data(self.0, len) == 0 }
+    }
+
+    #[inline(always)]
+    fn checksum_changed(self, difference: u32) {
+        // SAFETY: the context is valid. Fails where no device has summed the packet, which is fine.
+        let _ = unsafe { bpf_csum_update(self.0, difference) };
+    }
+
+    #[inline(always)]
+    fn accept(self) {
+        if self.skb().pkt_type != PACKET_HOST {
+            // SAFETY: the context is valid. The helper refuses types between which it does not change; those are not ours.
+            let _ = unsafe { bpf_skb_change_type(self.0, PACKET_HOST) };
+        }
+    }
+
+    #[inline(always)]
+    fn tunnel_key(self) -> Option<u32> {
+        let mut key = TunnelKey { id: 0, remote: [0; 4], tos: 0, ttl: 0, ext: 0, label: 0 };
+        // SAFETY: the helper fills the given length, which is the structure's, or fails.
+        // It refuses keys of IPv6 tunnels unless they are asked for, and the other way round.
+        let found = unsafe {
+            bpf_skb_get_tunnel_key(self.0, (&raw mut key).cast(), TUNNEL_KEY_LEN, 0) == 0
+                || bpf_skb_get_tunnel_key(self.0, (&raw mut key).cast(), TUNNEL_KEY_LEN, u64::from(BPF_F_TUNINFO_IPV6))
+                    == 0
+        };
+        if found { Some(key.id) } else { None }
+    }
+
+    #[inline(always)]
+    fn set_tunnel(self, node: [u8; 16], family: u8, key: u32) -> bool {
+        let mut words = words(node);
+        let mut flags = u64::from(BPF_F_ZERO_CSUM_TX);
+        if family == 2 {
+            flags |= u64::from(BPF_F_TUNINFO_IPV6);
+        } else {
+            // The kernel takes an IPv4 address as a number.
+            words[0] = u32::from_be(words[0]);
+        }
+        let mut tunnel = TunnelKey { id: key, remote: words, tos: 0, ttl: TUNNEL_TTL, ext: 0, label: 0 };
+        // SAFETY: the key lives through the call; its length is given.
+        unsafe { bpf_skb_set_tunnel_key(self.0, (&raw mut tunnel).cast(), TUNNEL_KEY_LEN, flags) == 0 }
+    }
+}
+
+impl Kernel {
+    /// Address of bytes of the packet that are at hand.
+    #[inline(always)]
+    fn at(self, offset: usize, len: usize) -> Option<usize> {
+        let start = self.skb().data as usize + offset;
+        if start + len > self.skb().data_end as usize { None } else { Some(start) }
+    }
+}
+
+/// Runs `f` on a value that a map look-up returned.
+///
+/// # Safety
+/// `value` is null or points to a value of a map. Other CPUs may read and write it at the same time: fields are
+/// plain words, each read or written by one instruction, and the programs bear any mixture of them.
+#[inline(always)]
+unsafe fn with<T, R>(value: Option<*mut T>, f: impl FnOnce(&mut T) -> R) -> Option<R> {
+    // SAFETY: by the caller.
+    value.map(|value| f(unsafe { &mut *value }))
+}
+
+impl Maps for Kernel {
+    #[inline(always)]
+    fn config(&self) -> Option<&NodeConfig> {
+        tables::CONFIG.get(0)
+    }
+
+    #[inline(always)]
+    fn endpoint(&self, key: &EndpointKey) -> Option<&EndpointEntry> {
+        // SAFETY: rows are replaced whole by the agent; a reader may see an old one while it runs.
+        unsafe { tables::ENDPOINTS.get(key) }
+    }
+
+    #[inline(always)]
+    fn ipcache(&self, key: &IpCacheKey) -> Option<&IpCacheEntry> {
+        // SAFETY: the map's key is the length of the prefix and `PREFIX_BYTES` bytes, which is what the row type is.
+        let key = unsafe { &*ptr::from_ref(key).cast() };
+        tables::IPCACHE.get(key)
+    }
+
+    #[inline(always)]
+    fn ct4<R>(self, key: &CtKey4, f: impl FnOnce(&mut CtEntry) -> R) -> Option<R> {
+        // SAFETY: the pointer is from the map.
+        unsafe { with(tables::CT4.get_ptr_mut(key), f) }
+    }
+
+    #[inline(always)]
+    fn ct4_create(self, key: &CtKey4, f: impl FnOnce(&mut CtEntry)) -> bool {
+        let Some(scratch) = tables::SCRATCH.get_ptr_mut(0) else { return false };
+        // SAFETY: the scratch row is this CPU's and no other program runs on it meanwhile; all zero is an entry.
+        let entry = unsafe {
+            zero(&raw mut (*scratch).entry);
+            &mut (*scratch).entry
+        };
+        f(entry);
+        tables::CT4.insert(key, &*entry, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn ct6<R>(self, key: &CtKey6, f: impl FnOnce(&mut CtEntry) -> R) -> Option<R> {
+        // SAFETY: the pointer is from the map.
+        unsafe { with(tables::CT6.get_ptr_mut(key), |row| f(&mut row.entry)) }
+    }
+
+    #[inline(always)]
+    fn ct6_create(self, key: &CtKey6, f: impl FnOnce(&mut CtEntry)) -> bool {
+        let Some(scratch) = tables::SCRATCH.get_ptr_mut(0) else { return false };
+        // SAFETY: as above. What is behind the entry is never written, so it stays zero.
+        let row = unsafe {
+            zero(&raw mut (*scratch).entry);
+            &mut *scratch
+        };
+        f(&mut row.entry);
+        tables::CT6.insert(key, &*row, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn frag4(&self, key: &FragKey4) -> Option<&FragEntry> {
+        // SAFETY: a row that is reused meanwhile gives other ports, as if the fragment were of that datagram.
+        unsafe { tables::FRAGS4.get(key) }
+    }
+
+    #[inline(always)]
+    fn set_frag4(self, key: &FragKey4, entry: &FragEntry) {
+        let _ = tables::FRAGS4.insert(key, entry, 0);
+    }
+
+    #[inline(always)]
+    fn frag6(&self, key: &FragKey6) -> Option<&FragEntry> {
+        // SAFETY: as for IPv4.
+        unsafe { tables::FRAGS6.get(key) }
+    }
+
+    #[inline(always)]
+    fn set_frag6(self, key: &FragKey6, entry: &FragEntry) {
+        let _ = tables::FRAGS6.insert(key, entry, 0);
+    }
+
+    #[inline(always)]
+    fn count(self, index: u32, bytes: u64) {
+        // SAFETY: the row is this CPU's.
+        unsafe {
+            with(tables::METRICS.get_ptr_mut(index), |row| {
+                row.packets = row.packets.wrapping_add(1);
+                row.bytes = row.bytes.wrapping_add(bytes);
+            });
+        }
+    }
+}
+
+impl Clock for Kernel {
+    #[inline(always)]
+    fn ticks(self) -> u64 {
+        // SAFETY: the helper reads a counter.
+        unsafe { bpf_jiffies64() }
+    }
+
+    #[inline(always)]
+    fn now_ns(self) -> u64 {
+        // SAFETY: the helper reads a clock.
+        unsafe { bpf_ktime_get_ns() }
+    }
+}
+
+impl Events for Kernel {
+    #[inline(always)]
+    fn emit(self, header: &EventHeader) {
+        let Some(mut record) = tables::EVENTS.reserve_untyped::<Event>(0) else {
+            self.count(EVENTS_LOST, 1);
+            return;
+        };
+        let event = record.as_mut_ptr();
+        // SAFETY: the reserved record is as large as an event and ours until it is submitted.
+        unsafe {
+            (*event).header = *header;
+            zero(&raw mut (*event).payload);
+            if header.len_cap != 0 {
+                // In this form the verifier sees that the length is between 1 and 128, and the compiler cannot undo it.
+                let len = (black_box(u32::from(header.len_cap)).wrapping_sub(1) & (PAYLOAD_MAX as u32 - 1)) + 1;
+                let _ = bpf_skb_load_bytes(self.0.cast(), 0, (&raw mut (*event).payload).cast::<c_void>(), len);
+            }
+        }
+        record.submit(0);
+    }
+}
+
+/// Clears a value word by word. The compiler's way would be a call that writes bytes, or a copy through the stack.
+///
+/// # Safety
+/// `value` is writable, aligned to eight and a multiple of eight long.
+#[inline(always)]
+unsafe fn zero<T>(value: *mut T) {
+    const { assert!(size_of::<T>().is_multiple_of(8)) };
+    let mut word = 0;
+    while word < size_of::<T>() / 8 {
+        // SAFETY: by the caller.
+        unsafe { ptr::write_volatile(value.cast::<u64>().add(word), 0) };
+        word += 1;
+    }
+}
+
+const _: () = assert!(PAYLOAD_MAX == 128 && core::mem::offset_of!(Event, payload).is_multiple_of(8));

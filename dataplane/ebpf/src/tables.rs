@@ -1,0 +1,62 @@
+//! The tables of `dataplane-abi` as the kernel's maps. Names, types and sizes are taken from there.
+
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::macros::btf_map;
+use dataplane_abi::Table;
+use dataplane_abi::clock::{Clock, ClockEntry};
+use dataplane_abi::config::{Config, NodeConfig};
+use dataplane_abi::conntrack::{Ct4, Ct6, CtEntry, CtEntry6, CtKey4, CtKey6};
+use dataplane_abi::endpoints::{EndpointEntry, EndpointKey, Endpoints};
+use dataplane_abi::events;
+use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6, Frags4, Frags6};
+use dataplane_abi::ipcache::{IpCache, IpCacheEntry, IpCacheKey};
+use dataplane_abi::metrics::{Metrics, MetricsEntry};
+
+/// Capacity of a table.
+const fn rows<T: Table>() -> usize {
+    T::SPEC.max_entries as usize
+}
+
+/// Creation flags of a table.
+const fn flags<T: Table>() -> usize {
+    T::SPEC.flags as usize
+}
+
+/// Bytes of a prefix behind its length.
+pub(crate) const PREFIX_BYTES: usize = size_of::<IpCacheKey>() - 4;
+
+#[btf_map]
+pub(crate) static CONFIG: Array<NodeConfig, { rows::<Config>() }> = Array::new();
+
+#[btf_map]
+pub(crate) static ENDPOINTS: HashMap<EndpointKey, EndpointEntry, { rows::<Endpoints>() }, { flags::<Endpoints>() }> =
+    HashMap::new();
+
+#[btf_map]
+pub(crate) static IPCACHE: LpmTrie<[u8; PREFIX_BYTES], IpCacheEntry, { rows::<IpCache>() }, { flags::<IpCache>() }> =
+    LpmTrie::new();
+
+#[btf_map]
+pub(crate) static CT4: LruHashMap<CtKey4, CtEntry, { rows::<Ct4>() }, { flags::<Ct4>() }> = LruHashMap::new();
+
+#[btf_map]
+pub(crate) static CT6: LruHashMap<CtKey6, CtEntry6, { rows::<Ct6>() }, { flags::<Ct6>() }> = LruHashMap::new();
+
+#[btf_map]
+pub(crate) static FRAGS4: LruHashMap<FragKey4, FragEntry, { rows::<Frags4>() }, { flags::<Frags4>() }> = LruHashMap::new();
+
+#[btf_map]
+pub(crate) static FRAGS6: LruHashMap<FragKey6, FragEntry, { rows::<Frags6>() }, { flags::<Frags6>() }> = LruHashMap::new();
+
+#[btf_map]
+pub(crate) static METRICS: PerCpuArray<MetricsEntry, { rows::<Metrics>() }> = PerCpuArray::new();
+
+#[btf_map]
+pub(crate) static EVENTS: RingBuf<[u8; 0], { events::EVENTS.max_entries as usize }> = RingBuf::new();
+
+#[btf_map]
+pub(crate) static CLOCK: Array<ClockEntry, { rows::<Clock>() }> = Array::new();
+
+/// Where a row of conntrack is built before it is written: it would not fit the stack. Not part of the ABI.
+#[btf_map]
+pub(crate) static SCRATCH: PerCpuArray<CtEntry6, 1> = PerCpuArray::new();
