@@ -9,6 +9,7 @@
 pub mod attach;
 pub mod clock;
 pub mod events;
+pub mod measure;
 pub mod object;
 pub mod pins;
 pub mod probe;

@@ -145,20 +145,19 @@ fn judge_one(
         func_info: (&func_info, function.func_info_rec_size),
         line_info: (&line_info, function.line_info_rec_size),
     };
+    let accepted = |log: &str| Judgement::Accepted { instructions: processed(log).unwrap_or(0) };
     // Statistics alone are a few lines; the whole log is wanted only of a program that is refused.
     let (result, log) = sys::prog_load(&load, sys::LOG_STATS, 1 << 16);
-    match result {
-        Ok(_) => Judgement::Accepted { instructions: processed(&log).unwrap_or(0) },
-        Err(_) => {
-            let (again, log) = sys::prog_load(&load, sys::LOG_STEPS, 16 << 20);
-            match again {
-                Ok(_) => Judgement::Accepted { instructions: processed(&log).unwrap_or(0) },
-                Err(error) => {
-                    let lines: Vec<&str> = log.lines().collect();
-                    let tail = lines[lines.len().saturating_sub(40)..].join("\n");
-                    Judgement::Refused { error: error.to_string(), log: tail }
-                }
-            }
+    if result.is_ok() {
+        return accepted(&log);
+    }
+    let (again, log) = sys::prog_load(&load, sys::LOG_STEPS, 16 << 20);
+    match again {
+        Ok(_) => accepted(&log),
+        Err(error) => {
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines[lines.len().saturating_sub(40)..].join("\n");
+            Judgement::Refused { error: error.to_string(), log: tail }
         }
     }
 }
