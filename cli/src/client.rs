@@ -128,10 +128,10 @@ impl Client {
     fn request(&self, path: &str, timeout: Option<Duration>) -> Result<Response> {
         let mut stream = UnixStream::connect(&self.socket).map_err(|problem| self.unreachable(&problem))?;
         stream.set_read_timeout(timeout)?;
-        write!(
-            stream,
+        let request = format!(
             "GET {path} HTTP/1.1\r\nHost: bristle\r\nAccept: application/json\r\nConnection: close\r\n\r\n"
-        )?;
+        );
+        stream.write_all(request.as_bytes())?;
         let mut reader = BufReader::new(stream);
         head(&mut reader)
             .with_context(|| format!("no answer from {}; is it the agent's socket?", self.socket.display()))
