@@ -15,14 +15,29 @@ pub mod arm;
 pub mod bins;
 pub mod cgroup;
 pub mod cluster;
+pub mod control;
 pub mod container;
 pub mod fabric;
 pub mod image;
+pub mod kubelet;
 pub mod machine;
 pub mod ns;
 pub mod outside;
 pub mod plan;
 pub mod preflight;
 pub mod state;
+pub mod supervisor;
 
-pub use cluster::{Cluster, ClusterBuilder};
+pub use cluster::{BlockingCluster, Cluster, ClusterBuilder};
+
+/// An error with all its causes in one line.
+pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

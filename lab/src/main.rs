@@ -3,11 +3,17 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use lab::arm::ArmKind;
 use lab::container::{attach, init, shim};
+use lab::control::AgentAction;
 use lab::machine;
+use lab::plan::{Family, LabName, Routing};
+
+mod cli;
 
 #[derive(Debug, Parser)]
 #[command(name = "bristle-lab", version, about = "Clusters on this machine: real agents, real CNI calls, real eBPF")]
@@ -16,8 +22,119 @@ struct Cli {
     command: Command,
 }
 
+/// Which lab.
+#[derive(Debug, Args)]
+struct Name {
+    /// Name of the lab
+    #[arg(long, default_value = "default", env = "BRISTLE_LAB")]
+    name: LabName,
+}
+
+#[derive(Debug, Args)]
+struct Up {
+    #[command(flatten)]
+    lab: Name,
+    /// Nodes
+    #[arg(long, default_value_t = 3)]
+    nodes: u8,
+    /// Address families of nodes and pods
+    #[arg(long, value_enum, default_value_t = Family::Dual)]
+    family: Family,
+    /// How packets reach pods of other nodes
+    #[arg(long, value_enum, default_value_t = Routing::Vxlan)]
+    routing: Routing,
+    /// What the cluster is made of
+    #[arg(long, value_enum, default_value_t = ArmKind::Netns)]
+    on: ArmKind,
+    /// Directory with bristle-lab, bristle-agent and bristle-cni
+    #[arg(long)]
+    bin_dir: Option<PathBuf>,
+    /// Names of the two web servers outside the cluster
+    #[arg(long, value_delimiter = ',', num_args = 2, default_values_t = lab::plan::default_outside_names())]
+    outside_names: Vec<String>,
+    /// Start without the pods to play with (client, echo)
+    #[arg(long)]
+    bare: bool,
+    /// A further argument of every agent; may be given several times
+    #[arg(long = "agent-arg", allow_hyphen_values = true)]
+    agent_args: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct Capture {
+    #[command(flatten)]
+    lab: Name,
+    /// Node, pod, or namespace/pod; also `fabric` and `outside`
+    target: String,
+    /// Interface
+    #[arg(short, long, default_value = "any")]
+    interface: String,
+    /// Write packets to this file instead of showing them
+    #[arg(short, long)]
+    write: Option<PathBuf>,
+    /// Filter as tcpdump takes it, and further options of tcpdump after `--`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    filter: Vec<OsString>,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Create a cluster and wait until it works
+    Up(Up),
+    /// Show nodes and pods
+    Status(Name),
+    /// Remove a cluster, also the remains of a crashed one
+    Down {
+        #[command(flatten)]
+        lab: Name,
+        /// Remove all labs of this machine
+        #[arg(long, conflicts_with = "name")]
+        all: bool,
+    },
+    /// Show the labs of this machine
+    List,
+    /// Open a shell in a pod or node, or run a command there
+    Shell {
+        #[command(flatten)]
+        lab: Name,
+        /// Node, pod, or namespace/pod; also `fabric` and `outside`
+        target: String,
+        /// Command instead of a shell
+        #[arg(last = true)]
+        command: Vec<OsString>,
+    },
+    /// Watch packets at a pod or node with tcpdump
+    Capture(Capture),
+    /// Run kubectl with the lab's kubeconfig
+    Kubectl {
+        #[command(flatten)]
+        lab: Name,
+        /// Arguments of kubectl
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Show the log of a node's agent
+    Logs {
+        #[command(flatten)]
+        lab: Name,
+        /// Node
+        node: String,
+        /// Go on as it is written
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Kill, stop or start a node's agent
+    Agent {
+        #[command(flatten)]
+        lab: Name,
+        /// What to do
+        action: AgentAction,
+        /// Node
+        node: String,
+    },
+    /// Runs a lab (internal)
+    #[command(hide = true)]
+    Supervise { spec: String },
     /// First process of a machine (internal)
     #[command(hide = true)]
     NodeInit,
@@ -38,8 +155,6 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<OsString>,
     },
-    /// Try (temporary)
-    Try,
 }
 
 fn main() -> ExitCode {
@@ -49,23 +164,16 @@ fn main() -> ExitCode {
         Command::ContainerInit => init::main(),
         Command::NodeExec(target) => attach::outer(&target),
         Command::ExecInner { tty, command } => attach::inner(tty, &command),
-        Command::Try => {
-            tracing_subscriber::fmt().init();
-            let rt = tokio::runtime::Runtime::new().unwrap();
-            rt.block_on(async {
-                let t = std::time::Instant::now();
-                let c = lab::Cluster::builder().nodes(3).build().await?;
-                println!("{:?}", t.elapsed());
-                for (p, a) in [("ping", vec!["-c2", "-i0.2", "node-2"]), ("ping", vec!["-6", "-c2", "-i0.2", "node-3"]), ("curl", vec!["-s", "http://two.outside.test/"]),("sh",vec!["-c","hostname; ls /sys/fs/cgroup /sys/fs/bpf; ps ax; ip a; mount | tail -20; ls -la /etc/cni /opt/bristle/bin | head"])] {
-                    let o = c.nodes()[0].run(p, &a)?;
-                    println!("{}{}", String::from_utf8_lossy(&o.stdout), String::from_utf8_lossy(&o.stderr));
-                }
-                let t = std::time::Instant::now();
-                drop(c);
-                println!("{:?}", t.elapsed());
-                Ok(ExitCode::SUCCESS)
-            })
-        }
+        Command::Supervise { spec } => cli::up::supervise(&spec).map(|()| ExitCode::SUCCESS),
+        Command::Up(up) => cli::up::up(up).map(|()| ExitCode::SUCCESS),
+        Command::Status(lab) => cli::status::status(&lab.name).map(|()| ExitCode::SUCCESS),
+        Command::Down { lab, all } => cli::down::down(&lab.name, all).map(|()| ExitCode::SUCCESS),
+        Command::List => cli::status::list().map(|()| ExitCode::SUCCESS),
+        Command::Shell { lab, target, command } => cli::inside::shell(&lab.name, &target, &command),
+        Command::Capture(capture) => cli::inside::capture(&capture),
+        Command::Kubectl { lab, args } => cli::kubectl::kubectl(&lab.name, &args),
+        Command::Logs { lab, node, follow } => cli::inside::logs(&lab.name, &node, follow).map(|()| ExitCode::SUCCESS),
+        Command::Agent { lab, action, node } => cli::inside::agent(&lab.name, &node, action).map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(code) => code,

@@ -79,9 +79,13 @@ impl NsSet {
 
     /// Moves the calling thread into these namespaces, for good: use it on a thread that ends afterwards.
     pub fn enter(&self) -> Result<(), NsError> {
+        self.enter_all(true)
+    }
+
+    fn enter_all(&self, pids: bool) -> Result<(), NsError> {
         // A mount namespace can be entered only by a task that shares its root and working directory with no other.
         unshare(CloneFlags::CLONE_FS).map_err(|e| NsError::Enter(e.into()))?;
-        for (flag, fd) in &self.entries {
+        for (flag, fd) in self.entries.iter().filter(|(flag, _)| pids || *flag != CloneFlags::CLONE_NEWPID) {
             setns(fd.as_fd(), *flag).map_err(|e| NsError::Enter(e.into()))?;
         }
         Ok(())
@@ -96,12 +100,30 @@ impl NsSet {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
+        self.run_in(true, work).await
+    }
+
+    /// As [`NsSet::run`], but children of `work` stay in the caller's PID namespace; in return it may start threads, which the
+    /// kernel refuses to one whose children belong elsewhere.
+    pub async fn run_outside_pids<T, F>(self: &Arc<Self>, work: F) -> Result<T, NsError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        self.run_in(false, work).await
+    }
+
+    async fn run_in<T, F>(self: &Arc<Self>, pids: bool, work: F) -> Result<T, NsError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
         let (done, wait) = tokio::sync::oneshot::channel();
         let set = Arc::clone(self);
         thread::Builder::new()
             .name("in-machine".into())
             .spawn(move || {
-                let result = set.enter().map(|()| work());
+                let result = set.enter_all(pids).map(|()| work());
                 // The descriptors go before the answer, so that who waits may count on the namespace being free.
                 drop(set);
                 let _ = done.send(result);

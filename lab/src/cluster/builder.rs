@@ -1,19 +1,31 @@
 //! Making a cluster, step by step.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use super::{Cluster, Node};
+use ipnet::IpNet;
+use sim_api::resource::{NODES, PODS};
+use sim_api::store::StoreOptions;
+use sim_api::{Faults, ServerConfig, Store, SystemClock, server, write_kubeconfig};
+use sim_controllers::{ControllerOptions, Controllers};
+use tokio::task::JoinSet;
+
+use super::{BlockingCluster, Cluster, ClusterError, Node, workloads};
+use crate::agent::{Agent, AgentCommand};
 use crate::bins::BinDir;
 use crate::cgroup::{self, NoCgroup2Error};
 use crate::fabric::{self, FABRIC, OUTSIDE, WiringError};
-use crate::machine::init::{InitConfig, RootConfig};
+use crate::kubelet::{Kubelets, NodeSetup};
+use crate::machine::init::{InitConfig, OBJECT_PATH, RootConfig, SHARE_DIR};
 use crate::machine::{Machine, StartMachineError};
 use crate::outside;
-use crate::plan::{Family, LabName, MAX_NODES, Plan, Routing, default_outside_names};
+use crate::plan::{API_PORT, Family, LabName, MAX_NODES, Plan, Routing, default_outside_names};
 use crate::preflight::{self, PreflightError};
 use crate::state::{LabDir, LabRecord, OwnerKind, ProcessId, StateError};
 
@@ -42,6 +54,14 @@ pub enum BuildError {
     /// No cgroup2.
     #[error(transparent)]
     Cgroup(#[from] NoCgroup2Error),
+    /// The cluster did not get ready.
+    #[error("{problem}{hint}")]
+    NotReady {
+        /// What is missing.
+        problem: ClusterError,
+        /// Last lines of the log that tell most.
+        hint: String,
+    },
     /// Anything else that the kernel refused.
     #[error("{step}")]
     Io {
@@ -68,7 +88,14 @@ pub struct ClusterBuilder {
     bin_dir: Option<PathBuf>,
     owner_kind: OwnerKind,
     progress: Arc<dyn Fn(Progress) + Send + Sync>,
+    demo: bool,
+    faults: Faults,
+    agent_args: Vec<String>,
+    patience: Duration,
 }
+
+/// Name of the agents' kubeconfig in the shared directory.
+const AGENT_KUBECONFIG: &str = "agent.kubeconfig";
 
 /// Makes names of clusters in one process differ.
 static COUNTER: AtomicU32 = AtomicU32::new(1);
@@ -84,6 +111,10 @@ impl ClusterBuilder {
             bin_dir: None,
             owner_kind: OwnerKind::Library,
             progress: Arc::new(|step| tracing::info!("{}", step.0)),
+            demo: false,
+            faults: Faults::default(),
+            agent_args: Vec::new(),
+            patience: Duration::from_secs(60),
         }
     }
 
@@ -143,6 +174,44 @@ impl ClusterBuilder {
         self
     }
 
+    /// Whether to start pods to play with (default not).
+    #[must_use]
+    pub fn demo(mut self, demo: bool) -> Self {
+        self.demo = demo;
+        self
+    }
+
+    /// Anomalies of the API server on demand; keep a clone to switch them.
+    #[must_use]
+    pub fn faults(mut self, faults: Faults) -> Self {
+        self.faults = faults;
+        self
+    }
+
+    /// Further arguments of all agents.
+    #[must_use]
+    pub fn agent_args(mut self, args: impl IntoIterator<Item = String>) -> Self {
+        self.agent_args.extend(args);
+        self
+    }
+
+    /// How long to wait for nodes and pods (default 60 s each).
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Makes the cluster with a runtime of its own.
+    ///
+    /// # Errors
+    /// As [`ClusterBuilder::build`].
+    pub fn blocking(self) -> Result<BlockingCluster, BuildError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(io_at("start a runtime"))?;
+        let cluster = runtime.block_on(self.build())?;
+        Ok(BlockingCluster::new(cluster, runtime))
+    }
+
     fn say(&self, text: impl Into<String>) {
         (self.progress)(Progress(text.into()));
     }
@@ -190,17 +259,181 @@ impl ClusterBuilder {
 
         let mut nodes = Vec::new();
         for number in 1..=plan.nodes {
-            let machine = Machine::start(&bins.lab(), &self.node_config(dir, &plan, number, &bins)?)?;
+            let machine = Machine::start(&bins.lab(), &node_config(dir, &plan, number, &bins)?)?;
             record.machines.extend(ProcessId::of(machine.pid()));
             dir.write_record(&record)?;
             fabric::join(&plan, &fabric, number, &machine)?;
-            nodes.push(Node { number, addresses: plan.node_addresses(number), machine });
+            nodes.push(Node { number, addresses: plan.node_addresses(number), agent: None, machine });
         }
         self.say(format!("nodes: {} created", nodes.len()));
-        Ok(Cluster { nodes, _outside_servers: outside_servers, outside, fabric, bins, record, dir: dir.clone() })
+
+        let store = Store::new(store_options(&plan));
+        let kubelets = Kubelets::new(kubelet_setups(dir, &plan, &nodes)?, &bins.lab());
+        let server = self.start_server(dir, &plan, &fabric, &store, &kubelets)?;
+        let controllers = start_controllers(&plan, &store);
+        kubelets.start(&store, dir.share(), fixed_names(&plan));
+        for node in &mut nodes {
+            let command = self.agent_command(dir, &plan, node.name());
+            node.agent = Some(Agent::start(node.name(), Arc::clone(node.machine.ns()), command));
+        }
+        self.say(format!("API server: {}", server.url()));
+        let cluster = Cluster {
+            server,
+            controllers,
+            kubelets,
+            nodes,
+            outside_servers,
+            outside,
+            fabric,
+            store,
+            bins,
+            record,
+            dir: dir.clone(),
+        };
+        self.wait_ready(&cluster).await?;
+        Ok(cluster)
     }
 
-    fn node_config(&self, dir: &LabDir, plan: &Plan, number: u8, bins: &BinDir) -> Result<InitConfig, BuildError> {
+    fn start_server(&self, dir: &LabDir, plan: &Plan, fabric: &Machine, store: &Store, kubelets: &Kubelets) -> Result<server::ServerHandle, BuildError> {
+        let local = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(io_at("listen on 127.0.0.1"))?;
+        let mut config = ServerConfig::new(local);
+        config.listeners.extend(fabric::api_listeners(plan, fabric)?);
+        config.runtime = Arc::new(kubelets.clone());
+        config.faults = self.faults.clone();
+        let server = server::start(store.clone(), config).map_err(io_at("start the API server"))?;
+        let addresses: Vec<_> = plan.api_addresses().iter().map(IpNet::addr).collect();
+        store.set_api_endpoints(&addresses, API_PORT).map_err(|e| BuildError::NotReady { problem: e.into(), hint: String::new() })?;
+        write_kubeconfig(&dir.kubeconfig(), &format!("bristle-{}", plan.name), &server.url()).map_err(io_at("write the kubeconfig"))?;
+        write_kubeconfig(&dir.share().join(AGENT_KUBECONFIG), "bristle", &plan.api_url()).map_err(io_at("write the agents' kubeconfig"))?;
+        Ok(server)
+    }
+
+    fn agent_command(&self, dir: &LabDir, plan: &Plan, node: &str) -> AgentCommand {
+        let mut args: Vec<String> = [
+            ("--node-name", node.to_owned()),
+            ("--kubeconfig", format!("{SHARE_DIR}/{AGENT_KUBECONFIG}")),
+            ("--routing", plan.routing.to_string()),
+            ("--bpf-object", OBJECT_PATH.to_owned()),
+        ]
+        .into_iter()
+        .flat_map(|(flag, value)| [flag.to_owned(), value])
+        .collect();
+        args.extend(self.agent_args.iter().cloned());
+        AgentCommand::new(args, dir.agent_log(node))
+    }
+
+    async fn wait_ready(&self, cluster: &Cluster) -> Result<(), BuildError> {
+        let total = cluster.nodes.len();
+        let mut said = (usize::MAX, usize::MAX);
+        let waited = cluster.wait_for("all nodes ready", self.patience, |store| {
+            let agents = cluster.nodes.iter().filter(|n| cluster.kubelets.is_network_ready(n.name())).count();
+            let ready = store.list(&NODES, "").iter().filter(|n| workloads::is_ready(n)).count();
+            if said != (agents, ready) {
+                said = (agents, ready);
+                self.say(format!("agents: {agents} of {total} ready, nodes: {ready} of {total} Ready"));
+            }
+            if ready == total { Ok(()) } else { Err(format!("{ready} of {total} are")) }
+        });
+        waited.await.map_err(|problem| BuildError::NotReady { problem, hint: agents_hint(cluster) })?;
+
+        let mut objects = workloads::cluster_dns();
+        if self.demo {
+            objects.extend(workloads::demo());
+        }
+        let wanted = objects.iter().map(|o| match o["kind"].as_str() {
+            Some("Pod") => 1,
+            Some("Deployment") => o["spec"]["replicas"].as_u64().unwrap_or(1),
+            _ => 0,
+        });
+        let wanted = usize::try_from(wanted.sum::<u64>()).unwrap_or(usize::MAX);
+        for object in objects {
+            cluster.apply_object(object).map_err(|problem| BuildError::NotReady { problem, hint: String::new() })?;
+        }
+        let mut said = usize::MAX;
+        let waited = cluster.wait_for("all pods ready", self.patience, |store| {
+            let pods = store.list(&PODS, "");
+            let ready = pods.iter().filter(|p| workloads::is_ready(p)).count();
+            if said != ready {
+                said = ready;
+                self.say(format!("pods: {ready} of {wanted} Running"));
+            }
+            if ready >= wanted {
+                return Ok(());
+            }
+            let why = |p: &serde_json::Value| format!("{}: {}", sim_api::object::name(p), p["status"]["containerStatuses"][0]["state"]);
+            let unready: Vec<String> = pods.iter().filter(|p| !workloads::is_ready(p)).map(|p| why(p)).collect();
+            Err(format!("{ready} of {wanted} are; {}", unready.join(", ")))
+        });
+        waited.await.map_err(|problem| BuildError::NotReady { problem, hint: agents_hint(cluster) })
+    }
+}
+
+/// The last lines of the first agent's log that is not ready, or of the first at all.
+fn agents_hint(cluster: &Cluster) -> String {
+    let node = cluster.nodes.iter().find(|n| !cluster.kubelets.is_network_ready(n.name())).or(cluster.nodes.first());
+    let Some(node) = node else { return String::new() };
+    let log = fs::read_to_string(cluster.dir.agent_log(node.name())).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().collect();
+    let tail = lines[lines.len().saturating_sub(8)..].join("\n  ");
+    format!("\nagent of {} (started {} times) said last:\n  {tail}", node.name(), node.agent().starts())
+}
+
+fn store_options(plan: &Plan) -> StoreOptions {
+    let mut service_cidrs: Vec<IpNet> = Vec::new();
+    let index = plan.index;
+    if plan.family.has_v4() {
+        service_cidrs.extend(format!("10.9.{index}.0/24").parse::<IpNet>());
+    }
+    if plan.family.has_v6() {
+        service_cidrs.extend(format!("fd00:9:{index}::/112").parse::<IpNet>());
+    }
+    StoreOptions { clock: Arc::new(SystemClock), service_cidrs, node_ports: (30000, 32767), log_capacity: 10_000, seed: u64::from(index) }
+}
+
+fn start_controllers(plan: &Plan, store: &Store) -> JoinSet<()> {
+    let mut controllers = Controllers::new(store.clone(), ControllerOptions { pod_cidrs: plan.cluster_cidrs(), node_grace_s: 40 });
+    let store = store.clone();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut revisions = store.subscribe();
+        loop {
+            revisions.mark_unchanged();
+            // Bounded, so that two controllers that disagree cannot keep the thread for ever.
+            controllers.settle(100);
+            let wait = controllers.next_deadline().map_or(Duration::from_secs(60), |at| {
+                let ms = at.as_millisecond() - store.now().as_millisecond();
+                Duration::from_millis(u64::try_from(ms).unwrap_or(0).clamp(10, 60_000))
+            });
+            if let Ok(Err(_)) = tokio::time::timeout(wait, revisions.changed()).await {
+                return;
+            }
+        }
+    });
+    tasks
+}
+
+fn kubelet_setups(dir: &LabDir, plan: &Plan, nodes: &[Node]) -> Result<Vec<NodeSetup>, BuildError> {
+    let cgroups = cgroup::lab_path(dir.name())?;
+    let setup = |node: &Node| NodeSetup {
+        name: node.name().to_owned(),
+        addresses: node.addresses(),
+        ns: Arc::clone(node.machine.ns()),
+        pid: node.machine.pid(),
+        cgroup: cgroups.join(node.name()),
+        logs: dir.node(node.name()).join("pods"),
+        hosts: plan.hosts_file(),
+    };
+    Ok(nodes.iter().map(setup).collect())
+}
+
+/// Names that the cluster DNS knows besides the cluster's own: nodes and the outside.
+fn fixed_names(plan: &Plan) -> BTreeMap<String, Vec<std::net::IpAddr>> {
+    let nodes = (1..=plan.nodes).map(|n| (Plan::node_name(n), plan.node_addresses(n).iter().map(IpNet::addr).collect()));
+    let outside = plan.outside_names.iter().cloned().zip(plan.outside_servers());
+    nodes.chain(outside).collect()
+}
+
+fn node_config(dir: &LabDir, plan: &Plan, number: u8, bins: &BinDir) -> Result<InitConfig, BuildError> {
         let name = Plan::node_name(number);
         let cgroup = cgroup::lab_path(dir.name())?.join(&name);
         for path in [dir.node(&name), dir.machine_base(&name), cgroup.clone()] {
@@ -213,6 +446,7 @@ impl ClusterBuilder {
                 base: dir.machine_base(&name),
                 cgroup,
                 bin_dir: bins.path.clone(),
+                object: bins.object.clone(),
                 share: dir.share(),
                 hosts: plan.hosts_file(),
                 // Nodes know the names they need from /etc/hosts; a resolver that nobody answers would only slow failures down.
@@ -220,4 +454,3 @@ impl ClusterBuilder {
             }),
         })
     }
-}

@@ -7,13 +7,15 @@ use std::process::{Command, Output};
 
 use ipnet::IpNet;
 
+use crate::agent::Agent;
 use crate::machine::Machine;
 
-/// A node: a machine joined to the fabric.
+/// A node: a machine joined to the fabric, with an agent.
 #[derive(Debug)]
 pub struct Node {
     pub(super) number: u8,
     pub(super) addresses: Vec<IpNet>,
+    pub(super) agent: Option<Agent>,
     pub(super) machine: Machine,
 }
 
@@ -38,7 +40,15 @@ impl Node {
         &self.machine
     }
 
-    /// A file of the node, as the root namespace reaches it. `path` is absolute.
+    /// Its agent.
+    ///
+    /// # Panics
+    /// Never: a cluster is handed out only with agents.
+    pub fn agent(&self) -> &Agent {
+        self.agent.as_ref().expect("a built cluster's nodes have agents")
+    }
+
+    /// A file of the node, as the root namespace reaches it; also the agent's socket. `path` is absolute.
     pub fn file(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.machine.pid()))
     }
@@ -52,6 +62,7 @@ impl Node {
     }
 
     pub(super) fn stop(&mut self) {
+        self.agent = None;
         self.machine.stop();
     }
 }

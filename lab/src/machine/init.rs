@@ -38,6 +38,8 @@ pub struct RootConfig {
     pub cgroup: PathBuf,
     /// Directory with the project's binaries.
     pub bin_dir: PathBuf,
+    /// The eBPF object, shown at [`OBJECT_PATH`].
+    pub object: PathBuf,
     /// Directory of the lab shared with all machines, shown at [`SHARE_DIR`].
     pub share: PathBuf,
     /// Contents of /etc/hosts.
@@ -48,6 +50,9 @@ pub struct RootConfig {
 
 /// Where machines see the lab's shared directory (kubeconfig, DNS records).
 pub const SHARE_DIR: &str = "/run/bristle-lab";
+
+/// Where machines see the eBPF object: where an installation has it.
+pub const OBJECT_PATH: &str = "/usr/lib/bristle/bristle.bpf.o";
 
 /// Kernel settings of every machine, below /proc/sys/net; a setting that the kernel lacks is left out.
 const SYSCTLS: &[(&str, &str)] = &[
@@ -126,6 +131,7 @@ fn build_root(hostname: &str, config: &RootConfig) -> anyhow::Result<()> {
         }
     }
     rootfs::bind(&config.bin_dir, &root.join(BIN_DIR.trim_start_matches('/')), false)?;
+    rootfs::bind(&config.object, &root.join(OBJECT_PATH.trim_start_matches('/')), false)?;
     rootfs::bind(&config.share, &root.join(SHARE_DIR.trim_start_matches('/')), false)?;
     rootfs::write_file(&root, "etc/hostname", &format!("{hostname}\n"))?;
     rootfs::write_file(&root, "etc/hosts", &config.hosts)?;
