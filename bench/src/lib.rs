@@ -5,6 +5,23 @@
 //! then [`net`] and [`traffic`].
 #![forbid(unsafe_code)]
 
+pub mod api;
+pub mod clusters;
 pub mod figure;
+
+pub mod cni;
+pub mod dataplane;
+pub mod lab_bench;
 pub mod net;
 pub mod traffic;
+
+/// Set when the user wants to stop; looked at while a benchmark waits and between its measurements.
+pub static STOP: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+/// An error if the user wants to stop, so that everything is taken down on the way out.
+pub fn go_on() -> anyhow::Result<()> {
+    if STOP.load(std::sync::atomic::Ordering::Relaxed) {
+        anyhow::bail!("interrupted");
+    }
+    Ok(())
+}

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bench::figure::{self, Figure};
-use bench::net;
 use bench::traffic::{self, Metric, PORT};
+use bench::{STOP, cni as cni_bench, dataplane, lab_bench, net as net_bench};
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -24,8 +24,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Nanoseconds per packet of each program
+    Dataplane(DataplaneArgs),
     /// Paths between pods beside a direct veth pair, kernel routing, bridge, host-gw and VXLAN
     Net(NetArgs),
+    /// How fast a cluster comes up, 250 pods on one node, the agent's memory
+    Lab(Common),
+    /// ADD and DEL of the plugin, 20 at once
+    Cni(Common),
     /// One end of a measurement (used by `net`)
     #[command(hide = true)]
     Traffic(TrafficArgs),
@@ -42,6 +48,15 @@ struct Common {
     /// Directory with the programs and the eBPF object
     #[arg(long, value_name = "DIR", env = "BRISTLE_BIN_DIR")]
     bin_dir: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct DataplaneArgs {
+    #[command(flatten)]
+    common: Common,
+    /// CPU to measure on (default: the last)
+    #[arg(long)]
+    cpu: Option<usize>,
 }
 
 #[derive(Args)]
@@ -103,7 +118,15 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         // No runtime here: its threads would be measured with the traffic.
         Command::Traffic(args) => generate(&args),
-        Command::Net(args) => measure(&args),
+        Command::Dataplane(args) => {
+            let cpu = args.cpu;
+            let common = &args.common;
+            dataplane::run(common.quick, cpu, common.bin_dir.as_ref())
+                .and_then(|figures| publish(&figures, common))
+        }
+        Command::Net(args) => net(&args),
+        Command::Lab(common) => lab(&common),
+        Command::Cni(common) => cni(&common),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -127,9 +150,9 @@ fn generate(args: &TrafficArgs) -> anyhow::Result<()> {
 }
 
 #[tokio::main]
-async fn measure(args: &NetArgs) -> anyhow::Result<()> {
+async fn net(args: &NetArgs) -> anyhow::Result<()> {
     stop_on_signals()?;
-    let options = net::Options {
+    let options = net_bench::Options {
         quick: args.common.quick,
         only: args.only.clone(),
         metrics: args.metrics.clone(),
@@ -138,7 +161,21 @@ async fn measure(args: &NetArgs) -> anyhow::Result<()> {
         cpu: args.cpu,
         bin_dir: args.common.bin_dir.clone(),
     };
-    publish(&net::run(&options).await?, &args.common)
+    publish(&net_bench::run(&options).await?, &args.common)
+}
+
+#[tokio::main]
+async fn lab(common: &Common) -> anyhow::Result<()> {
+    stop_on_signals()?;
+    let figures = lab_bench::run(common.quick, common.bin_dir.as_ref()).await?;
+    publish(&figures, common)
+}
+
+#[tokio::main]
+async fn cni(common: &Common) -> anyhow::Result<()> {
+    stop_on_signals()?;
+    let figures = cni_bench::run(common.quick, common.bin_dir.as_ref()).await?;
+    publish(&figures, common)
 }
 
 fn stop_on_signals() -> anyhow::Result<()> {
@@ -146,7 +183,7 @@ fn stop_on_signals() -> anyhow::Result<()> {
         let mut signals = signal(kind).context("watch signals")?;
         tokio::spawn(async move {
             if signals.recv().await.is_some() {
-                net::STOP.store(true, Ordering::Relaxed);
+                STOP.store(true, Ordering::Relaxed);
             }
         });
     }
@@ -156,7 +193,7 @@ fn stop_on_signals() -> anyhow::Result<()> {
 fn publish(figures: &[Figure], common: &Common) -> anyhow::Result<()> {
     // The plain figures of a long list are in the tables above and in the file.
     let judged: Vec<Figure> = figures.iter().filter(|figure| figure.goal.is_some()).cloned().collect();
-    let many = figures.len() > 30 && !judged.is_empty();
+    let many = figures.len() > 60 && !judged.is_empty();
     println!("{}", figure::table(if many { &judged } else { figures }));
     if let Some(path) = &common.json {
         figure::write(figures, path)?;

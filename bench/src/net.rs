@@ -10,18 +10,14 @@ pub mod summary;
 pub mod yardsticks;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use crate::figure::Figure;
 use crate::traffic::Metric;
 use contender::Contender;
 use summary::Row;
-
-/// Set when the user wants to stop; looked at between measurements.
-pub static STOP: AtomicBool = AtomicBool::new(false);
 
 /// What to measure and how long.
 #[derive(Debug, Clone)]
@@ -59,7 +55,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Vec<Figure>> {
             contenders.push(Contender::start(name, topology, cpu)?);
         }
     }
-    let labs = ours::up(options.bin_dir.as_ref(), &wanted).await?;
+    let mut labs = ours::up(options.bin_dir.as_ref(), &wanted).await?;
     for (name, topology) in labs.topologies() {
         contenders.push(Contender::start(name, topology, cpu)?);
     }
@@ -81,9 +77,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Vec<Figure>> {
     for metric in metrics {
         for repeat in 0..repeats {
             for contender in &contenders {
-                if STOP.load(Ordering::Relaxed) {
-                    bail!("interrupted");
-                }
+                crate::go_on()?;
                 match contender.measure(metric, length) {
                     Ok(sample) => rows.push(Row { contender: contender.name(), metric, repeat, sample }),
                     // One lost measurement is no reason to lose the others; it is missing from the table.
@@ -99,7 +93,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Vec<Figure>> {
         length.as_secs_f64()
     );
     drop(contenders);
-    labs.down();
+    drop(labs);
     Ok(summary::figures(&rows))
 }
 
