@@ -1,5 +1,7 @@
 //! What a table is: its types, its name, its kind and its size.
 
+use core::hash::Hash;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{clock, config, conntrack, endpoints, events, frags, ipcache, metrics};
@@ -61,7 +63,7 @@ pub enum Writer {
 /// A table known at compile time. Implemented by one uninhabited type per table, named for it.
 pub trait Table {
     /// Type of a key.
-    type Key: FromBytes + IntoBytes + Immutable + KnownLayout + Copy;
+    type Key: FromBytes + IntoBytes + Immutable + KnownLayout + Copy + Ord + Hash;
     /// Type of a value.
     type Value: FromBytes + IntoBytes + Immutable + KnownLayout + Copy;
     /// The same as data.

@@ -80,11 +80,11 @@ pub trait Maps: Copy {
     #[must_use]
     fn ct6_create(self, key: &CtKey6, f: impl FnOnce(&mut CtEntry)) -> bool;
     /// What the first fragment of a datagram said.
-    fn frag4(&self, key: &FragKey4) -> Option<&FragEntry>;
+    fn frag4(self, key: &FragKey4) -> Option<FragEntry>;
     /// Notes it. A full table forgets another datagram.
     fn set_frag4(self, key: &FragKey4, entry: &FragEntry);
     /// As [`Maps::frag4`].
-    fn frag6(&self, key: &FragKey6) -> Option<&FragEntry>;
+    fn frag6(self, key: &FragKey6) -> Option<FragEntry>;
     /// As [`Maps::set_frag4`].
     fn set_frag6(self, key: &FragKey6, entry: &FragEntry);
     /// Adds one packet to a row of the counters.

@@ -303,9 +303,9 @@ impl Maps for Kernel {
     }
 
     #[inline(always)]
-    fn frag4(&self, key: &FragKey4) -> Option<&FragEntry> {
+    fn frag4(self, key: &FragKey4) -> Option<FragEntry> {
         // SAFETY: a row that is reused meanwhile gives other ports, as if the fragment were of that datagram.
-        unsafe { tables::FRAGS4.get(key) }
+        unsafe { tables::FRAGS4.get(key).copied() }
     }
 
     #[inline(always)]
@@ -314,9 +314,9 @@ impl Maps for Kernel {
     }
 
     #[inline(always)]
-    fn frag6(&self, key: &FragKey6) -> Option<&FragEntry> {
+    fn frag6(self, key: &FragKey6) -> Option<FragEntry> {
         // SAFETY: as for IPv4.
-        unsafe { tables::FRAGS6.get(key) }
+        unsafe { tables::FRAGS6.get(key).copied() }
     }
 
     #[inline(always)]

@@ -114,7 +114,7 @@ fn no_packet_is_missed_while_programs_are_replaced() {
             // A neighbour that never answers, so that packets leave without being asked for.
             run("ip neigh add 10.9.0.2 lladdr 02:00:00:00:00:02 dev right");
             let hook = Hook::ingress("left");
-            let mut objects: Vec<Object> = (0..8).map(|_| load(sandbox, bytes)).collect();
+            let mut objects: Vec<Object> = (0..3).map(|_| load(sandbox, bytes)).collect();
             objects[0].attach_by(&pins, "to_host", &hook, kind).unwrap();
             let before = received("left");
             run("ip link set right up");

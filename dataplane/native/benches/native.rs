@@ -1,0 +1,2 @@
+//! Nanoseconds per packet of the host in memory.
+fn main() {}

@@ -1,0 +1,188 @@
+//! The adapters: what `dataplane-core` asks of a host, answered from memory.
+
+use std::cell::RefCell;
+
+use dataplane_abi::config::NodeConfig;
+use dataplane_abi::conntrack::{CtEntry, CtEntry6, CtKey4, CtKey6};
+use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
+use dataplane_abi::events::{Event, EventHeader, PAYLOAD_MAX};
+use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6};
+use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
+use dataplane_abi::metrics::EVENTS_LOST;
+use dataplane_core::{Clock, Events, Maps, Packet, Raw};
+
+use crate::{Frame, Native, Tunnel};
+
+/// A frame on a node.
+#[derive(Clone, Copy)]
+pub(crate) struct Handle<'a> {
+    pub(crate) node: &'a Native,
+    pub(crate) frame: &'a RefCell<Frame>,
+}
+
+impl Packet for Handle<'_> {
+    fn len(self) -> u32 {
+        u32::try_from(self.frame.borrow().bytes.len()).unwrap_or(u32::MAX)
+    }
+
+    fn ifindex(self) -> u32 {
+        self.frame.borrow().ifindex
+    }
+
+    fn mark(self) -> u32 {
+        self.frame.borrow().mark
+    }
+
+    fn is_tagged(self) -> bool {
+        self.frame.borrow().tagged
+    }
+
+    fn segment_len(self) -> u32 {
+        self.frame.borrow().segment_len
+    }
+
+    fn hash(self) -> u32 {
+        self.frame.borrow().hash
+    }
+
+    fn load<T: Raw>(self, offset: usize) -> Option<T> {
+        let frame = self.frame.borrow();
+        let end = offset.checked_add(size_of::<T>())?;
+        if end > frame.at_hand {
+            return None;
+        }
+        T::read_from_bytes(frame.bytes.get(offset..end)?).ok()
+    }
+
+    fn load_at<T: Raw>(self, offset: u32) -> Option<T> {
+        let frame = self.frame.borrow();
+        let offset = usize::try_from(offset).ok()?;
+        T::read_from_bytes(frame.bytes.get(offset..offset.checked_add(size_of::<T>())?)?).ok()
+    }
+
+    fn store<T: Raw>(self, offset: usize, value: T) -> bool {
+        let mut frame = self.frame.borrow_mut();
+        let Some(end) = offset.checked_add(size_of::<T>()).filter(|end| *end <= frame.at_hand) else {
+            return false;
+        };
+        match frame.bytes.get_mut(offset..end) {
+            Some(bytes) => {
+                bytes.copy_from_slice(value.as_bytes());
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn pull(self, len: u32) -> bool {
+        let mut frame = self.frame.borrow_mut();
+        match usize::try_from(len) {
+            Ok(len) if len <= frame.bytes.len() => {
+                frame.at_hand = frame.at_hand.max(len);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn checksum_changed(self, difference: u32) {
+        let mut frame = self.frame.borrow_mut();
+        if let Some(sum) = frame.device_sum {
+            let (sum, carry) = sum.overflowing_add(difference);
+            frame.device_sum = Some(sum.wrapping_add(u32::from(carry)));
+        }
+    }
+
+    fn accept(self) {
+        self.frame.borrow_mut().accepted = true;
+    }
+
+    fn tunnel_key(self) -> Option<u32> {
+        self.frame.borrow().from_tunnel.map(|tunnel| tunnel.key)
+    }
+
+    fn set_tunnel(self, node: [u8; 16], family: u8, key: u32) -> bool {
+        self.frame.borrow_mut().to_tunnel = Some(Tunnel { node, family, key });
+        true
+    }
+}
+
+impl Maps for Handle<'_> {
+    fn config(&self) -> Option<&NodeConfig> {
+        self.node.tables.config.get(0)
+    }
+
+    fn endpoint(&self, key: &EndpointKey) -> Option<&EndpointEntry> {
+        self.node.tables.endpoints.get(key)
+    }
+
+    fn ipcache(&self, key: &IpCacheKey) -> Option<&IpCacheEntry> {
+        self.node.tables.ipcache.get(key)
+    }
+
+    fn ct4<R>(self, key: &CtKey4, f: impl FnOnce(&mut CtEntry) -> R) -> Option<R> {
+        self.node.tables.ct4.borrow_mut().get_mut(key).map(f)
+    }
+
+    fn ct4_create(self, key: &CtKey4, f: impl FnOnce(&mut CtEntry)) -> bool {
+        let mut entry = CtEntry::default();
+        f(&mut entry);
+        self.node.tables.ct4.borrow_mut().insert(*key, entry)
+    }
+
+    fn ct6<R>(self, key: &CtKey6, f: impl FnOnce(&mut CtEntry) -> R) -> Option<R> {
+        self.node.tables.ct6.borrow_mut().get_mut(key).map(|row| f(&mut row.entry))
+    }
+
+    fn ct6_create(self, key: &CtKey6, f: impl FnOnce(&mut CtEntry)) -> bool {
+        let mut entry = CtEntry::default();
+        f(&mut entry);
+        self.node.tables.ct6.borrow_mut().insert(*key, CtEntry6::from(entry))
+    }
+
+    fn frag4(self, key: &FragKey4) -> Option<FragEntry> {
+        self.node.tables.frags4.borrow_mut().get_mut(key).copied()
+    }
+
+    fn set_frag4(self, key: &FragKey4, entry: &FragEntry) {
+        self.node.tables.frags4.borrow_mut().insert(*key, *entry);
+    }
+
+    fn frag6(self, key: &FragKey6) -> Option<FragEntry> {
+        self.node.tables.frags6.borrow_mut().get_mut(key).copied()
+    }
+
+    fn set_frag6(self, key: &FragKey6, entry: &FragEntry) {
+        self.node.tables.frags6.borrow_mut().insert(*key, *entry);
+    }
+
+    fn count(self, index: u32, bytes: u64) {
+        if let Some(row) = self.node.tables.metrics.borrow_mut().get_mut(index) {
+            row.packets = row.packets.wrapping_add(1);
+            row.bytes = row.bytes.wrapping_add(bytes);
+        }
+    }
+}
+
+impl Clock for Handle<'_> {
+    fn ticks(self) -> u64 {
+        self.node.clock.get().ticks
+    }
+
+    fn now_ns(self) -> u64 {
+        self.node.clock.get().ktime_ns
+    }
+}
+
+impl Events for Handle<'_> {
+    fn emit(self, header: &EventHeader) {
+        let mut event = Event { header: *header, payload: [0; PAYLOAD_MAX] };
+        let frame = self.frame.borrow();
+        for (to, from) in event.payload.iter_mut().zip(frame.bytes.iter().take(usize::from(header.len_cap))) {
+            *to = *from;
+        }
+        if !self.node.tables.events.borrow_mut().push(event) {
+            self.count(EVENTS_LOST, 1);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The tables in memory, by type for the programs and by name and bytes for everyone else.
+//!
+//! Tables that the agent writes are plain; those that the programs write are behind cells, because programs share the node.
+
+use std::cell::RefCell;
+
+use dataplane_abi::Table;
+use dataplane_abi::clock::Clock;
+use dataplane_abi::config::Config;
+use dataplane_abi::conntrack::{Ct4, Ct6};
+use dataplane_abi::endpoints::Endpoints;
+use dataplane_abi::events;
+use dataplane_abi::frags::{Frags4, Frags6};
+use dataplane_abi::ipcache::IpCache;
+use dataplane_abi::metrics::Metrics;
+
+mod array;
+mod hash;
+mod lpm;
+mod lru;
+mod ring;
+
+pub use array::ArrayTable;
+pub use hash::HashTable;
+pub use lpm::LpmTable;
+pub use lru::LruTable;
+pub use ring::Ring;
+
+/// Why a row was not written or removed. The kernel's error numbers are in parentheses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum UpdateError {
+    /// There is no table of that name.
+    #[error("no table of that name")]
+    NoTable,
+    /// Key or value have the wrong length (`EINVAL`).
+    #[error("key or value of the wrong length")]
+    Length,
+    /// The table is full (`E2BIG`, `ENOSPC`).
+    #[error("table is full")]
+    Full,
+    /// There is no such row (`ENOENT`), or its index is beyond the end.
+    #[error("no such row")]
+    NoRow,
+    /// The kind of table does not allow it (`EINVAL`).
+    #[error("not possible with this kind of table")]
+    Kind,
+}
+
+/// A row as bytes.
+pub type RawRow = (Vec<u8>, Vec<u8>);
+
+/// What every kind of table can do with bytes.
+pub trait RawTable {
+    /// Writes a row, new or not.
+    fn update_raw(&mut self, key: &[u8], value: &[u8]) -> Result<(), UpdateError>;
+    /// Reads a row; does not count as use.
+    fn lookup_raw(&self, key: &[u8]) -> Option<Vec<u8>>;
+    /// Removes a row.
+    fn delete_raw(&mut self, key: &[u8]) -> Result<(), UpdateError>;
+    /// Every row, ordered by the bytes of its key.
+    fn dump_raw(&self) -> Vec<RawRow>;
+}
+
+/// All tables of a node.
+#[derive(Debug)]
+pub struct Tables {
+    /// `CONFIG`
+    pub config: ArrayTable<Config>,
+    /// `ENDPOINTS`
+    pub endpoints: HashTable<Endpoints>,
+    /// `IPCACHE`
+    pub ipcache: LpmTable,
+    /// `CT4`
+    pub ct4: RefCell<LruTable<Ct4>>,
+    /// `CT6`
+    pub ct6: RefCell<LruTable<Ct6>>,
+    /// `FRAGS4`
+    pub frags4: RefCell<LruTable<Frags4>>,
+    /// `FRAGS6`
+    pub frags6: RefCell<LruTable<Frags6>>,
+    /// `METRICS`, of the one CPU there is.
+    pub metrics: RefCell<ArrayTable<Metrics>>,
+    /// `EVENTS`
+    pub events: RefCell<Ring>,
+    /// `CLOCK`
+    pub clock: RefCell<ArrayTable<Clock>>,
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self {
+            config: ArrayTable::new(Config::SPEC.max_entries),
+            endpoints: HashTable::new(Endpoints::SPEC.max_entries),
+            ipcache: LpmTable::new(IpCache::SPEC.max_entries),
+            ct4: RefCell::new(LruTable::new(Ct4::SPEC.max_entries)),
+            ct6: RefCell::new(LruTable::new(Ct6::SPEC.max_entries)),
+            frags4: RefCell::new(LruTable::new(Frags4::SPEC.max_entries)),
+            frags6: RefCell::new(LruTable::new(Frags6::SPEC.max_entries)),
+            metrics: RefCell::new(ArrayTable::new(Metrics::SPEC.max_entries)),
+            events: RefCell::new(Ring::new(events::EVENTS.max_entries)),
+            clock: RefCell::new(ArrayTable::new(Clock::SPEC.max_entries)),
+        }
+    }
+}
+
+impl Tables {
+    /// Runs `f` on the table of a name. The ring buffer is no table of rows.
+    fn with<R>(&self, name: &str, f: impl FnOnce(&dyn RawTable) -> R) -> Option<R> {
+        Some(match name {
+            "CONFIG" => f(&self.config),
+            "ENDPOINTS" => f(&self.endpoints),
+            "IPCACHE" => f(&self.ipcache),
+            "CT4" => f(&*self.ct4.borrow()),
+            "CT6" => f(&*self.ct6.borrow()),
+            "FRAGS4" => f(&*self.frags4.borrow()),
+            "FRAGS6" => f(&*self.frags6.borrow()),
+            "METRICS" => f(&*self.metrics.borrow()),
+            "CLOCK" => f(&*self.clock.borrow()),
+            _ => return None,
+        })
+    }
+
+    fn with_mut<R>(&mut self, name: &str, f: impl FnOnce(&mut dyn RawTable) -> R) -> Option<R> {
+        Some(match name {
+            "CONFIG" => f(&mut self.config),
+            "ENDPOINTS" => f(&mut self.endpoints),
+            "IPCACHE" => f(&mut self.ipcache),
+            "CT4" => f(self.ct4.get_mut()),
+            "CT6" => f(self.ct6.get_mut()),
+            "FRAGS4" => f(self.frags4.get_mut()),
+            "FRAGS6" => f(self.frags6.get_mut()),
+            "METRICS" => f(self.metrics.get_mut()),
+            "CLOCK" => f(self.clock.get_mut()),
+            _ => return None,
+        })
+    }
+
+    /// Writes a row, new or not (`BPF_ANY`).
+    pub fn update(&mut self, name: &str, key: &[u8], value: &[u8]) -> Result<(), UpdateError> {
+        self.with_mut(name, |table| table.update_raw(key, value)).unwrap_or(Err(UpdateError::NoTable))
+    }
+
+    /// Reads a row.
+    pub fn lookup(&self, name: &str, key: &[u8]) -> Option<Vec<u8>> {
+        self.with(name, |table| table.lookup_raw(key)).flatten()
+    }
+
+    /// Removes a row.
+    pub fn delete(&mut self, name: &str, key: &[u8]) -> Result<(), UpdateError> {
+        self.with_mut(name, |table| table.delete_raw(key)).unwrap_or(Err(UpdateError::NoTable))
+    }
+
+    /// Every row of a table, ordered by the bytes of its key; arrays with all their rows.
+    pub fn dump(&self, name: &str) -> Option<Vec<RawRow>> {
+        self.with(name, |table| table.dump_raw())
+    }
+}

@@ -1,0 +1,147 @@
+//! The table of prefixes: the longest that covers an address wins.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasherDefault;
+
+use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::hash::Mixer;
+use super::{RawRow, RawTable, UpdateError};
+
+/// Bytes of a key behind its length.
+const BYTES: usize = size_of::<IpCacheKey>() - 4;
+/// Most bits of a prefix.
+const BITS: u32 = 160;
+
+type Bits = [u8; BYTES];
+type Rows = HashMap<Bits, (IpCacheKey, IpCacheEntry), BuildHasherDefault<Mixer>>;
+
+/// Prefixes by length, the longest first.
+#[derive(Debug)]
+pub struct LpmTable {
+    lengths: BTreeMap<Reverse<u32>, Rows>,
+    capacity: usize,
+    len: usize,
+}
+
+impl LpmTable {
+    /// An empty table for that many rows.
+    pub fn new(max_entries: u32) -> Self {
+        Self {
+            lengths: BTreeMap::new(),
+            capacity: usize::try_from(max_entries).unwrap_or(usize::MAX),
+            len: 0,
+        }
+    }
+
+    /// The longest prefix, not longer than the key's, that covers the key.
+    pub fn get(&self, key: &IpCacheKey) -> Option<&IpCacheEntry> {
+        self.lengths
+            .range(Reverse(key.prefixlen)..)
+            .find_map(|(Reverse(len), rows)| rows.get(&masked(key, *len)).map(|(_, value)| value))
+    }
+
+    /// Writes a row. Bits behind the prefix do not tell rows apart.
+    pub fn insert(&mut self, key: IpCacheKey, value: IpCacheEntry) -> Result<(), UpdateError> {
+        if key.prefixlen > BITS {
+            return Err(UpdateError::Length);
+        }
+        let rows = self.lengths.entry(Reverse(key.prefixlen)).or_default();
+        let bits = masked(&key, key.prefixlen);
+        if !rows.contains_key(&bits) {
+            if self.len >= self.capacity {
+                return Err(UpdateError::Full);
+            }
+            self.len += 1;
+        }
+        rows.insert(bits, (key, value));
+        Ok(())
+    }
+
+    /// Removes a row.
+    pub fn remove(&mut self, key: &IpCacheKey) -> Option<IpCacheEntry> {
+        let rows = self.lengths.get_mut(&Reverse(key.prefixlen))?;
+        let (_, value) = rows.remove(&masked(key, key.prefixlen))?;
+        if rows.is_empty() {
+            self.lengths.remove(&Reverse(key.prefixlen));
+        }
+        self.len -= 1;
+        Some(value)
+    }
+}
+
+/// The bits of a key that count for a prefix of that length.
+fn masked(key: &IpCacheKey, len: u32) -> Bits {
+    let mut bits = [0; BYTES];
+    let mut left = len;
+    for (to, from) in bits.iter_mut().zip(key.as_bytes().iter().skip(4)) {
+        let keep = left.min(8);
+        *to = from & u8::MAX.checked_shl(8 - keep).unwrap_or(0);
+        left -= keep;
+    }
+    bits
+}
+
+impl RawTable for LpmTable {
+    fn update_raw(&mut self, key: &[u8], value: &[u8]) -> Result<(), UpdateError> {
+        let key = IpCacheKey::read_from_bytes(key).map_err(|_| UpdateError::Length)?;
+        let value = IpCacheEntry::read_from_bytes(value).map_err(|_| UpdateError::Length)?;
+        self.insert(key, value)
+    }
+
+    fn lookup_raw(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.get(&IpCacheKey::read_from_bytes(key).ok()?).map(|value| value.as_bytes().to_vec())
+    }
+
+    fn delete_raw(&mut self, key: &[u8]) -> Result<(), UpdateError> {
+        let key = IpCacheKey::read_from_bytes(key).map_err(|_| UpdateError::Length)?;
+        self.remove(&key).map(drop).ok_or(UpdateError::NoRow)
+    }
+
+    fn dump_raw(&self) -> Vec<RawRow> {
+        let mut rows: Vec<RawRow> = self
+            .lengths
+            .values()
+            .flat_map(|rows| rows.values())
+            .map(|(key, value)| (key.as_bytes().to_vec(), value.as_bytes().to_vec()))
+            .collect();
+        rows.sort();
+        rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dataplane_abi::{Identity, Table, ipcache::IpCache};
+    use std::net::IpAddr;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn the_longest_prefix_wins_and_families_do_not_mix() {
+        let mut table = LpmTable::new(IpCache::SPEC.max_entries);
+        for (prefix, len, identity) in
+            [("10.0.0.0", 8, 3), ("10.1.0.0", 16, 4), ("10.1.2.3", 32, 5), ("0.0.0.0", 0, 2), ("a00::", 8, 9)]
+        {
+            table
+                .insert(IpCacheKey::prefix(ip(prefix), len), IpCacheEntry::new(Identity(identity)))
+                .expect("room for it");
+        }
+        for (address, identity) in [
+            ("10.1.2.3", Some(5)),
+            ("10.1.2.4", Some(4)),
+            ("10.2.0.1", Some(3)),
+            ("192.0.2.1", Some(2)),
+            ("a00::1", Some(9)),
+            ("fd00::1", None),
+        ] {
+            let key = IpCacheKey::prefix(ip(address), 128);
+            assert_eq!(table.get(&key).map(|row| row.identity.0), identity, "{address}");
+        }
+    }
+}
