@@ -65,14 +65,31 @@ fn on_this_kernel(verifier: &Path, object: &Path) -> anyhow::Result<Counts> {
     parse(&String::from_utf8_lossy(&output.stdout)).context("the running kernel")
 }
 
+/// Attempts at a VM. An emulated machine sometimes crashes while its kernel starts.
+const ATTEMPTS: usize = 3;
+
 fn in_vm(kernel: &Path, image: &Path) -> anyhow::Result<Counts> {
     eprintln!("==> verify in a VM: {}", kernel.file_name().unwrap_or_default().display());
+    for attempt in 1.. {
+        let console = boot(kernel, image)?;
+        // Only a start that never came to our program is tried again.
+        if console.contains(STARTED) || attempt == ATTEMPTS {
+            return parse(&console)
+                .with_context(|| format!("its console is in {}", image.with_extension("log").display()));
+        }
+        eprintln!("    its kernel did not start; once more");
+    }
+    unreachable!("the last attempt returns")
+}
+
+/// Starts a VM and returns what its console said until it ended.
+fn boot(kernel: &Path, image: &Path) -> anyhow::Result<String> {
     let qemu = setup::find_program("qemu-system-x86_64")
         .context("qemu-system-x86_64 is missing: run `cargo xtask setup --for verify`")?;
     let log = image.with_extension("log");
     let mut vm = Command::new(qemu)
         // No KVM: it hangs on machines that are VMs themselves, and verifying takes little.
-        .args(["-accel", "tcg", "-cpu", "max", "-m", "768", "-smp", "1", "-nodefaults", "-no-user-config"])
+        .args(["-accel", "tcg", "-cpu", "qemu64", "-m", "768", "-smp", "1", "-nodefaults", "-no-user-config"])
         .args(["-display", "none", "-monitor", "none", "-no-reboot", "-serial", "stdio"])
         .arg("-kernel")
         .arg(kernel)
@@ -94,9 +111,11 @@ fn in_vm(kernel: &Path, image: &Path) -> anyhow::Result<Counts> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    let text = String::from_utf8_lossy(&std::fs::read(&log)?).into_owned();
-    parse(&text).with_context(|| format!("its console is in {}", log.display()))
+    Ok(String::from_utf8_lossy(&std::fs::read(&log)?).into_owned())
 }
+
+/// The first word of `bpf-verify`.
+const STARTED: &str = "bpf-verify: kernel";
 
 /// Reads the lines of `bpf-verify`; anything but a judgement on every program and a proper end is an error.
 fn parse(output: &str) -> anyhow::Result<Counts> {

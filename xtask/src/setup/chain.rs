@@ -39,12 +39,11 @@ pub(crate) struct Chain {
 
 impl fmt::Display for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.kind {
-            Kind::Debian => {
-                write!(f, "{} (Debian's, with a ready-built core for BPF)", self.rustc.display())?
-            }
-            Kind::Rustup => write!(f, "{} with -Z build-std (rustup's rust-src)", self.rustc.display())?,
-        }
+        let how = match self.kind {
+            Kind::Debian => "Debian's, with a ready-built core for BPF",
+            Kind::Rustup => "with -Z build-std and rustup's rust-src",
+        };
+        write!(f, "{} ({how})", self.rustc.display())?;
         write!(f, ", {}", self.linker.display())
     }
 }
