@@ -133,6 +133,8 @@ pub struct Agent {
     pub(crate) ct_gc: CtGc,
     /// The base links as they were last made.
     pub(crate) base_applied: Option<BaseSpec>,
+    /// When links and routes were last compared with what is believed of them.
+    pub(crate) inspected: Option<Now>,
     /// What is there has been read back once.
     pub(crate) known: bool,
     /// Endpoints whose documents are to be written again.
@@ -203,6 +205,7 @@ impl Agent {
             failures: Failures::default(),
             ct_gc,
             base_applied: None,
+            inspected: None,
             known: false,
             unsaved: BTreeSet::new(),
             lasting_findings,
@@ -259,6 +262,7 @@ impl Agent {
             outside.routes.next_retry(),
             outside.programs.next_retry(),
             Some(self.ct_gc.due()),
+            self.inspected.map(|at| at.plus(self.config.inspect_interval)),
         ]
         .into_iter()
         .flatten()
@@ -317,7 +321,9 @@ impl Agent {
                 self.outside.endpoints.hurry(address);
                 self.outside.ipcache.hurry(&host_net(*address));
             }
-            self.failures.documents.as_mut().map_or((), Failure::hurry);
+            if let Some(failure) = &mut self.failures.documents {
+                failure.hurry();
+            }
         }
     }
 }

@@ -81,6 +81,8 @@ pub struct Config {
     pub report_interval: Duration,
     /// How long a released address stays unused.
     pub quarantine: Duration,
+    /// How often base links and routes are compared with what is really there, so that what others broke is mended.
+    pub inspect_interval: Duration,
     /// Conntrack garbage collection. The timeouts are part of `dataplane-abi`.
     pub ct_gc: CtGcConfig,
 }
@@ -97,6 +99,7 @@ impl Config {
             monitor_aggregation: MonitorAggregation::Medium,
             report_interval: Duration::from_secs(5),
             quarantine: Duration::from_secs(30),
+            inspect_interval: Duration::from_mins(1),
             ct_gc: CtGcConfig::default(),
         }
     }

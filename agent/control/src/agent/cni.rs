@@ -12,7 +12,6 @@ use std::collections::BTreeSet;
 use agent_api::cni::{self, Attachment, CniError, CniResult, ErrorCode, Operation};
 
 use super::{Agent, GcRequest};
-use crate::backoff::Failure;
 use crate::cni::{CniRequest, Netns, Reply, RequestId};
 use crate::state::endpoints::{
     Endpoint, EndpointId, EndpointRecord, Phase, host_name, host_net, mac_for, mac_text,
@@ -34,7 +33,9 @@ impl Agent {
     pub(super) fn cni(&mut self, now: Now, request: CniRequest) -> Vec<Reply> {
         let CniRequest { id, received, netns, pod, operation } = request;
         // Somebody waits for it.
-        self.failures.read_back.as_mut().map_or((), Failure::hurry);
+        if let Some(failure) = &mut self.failures.read_back {
+            failure.hurry();
+        }
         let result = match operation {
             Operation::Add { attachment, netns: path } => match netns {
                 Some(handle) => {

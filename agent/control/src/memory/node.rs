@@ -121,6 +121,11 @@ impl MemoryNode {
         self.routes.insert(route.dst, route);
     }
 
+    /// Removes a route by hand.
+    pub fn remove_route(&mut self, dst: &IpNet) {
+        self.routes.remove(dst);
+    }
+
     fn next_ifindex(&mut self) -> u32 {
         self.last_ifindex += 1;
         self.last_ifindex

@@ -42,7 +42,7 @@ pub struct Row {
     pub value: Vec<u8>,
 }
 
-/// A place in a table. For the kernel it is the last key that was read.
+/// A place in a table, in the store's own terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor(pub Vec<u8>);
 
@@ -77,8 +77,8 @@ pub trait MapStore {
     fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), PortError>;
 
     /// Up to `limit` rows from `cursor` on (from the beginning without one), while packets change the table.
-    /// A row may come twice or be missed. If the row at the cursor has been removed, the scan may start over;
-    /// so the agent removes the last row of a slice only after it has the next.
+    /// A row may come twice or be missed. If the last row of a slice has been removed, the scan may start over;
+    /// so the agent removes that one only after it has the next slice.
     fn scan(&mut self, table: Table, cursor: Option<&Cursor>, limit: usize) -> Result<Scan, PortError>;
 
     /// The clock that conntrack entries are stamped with.

@@ -146,11 +146,13 @@ impl Agent {
         let slice = run.maps.scan(table, pass.cursor.as_ref(), limit)?;
         let mut dead: Vec<Vec<u8>> = pass.held.take().into_iter().collect();
         pass.seen += slice.rows.len() as u64;
-        for row in &slice.rows {
-            if is_over(table, row, pass.clock) {
-                let last = slice.next.as_ref().is_some_and(|next| next.0 == row.key);
-                if last { pass.held = Some(row.key.clone()) } else { dead.push(row.key.clone()) }
-            }
+        for row in slice.rows.iter().filter(|row| is_over(table, row, pass.clock)) {
+            dead.push(row.key.clone());
+        }
+        if slice.next.is_some()
+            && dead.last().is_some_and(|key| slice.rows.last().is_some_and(|row| row.key == *key))
+        {
+            pass.held = dead.pop();
         }
         for key in dead {
             run.maps.delete(table, &key)?;

@@ -1,6 +1,7 @@
 //! Other nodes come, change and go; so may the own one.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use agent_api::AgentState;
 use agent_control::ports::{HOST_LINK, Program, Table};
@@ -206,4 +207,31 @@ fn what_others_wrote_into_our_tables_goes_when_all_is_known() {
     assert_eq!(world.maps.rows(Table::Ipcache).len(), 9, "not before the list is complete");
     world.sync(1);
     world.assert_outside(&[node(1)], &BTreeMap::new());
+}
+
+#[test]
+fn what_others_broke_is_mended_within_a_minute() {
+    for routing in [Routing::Vxlan, Routing::Native] {
+        let mut world = World::ready(routing, 3);
+        let pod = world.add("c1").unwrap();
+        let revision = world.node_config().revision;
+        let stray = agent_control::ports::Route {
+            dst: "10.77.0.0/24".parse().unwrap(),
+            gateway: None,
+            device: HOST_LINK.to_owned(),
+            source: None,
+            mtu: None,
+        };
+        world.node.add_route(stray);
+        world.node.remove_route(&"10.10.2.0/24".parse().unwrap());
+        world.node.remove_link(HOST_LINK);
+        world.pass(Duration::from_secs(61));
+        world.assert_outside(&[node(1), node(2), node(3)], &BTreeMap::from([("c1".to_owned(), pod)]));
+        assert_eq!(world.node_config().host_ifindex, world.node.links()[HOST_LINK].ifindex);
+        assert!(world.node_config().revision > revision);
+        world.reports.clear();
+        world.pass(Duration::from_secs(600));
+        assert_eq!(world.rows_changed(), 0, "looking alone changes nothing");
+        assert_eq!(world.reports.iter().map(|report| report.node_changes).sum::<usize>(), 0);
+    }
 }
