@@ -33,7 +33,8 @@ fn missing() -> Option<String> {
     if let Err(error) = preflight::machine() {
         return Some(error.to_string());
     }
-    if let Some(tool) = ["containerd", "runc", "ctr", "ip"].into_iter().find(|tool| find_tool(tool).is_none()) {
+    if let Some(tool) = ["containerd", "runc", "ctr", "ip"].into_iter().find(|tool| find_tool(tool).is_none())
+    {
         return Some(format!("{tool} is not installed (apt-get install containerd runc iproute2)"));
     }
     BinDir::find(None).err().map(|error| error.to_string())
@@ -47,7 +48,10 @@ struct Sandbox {
 }
 
 async fn run_sandbox(cri: &Cri, runtime: &Runtime, name: &str) -> Sandbox {
-    let id = cri.run_pod_sandbox(name, runtime.cgroup()).await.unwrap_or_else(|error| panic!("{error}\n{}", runtime.log()));
+    let id = cri
+        .run_pod_sandbox(name, runtime.cgroup())
+        .await
+        .unwrap_or_else(|error| panic!("{error}\n{}", runtime.log()));
     let answer = cri.pod_sandbox_status(&id).await.unwrap();
     let status = answer.status.unwrap();
     assert_eq!(status.state, 0, "ready");
@@ -56,7 +60,8 @@ async fn run_sandbox(cri: &Cri, runtime: &Runtime, name: &str) -> Sandbox {
     ips.extend(network.additional_ips.iter().map(|ip| ip.ip.parse::<IpAddr>().unwrap()));
     let info: serde_json::Value = serde_json::from_str(&answer.info["info"]).unwrap();
     let namespaces = info["runtimeSpec"]["linux"]["namespaces"].as_array().unwrap();
-    let netns = namespaces.iter().find(|namespace| namespace["type"] == "network").unwrap()["path"].as_str().unwrap();
+    let netns =
+        namespaces.iter().find(|namespace| namespace["type"] == "network").unwrap()["path"].as_str().unwrap();
     // /var/run is an absolute link, which would lead out of containerd's root.
     let netns = runtime.file(&netns.replace("/var/run/", "/run/"));
     Sandbox { id, ips, netns: Netns::open(netns).unwrap() }
@@ -74,7 +79,10 @@ fn exchange(from: &Sandbox, to: &Sandbox, ip: IpAddr) {
             stream.write_all(&text).unwrap();
             peer.ip()
         });
-        let connect = || TcpStream::connect_timeout(&address, Duration::from_secs(5)).unwrap_or_else(|error| panic!("{address}: {error}"));
+        let connect = || {
+            TcpStream::connect_timeout(&address, Duration::from_secs(5))
+                .unwrap_or_else(|error| panic!("{address}: {error}"))
+        };
         let mut stream = from.netns.run(connect).unwrap();
         stream.write_all(b"ping").unwrap();
         let mut text = [0; 4];
@@ -96,7 +104,10 @@ struct Traces {
 
 fn names_in(dir: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
-    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(|name| name != "lock").collect()
+    entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name != "lock")
+        .collect()
 }
 
 async fn traces(node: &Node, runtime: &Runtime) -> Traces {
@@ -116,9 +127,11 @@ async fn endpoints(node: &Node) -> BTreeSet<String> {
     let io = hyper_util::rt::TokioIo::new(stream);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
     tokio::spawn(connection);
-    let request = hyper::Request::get("/v1/endpoints").header("host", "localhost").body(String::new()).unwrap();
+    let request =
+        hyper::Request::get("/v1/endpoints").header("host", "localhost").body(String::new()).unwrap();
     let body = sender.send_request(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
-    let list: Vec<agent_api::Endpoint> = serde_json::from_slice(&body).unwrap_or_else(|error| panic!("{error}: {body:?}"));
+    let list: Vec<agent_api::Endpoint> =
+        serde_json::from_slice(&body).unwrap_or_else(|error| panic!("{error}: {body:?}"));
     list.into_iter().map(|endpoint| endpoint.container_id).collect()
 }
 
@@ -139,7 +152,9 @@ async fn wait_for(node: &Node, runtime: &Runtime, wanted: &Traces) {
 async fn sandboxes_of_containerd_reach_each_other_and_leave_nothing_behind() {
     if let Some(reason) = missing() {
         assert!(std::env::var_os("BRISTLE_REQUIRE_ALL").is_none(), "{reason}");
-        eprintln!("SKIPPED: sandboxes_of_containerd_reach_each_other_and_leave_nothing_behind needs root and containerd: {reason}");
+        eprintln!(
+            "SKIPPED: sandboxes_of_containerd_reach_each_other_and_leave_nothing_behind needs root and containerd: {reason}"
+        );
         return;
     }
     let scratch = tempfile::tempdir().unwrap();
@@ -147,7 +162,8 @@ async fn sandboxes_of_containerd_reach_each_other_and_leave_nothing_behind() {
     let node = &cluster.nodes()[0];
     let runtime = Runtime::start(node, scratch.path()).await.unwrap();
     let cri = runtime.cri(node).await.unwrap();
-    let version: VersionResponse = cri.call("Version", &VersionRequest { version: "v1".into() }).await.unwrap();
+    let version: VersionResponse =
+        cri.call("Version", &VersionRequest { version: "v1".into() }).await.unwrap();
     println!("{} {}", version.runtime_name, version.runtime_version);
     wait_until_ready(&cri).await;
     let before = traces(node, &runtime).await;
@@ -201,7 +217,11 @@ async fn sandboxes_of_containerd_reach_each_other_and_leave_nothing_behind() {
 
     let cgroup = runtime.cgroup().trim_start_matches('/').to_owned();
     drop(runtime);
-    let left: Vec<_> = runtime::hierarchies().into_iter().map(|dir| dir.join(&cgroup)).filter(|path| path.exists()).collect();
+    let left: Vec<_> = runtime::hierarchies()
+        .into_iter()
+        .map(|dir| dir.join(&cgroup))
+        .filter(|path| path.exists())
+        .collect();
     assert!(left.is_empty(), "{left:?}");
 }
 

@@ -148,13 +148,18 @@ pub(crate) struct Cri(SendRequest<Full<Bytes>>);
 impl Cri {
     pub(crate) async fn connect(socket: &Path) -> std::io::Result<Self> {
         let stream = tokio::net::UnixStream::connect(socket).await?;
-        let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+        let (sender, connection) =
+            handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
         tokio::spawn(connection);
         Ok(Self(sender))
     }
 
     /// One unary call of the runtime service.
-    pub(crate) async fn call<Q: Message, A: Message + Default>(&self, method: &str, request: &Q) -> Result<A, CallError> {
+    pub(crate) async fn call<Q: Message, A: Message + Default>(
+        &self,
+        method: &str,
+        request: &Q,
+    ) -> Result<A, CallError> {
         let error = |message: String| CallError { method: method.to_owned(), message };
         // gRPC over HTTP/2: a flag for compression, the length, the message.
         let mut body = BytesMut::new();
@@ -171,20 +176,26 @@ impl Cri {
         let collected = response.into_body().collect().await.map_err(|e| error(e.to_string()))?;
         // An error without any message comes in the headers, everything else in the trailers.
         let trailers = collected.trailers().unwrap_or(&headers);
-        let text = |name: &str| trailers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let text = |name: &str| {
+            trailers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
         match text("grpc-status").as_deref() {
             Some("0") => {}
-            status => return Err(error(format!("status {status:?}: {}", text("grpc-message").unwrap_or_default()))),
+            status => {
+                return Err(error(format!("status {status:?}: {}", text("grpc-message").unwrap_or_default())));
+            }
         }
         let bytes = collected.to_bytes();
         A::decode(bytes.get(5..).unwrap_or_default()).map_err(|e| error(e.to_string()))
     }
 
     pub(crate) async fn run_pod_sandbox(&self, name: &str, cgroup_parent: &str) -> Result<String, CallError> {
-        let metadata = PodSandboxMetadata { name: name.into(), uid: format!("{name}-uid"), namespace: "default".into() };
+        let metadata =
+            PodSandboxMetadata { name: name.into(), uid: format!("{name}-uid"), namespace: "default".into() };
         let linux = LinuxPodSandboxConfig { cgroup_parent: cgroup_parent.into() };
         let config = PodSandboxConfig { metadata: Some(metadata), hostname: name.into(), linux: Some(linux) };
-        let answer: SandboxId = self.call("RunPodSandbox", &RunPodSandboxRequest { config: Some(config) }).await?;
+        let answer: SandboxId =
+            self.call("RunPodSandbox", &RunPodSandboxRequest { config: Some(config) }).await?;
         Ok(answer.id)
     }
 
@@ -193,7 +204,9 @@ impl Cri {
     }
 
     pub(crate) async fn remove_pod_sandbox(&self, id: &str) -> Result<(), CallError> {
-        self.call::<_, Empty>("RemovePodSandbox", &SandboxId { id: id.into(), verbose: false }).await.map(drop)
+        self.call::<_, Empty>("RemovePodSandbox", &SandboxId { id: id.into(), verbose: false })
+            .await
+            .map(drop)
     }
 
     pub(crate) async fn pod_sandbox_status(&self, id: &str) -> Result<PodSandboxStatusResponse, CallError> {

@@ -70,7 +70,8 @@ pub(crate) fn write(dir: &Path) -> io::Result<PathBuf> {
     fs::write(layer_dir.join("pause"), executable())?;
     fs::set_permissions(layer_dir.join("pause"), fs::Permissions::from_mode(0o755))?;
     tar(&work.join("layer.tar"), &layer_dir, &["pause"])?;
-    let digest: String = Sha256::digest(fs::read(work.join("layer.tar"))?).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest: String =
+        Sha256::digest(fs::read(work.join("layer.tar"))?).iter().map(|byte| format!("{byte:02x}")).collect();
     let config = serde_json::json!({
         "architecture": MACHINE.1,
         "os": "linux",
@@ -78,7 +79,8 @@ pub(crate) fn write(dir: &Path) -> io::Result<PathBuf> {
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
     });
     fs::write(work.join("config.json"), config.to_string())?;
-    let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": [PAUSE_IMAGE], "Layers": ["layer.tar"]}]);
+    let manifest =
+        serde_json::json!([{"Config": "config.json", "RepoTags": [PAUSE_IMAGE], "Layers": ["layer.tar"]}]);
     fs::write(work.join("manifest.json"), manifest.to_string())?;
     let archive = dir.join("pause.tar");
     tar(&archive, &work, &["manifest.json", "config.json", "layer.tar"])?;

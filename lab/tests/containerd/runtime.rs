@@ -22,16 +22,19 @@ const START: &str = r#"
 set -e
 mount --make-rprivate /
 umount /sys/fs/cgroup
-if [ "$(stat --file-system --format %T /.bristle/host/sys/fs/cgroup 2>/dev/null)" = cgroup2fs ] || ! awk '$2 > 0 { found = 1 } END { exit !found }' /proc/cgroups; then
+# Controllers of version 1 with their hierarchies; those that share one are mounted together.
+hierarchies=$(awk '!/^#/ && $2 > 0 && $4 == 1 { names[$2] = names[$2] (names[$2] ? "," : "") $1 } END { for (id in names) print names[id] }' /proc/cgroups)
+if [ -z "$hierarchies" ]; then
   mount -t cgroup2 none /sys/fs/cgroup
 else
   mount -t tmpfs none /sys/fs/cgroup
-  for controller in $(awk '!/^#/ && $2 > 0 && $4 == 1 { print $1 }' /proc/cgroups); do
-    mkdir "/sys/fs/cgroup/$controller"
-    mount -t cgroup -o "$controller" none "/sys/fs/cgroup/$controller"
+  for names in $hierarchies unified; do
+    mkdir "/sys/fs/cgroup/$names"
+    case "$names" in
+    unified) mount -t cgroup2 none /sys/fs/cgroup/unified ;;
+    *) mount -t cgroup -o "$names" none "/sys/fs/cgroup/$names" ;;
+    esac
   done
-  mkdir /sys/fs/cgroup/unified
-  mount -t cgroup2 none /sys/fs/cgroup/unified
 fi
 exec containerd --config "$1/config.toml"
 "#;
@@ -82,7 +85,10 @@ impl Runtime {
         let socket = format!("{DIR}/containerd.sock");
         let end = Instant::now() + Duration::from_secs(30);
         loop {
-            let output = node.run("ctr", &["-a", &socket, "-n", "k8s.io", "images", "import", &format!("{DIR}/pause.tar")])?;
+            let output = node.run(
+                "ctr",
+                &["-a", &socket, "-n", "k8s.io", "images", "import", &format!("{DIR}/pause.tar")],
+            )?;
             if output.status.success() {
                 return Ok(());
             }
