@@ -1,0 +1,101 @@
+//! The native host: the same programs in this process.
+
+use dataplane_abi::clock::ClockEntry;
+use dataplane_abi::config::NodeConfig;
+use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
+use dataplane_core::Verdict;
+use dataplane_native::{Frame, Native as Node};
+use zerocopy::IntoBytes as _;
+
+use crate::host::{DUMPED, Dump, Host, Outcome, aged, normalise};
+use crate::scenario::Input;
+use crate::world::World;
+
+/// A node in memory.
+pub(crate) struct Native {
+    node: Node,
+}
+
+impl Native {
+    pub(crate) fn new() -> Self {
+        Self { node: Node::new() }
+    }
+
+    fn write(&mut self, table: &str, key: &[u8], value: &[u8]) {
+        self.node.tables_mut().update(table, key, value).expect("write a table");
+    }
+}
+
+/// What the kernel's program returns for a verdict. Every kind of redirect is one number.
+fn action(verdict: Verdict) -> i32 {
+    match verdict {
+        Verdict::Skip => -1,
+        Verdict::Pass => 0,
+        Verdict::Drop(_) => 2,
+        Verdict::Peer { .. }
+        | Verdict::Egress { .. }
+        | Verdict::Ingress { .. }
+        | Verdict::Neighbour { .. }
+        | Verdict::Tunnel { .. } => 7,
+    }
+}
+
+impl Host for Native {
+    fn reset(&mut self, world: &World) {
+        self.node = Node::new();
+        self.configure(&world.config);
+        for (key, entry) in &world.endpoints {
+            self.write("ENDPOINTS", key.as_bytes(), entry.as_bytes());
+        }
+        for (key, entry) in &world.ipcache {
+            self.write("IPCACHE", key.as_bytes(), entry.as_bytes());
+        }
+    }
+
+    fn packet(&mut self, input: &Input, ticks: u64) -> Option<Outcome> {
+        self.node.set_clock(ClockEntry { ticks, ktime_ns: 0 });
+        let mut frame = Frame::new(input.frame.clone(), input.ifindex);
+        frame.mark = input.mark;
+        frame.segment_len = input.gso_size;
+        let verdict = self.node.run(input.program, &mut frame);
+        Some(Outcome {
+            verdict: action(verdict),
+            frame: frame.bytes,
+            mark: frame.mark,
+            events: self.node.drain_events().into_iter().map(normalise).collect(),
+        })
+    }
+
+    fn age(&mut self, ticks: u32) {
+        for table in ["CT4", "CT6"] {
+            for (key, row) in self.node.tables().dump(table).expect("a table of the ABI") {
+                self.write(table, &key, &aged(&row, ticks));
+            }
+        }
+    }
+
+    fn configure(&mut self, config: &NodeConfig) {
+        self.write("CONFIG", &[0; 4], config.as_bytes());
+    }
+
+    fn endpoint(&mut self, row: &(EndpointKey, EndpointEntry), there: bool) {
+        if there {
+            self.write("ENDPOINTS", row.0.as_bytes(), row.1.as_bytes());
+        } else {
+            self.node.tables_mut().delete("ENDPOINTS", row.0.as_bytes()).expect("write a table");
+        }
+    }
+
+    fn dump(&mut self) -> Dump {
+        DUMPED
+            .into_iter()
+            .map(|table| {
+                let rows = self.node.tables().dump(table).expect("a table of the ABI");
+                // Arrays have all their rows; of the counters only those that counted are of interest.
+                let counts =
+                    |row: &(Vec<u8>, Vec<u8>)| table != "METRICS" || row.1.iter().any(|&byte| byte != 0);
+                (table, rows.into_iter().filter(counts).collect())
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,236 @@
+//! The node on which frames are tried: its devices, its configuration and its neighbours.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use dataplane_abi::config::{ConfigFlags, NodeConfig, Routing};
+use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags, EndpointKey};
+use dataplane_abi::ipcache::{IpCacheEntry, IpCacheFlags, IpCacheKey};
+use dataplane_abi::{ABI_VERSION, Identity};
+
+use crate::frame::Address;
+use crate::rng::Rng;
+
+/// Pods on the node.
+pub(crate) const PODS: usize = 4;
+
+/// The devices that programs run on; they exist in the sandbox.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Devices {
+    pub(crate) pods: [u32; PODS],
+    pub(crate) host: u32,
+    pub(crate) overlay: u32,
+    pub(crate) underlay: u32,
+}
+
+impl Devices {
+    pub(crate) fn all(&self) -> [u32; PODS + 3] {
+        let [a, b, c, d] = self.pods;
+        [a, b, c, d, self.host, self.overlay, self.underlay]
+    }
+}
+
+/// Somebody who sends and receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Party {
+    /// A pod of this node, by number.
+    Pod(usize),
+    /// The node itself.
+    Node,
+    /// The node's router address.
+    Router,
+    /// A pod behind another node.
+    Remote(u8),
+    /// Another node.
+    RemoteNode,
+    /// Somewhere that a row covers without a node.
+    Outside(u8),
+    /// Somewhere that no row covers.
+    World(u8),
+    /// A group.
+    Group,
+}
+
+impl Party {
+    pub(crate) fn address(self, v6: bool) -> Address {
+        if v6 { Address::V6(self.v6()) } else { Address::V4(self.v4()) }
+    }
+
+    fn v4(self) -> [u8; 4] {
+        match self {
+            Self::Pod(number) => [10, 1, 0, 10 + u8::try_from(number).expect("few pods")],
+            Self::Node => [172, 30, 0, 1],
+            Self::Router => [10, 1, 0, 1],
+            Self::Remote(number) => [10, 2, number % 3, number],
+            Self::RemoteNode => [172, 30, 0, 2],
+            Self::Outside(number) => [192, 0, 2, number],
+            Self::World(number) => [198, 51, 100, number],
+            Self::Group => [224, 0, 0, 251],
+        }
+    }
+
+    fn v6(self) -> [u8; 16] {
+        let words = match self {
+            Self::Pod(number) => [0xfd00, 1, 0, 0, 0, 0, 0, 0x10 + u16::try_from(number).expect("few pods")],
+            Self::Node => [0xfd00, 0x30, 0, 0, 0, 0, 0, 1],
+            Self::Router => [0xfd00, 1, 0, 0, 0, 0, 0, 1],
+            Self::Remote(number) => [0xfd00, 2, u16::from(number % 3), 0, 0, 0, 0, u16::from(number)],
+            Self::RemoteNode => [0xfd00, 0x30, 0, 0, 0, 0, 0, 2],
+            Self::Outside(number) => [0x2001, 0xdb8, 1, 0, 0, 0, 0, u16::from(number)],
+            Self::World(number) => [0x2001, 0xdb8, 2, 0, 0, 0, 0, u16::from(number)],
+            Self::Group => [0xff02, 0, 0, 0, 0, 0, 0, 0xfb],
+        };
+        let [a, b, c, d, e, f, g, h] = words;
+        Ipv6Addr::new(a, b, c, d, e, f, g, h).octets()
+    }
+
+    fn ip(self, v6: bool) -> IpAddr {
+        match self.address(v6) {
+            Address::V4(bytes) => IpAddr::V4(Ipv4Addr::from(bytes)),
+            Address::V6(bytes) => IpAddr::V6(Ipv6Addr::from(bytes)),
+        }
+    }
+}
+
+/// MAC of a pod's device.
+pub(crate) fn pod_mac(number: usize) -> [u8; 6] {
+    [2, 0, 0, 0, 1, u8::try_from(number).expect("few pods")]
+}
+
+/// MAC of the host side of a pod's device.
+pub(crate) fn gateway_mac(number: usize) -> [u8; 6] {
+    [2, 0, 0, 0, 2, u8::try_from(number).expect("few pods")]
+}
+
+/// The rows of a node.
+#[derive(Clone, Debug)]
+pub(crate) struct World {
+    pub(crate) config: NodeConfig,
+    pub(crate) endpoints: Vec<(EndpointKey, EndpointEntry)>,
+    pub(crate) ipcache: Vec<(IpCacheKey, IpCacheEntry)>,
+}
+
+impl World {
+    /// A node with a configuration of its own.
+    pub(crate) fn new(rng: &mut Rng, devices: &Devices, ticks_per_s: u32) -> Self {
+        Self {
+            config: config(rng, devices, ticks_per_s),
+            endpoints: endpoints(rng, devices),
+            ipcache: ipcache(rng),
+        }
+    }
+}
+
+fn config(rng: &mut Rng, devices: &Devices, ticks_per_s: u32) -> NodeConfig {
+    let mut flags = ConfigFlags::IPV4 | ConfigFlags::IPV6;
+    flags.set(ConfigFlags::SOURCE_CHECK, rng.percent(75));
+    flags.set(ConfigFlags::DROP_EVENTS, rng.percent(75));
+    flags.set(ConfigFlags::TRACE_EVENTS, rng.percent(75));
+    let routing = if rng.percent(60) { Routing::Vxlan } else { Routing::Native };
+    let v4 = |party: Party| party.v4();
+    let v6 = |party: Party| party.v6();
+    NodeConfig {
+        // A node that the agent has not reached yet passes everything.
+        abi_version: if rng.percent(2) { 0 } else { ABI_VERSION },
+        revision: 1 + rng.u32() % 1000,
+        flags,
+        routing: routing as u8,
+        aggregation: rng.pick(&[0, 1, 3, 3]),
+        monitor_flags: rng.pick(&[0x07, 0x07, 0xFF, 0]),
+        payload_len: rng.pick(&[128, 128, 64, 14, 1, 0]),
+        ticks_per_s,
+        // So long that a slow machine cannot reach it within a scenario, or none; ages are set by steps.
+        monitor_interval_ticks: rng.pick(&[AGE_INTERVAL, AGE_INTERVAL, 0]),
+        underlay_ifindex: devices.underlay,
+        overlay_ifindex: if routing == Routing::Vxlan { devices.overlay } else { 0 },
+        host_ifindex: devices.host,
+        underlay_mtu: rng.pick(&[1500, 1500, 600]),
+        overlay_mtu: rng.pick(&[1450, 1450, 550]),
+        host_identity: Identity::HOST,
+        underlay_mac: [2, 0, 0, 0, 3, 1],
+        host_mac: [2, 0, 0, 0, 3, 2],
+        overlay_mac: [2, 0, 0, 0, 3, 3],
+        router_v4: v4(Party::Router),
+        router_v6: if rng.percent(90) { v6(Party::Router) } else { [0; 16] },
+        node_v4: v4(Party::Node),
+        node_v6: v6(Party::Node),
+        world_v4: Identity::WORLD_IPV4,
+        world_v6: Identity::WORLD_IPV6,
+        ..NodeConfig::default()
+    }
+}
+
+/// Report interval of the scenarios that have one, in ticks: an hour and more.
+pub(crate) const AGE_INTERVAL: u32 = 1 << 20;
+
+fn endpoints(rng: &mut Rng, devices: &Devices) -> Vec<(EndpointKey, EndpointEntry)> {
+    let mut rows = Vec::new();
+    for number in 0..PODS {
+        for v6 in [false, true] {
+            // Some pods have one family only.
+            if rng.percent(5) {
+                continue;
+            }
+            rows.push((
+                EndpointKey::from_ip(Party::Pod(number).ip(v6)),
+                EndpointEntry {
+                    ifindex: devices.pods[number],
+                    id: 100 + u16::try_from(number).expect("few pods"),
+                    identity: Identity(0x1_0000 + u32::try_from(number).expect("few pods")),
+                    mac: pod_mac(number),
+                    node_mac: gateway_mac(number),
+                    ..EndpointEntry::default()
+                },
+            ));
+        }
+    }
+    for v6 in [false, true] {
+        for (party, flags) in
+            [(Party::Node, EndpointFlags::HOST), (Party::Router, EndpointFlags::HOST | EndpointFlags::ROUTER)]
+        {
+            rows.push((
+                EndpointKey::from_ip(party.ip(v6)),
+                EndpointEntry { flags, identity: Identity::HOST, ..EndpointEntry::default() },
+            ));
+        }
+    }
+    rows
+}
+
+fn ipcache(rng: &mut Rng) -> Vec<(IpCacheKey, IpCacheEntry)> {
+    let mut rows = Vec::new();
+    for v6 in [false, true] {
+        // The other node may be reached by either family.
+        let node = Party::RemoteNode.ip(rng.percent(30));
+        let (pods, one, wide) = if v6 { (32, 48, 64) } else { (16, 24, 24) };
+        let remote = Party::Remote(0).ip(v6);
+        rows.push((IpCacheKey::prefix(remote, pods), IpCacheEntry::behind(Identity::UNMANAGED, node)));
+        if rng.percent(50) {
+            let mut entry = IpCacheEntry::behind(Identity(0x2_0001), node);
+            if rng.percent(30) {
+                entry.flags = IpCacheFlags::SKIP_TUNNEL;
+            }
+            rows.push((IpCacheKey::prefix(Party::Remote(1).ip(v6), one), entry));
+        }
+        if rng.percent(50) {
+            let single = if v6 { 128 } else { 32 };
+            rows.push((
+                IpCacheKey::prefix(Party::Remote(2).ip(v6), single),
+                IpCacheEntry::new(Identity(0x2_0002)),
+            ));
+        }
+        let mut other = IpCacheEntry::behind(Identity::REMOTE_NODE, node);
+        if rng.percent(50) {
+            other = IpCacheEntry::new(Identity::REMOTE_NODE);
+        }
+        rows.push((IpCacheKey::prefix(Party::RemoteNode.ip(v6), if v6 { 128 } else { 32 }), other));
+        rows.push((
+            IpCacheKey::prefix(Party::Outside(0).ip(v6), wide),
+            IpCacheEntry::new(Identity(0x0100_0001)),
+        ));
+        rows.push((
+            IpCacheKey::prefix(Party::Node.ip(v6), if v6 { 128 } else { 32 }),
+            IpCacheEntry::new(Identity::HOST),
+        ));
+    }
+    rows
+}
