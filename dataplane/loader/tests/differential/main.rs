@@ -19,6 +19,7 @@ mod compare;
 mod frame;
 mod host;
 mod kernel;
+mod liar;
 mod native;
 mod rng;
 mod scenario;
@@ -32,6 +33,7 @@ use dataplane_loader::{Clock, Sandbox, attach};
 
 use crate::compare::{Mismatch, Tally, run};
 use crate::kernel::Kernel;
+use crate::liar::{Liar, Lie};
 use crate::native::Native;
 use crate::scenario::Scenario;
 use crate::world::{Devices, PODS};
@@ -47,13 +49,38 @@ const DEFAULT_FRAMES: usize = 100_000;
 
 #[test]
 fn native_and_kernel_agree() {
+    in_sandbox(differ);
+}
+
+#[test]
+fn a_host_that_lies_is_caught() {
+    in_sandbox(|bytes| {
+        let devices = make_devices();
+        let mut kernel = Kernel::load(bytes);
+        let clock = Clock::calibrate(kernel.object()).expect("the clock probe runs");
+        let mut found = |lie: Lie, closely: bool| {
+            let mut tally = Tally::default();
+            (1..=20).any(|seed| {
+                let scenario = Scenario::new(seed, FRAMES, &devices, clock.ticks_per_s());
+                run(&scenario, &mut kernel, &mut Liar::new(lie), &clock, closely, &mut tally).is_err()
+            })
+        };
+        assert!(!found(Lie::None, false));
+        for lie in Lie::ALL {
+            assert!(found(lie, false), "{lie:?} was not found");
+            assert!(found(lie, true), "{lie:?} was not found step by step");
+        }
+    });
+}
+
+fn in_sandbox(body: impl FnOnce(&[u8]) + Send) {
     if !nix::unistd::geteuid().is_root() {
         return skip("needs root");
     }
     let Some(bytes) = object_bytes() else {
         return skip("needs the eBPF object: run `cargo xtask ebpf`");
     };
-    Sandbox::run(|_| differ(&bytes)).expect("make a sandbox");
+    Sandbox::run(|_| body(&bytes)).expect("make a sandbox");
 }
 
 fn differ(bytes: &[u8]) {
