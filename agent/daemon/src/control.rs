@@ -162,7 +162,12 @@ impl Loop {
         loop {
             let deadline = self.parts.agent.next_deadline().map_or(UNDERLAY_INTERVAL, |at| at.since(now()));
             let wait = deadline.min(self.underlay_due.saturating_duration_since(Instant::now()));
-            let first = match inputs.recv_timeout(wait) {
+            // Requests that wait already belong to the same batch: the setting is not switched between them.
+            let first = inputs.try_recv().or_else(|_| {
+                self.parts.node.end_batch();
+                inputs.recv_timeout(wait)
+            });
+            let first = match first {
                 Ok(input) => Some(input),
                 Err(mpsc::RecvTimeoutError::Timeout) => None,
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
@@ -195,6 +200,9 @@ impl Loop {
             }
             if Instant::now() >= self.underlay_due {
                 self.look_at_underlay();
+            }
+            if requests > 0 {
+                self.parts.node.begin_batch();
             }
             self.reconcile(replies);
             for query in queries {

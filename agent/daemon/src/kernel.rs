@@ -3,6 +3,7 @@
 mod base;
 mod maps;
 mod node;
+mod rcu;
 
 pub use maps::KernelMaps;
 pub use node::KernelNode;

@@ -94,7 +94,7 @@ pub fn run(flags: &RunFlags) -> Result<()> {
     let (control, control_ended) = control::start(Parts {
         agent: Agent::new(config(flags, node), documents),
         maps,
-        node: KernelNode::new(netlink()?, object, pins, place.state.clone()),
+        node: KernelNode::new(netlink()?, object, pins, place.state.clone(), &flags.run_dir),
         underlay: Underlay::new(netlink()?, flags.device.clone()),
         metrics: Arc::clone(&metrics),
         conflist,

@@ -1,5 +1,6 @@
 //! [`NodeOps`] over netlink, the loader and the state directory.
 
+use super::rcu::Expedite;
 use super::{base, later};
 use agent_control::ports::{
     BaseFacts, BaseSpec, Document, POD_LINK_PREFIX, PodInterfaceFacts, PodInterfaceSpec, PodLink,
@@ -28,12 +29,23 @@ pub struct KernelNode {
     pins: Pins,
     state: PathBuf,
     netns: HashMap<NetnsHandle, OwnedFd>,
+    expedite: Expedite,
 }
 
 impl KernelNode {
-    /// The node that the calling thread's network namespace belongs to. `state` exists.
-    pub fn new(netlink: Netlink, object: Object, pins: Pins, state: PathBuf) -> Self {
-        Self { netlink, object, pins, state, netns: HashMap::new() }
+    /// The node that the calling thread's network namespace belongs to. `state` and `run_dir` exist.
+    pub fn new(netlink: Netlink, object: Object, pins: Pins, state: PathBuf, run_dir: &Path) -> Self {
+        Self { netlink, object, pins, state, netns: HashMap::new(), expedite: Expedite::new(run_dir) }
+    }
+
+    /// What is attached and removed until [`Self::end_batch`] belongs together.
+    pub fn begin_batch(&mut self) {
+        self.expedite.begin();
+    }
+
+    /// The batch is over.
+    pub fn end_batch(&mut self) {
+        self.expedite.end();
     }
 
     /// Keeps the namespace of a pod under its handle until [`Self::release_netns`].
