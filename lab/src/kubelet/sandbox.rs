@@ -1,6 +1,7 @@
 //! A pod's network namespace, cgroup and attachment to the network.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +9,9 @@ use std::time::Duration;
 
 use agent_node::link::LinkChange;
 use agent_node::netns::delete_named;
-use agent_node::{NamedNetns, Netlink};
+use agent_node::{Netlink, Netns};
+use rustix::fs::CWD;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use serde_json::Value;
 use sim_api::object::{name, namespace, uid};
 
@@ -118,18 +121,23 @@ pub async fn remove_files(node: &NodeContext, uid: &str) {
 
 async fn make_netns(node: &NodeContext, path: &Path) -> Result<(), SandboxError> {
     let path = path.to_owned();
-    let made = node.ns.run_outside_pids(move || -> Result<(), String> {
-        let _ = delete_named(&path);
-        let netns = NamedNetns::create(&path).map_err(|e| crate::error_chain(&e))?;
+    // The namespace is made outside, where /proc knows the thread that makes it, and mounted inside.
+    let made = tokio::task::spawn_blocking(|| {
+        let netns = Netns::create_anonymous().map_err(|e| crate::error_chain(&e))?;
         let up = Netlink::open_in(&netns).and_then(|mut netlink| {
             let lo = netlink.link("lo")?.index;
             netlink.set_link(lo, &LinkChange::up())
         });
-        up.map_err(|e| crate::error_chain(&e))?;
-        netns.keep();
-        Ok(())
+        up.map_err(|e| crate::error_chain(&e)).map(|()| netns)
     });
-    made.await?.map_err(|why| SandboxError::Kernel { step: "make network namespace", why })
+    let failed = |why: String| SandboxError::Kernel { step: "make network namespace", why };
+    let netns = made.await.map_err(|e| failed(e.to_string()))?.map_err(failed)?;
+    let mounted = node.ns.run_outside_pids(move || -> io::Result<()> {
+        File::create(&path)?;
+        let tree = open_tree(&netns, "", OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH)?;
+        Ok(move_mount(&tree, "", CWD, &path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+    });
+    mounted.await?.map_err(|e| failed(format!("mount it: {e}")))
 }
 
 async fn remove_netns(node: &NodeContext, path: &Path) -> Result<(), SandboxError> {
