@@ -34,8 +34,14 @@ pub(crate) fn run(object: &Path, kernels: &[String], update: bool) -> anyhow::Re
     }
     let verifier = build_verifier()?;
     let mut columns = Vec::new();
+    let mut failures = Vec::new();
+    let mut note = |kernel: &str, result: anyhow::Result<Counts>| match result {
+        Ok(counts) => columns.push((kernel.to_owned(), counts)),
+        // The others are still worth knowing.
+        Err(error) => failures.push(format!("Linux {kernel}: {error:#}")),
+    };
     if wanted("running") {
-        columns.push(("running".to_owned(), on_this_kernel(&verifier, object)?));
+        note("running", on_this_kernel(&verifier, object));
     }
     let suites: Vec<Suite> = Suite::ALL.into_iter().filter(|suite| wanted(suite.version())).collect();
     if !suites.is_empty() {
@@ -43,12 +49,13 @@ pub(crate) fn run(object: &Path, kernels: &[String], update: bool) -> anyhow::Re
         let image = cmd::target_dir().join("bpf/verify.cpio");
         initramfs::write(&image, &verifier, object)?;
         for suite in suites {
-            let counts = in_vm(&setup::kernel(suite)?, &image)
-                .with_context(|| format!("Linux {} in a VM", suite.version()))?;
-            columns.push((suite.version().to_owned(), counts));
+            note(suite.version(), in_vm(&setup::kernel(suite)?, &image, suite.version()));
         }
     }
     print!("{}", counts::table(&columns));
+    if !failures.is_empty() {
+        bail!("{}", failures.join("\n"));
+    }
     if update { counts::write(&columns) } else { counts::compare(&columns) }
 }
 
@@ -62,20 +69,20 @@ fn build_verifier() -> anyhow::Result<PathBuf> {
 fn on_this_kernel(verifier: &Path, object: &Path) -> anyhow::Result<Counts> {
     eprintln!("==> verify on the running kernel");
     let output = Command::new(verifier).arg(object).stderr(Stdio::inherit()).output()?;
-    parse(&String::from_utf8_lossy(&output.stdout)).context("the running kernel")
+    parse(&String::from_utf8_lossy(&output.stdout))
 }
 
 /// Attempts at a VM. An emulated machine sometimes crashes while its kernel starts.
 const ATTEMPTS: usize = 3;
 
-fn in_vm(kernel: &Path, image: &Path) -> anyhow::Result<Counts> {
+fn in_vm(kernel: &Path, image: &Path, version: &str) -> anyhow::Result<Counts> {
     eprintln!("==> verify in a VM: {}", kernel.file_name().unwrap_or_default().display());
     for attempt in 1.. {
-        let console = boot(kernel, image)?;
+        let log = image.with_file_name(format!("verify-{version}.log"));
+        let console = boot(kernel, image, &log)?;
         // Only a start that never came to our program is tried again.
         if console.contains(STARTED) || attempt == ATTEMPTS {
-            return parse(&console)
-                .with_context(|| format!("its console is in {}", image.with_extension("log").display()));
+            return parse(&console).with_context(|| format!("its console is in {}", log.display()));
         }
         eprintln!("    its kernel did not start; once more");
     }
@@ -83,10 +90,9 @@ fn in_vm(kernel: &Path, image: &Path) -> anyhow::Result<Counts> {
 }
 
 /// Starts a VM and returns what its console said until it ended.
-fn boot(kernel: &Path, image: &Path) -> anyhow::Result<String> {
+fn boot(kernel: &Path, image: &Path, log: &Path) -> anyhow::Result<String> {
     let qemu = setup::find_program("qemu-system-x86_64")
         .context("qemu-system-x86_64 is missing: run `cargo xtask setup --for verify`")?;
-    let log = image.with_extension("log");
     let mut vm = Command::new(qemu)
         // No KVM: it hangs on machines that are VMs themselves, and verifying takes little.
         .args(["-accel", "tcg", "-cpu", "qemu64", "-m", "768", "-smp", "1", "-nodefaults", "-no-user-config"])
@@ -98,7 +104,7 @@ fn boot(kernel: &Path, image: &Path) -> anyhow::Result<String> {
         // The first process ends when it has said all; the kernel then panics, and leaves.
         .args(["-append", "console=ttyS0 quiet loglevel=1 panic=-1 rdinit=/init mitigations=off"])
         .stdin(Stdio::null())
-        .stdout(std::fs::File::create(&log)?)
+        .stdout(std::fs::File::create(log)?)
         .stderr(Stdio::inherit())
         .spawn()
         .context("start qemu")?;
@@ -111,7 +117,7 @@ fn boot(kernel: &Path, image: &Path) -> anyhow::Result<String> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    Ok(String::from_utf8_lossy(&std::fs::read(&log)?).into_owned())
+    Ok(String::from_utf8_lossy(&std::fs::read(log)?).into_owned())
 }
 
 /// The first word of `bpf-verify`.
