@@ -256,6 +256,7 @@ impl Common {
             images: Images { client: self.client_image.clone(), echo: self.echo_image.clone() },
             nodes: None,
             ready_limit: Duration::from_secs(self.ready_limit),
+            name_limit: Duration::from_secs(15),
             keep: self.keep,
         }
     }

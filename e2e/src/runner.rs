@@ -26,9 +26,6 @@ const LINGER_LEAST: Duration = Duration::from_millis(100);
 const LINGER_MOST: Duration = Duration::from_secs(2);
 /// Longer than curl's connect timeout and ping's deadline.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
-/// How long names of services may take to resolve.
-const NAME_LIMIT: Duration = Duration::from_secs(15);
-
 /// How to run.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -42,6 +39,8 @@ pub struct Options {
     pub nodes: Option<(String, String)>,
     /// How long the workloads may take to become ready.
     pub ready_limit: Duration,
+    /// How long the services' names may take to resolve, all together.
+    pub name_limit: Duration,
     /// Leave everything in place at the end.
     pub keep: bool,
 }
@@ -106,7 +105,7 @@ pub async fn run(
         names: BTreeMap::new(),
     };
     if cases.iter().any(|case| matches!(case.to, Target::Service(_))) {
-        session.wait_for_names(progress).await;
+        session.wait_for_names(options.name_limit, progress).await;
     }
     let mut reports = Vec::new();
     for case in cases {
@@ -157,9 +156,9 @@ struct CapturePoint<'a> {
 
 impl Session<'_> {
     /// Waits for the services' names; what does not resolve is remembered, its cases will say so.
-    async fn wait_for_names(&mut self, progress: &mut dyn FnMut(&str)) {
+    async fn wait_for_names(&mut self, limit: Duration, progress: &mut dyn FnMut(&str)) {
         let client = &self.deployed.pods["client"];
-        let deadline = Instant::now() + NAME_LIMIT;
+        let deadline = Instant::now() + limit;
         for name in self.matrix.topology.services.keys() {
             let left = deadline.saturating_duration_since(Instant::now());
             if let Err(complaint) = workloads::wait_for_name(&self.pods, &client.place, name, left).await {
