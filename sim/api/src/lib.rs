@@ -22,6 +22,7 @@ pub mod managed;
 pub mod object;
 pub mod options;
 pub mod patch;
+pub mod protobuf;
 pub mod registry;
 pub mod resource;
 pub mod runtime;

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::App;
 use super::route::ResourceCall;
 use super::spdy::{Decoder, Encoder, Frame};
-use super::streams::{describe, frame};
+use super::streams::{describe, frame, goodbye};
 use crate::error::ApiError;
 use crate::runtime::PodRef;
 
@@ -116,7 +116,7 @@ async fn channels(socket: WebSocket, app: App, pod: PodRef, ports: Vec<u16>) {
                 return;
             }
         }
-        drop(sink.send(Message::Close(None)).await);
+        drop(sink.send(goodbye()).await);
     };
     tokio::select! { () = reading => {} () = writing => {} }
     tasks.iter().for_each(tokio::task::JoinHandle::abort);

@@ -202,6 +202,7 @@ async fn read_json(request: Request<Body>) -> Result<Value, ApiError> {
         "application/yaml" | "application/apply-patch+yaml" => serde_json::from_slice(&bytes)
             .or_else(|_| serde_yaml_ng::from_slice(&bytes))
             .map_err(|e| ApiError::bad_request(format!("error decoding the request body: {e}"))),
+        "application/vnd.kubernetes.protobuf" => crate::protobuf::decode(&bytes).map_err(|e| ApiError::bad_request(format!("error decoding the request body: {e}"))),
         other => Err(ApiError::unsupported_media_type(format!(
             "the body of the request was in an unknown format ({other}) - accepted media types include: application/json, application/yaml"
         ))),

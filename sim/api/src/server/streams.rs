@@ -1,7 +1,7 @@
 //! `exec`, `attach` and `port-forward` over `WebSocket` (KEP-4006), with the channel protocols `v4.channel.k8s.io` and
 //! `v5.channel.k8s.io`: the first byte of a message says to which stream it belongs.
 
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{FromRequestParts as _, Request};
 use axum::response::Response;
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -135,6 +135,11 @@ pub(super) fn frame(channel: u8, payload: &[u8]) -> Message {
     Message::Binary(out.freeze())
 }
 
+/// The end of a session that went as it should; clients take a close without a code for a failure.
+pub(super) fn goodbye() -> Message {
+    Message::Close(Some(CloseFrame { code: close_code::NORMAL, reason: "".into() }))
+}
+
 /// Copies one output of the process to the socket until its end.
 fn pump(channel: u8, stream: Option<DuplexStream>, out: mpsc::Sender<Message>) -> JoinHandle<()> {
     tokio::spawn(async move {
@@ -186,7 +191,7 @@ async fn serve(socket: WebSocket, run: impl Future<Output = Result<ExitStatus, R
     }
     let status = status(&ended);
     drop(out.send(frame(ERROR, status.to_string().as_bytes())).await);
-    drop(out.send(Message::Close(None)).await);
+    drop(out.send(goodbye()).await);
     drop(out);
     drop(writer.await);
 }
