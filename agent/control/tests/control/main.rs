@@ -3,6 +3,7 @@
 mod cni;
 mod conntrack;
 mod crash;
+mod journey;
 mod nodes;
 mod order;
 mod scale;

@@ -34,14 +34,19 @@ pub(crate) fn node(n: u16) -> NodeObject {
     }
 }
 
-/// The underlay device as the daemon finds it.
+/// The underlay device of the own node as the daemon finds it.
 pub(crate) fn underlay() -> DeviceFacts {
+    underlay_of(1)
+}
+
+/// The underlay device of node `n`.
+pub(crate) fn underlay_of(n: u16) -> DeviceFacts {
     DeviceFacts {
         name: DEVICE.to_owned(),
         ifindex: 2,
         mac: [2, 0, 0, 0, 0, 2],
         mtu: 1500,
-        addresses: vec!["172.30.0.1".parse().unwrap(), "fd00:30::1".parse().unwrap()],
+        addresses: node(n).internal_ips.iter().map(|ip| ip.parse().unwrap()).collect(),
     }
 }
 
@@ -95,7 +100,8 @@ impl World {
 
     /// Underlay and complete list of nodes.
     pub(crate) fn sync(&mut self, nodes: u16) {
-        self.event(Event::Underlay(underlay()));
+        let me = (1..=nodes).find(|n| node(*n).name == self.config.node_name).unwrap_or(1);
+        self.event(Event::Underlay(underlay_of(me)));
         self.event(Event::NodeListStarted);
         for n in 1..=nodes {
             self.event(Event::NodeUpsert(node(n)));
