@@ -288,9 +288,8 @@ impl Agent {
     pub(crate) fn follow_plan(&mut self) {
         let plan = Plan::of(&self.config, &self.state);
         if plan != self.plan {
-            if plan.pools != self.state.ipam.pools() {
-                self.state.ipam.set_pools(plan.pools.clone());
-            }
+            let reserved = plan.routers().chain(plan.host_addresses.iter().copied()).collect();
+            self.state.ipam.set_pools(plan.pools.clone(), reserved);
             self.plan = plan;
             self.dirty.all = true;
         }

@@ -1,12 +1,13 @@
 //! Addresses for pods, from the pod CIDRs of the own node.
 //!
-//! - Of each CIDR the network address, the first address (the router's) and, for IPv4, the broadcast address are never given out.
+//! - Of each CIDR the network address, the first address (the router's) and, for IPv4, the broadcast address are never given out;
+//!   nor is any address of the node itself.
 //! - Addresses are given out in rising order and round robin, so that a released one comes back as late as possible.
 //! - A released address is kept back for the quarantine, without exception: a pod that gets the address of one that has just gone
 //!   receives that one's packets. When nothing else is left the answer is "try again later", which the kubelet does.
 //! - An address belongs to an owner; only its owner can release it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -45,24 +46,22 @@ pub(crate) struct IpamRecord {
 pub(crate) struct Ipam {
     quarantine_for: Duration,
     pools: Vec<IpNet>,
+    /// Addresses of the node itself: its own, and routers that pods still have in their routes.
+    reserved: BTreeSet<IpAddr>,
     used: BTreeMap<IpAddr, Owner>,
     record: IpamRecord,
 }
 
 impl Ipam {
     pub(crate) fn new(quarantine_for: Duration, record: IpamRecord) -> Self {
-        Self { quarantine_for, pools: Vec::new(), used: BTreeMap::new(), record }
+        Self { quarantine_for, pools: Vec::new(), reserved: BTreeSet::new(), used: BTreeMap::new(), record }
     }
 
-    /// These are the pod CIDRs now. Addresses of others stay with their owners until they are released.
-    pub(crate) fn set_pools(&mut self, pools: Vec<IpNet>) {
+    /// These are the pod CIDRs now, and these addresses belong to the node. Addresses of other CIDRs stay with their owners until they are released.
+    pub(crate) fn set_pools(&mut self, pools: Vec<IpNet>, reserved: BTreeSet<IpAddr>) {
         self.record.last.retain(|pool, _| pools.contains(pool));
         self.pools = pools;
-    }
-
-    /// The pod CIDRs.
-    pub(crate) fn pools(&self) -> &[IpNet] {
-        &self.pools
+        self.reserved = reserved;
     }
 
     /// An address of the family for `owner`.
@@ -168,7 +167,9 @@ impl Ipam {
         let v4 = pool.addr().is_ipv4();
         let free = |n: &u128| {
             let address = address(*n, v4);
-            !self.used.contains_key(&address) && !self.record.quarantine.contains_key(&address)
+            !self.used.contains_key(&address)
+                && !self.record.quarantine.contains_key(&address)
+                && !self.reserved.contains(&address)
         };
         (start..=last).find(free).or_else(|| (first..start).find(free)).map(|n| address(n, v4))
     }
@@ -218,7 +219,7 @@ mod tests {
 
     fn ipam(pools: &[&str]) -> Ipam {
         let mut ipam = Ipam::new(QUARANTINE, IpamRecord::default());
-        ipam.set_pools(pools.iter().map(|pool| pool.parse().unwrap()).collect());
+        ipam.set_pools(pools.iter().map(|pool| pool.parse().unwrap()).collect(), BTreeSet::new());
         ipam
     }
 
@@ -284,7 +285,7 @@ mod tests {
         let address = "10.0.1.2".parse().unwrap();
         let record = IpamRecord { last: BTreeMap::new(), quarantine: BTreeMap::from([(address, released)]) };
         let mut ipam = Ipam::new(QUARANTINE, record);
-        ipam.set_pools(vec!["10.0.1.0/30".parse().unwrap()]);
+        ipam.set_pools(vec!["10.0.1.0/30".parse().unwrap()], BTreeSet::new());
         let now = Now::from_secs(5);
         assert!(ipam.allocate(now, true, 1).is_err());
         assert_eq!(ipam.allocate(now.plus(QUARANTINE), true, 1), Ok(address));

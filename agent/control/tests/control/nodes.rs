@@ -235,3 +235,22 @@ fn what_others_broke_is_mended_within_a_minute() {
         assert_eq!(world.reports.iter().map(|report| report.node_changes).sum::<usize>(), 0);
     }
 }
+
+#[test]
+fn addresses_of_the_node_are_never_a_pods() {
+    let mut world = World::ready(Routing::Vxlan, 1);
+    world.add("old").unwrap();
+    // The new pod CIDR has the old router, which the old pod still uses, and an address of the node within it.
+    let wider = NodeObject { pod_cidrs: vec!["10.10.1.0/29".into(), "fd00:10:1::/112".into()], ..node(1) };
+    world.event(Event::NodeUpsert(NodeObject {
+        pod_cidrs: vec!["10.10.0.248/29".into(), "fd00:10:1::/112".into()],
+        ..node(1)
+    }));
+    world.settle();
+    world.event(Event::NodeUpsert(wider));
+    world.event(Event::Underlay(DeviceFacts { addresses: vec!["10.10.1.4".parse().unwrap()], ..underlay() }));
+    let given: Vec<String> =
+        (0..3).map(|n| world.add(&format!("c{n}")).unwrap().ips[0].address.addr().to_string()).collect();
+    assert_eq!(given, ["10.10.1.3", "10.10.1.5", "10.10.1.6"]);
+    world.add("c4").unwrap_err();
+}
