@@ -341,7 +341,7 @@ mod tests {
     fn f(number: u8, bytes: &[u8]) -> Vec<u8> {
         let tag = u32::from(number) << 3 | 2;
         let tag = if tag < 128 { vec![u8::try_from(tag).unwrap()] } else { vec![u8::try_from(tag & 0x7f).unwrap() | 0x80, u8::try_from(tag >> 7).unwrap()] };
-        [&tag, &[u8::try_from(bytes.len()).unwrap()], bytes].concat()
+        [&tag[..], &[u8::try_from(bytes.len()).unwrap()], bytes].concat()
     }
 
     fn unknown(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {

@@ -130,12 +130,6 @@ impl FieldSet {
         self.member
     }
 
-    /// Only the part below one field.
-    pub(crate) fn only(&self, key: &str) -> Self {
-        let children = self.children.get(key).map(|c| (key.to_owned(), c.clone())).into_iter().collect();
-        Self { member: false, children }
-    }
-
     /// The paths as users read them: `.spec.containers[name="a"].image`.
     pub fn paths(&self) -> Vec<String> {
         let mut all = Vec::new();

@@ -127,8 +127,17 @@ const ATOMIC_FIELDS: &[(&str, &str)] = &[
 /// Structs of which a strategic merge patch keeps only the fields it names.
 const RETAIN_KEYS: &[(&str, &str)] = &[("DeploymentSpec", "strategy"), ("PodSpec", "volumes")];
 
+/// Types of any shape.
+const OPEN: &[&str] =
+    &["JSON", "JSONSchemaPropsOrArray", "JSONSchemaPropsOrBool", "JSONSchemaPropsOrStringArray", "RawExtension", "FieldsV1"];
+
 fn add_merge_rules(full_name: &str, definition: &mut Value) {
     let kind = full_name.rsplit('.').next().unwrap_or(full_name);
+    if OPEN.contains(&kind) {
+        let description = definition["description"].clone();
+        *definition = json!({"description": description, "x-kubernetes-preserve-unknown-fields": true});
+        return;
+    }
     if ATOMIC.contains(&kind) {
         definition["x-kubernetes-map-type"] = json!("atomic");
     }

@@ -12,7 +12,7 @@ use crate::registry::{ResourceDef, SchemaSource, Version};
 use crate::schema::definitions;
 use crate::store::Store;
 
-const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// Answers an OpenAPI path; `None` if it is none.
 pub(super) fn answer(store: &Store, path: &str, headers: &HeaderMap) -> Option<Response> {
