@@ -251,11 +251,18 @@ impl LabDir {
         }
         if let Ok(cgroup) = cgroup::lab_path(&self.name) {
             cgroup::remove(&cgroup);
+            // The group of all labs, if this was the last one.
+            let _ = cgroup.parent().map(fs::remove_dir);
         }
-        match fs::remove_dir_all(&self.path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_at("remove", &self.path)(e)),
-            _ => Ok(()),
+        // A task of the supervisor that is still on its way out may put a last file (a container's log) in meanwhile.
+        for _ in 0..40 {
+            match fs::remove_dir_all(&self.path) {
+                Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => std::thread::sleep(Duration::from_millis(50)),
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_at("remove", &self.path)(e)),
+                _ => return Ok(()),
+            }
         }
+        fs::remove_dir_all(&self.path).map_err(io_at("remove", &self.path))
     }
 }
 
