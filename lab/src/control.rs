@@ -225,7 +225,7 @@ pub fn ask(socket: &Path, request: &Request) -> io::Result<Response> {
     stream.set_read_timeout(Some(std::time::Duration::from_secs(10)))?;
     writeln!(stream, "{}", serde_json::to_string(request).map_err(io::Error::other)?)?;
     let mut line = String::new();
-    std::io::BufReader::new(stream).read_line(&mut line)?;
+    io::BufReader::new(stream).read_line(&mut line)?;
     match serde_json::from_str(&line).map_err(io::Error::other)? {
         Response::Error { message } => Err(io::Error::other(message)),
         response => Ok(response),

@@ -26,20 +26,22 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::ns::NsSet;
 use crate::state::ProcessId;
 
-pub mod cni;
-pub mod container;
-pub mod context;
-pub mod dns;
-pub mod environment;
-pub mod exec;
-pub mod log;
-pub mod node;
-pub mod pod;
-pub mod probe;
-pub mod pty;
-pub mod sandbox;
-pub mod spec;
-pub mod state;
+mod cni;
+mod container;
+mod context;
+mod dns;
+mod environment;
+mod exec;
+mod log;
+mod node;
+mod pod;
+mod probe;
+mod pty;
+mod sandbox;
+mod spec;
+mod state;
+
+pub(crate) use dns::FixedNames;
 
 use context::NodeContext;
 use pod::{Pod, Update};
@@ -120,7 +122,7 @@ impl Kubelets {
 
     /// Registers the nodes and starts working; must be called within a tokio runtime. `share` is the directory that all machines
     /// see, `fixed` are names for the DNS beside those of the cluster.
-    pub fn start(&self, store: &Store, share: PathBuf, fixed: dns::FixedNames) {
+    pub(crate) fn start(&self, store: &Store, share: PathBuf, fixed: FixedNames) {
         let mut tasks = Vec::new();
         for node in self.0.nodes.values() {
             tasks.push(tokio::spawn(node::keep(store.clone(), Arc::clone(node))).abort_handle());

@@ -88,7 +88,7 @@ enum Command {
         #[command(flatten)]
         lab: Name,
         /// Remove all labs of this machine
-        #[arg(long, conflicts_with = "name")]
+        #[arg(long)]
         all: bool,
     },
     /// Show the labs of this machine

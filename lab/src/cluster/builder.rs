@@ -254,7 +254,7 @@ impl ClusterBuilder {
         record.machines.extend([&fabric, &outside].into_iter().filter_map(|m| ProcessId::of(m.pid())));
         dir.write_record(&record)?;
         fabric::set_up(&plan, &fabric, &outside)?;
-        let outside_servers = outside::serve(&plan, &outside).map_err(io_at("serve outside the cluster"))?;
+        let outside_servers = outside::serve(&plan, &outside, &dir.share()).map_err(io_at("serve outside the cluster"))?;
         self.say("outside world: ready");
 
         let mut nodes = Vec::new();
@@ -351,7 +351,7 @@ impl ClusterBuilder {
         }
         let mut said = usize::MAX;
         let waited = cluster.wait_for("all pods ready", self.patience, |store| {
-            let pods = store.list(&PODS, "");
+            let pods: Vec<_> = store.list(&PODS, "").into_iter().filter(|p| workloads::is_ours(p)).collect();
             let ready = pods.iter().filter(|p| workloads::is_ready(p)).count();
             if said != ready {
                 said = ready;

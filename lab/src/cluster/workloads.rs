@@ -8,6 +8,12 @@ pub fn is_ready(object: &Value) -> bool {
     condition_is_true(object, "Ready")
 }
 
+/// Whether a pod is one of those that a lab starts with.
+pub fn is_ours(pod: &Value) -> bool {
+    let label = |key: &str| pod["metadata"]["labels"][key].as_str();
+    label("k8s-app") == Some("kube-dns") || matches!(label("app"), Some("client" | "echo"))
+}
+
 /// The cluster DNS: what is in `kube-system` of every cluster.
 pub fn cluster_dns() -> Vec<Value> {
     let labels = json!({"k8s-app": "kube-dns"});

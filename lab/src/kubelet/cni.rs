@@ -13,15 +13,15 @@ use serde_json::{Value, json};
 use crate::ns::{NsError, NsSet};
 
 /// Directory of network configurations on the node.
-pub const CONF_DIR: &str = "/etc/cni/net.d";
+pub(crate) const CONF_DIR: &str = "/etc/cni/net.d";
 /// Directory of plugins on the node.
-pub const PLUGIN_DIR: &str = "/opt/cni/bin";
+pub(crate) const PLUGIN_DIR: &str = "/opt/cni/bin";
 /// Name of the interface in pods.
-pub const IFNAME: &str = "eth0";
+pub(crate) const IFNAME: &str = "eth0";
 
 /// A call that failed.
 #[derive(Debug, thiserror::Error)]
-pub enum CniError {
+pub(crate) enum CniError {
     /// There is no configuration (yet).
     #[error("cni plugin not initialized: no network configuration in {CONF_DIR}")]
     NoConfiguration,
@@ -61,7 +61,7 @@ pub enum CniError {
 
 /// A network configuration list.
 #[derive(Debug, Clone, PartialEq)]
-pub struct NetworkConfig {
+pub(crate) struct NetworkConfig {
     name: String,
     version: String,
     plugins: Vec<Value>,
@@ -69,7 +69,7 @@ pub struct NetworkConfig {
 
 /// The pod that a call is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attachment {
+pub(crate) struct Attachment {
     /// Container id of the sandbox.
     pub container_id: String,
     /// Path of the network namespace on the node.
@@ -85,7 +85,7 @@ pub struct Attachment {
 impl NetworkConfig {
     /// The first configuration by file name in the node's directory, as runtimes choose it. `dir` is the directory as this
     /// process sees it.
-    pub fn load(dir: &Path) -> Result<Self, CniError> {
+    pub(crate) fn load(dir: &Path) -> Result<Self, CniError> {
         let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
             .map_err(|_| CniError::NoConfiguration)?
             .filter_map(Result::ok)
@@ -111,7 +111,7 @@ impl NetworkConfig {
     }
 
     /// Attaches a pod; returns the final result of the chain and how long it took.
-    pub async fn add(&self, node: &Arc<NsSet>, pod: &Attachment) -> Result<(Value, Duration), CniError> {
+    pub(crate) async fn add(&self, node: &Arc<NsSet>, pod: &Attachment) -> Result<(Value, Duration), CniError> {
         let start = Instant::now();
         let mut result = None;
         for plugin in &self.plugins {
@@ -121,7 +121,7 @@ impl NetworkConfig {
     }
 
     /// Detaches a pod; `previous` is the result of ADD if it is known.
-    pub async fn del(&self, node: &Arc<NsSet>, pod: &Attachment, previous: Option<&Value>) -> Result<(), CniError> {
+    pub(crate) async fn del(&self, node: &Arc<NsSet>, pod: &Attachment, previous: Option<&Value>) -> Result<(), CniError> {
         for plugin in self.plugins.iter().rev() {
             self.call(node, "DEL", plugin, previous, Some(pod)).await?;
         }
@@ -129,7 +129,7 @@ impl NetworkConfig {
     }
 
     /// Asks whether the plugins can attach pods; always yes for versions that have no such question.
-    pub async fn status(&self, node: &Arc<NsSet>) -> Result<(), CniError> {
+    pub(crate) async fn status(&self, node: &Arc<NsSet>) -> Result<(), CniError> {
         let version: Vec<u32> = self.version.split('.').filter_map(|n| n.parse().ok()).collect();
         if version < vec![1, 1, 0] {
             return Ok(());
@@ -208,7 +208,7 @@ impl NetworkConfig {
 }
 
 /// The pod's addresses in a result of ADD, in its order.
-pub fn addresses(result: &Value) -> Vec<IpAddr> {
+pub(crate) fn addresses(result: &Value) -> Vec<IpAddr> {
     let ips = result.get("ips").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     ips.iter().filter_map(|ip| ip.get("address")?.as_str()?.split('/').next()?.parse().ok()).collect()
 }

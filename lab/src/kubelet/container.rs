@@ -38,7 +38,7 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// How far a pod is on its way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
+pub(crate) enum Stop {
     /// It stays.
     No,
     /// SIGTERM, and SIGKILL after this time.
@@ -49,7 +49,7 @@ pub enum Stop {
 
 /// What all containers of a pod share.
 #[derive(Clone)]
-pub struct PodContext {
+pub(crate) struct PodContext {
     /// The node.
     pub node: Arc<NodeContext>,
     /// The cluster's objects.
@@ -68,13 +68,13 @@ pub struct PodContext {
 
 impl PodContext {
     /// Reports about the pod.
-    pub fn event(&self, kind: EventKind, reason: &str, message: &str) {
+    pub(crate) fn event(&self, kind: EventKind, reason: &str, message: &str) {
         let pod = self.pod.borrow().clone();
         self.events.report(&self.store, &self.node.name, &pod, kind, reason, message);
     }
 
     /// Waits until the pod is to end.
-    pub async fn stopped(&self) {
+    pub(crate) async fn stopped(&self) {
         let mut stop = self.stop.clone();
         // The sender lives as long as the pod's worker.
         let _ = stop.wait_for(|s| *s != Stop::No).await;
@@ -89,7 +89,7 @@ struct Run {
 }
 
 /// Runs a container until it has ended for good or the pod is to end; returns the last exit code, if it ever ran.
-pub async fn run(pod: PodContext, container: Container, sandbox: Sandbox, mounts: Arc<Vec<Mount>>, volumes: Arc<BTreeMap<String, PathBuf>>, policy: RestartPolicy) -> Option<i32> {
+pub(crate) async fn run(pod: PodContext, container: Container, sandbox: Sandbox, mounts: Arc<Vec<Mount>>, volumes: Arc<BTreeMap<String, PathBuf>>, policy: RestartPolicy) -> Option<i32> {
     let name = container.name.clone();
     let mut attempt = 0;
     let mut backoff = MIN_BACKOFF;
@@ -247,7 +247,7 @@ async fn run_once(pod: &PodContext, container: &Container, sandbox: &Sandbox, co
 }
 
 /// Grace of the spec, 30 s without.
-pub fn grace(spec: &PodSpec) -> Duration {
+pub(crate) fn grace(spec: &PodSpec) -> Duration {
     Duration::from_secs(spec.termination_grace_period_seconds.unwrap_or(30))
 }
 

@@ -15,11 +15,11 @@ use tokio::sync::{Semaphore, watch};
 use crate::ns::NsSet;
 
 /// How many sandboxes are set up or torn down at once on one node.
-pub const PARALLEL_SANDBOXES: usize = 20;
+pub(crate) const PARALLEL_SANDBOXES: usize = 20;
 
 /// A node as its kubelet sees it.
 #[derive(Debug)]
-pub struct NodeContext {
+pub(crate) struct NodeContext {
     /// Name of the Node object.
     pub name: String,
     /// InternalIPs, the primary family first.
@@ -48,20 +48,20 @@ pub struct NodeContext {
 
 impl NodeContext {
     /// A path of the node as this process reaches it.
-    pub fn file(&self, path: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn file(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         Path::new("/proc").join(self.pid.to_string()).join("root").join(path.strip_prefix("/").unwrap_or(path))
     }
 
     /// Notes the duration of a successful ADD.
-    pub fn record_add(&self, took: Duration) {
+    pub(crate) fn record_add(&self, took: Duration) {
         self.add_times.lock().unwrap_or_else(PoisonError::into_inner).push(took);
     }
 }
 
 /// Severity of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EventKind {
+pub(crate) enum EventKind {
     /// For information.
     Normal,
     /// Something does not work.
@@ -70,14 +70,14 @@ pub enum EventKind {
 
 /// Writes events about pods, repeated ones as a count (as `kubectl describe` shows them).
 #[derive(Debug, Default)]
-pub struct Events {
+pub(crate) struct Events {
     /// Reason and message → name of the event and how often.
     seen: Mutex<std::collections::BTreeMap<(String, String), (String, u64)>>,
 }
 
 impl Events {
     /// Reports on an object.
-    pub fn report(&self, store: &Store, node: &str, about: &Value, kind: EventKind, reason: &str, message: &str) {
+    pub(crate) fn report(&self, store: &Store, node: &str, about: &Value, kind: EventKind, reason: &str, message: &str) {
         let now = timestamp(store.now());
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let options = WriteOptions::default();
@@ -114,6 +114,6 @@ impl Events {
 }
 
 /// A time as the API writes it: whole seconds.
-pub fn timestamp(at: jiff::Timestamp) -> String {
+pub(crate) fn timestamp(at: jiff::Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

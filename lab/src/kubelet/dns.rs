@@ -18,10 +18,10 @@ use crate::image::dns::{CLUSTER_DOMAIN, ZONE_FILE, Zone};
 const SETTLE: Duration = Duration::from_millis(10);
 
 /// Names that do not come from the cluster.
-pub type FixedNames = BTreeMap<String, Vec<IpAddr>>;
+pub(crate) type FixedNames = BTreeMap<String, Vec<IpAddr>>;
 
 /// Writes the zone and tells the DNS server's addresses whenever they change; never returns.
-pub async fn keep(store: Store, share: PathBuf, fixed: FixedNames, servers: watch::Sender<Vec<IpAddr>>) {
+pub(crate) async fn keep(store: Store, share: PathBuf, fixed: FixedNames, servers: watch::Sender<Vec<IpAddr>>) {
     let mut revisions = store.subscribe();
     let mut written = None;
     loop {

@@ -20,7 +20,7 @@ use crate::image::dns::CLUSTER_DOMAIN;
 
 /// Why a container cannot have its environment (yet): a reference that leads nowhere, a kind of volume that labs do not have.
 #[derive(Debug, thiserror::Error)]
-pub enum EnvironmentError {
+pub(crate) enum EnvironmentError {
     /// A ConfigMap or Secret, or a key in it, is missing.
     #[error("{0} not found")]
     Missing(String),
@@ -39,7 +39,7 @@ pub enum EnvironmentError {
 }
 
 /// Variables that every container has.
-pub fn default_env(hostname: &str) -> BTreeMap<String, String> {
+pub(crate) fn default_env(hostname: &str) -> BTreeMap<String, String> {
     let set = [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("HOME", "/root"), ("HOSTNAME", hostname)];
     set.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
 }
@@ -86,7 +86,7 @@ fn field(pod: &Value, path: &str, ips: &[IpAddr], node: &NodeContext) -> String 
 }
 
 /// The container's variables.
-pub fn variables(store: &Store, node: &NodeContext, pod: &Value, hostname: &str, container: &Container, ips: &[IpAddr]) -> Result<BTreeMap<String, String>, EnvironmentError> {
+pub(crate) fn variables(store: &Store, node: &NodeContext, pod: &Value, hostname: &str, container: &Container, ips: &[IpAddr]) -> Result<BTreeMap<String, String>, EnvironmentError> {
     let ns = namespace(pod);
     let mut env = default_env(hostname);
     for source in &container.env_from {
@@ -134,12 +134,12 @@ fn value_from(store: &Store, node: &NodeContext, pod: &Value, from: &Value, ips:
 }
 
 /// Directory of a pod's files on its node.
-pub fn pod_dir(uid: &str) -> PathBuf {
+pub(crate) fn pod_dir(uid: &str) -> PathBuf {
     Path::new("/run/pods").join(uid)
 }
 
 /// The pod's host name (core/v1 PodSpec.hostname; the pod's name cut to 63 characters otherwise).
-pub fn hostname(pod: &Value, spec: &PodSpec, node: &NodeContext) -> String {
+pub(crate) fn hostname(pod: &Value, spec: &PodSpec, node: &NodeContext) -> String {
     if spec.host_network {
         return node.name.clone();
     }
@@ -148,7 +148,7 @@ pub fn hostname(pod: &Value, spec: &PodSpec, node: &NodeContext) -> String {
 }
 
 /// Writes the files that all containers of the pod share and returns how they are mounted.
-pub fn write_pod_files(node: &NodeContext, pod: &Value, spec: &PodSpec, ips: &[IpAddr]) -> Result<Vec<Mount>, EnvironmentError> {
+pub(crate) fn write_pod_files(node: &NodeContext, pod: &Value, spec: &PodSpec, ips: &[IpAddr]) -> Result<Vec<Mount>, EnvironmentError> {
     let dir = pod_dir(uid(pod));
     let hostname = hostname(pod, spec, node);
     let mut hosts = if spec.host_network {
@@ -175,7 +175,7 @@ pub fn write_pod_files(node: &NodeContext, pod: &Value, spec: &PodSpec, ips: &[I
 
 /// Writes the pod's resolv.conf; again whenever the cluster DNS has another address. It is written in place, because containers
 /// have this very file mounted.
-pub fn write_resolv_conf(node: &NodeContext, pod: &Value, spec: &PodSpec) -> Result<(), EnvironmentError> {
+pub(crate) fn write_resolv_conf(node: &NodeContext, pod: &Value, spec: &PodSpec) -> Result<(), EnvironmentError> {
     let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
     let cluster = match policy {
         "ClusterFirst" => !spec.host_network,
@@ -215,7 +215,7 @@ fn write(node: &NodeContext, path: &Path, bytes: &[u8]) -> Result<(), Environmen
 }
 
 /// Prepares the pod's volumes; name → directory or file on the node.
-pub fn volumes(store: &Store, node: &NodeContext, pod: &Value, spec: &PodSpec, ips: &[IpAddr]) -> Result<BTreeMap<String, PathBuf>, EnvironmentError> {
+pub(crate) fn volumes(store: &Store, node: &NodeContext, pod: &Value, spec: &PodSpec, ips: &[IpAddr]) -> Result<BTreeMap<String, PathBuf>, EnvironmentError> {
     let mut all = BTreeMap::new();
     for volume in &spec.volumes {
         let volume_name = str_at(volume, &["name"]).to_owned();

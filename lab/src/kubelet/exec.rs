@@ -23,7 +23,7 @@ const DRAIN: Duration = Duration::from_millis(500);
 
 /// Where and as what a program runs.
 #[derive(Debug, Clone)]
-pub struct ExecTarget {
+pub(crate) struct ExecTarget {
     /// The container's shim.
     pub shim: ProcessId,
     /// The pod's cgroup on the host.
@@ -52,7 +52,7 @@ fn exit_status(status: ProcessStatus) -> ExitStatus {
 }
 
 /// Runs a program with the client's streams. Dropping the future ends the program.
-pub async fn exec(node: Arc<NodeContext>, target: ExecTarget, request: ExecRequest, streams: ExecStreams) -> Result<ExitStatus, RuntimeError> {
+pub(crate) async fn exec(node: Arc<NodeContext>, target: ExecTarget, request: ExecRequest, streams: ExecStreams) -> Result<ExitStatus, RuntimeError> {
     if request.tty { exec_tty(&node, target, &request, streams).await } else { exec_pipes(&node, &target, &request, streams).await }
 }
 
@@ -87,17 +87,16 @@ async fn exec_pipes(node: &NodeContext, target: &ExecTarget, request: &ExecReque
 
 async fn exec_tty(node: &NodeContext, mut target: ExecTarget, request: &ExecRequest, streams: ExecStreams) -> Result<ExitStatus, RuntimeError> {
     let failed = |source| spawn_error(request, source);
-    let (pty, slave) = Pty::open().map_err(failed)?;
-    let slave_stdio = || slave.try_clone().map(Stdio::from);
+    let Pty { output, input: mut to_program, size: terminal, program } = Pty::open().map_err(failed)?;
+    let end = || program.try_clone().map(Stdio::from);
     target.env.entry("TERM".into()).or_insert_with(|| "xterm".into());
     let mut command = command(node, &target, &request.command, true);
-    command.stdin(slave_stdio().map_err(failed)?).stdout(slave_stdio().map_err(failed)?).stderr(slave_stdio().map_err(failed)?);
+    command.stdin(end().map_err(failed)?).stdout(end().map_err(failed)?).stderr(end().map_err(failed)?);
     let mut child = command.spawn().map_err(failed)?;
     // The controlling end reads the end of the stream only when nobody else has the other end.
-    drop((command, slave));
-    let (to_program, sizes, mut resize) = (pty.clone(), pty.clone(), streams.resize);
+    drop((command, program));
+    let mut resize = streams.resize;
     let feed = AbortOnDrop(tokio::spawn(async move {
-        let mut to_program = to_program;
         if let Some(mut from) = streams.stdin {
             let _ = tokio::io::copy(&mut from, &mut to_program).await;
             // End of input is a character on a terminal.
@@ -106,10 +105,10 @@ async fn exec_tty(node: &NodeContext, mut target: ExecTarget, request: &ExecRequ
     }));
     let resizer = AbortOnDrop(tokio::spawn(async move {
         while let Some(size) = resize.recv().await {
-            let _ = sizes.resize(size.width, size.height);
+            let _ = terminal.set(size.width, size.height);
         }
     }));
-    let output = copy_opt(Some(pty), streams.stdout);
+    let output = copy_opt(Some(output), streams.stdout);
     tokio::pin!(output);
     let status = tokio::select! {
         status = child.wait() => {
@@ -142,7 +141,7 @@ impl Drop for AbortOnDrop {
 }
 
 /// Runs an exec probe; `Err` has the output.
-pub async fn run_in_container(node: &NodeContext, shim: ProcessId, container: &Container, argv: &[String]) -> Result<(), String> {
+pub(crate) async fn run_in_container(node: &NodeContext, shim: ProcessId, container: &Container, argv: &[String]) -> Result<(), String> {
     let target = ExecTarget {
         shim,
         cgroup: None,
@@ -157,7 +156,7 @@ pub async fn run_in_container(node: &NodeContext, shim: ProcessId, container: &C
 }
 
 /// Connects to a port of a pod's loopback interface, IPv4 first. `netns` is a path of the node; `None`: the node's own.
-pub async fn connect_loopback(node: &NodeContext, netns: Option<&std::path::Path>, port: u16) -> std::io::Result<tokio::net::TcpStream> {
+pub(crate) async fn connect_loopback(node: &NodeContext, netns: Option<&std::path::Path>, port: u16) -> std::io::Result<tokio::net::TcpStream> {
     let set = match netns {
         Some(path) => Arc::new(NsSet::of_netns(&node.file(path))?),
         None => Arc::clone(&node.ns),

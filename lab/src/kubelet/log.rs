@@ -22,7 +22,7 @@ const MAX_RECORD_LEN: u64 = 16 * 1024;
 
 /// The log of one run of a container.
 #[derive(Debug)]
-pub struct ContainerLog {
+pub(crate) struct ContainerLog {
     path: PathBuf,
     open: Mutex<Open>,
     /// Changes with every line, and once more (`ended`) when the container has ended.
@@ -44,7 +44,7 @@ struct Progress {
 
 impl ContainerLog {
     /// Opens a new log file.
-    pub fn create(path: PathBuf) -> io::Result<Arc<Self>> {
+    pub(crate) fn create(path: PathBuf) -> io::Result<Arc<Self>> {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir)?;
         }
@@ -53,7 +53,7 @@ impl ContainerLog {
     }
 
     /// Copies a stream of the container into the log until it ends.
-    pub async fn copy(self: Arc<Self>, name: &'static str, stream: impl AsyncRead + Unpin) {
+    pub(crate) async fn copy(self: Arc<Self>, name: &'static str, stream: impl AsyncRead + Unpin) {
         let mut reader = tokio::io::BufReader::new(stream);
         let mut line = Vec::new();
         loop {
@@ -91,18 +91,18 @@ impl ContainerLog {
     }
 
     /// Tells readers that nothing more will come.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         self.progress.send_modify(|p| p.ended = true);
     }
 
     /// The last bytes that the container wrote, for its termination message.
-    pub fn tail(&self, lines: usize) -> String {
+    pub(crate) fn tail(&self, lines: usize) -> String {
         let all: Vec<LogLine> = read_records(&self.path);
         all.iter().skip(all.len().saturating_sub(lines)).map(|l| String::from_utf8_lossy(&l.text).into_owned()).collect()
     }
 
     /// The lines that a request asks for; with `follow` the stream goes on until the container ends.
-    pub fn read(self: &Arc<Self>, request: &LogRequest) -> BoxStream<'static, LogLine> {
+    pub(crate) fn read(self: &Arc<Self>, request: &LogRequest) -> BoxStream<'static, LogLine> {
         let mut progress = self.progress.subscribe();
         let seen = *progress.borrow_and_update();
         let mut lines: VecDeque<LogLine> = read_records(&older(&self.path)).into();

@@ -25,7 +25,7 @@ const ASK_RARELY: Duration = Duration::from_secs(5);
 const LEASE_PERIOD: Duration = Duration::from_secs(10);
 
 /// Registers the node and keeps its status; never returns.
-pub async fn keep(store: Store, node: Arc<NodeContext>) {
+pub(crate) async fn keep(store: Store, node: Arc<NodeContext>) {
     while let Err(e) = register(&store, &node) {
         warn!(node = node.name, error = %e, "cannot register the node");
         sleep(Duration::from_secs(1)).await;

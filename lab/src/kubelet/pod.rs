@@ -29,7 +29,7 @@ const MAX_RETRY: Duration = Duration::from_secs(10);
 
 /// What the worker of a pod is told.
 #[derive(Debug)]
-pub enum Update {
+pub(crate) enum Update {
     /// The object is now this.
     Object(Arc<Value>),
     /// The object is gone from the API.
@@ -37,7 +37,7 @@ pub enum Update {
 }
 
 /// A pod that this node works on.
-pub struct Pod {
+pub(crate) struct Pod {
     /// The cluster's objects.
     pub store: Store,
     /// Its state.
@@ -56,7 +56,7 @@ pub struct Pod {
 
 impl Pod {
     /// Starts working on a pod; the task ends when nothing of the pod is left.
-    pub fn start(store: Store, node: Arc<NodeContext>, object: Arc<Value>) -> (Arc<Self>, JoinHandle<()>) {
+    pub(crate) fn start(store: Store, node: Arc<NodeContext>, object: Arc<Value>) -> (Arc<Self>, JoinHandle<()>) {
         let (updates, receiver) = mpsc::unbounded_channel();
         let state = Arc::new(SharedState::default());
         let spec = Arc::new(PodSpec::of(&object));

@@ -19,7 +19,7 @@ const FIRST_PERIOD: Duration = Duration::from_millis(500);
 
 /// Result of a probe, told whenever it changes by the thresholds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Enough successes in a row.
     Success,
     /// Enough failures in a row; the last one's reason.
@@ -28,7 +28,7 @@ pub enum Outcome {
 
 /// Who is probed.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub(crate) struct Target {
     /// The node that probes.
     pub node: Arc<NodeContext>,
     /// The container.
@@ -40,7 +40,7 @@ pub struct Target {
 }
 
 /// Probes for ever; `report` is told each change and, for failures, each repetition.
-pub async fn watch(target: Target, probe: Probe, mut report: impl FnMut(Outcome)) {
+pub(crate) async fn watch(target: Target, probe: Probe, mut report: impl FnMut(Outcome)) {
     let period = Duration::from_secs(probe.period_seconds.max(1));
     sleep(Duration::from_secs(probe.initial_delay_seconds)).await;
     let (mut successes, mut failures) = (0, 0);

@@ -23,7 +23,7 @@ use crate::ns::NsError;
 
 /// Failure to make or remove a sandbox; trying again makes sense.
 #[derive(Debug, thiserror::Error)]
-pub enum SandboxError {
+pub(crate) enum SandboxError {
     /// The network.
     #[error("failed to set up network for sandbox: {}", crate::error_chain(.0))]
     Cni(#[from] CniError),
@@ -42,7 +42,7 @@ pub enum SandboxError {
 
 /// A pod's place on its node.
 #[derive(Debug, Clone)]
-pub struct Sandbox {
+pub(crate) struct Sandbox {
     /// Network namespace on the node; `None` for pods in the node's network.
     pub netns: Option<PathBuf>,
     /// The pod's cgroup below /sys/fs/cgroup of the node.
@@ -53,7 +53,7 @@ pub struct Sandbox {
 }
 
 /// The pod's cgroup on the host.
-pub fn host_cgroup(node: &NodeContext, uid: &str) -> PathBuf {
+pub(crate) fn host_cgroup(node: &NodeContext, uid: &str) -> PathBuf {
     node.cgroup.join("pods").join(uid)
 }
 
@@ -63,13 +63,13 @@ fn make_cgroup(node: &NodeContext, uid: &str) -> Result<PathBuf, SandboxError> {
 }
 
 /// Makes the sandbox of a pod in the node's network.
-pub fn create_host_network(node: &NodeContext, pod: &Value) -> Result<Sandbox, SandboxError> {
+pub(crate) fn create_host_network(node: &NodeContext, pod: &Value) -> Result<Sandbox, SandboxError> {
     Ok(Sandbox { netns: None, cgroup: make_cgroup(node, uid(pod))?, ips: node.addresses.clone(), attachment: None })
 }
 
 /// Makes namespace and cgroup and attaches the pod. After a failure nothing is left; `attempt` makes the container id differ from
 /// that of earlier attempts, as with real runtimes.
-pub async fn create(node: &Arc<NodeContext>, pod: &Value, attempt: u32) -> Result<Sandbox, SandboxError> {
+pub(crate) async fn create(node: &Arc<NodeContext>, pod: &Value, attempt: u32) -> Result<Sandbox, SandboxError> {
     let _turn = node.sandboxes.acquire().await.expect("the semaphore is never closed");
     let config = NetworkConfig::load(&node.file(CONF_DIR))?;
     let cgroup = make_cgroup(node, uid(pod))?;
@@ -94,7 +94,7 @@ pub async fn create(node: &Arc<NodeContext>, pod: &Value, attempt: u32) -> Resul
 }
 
 /// Detaches the pod and removes namespace and cgroup. May be repeated after a failure.
-pub async fn remove(node: &Arc<NodeContext>, uid: &str, sandbox: &Sandbox) -> Result<(), SandboxError> {
+pub(crate) async fn remove(node: &Arc<NodeContext>, uid: &str, sandbox: &Sandbox) -> Result<(), SandboxError> {
     let _turn = node.sandboxes.acquire().await.expect("the semaphore is never closed");
     if let Some((attachment, result)) = &sandbox.attachment {
         let config = NetworkConfig::load(&node.file(CONF_DIR))?;
@@ -108,7 +108,7 @@ pub async fn remove(node: &Arc<NodeContext>, uid: &str, sandbox: &Sandbox) -> Re
 }
 
 /// Removes the pod's cgroup and files.
-pub async fn remove_files(node: &NodeContext, uid: &str) {
+pub(crate) async fn remove_files(node: &NodeContext, uid: &str) {
     // A process that has just been killed may still be in the group; the lab's end removes what remains.
     for _ in 0..50 {
         if cgroup::remove_once(&host_cgroup(node, uid)).is_ok() {
@@ -147,7 +147,7 @@ async fn remove_netns(node: &NodeContext, path: &Path) -> Result<(), SandboxErro
 }
 
 /// An id as container runtimes make them: 64 hexadecimal digits, the same for the same run of the same container.
-pub fn container_id(uid: &str, name: &str, attempt: u32) -> String {
+pub(crate) fn container_id(uid: &str, name: &str, attempt: u32) -> String {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
     (0..4u8)
         .map(|part| {

@@ -8,7 +8,7 @@ use serde_json::Value;
 /// A Pod's spec.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct PodSpec {
+pub(crate) struct PodSpec {
     pub containers: Vec<Container>,
     pub init_containers: Vec<Container>,
     pub host_network: bool,
@@ -24,7 +24,7 @@ pub struct PodSpec {
 
 /// What happens when a container ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-pub enum RestartPolicy {
+pub(crate) enum RestartPolicy {
     #[default]
     Always,
     OnFailure,
@@ -33,7 +33,7 @@ pub enum RestartPolicy {
 
 impl RestartPolicy {
     /// Whether a container that ended with this code runs again.
-    pub fn restarts(self, exit_code: i32) -> bool {
+    pub(crate) fn restarts(self, exit_code: i32) -> bool {
         match self {
             Self::Always => true,
             Self::OnFailure => exit_code != 0,
@@ -45,7 +45,7 @@ impl RestartPolicy {
 /// A container of the spec.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Container {
+pub(crate) struct Container {
     pub name: String,
     pub image: String,
     pub command: Vec<String>,
@@ -62,7 +62,7 @@ pub struct Container {
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct EnvVar {
+pub(crate) struct EnvVar {
     pub name: String,
     pub value: Option<String>,
     pub value_from: Option<Value>,
@@ -70,7 +70,7 @@ pub struct EnvVar {
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct EnvFrom {
+pub(crate) struct EnvFrom {
     pub prefix: String,
     pub config_map_ref: Option<NameRef>,
     pub secret_ref: Option<NameRef>,
@@ -78,21 +78,21 @@ pub struct EnvFrom {
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct NameRef {
+pub(crate) struct NameRef {
     pub name: String,
     pub optional: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Port {
+pub(crate) struct Port {
     pub name: Option<String>,
     pub container_port: u16,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct VolumeMount {
+pub(crate) struct VolumeMount {
     pub name: String,
     pub mount_path: String,
     pub sub_path: String,
@@ -101,14 +101,14 @@ pub struct VolumeMount {
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct HostAlias {
+pub(crate) struct HostAlias {
     pub ip: String,
     pub hostnames: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct DnsConfig {
+pub(crate) struct DnsConfig {
     pub nameservers: Vec<String>,
     pub searches: Vec<String>,
     pub options: Vec<DnsOption>,
@@ -116,7 +116,7 @@ pub struct DnsConfig {
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct DnsOption {
+pub(crate) struct DnsOption {
     pub name: String,
     pub value: Option<String>,
 }
@@ -124,7 +124,7 @@ pub struct DnsOption {
 /// A probe, with the API's defaults.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Probe {
+pub(crate) struct Probe {
     pub http_get: Option<HttpGet>,
     pub tcp_socket: Option<TcpSocket>,
     pub grpc: Option<TcpSocket>,
@@ -154,7 +154,7 @@ impl Default for Probe {
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct HttpGet {
+pub(crate) struct HttpGet {
     pub path: Option<String>,
     pub port: Value,
     pub host: Option<String>,
@@ -164,27 +164,27 @@ pub struct HttpGet {
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct TcpSocket {
+pub(crate) struct TcpSocket {
     pub port: Value,
     pub host: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct ExecAction {
+pub(crate) struct ExecAction {
     pub command: Vec<String>,
 }
 
 impl PodSpec {
     /// Reads the spec of a Pod object; what has another shape than the API server lets through counts as absent.
-    pub fn of(pod: &Value) -> Self {
+    pub(crate) fn of(pod: &Value) -> Self {
         pod.get("spec").and_then(|spec| Self::deserialize(spec).ok()).unwrap_or_default()
     }
 }
 
 impl Container {
     /// The number of a port that a probe names or numbers.
-    pub fn port(&self, port: &Value) -> Option<u16> {
+    pub(crate) fn port(&self, port: &Value) -> Option<u16> {
         match port {
             Value::Number(n) => n.as_u64().and_then(|n| u16::try_from(n).ok()),
             Value::String(name) => {
@@ -197,7 +197,7 @@ impl Container {
 
 /// Replaces `$(NAME)` by the variable's value; `$$` stands for a dollar sign, unknown names stay as they are
 /// (core/v1 Container, `command`).
-pub fn expand(text: &str, env: &BTreeMap<String, String>) -> String {
+pub(crate) fn expand(text: &str, env: &BTreeMap<String, String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {

@@ -16,7 +16,7 @@ use crate::state::ProcessId;
 
 /// A run of a container that has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// Exit code, 128 + signal.
     pub code: i32,
     /// `Completed`, `Error`, …
@@ -33,7 +33,7 @@ pub struct Ended {
 
 /// What a container does now.
 #[derive(Debug, Clone)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Nothing yet, or not again yet.
     Waiting {
         /// `ContainerCreating`, `CrashLoopBackOff`, `ImagePullBackOff`, …
@@ -56,7 +56,7 @@ pub enum Phase {
 
 /// A container of a pod.
 #[derive(Debug, Clone)]
-pub struct ContainerState {
+pub(crate) struct ContainerState {
     /// What it does.
     pub phase: Phase,
     /// The run before.
@@ -80,7 +80,7 @@ impl Default for ContainerState {
 
 /// Everything about a pod that changes.
 #[derive(Debug, Default)]
-pub struct PodState {
+pub(crate) struct PodState {
     /// Addresses of the pod.
     pub ips: Vec<IpAddr>,
     /// Its network is there.
@@ -97,31 +97,31 @@ pub struct PodState {
 
 /// A pod's state, shared by the tasks that work for it.
 #[derive(Debug, Default)]
-pub struct SharedState {
+pub(crate) struct SharedState {
     state: Mutex<PodState>,
     changed: Notify,
 }
 
 impl SharedState {
     /// Reads or changes without telling anybody.
-    pub fn lock(&self) -> MutexGuard<'_, PodState> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, PodState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes, and lets the status be written.
-    pub fn change<T>(&self, work: impl FnOnce(&mut PodState) -> T) -> T {
+    pub(crate) fn change<T>(&self, work: impl FnOnce(&mut PodState) -> T) -> T {
         let result = work(&mut self.lock());
         self.changed.notify_one();
         result
     }
 
     /// Changes one container.
-    pub fn container<T>(&self, name: &str, work: impl FnOnce(&mut ContainerState) -> T) -> T {
+    pub(crate) fn container<T>(&self, name: &str, work: impl FnOnce(&mut ContainerState) -> T) -> T {
         self.change(|state| work(state.containers.entry(name.to_owned()).or_default()))
     }
 
     /// Waits for the next change. One change is remembered if nobody waits.
-    pub async fn changed(&self) {
+    pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }
 }
@@ -129,7 +129,7 @@ impl SharedState {
 impl PodState {
     /// The status as core/v1 PodStatus. `pod` is the object as it is now (conditions of others are kept), `deleting` tells that
     /// the pod is being ended.
-    pub fn status(&self, pod: &Value, spec: &PodSpec, host_ips: &[IpAddr], now: Timestamp) -> Value {
+    pub(crate) fn status(&self, pod: &Value, spec: &PodSpec, host_ips: &[IpAddr], now: Timestamp) -> Value {
         let phase = self.phase(spec);
         let unready: Vec<&str> =
             spec.containers.iter().filter(|c| !self.containers.get(&c.name).is_some_and(|s| s.ready)).map(|c| c.name.as_str()).collect();
@@ -171,7 +171,7 @@ impl PodState {
     }
 
     /// The pod's phase (core/v1 PodPhase).
-    pub fn phase(&self, spec: &PodSpec) -> &'static str {
+    pub(crate) fn phase(&self, spec: &PodSpec) -> &'static str {
         if self.failure.is_some() {
             return "Failed";
         }
