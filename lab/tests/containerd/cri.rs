@@ -182,7 +182,10 @@ impl Cri {
         match text("grpc-status").as_deref() {
             Some("0") => {}
             status => {
-                return Err(error(format!("status {status:?}: {}", text("grpc-message").unwrap_or_default())));
+                return Err(error(format!(
+                    "status {status:?}: {}",
+                    text("grpc-message").unwrap_or_default()
+                )));
             }
         }
         let bytes = collected.to_bytes();
