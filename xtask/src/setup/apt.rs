@@ -82,7 +82,7 @@ pub(super) fn install(what: &str, packages: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether apt could install a package now. Reads the lists first if there are none.
+/// Whether apt could install a package. Reads the lists anew before it says no: they may be missing or old.
 pub(super) fn has(package: &str) -> bool {
     let known = || {
         Command::new("apt-cache").args(["policy", package]).output().is_ok_and(|output| {
@@ -94,14 +94,11 @@ pub(super) fn has(package: &str) -> bool {
     if known() {
         return true;
     }
-    let has_lists = fs::read_dir("/var/lib/apt/lists").is_ok_and(|mut entries| {
-        entries.any(|e| e.is_ok_and(|e| e.file_name().to_string_lossy().contains("Packages")))
-    });
-    if has_lists || !cmd::is_root() {
+    if find_program("apt-get").is_none() || !cmd::is_root() {
         return false;
     }
-    let updated = cmd::run("read the package lists", Command::new("apt-get").args(["--quiet=2", "update"]));
-    updated.is_ok() && known()
+    let mut update = Command::new("apt-get");
+    cmd::run("read the package lists", update.args(["--quiet=2", "update"])).is_ok() && known()
 }
 
 /// Downloads a package of another suite and unpacks it into `into`; nothing is installed.
