@@ -63,6 +63,12 @@ mod tests {
     use std::path::Path;
 
     #[test]
+    fn the_one_in_deploy_is_the_same() {
+        let deployed = include_str!("../../../deploy/cni/05-bristle.conflist");
+        assert_eq!(super::content(Path::new("/run/bristle/cni.sock")), deployed);
+    }
+
+    #[test]
     fn is_written_once_and_readable_by_all() {
         let dir = tempfile::tempdir().unwrap();
         let conf = dir.path().join("net.d");
