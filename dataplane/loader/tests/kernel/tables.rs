@@ -1,5 +1,6 @@
 //! Tables of every kind, made for the test.
 
+use dataplane_loader::table::ScanPosition;
 use dataplane_loader::{Table, TableError, TableKind, TableSpec, Upsert};
 
 use crate::support::in_sandbox;
@@ -73,6 +74,35 @@ fn many_rows_are_listed_once_each() {
                 wanted.push((key, value));
             }
             assert_eq!(sorted(table.rows().unwrap()), sorted(wanted), "{kind}");
+        }
+    });
+}
+
+#[test]
+fn a_table_is_scanned_in_slices() {
+    in_sandbox(|_| {
+        for kind in [TableKind::Hash, TableKind::LruHash, TableKind::LpmTrie] {
+            let table = Table::create(&TableSpec {
+                key_size: 8,
+                flags: u32::from(kind == TableKind::LpmTrie),
+                ..spec(kind, 5000)
+            })
+            .unwrap();
+            for number in 0..1000_u32 {
+                let key = [32_u32.to_ne_bytes(), number.to_be_bytes()].concat();
+                table.upsert(&key, &[1; 8]).unwrap();
+            }
+            let (mut seen, mut slices, mut position) = (Vec::new(), 0, None);
+            loop {
+                let (rows, next) = table.scan(position.as_ref(), 100).unwrap();
+                seen.extend(rows);
+                slices += 1;
+                let Some(next) = next else { break };
+                // A position survives those who only pass bytes on.
+                position = Some(ScanPosition::from_bytes(next.as_bytes()));
+            }
+            assert!(slices >= 5, "{kind}: {slices} slices");
+            assert_eq!(sorted(seen), sorted(table.rows().unwrap()), "{kind}");
         }
     });
 }
