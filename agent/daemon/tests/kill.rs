@@ -43,8 +43,18 @@ fn start_pod(cluster: &BlockingCluster, name: &'static str, node: &str) -> Pod {
     let (process, _) = cluster.kubelets().container_process("default", name, None).expect("it has a process");
     let object = cluster.store().get(&sim_api::resource::PODS, "default", name).expect("it is there");
     let ips = object["status"]["podIPs"].as_array().expect("it has addresses");
-    let ips = ips.iter().map(|ip| ip["ip"].as_str().unwrap_or_default().parse().expect("an address")).collect();
-    Pod { netns: Netns::of_process(process.pid).expect("its network namespace"), ips }
+    let ips: Vec<IpAddr> =
+        ips.iter().map(|ip| ip["ip"].as_str().unwrap_or_default().parse().expect("an address")).collect();
+    // The container's first process enters the namespace a moment after it was started.
+    let since = std::time::Instant::now();
+    loop {
+        let netns = Netns::of_process(process.pid).expect("its network namespace");
+        if netns.run(|| std::net::UdpSocket::bind((ips[0], 0))).expect("enter").is_ok() {
+            return Pod { netns, ips };
+        }
+        assert!(since.elapsed() < PATIENCE, "{name} does not enter its network namespace");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Kills the agent of one node and then the other's, with pauses from nothing to longer than a start takes.

@@ -2,8 +2,8 @@
 
 use agent_node::Netns;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, connect, recv, send, setsockopt,
-    socket, sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, connect, recv, send,
+    setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use std::collections::BTreeSet;
@@ -45,7 +45,9 @@ fn open(netns: &Netns, ip: IpAddr) -> OwnedFd {
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(100))?;
         match ip {
             IpAddr::V4(ip) => connect(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(ip, 0)))?,
-            IpAddr::V6(ip) => connect(socket.as_raw_fd(), &SockaddrIn6::from(SocketAddrV6::new(ip, 0, 0, 0)))?,
+            IpAddr::V6(ip) => {
+                connect(socket.as_raw_fd(), &SockaddrIn6::from(SocketAddrV6::new(ip, 0, 0, 0)))?
+            }
         }
         Ok(socket)
     };
@@ -93,7 +95,8 @@ impl Ping {
                 let mut sent = 0;
                 while !stop.load(Ordering::Relaxed) {
                     let sequence = u16::try_from(sent % 65536).expect("below 65536");
-                    send(socket.as_raw_fd(), &request(v6, identifier, sequence, sent), MsgFlags::empty()).expect("send");
+                    send(socket.as_raw_fd(), &request(v6, identifier, sequence, sent), MsgFlags::empty())
+                        .expect("send");
                     sent += 1;
                     due += INTERVAL;
                     std::thread::sleep(due.saturating_duration_since(Instant::now()));

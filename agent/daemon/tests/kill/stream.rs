@@ -30,7 +30,8 @@ const BLOCK: usize = 1024;
 /// The block of a number: no two are equal, so a lost, doubled or mixed-up byte is seen.
 fn block(number: u64) -> [u8; BLOCK] {
     std::array::from_fn(|at| {
-        let word = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(u32::try_from(at % 64).unwrap_or(0));
+        let word =
+            number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(u32::try_from(at % 64).unwrap_or(0));
         word.to_le_bytes()[at % 8]
     })
 }
