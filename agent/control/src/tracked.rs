@@ -260,9 +260,7 @@ mod tests {
         Tracked::new(|key, value| u64::from(*key) << 8 | u64::from(*value))
     }
 
-    fn ok(_: &u8, _: &u8) -> Result<(), PortError> {
-        Ok(())
-    }
+    const OK: fn(&u8, &u8) -> Result<(), PortError> = |_, _| Ok(());
 
     #[test]
     fn found_things_wait_for_full_knowledge() {
@@ -272,11 +270,11 @@ mod tests {
         t.want(2, Some(9));
         t.want(4, Some(4));
         let now = Now::default();
-        assert_eq!(t.write(now, Knowledge::Partial, ok).done, 1, "only the new one");
-        assert_eq!(t.remove(now, Knowledge::Partial, ok).done, 0);
+        assert_eq!(t.write(now, Knowledge::Partial, OK).done, 1, "only the new one");
+        assert_eq!(t.remove(now, Knowledge::Partial, OK).done, 0);
         assert_eq!(t.pending(), 2);
-        assert_eq!(t.write(now, Knowledge::Full, ok).done, 1);
-        assert_eq!(t.remove(now, Knowledge::Full, ok).done, 1);
+        assert_eq!(t.write(now, Knowledge::Full, OK).done, 1);
+        assert_eq!(t.remove(now, Knowledge::Full, OK).done, 1);
         assert_eq!(t.pending(), 0);
         assert_eq!(t.actual(), t.desired());
         let mut again = tracked();
@@ -290,7 +288,7 @@ mod tests {
         t.read_back([(1, 1)]);
         t.want(1, Some(1));
         t.want(1, None);
-        assert_eq!(t.remove(Now::default(), Knowledge::Partial, ok).done, 1);
+        assert_eq!(t.remove(Now::default(), Knowledge::Partial, OK).done, 1);
         assert_eq!(t.pending(), 0);
         assert_eq!(t.digest(), 0);
     }
@@ -303,13 +301,13 @@ mod tests {
         let fail = |_: &u8, _: &u8| Err(PortError::retryable("write", "busy"));
         assert_eq!(t.write(now, Knowledge::Full, fail).errors.len(), 1);
         t.wake(now);
-        assert_eq!(t.write(now, Knowledge::Full, ok).done, 0, "not due yet");
+        assert_eq!(t.write(now, Knowledge::Full, OK).done, 0, "not due yet");
         assert!(t.failure(&1).is_some());
         now = t.next_retry().unwrap();
         t.wake(now);
         assert_eq!(t.write(now, Knowledge::Full, fail).errors.len(), 1);
         t.want(1, Some(2));
-        assert_eq!(t.write(now, Knowledge::Full, ok).done, 1, "another value is tried at once");
+        assert_eq!(t.write(now, Knowledge::Full, OK).done, 1, "another value is tried at once");
         assert_eq!((t.failure(&1), t.next_retry(), t.pending()), (None, None, 0));
     }
 
@@ -319,6 +317,6 @@ mod tests {
         t.want(1, Some(1));
         t.want(1, None);
         assert_eq!(t.pending(), 0);
-        assert_eq!(t.remove(Now::default(), Knowledge::Full, ok).done, 0);
+        assert_eq!(t.remove(Now::default(), Knowledge::Full, OK).done, 0);
     }
 }

@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn own_node_first_then_age_then_name() {
-        let mut sorted = vec![
+        let mut sorted = [
             Claimant::new(true, 0, "unknown-age"),
             Claimant::new(true, 5, "b"),
             Claimant::new(true, 5, "a"),

@@ -364,7 +364,7 @@ fn base_links_that_cannot_be_made_are_reported_and_retried() {
     assert_eq!(error.code, ErrorCode::UNAVAILABLE);
     assert_eq!(world.agent.state().0, agent_api::AgentState::Degraded);
     world.faults.accept();
-    world.pass(Duration::from_secs(60));
+    world.pass(Duration::from_mins(1));
     assert_eq!(world.agent.state(), (agent_api::AgentState::Ready, None));
     world.add("c1").unwrap();
     assert!(world.node.links().contains_key(DEVICE));

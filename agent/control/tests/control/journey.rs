@@ -39,11 +39,11 @@ fn pods_of_one_node_by_one_program_each_way() {
         for (src, dst) in a.into_iter().zip(b) {
             for load in [ECHO, HTTP, DNS] {
                 let sent = Packet::new(src, dst, load);
-                let there = cluster.from_pod(1, "a", sent);
+                let there = cluster.pod_sends(1, "a", sent);
                 assert_eq!(there.way, ["1 from_container peer"]);
                 let arrived = there.in_pod(1, "b");
                 assert_eq!(arrived, Packet { hops: 63, ..sent });
-                let back = cluster.from_pod(1, "b", arrived.answer());
+                let back = cluster.pod_sends(1, "b", arrived.answer());
                 assert_eq!(back.way, ["1 from_container peer"]);
                 assert_eq!(back.in_pod(1, "a"), Packet { hops: 63, ..sent.answer() });
             }
@@ -81,11 +81,11 @@ fn pods_of_two_nodes() {
         for (src, dst) in a.into_iter().zip(b) {
             for load in [ECHO, HTTP, DNS] {
                 let sent = Packet::new(src, dst, load);
-                let there = cluster.from_pod(1, "a", sent);
+                let there = cluster.pod_sends(1, "a", sent);
                 assert_eq!(there.way, way(1, 2));
                 let arrived = there.in_pod(2, "b");
                 assert_eq!(arrived, Packet { hops: 62, ..sent }, "two routers are on the way");
-                let back = cluster.from_pod(2, "b", arrived.answer());
+                let back = cluster.pod_sends(2, "b", arrived.answer());
                 assert_eq!(back.way, way(2, 1));
                 assert_eq!(back.in_pod(1, "a").hops, 62);
             }
@@ -133,15 +133,15 @@ fn pods_and_nodes() {
                 // To the own node, by either address, and back.
                 for address in [routers[family], own[family]] {
                     let sent = Packet::new(a[family], address, load);
-                    let arrived = cluster.from_pod(1, "a", sent).in_host(1);
+                    let arrived = cluster.pod_sends(1, "a", sent).in_host(1);
                     assert_eq!(arrived, sent);
-                    let back = cluster.from_host(1, arrived.answer());
+                    let back = cluster.host_sends(1, arrived.answer());
                     assert_eq!(back.way, ["1 from_host egress", "1 to_container pass"]);
                     assert_eq!(back.in_pod(1, "a"), sent.answer());
                 }
                 // To another node, and back.
                 let sent = Packet::new(a[family], other[family], load);
-                let there = cluster.from_pod(1, "a", sent);
+                let there = cluster.pod_sends(1, "a", sent);
                 let first = if routing == Routing::Vxlan {
                     "1 from_container tunnel"
                 } else {
@@ -149,7 +149,7 @@ fn pods_and_nodes() {
                 };
                 assert_eq!(there.way[0], first);
                 let arrived = there.in_host(2);
-                cluster.from_host(2, arrived.answer()).in_pod(1, "a");
+                cluster.host_sends(2, arrived.answer()).in_pod(1, "a");
                 // A node begins: the router of a node behind the tunnel is the source the routes give it.
                 let near = if routing == Routing::Vxlan {
                     ip(["10.10.2.1", "fd00:10:2::1"][family])
@@ -157,12 +157,12 @@ fn pods_and_nodes() {
                     other[family]
                 };
                 let sent = Packet::new(near, a[family], load);
-                let arrived = cluster.from_host(2, sent).in_pod(1, "a");
-                let back = cluster.from_pod(1, "a", arrived.answer());
+                let arrived = cluster.host_sends(2, sent).in_pod(1, "a");
+                let back = cluster.pod_sends(1, "a", arrived.answer());
                 assert_eq!(back.in_host(2).load, sent.answer().load);
                 // The own node begins.
                 let sent = Packet::new(routers[family], a[family], load);
-                cluster.from_host(1, sent).in_pod(1, "a");
+                cluster.host_sends(1, sent).in_pod(1, "a");
             }
         }
         assert!(
@@ -178,7 +178,7 @@ fn the_world_is_left_to_the_stack() {
         let mut cluster = Cluster::new(routing, 2);
         let a = cluster.add(1, "a");
         for (src, dst) in a.into_iter().zip([ip("192.0.2.9"), ip("2001:db8::9")]) {
-            let journey = cluster.from_pod(1, "a", Packet::new(src, dst, HTTP));
+            let journey = cluster.pod_sends(1, "a", Packet::new(src, dst, HTTP));
             assert_eq!(journey.end, End::World { node: 1 });
             assert_eq!(journey.way, ["1 from_container pass", "1 to_netdev skip"]);
         }
@@ -195,10 +195,10 @@ fn nobody_there_and_nobody_else() {
         for (src, near, far) in
             [(a[0], "10.10.1.200", "10.10.2.200"), (a[1], "fd00:10:1::c8", "fd00:10:2::c8")]
         {
-            let end = cluster.from_pod(1, "a", Packet::new(src, ip(near), HTTP)).end;
+            let end = cluster.pod_sends(1, "a", Packet::new(src, ip(near), HTTP)).end;
             let program = agent_control::ports::Program::FromHost;
             assert_eq!(end, End::Dropped { node: 1, program, reason: DropReason::UnknownTarget });
-            let end = cluster.from_pod(1, "a", Packet::new(src, ip(far), HTTP)).end;
+            let end = cluster.pod_sends(1, "a", Packet::new(src, ip(far), HTTP)).end;
             assert!(
                 matches!(end, End::Dropped { node: 2, reason: DropReason::UnknownTarget, .. }),
                 "{routing:?} {far}: {end:?}"
@@ -206,7 +206,7 @@ fn nobody_there_and_nobody_else() {
         }
         // A pod that says it is another one, here or elsewhere.
         for lie in ["10.10.1.200", "10.10.2.2", "172.30.0.1", "192.0.2.1"] {
-            let end = cluster.from_pod(1, "a", Packet::new(ip(lie), ip("10.10.2.2"), HTTP)).end;
+            let end = cluster.pod_sends(1, "a", Packet::new(ip(lie), ip("10.10.2.2"), HTTP)).end;
             assert!(
                 matches!(end, End::Dropped { node: 1, reason: DropReason::InvalidSourceIp, .. }),
                 "{lie}: {end:?}"
@@ -222,19 +222,19 @@ fn connections_outlive_the_agent_and_changes_of_others() {
         let a = cluster.add(1, "a");
         let b = cluster.add(2, "b");
         let sent = Packet::new(a[0], b[0], HTTP);
-        let arrived = cluster.from_pod(1, "a", sent).in_pod(2, "b");
-        cluster.from_pod(2, "b", arrived.answer()).in_pod(1, "a");
+        let arrived = cluster.pod_sends(1, "a", sent).in_pod(2, "b");
+        cluster.pod_sends(2, "b", arrived.answer()).in_pod(1, "a");
         let more = Packet { load: Load::Tcp { sport: 40000, dport: 80, flags: ACK }, ..sent };
         cluster.restart(1);
         cluster.restart(2);
-        cluster.from_pod(1, "a", more).in_pod(2, "b");
+        cluster.pod_sends(1, "a", more).in_pod(2, "b");
         // Other pods come and go, which raises the revision.
         for n in 0..5 {
             cluster.add(1, &format!("x{n}"));
             cluster.del(1, "x0");
             cluster.add(2, &format!("y{n}"));
-            cluster.from_pod(1, "a", more).in_pod(2, "b");
-            cluster.from_pod(2, "b", more.answer()).in_pod(1, "a");
+            cluster.pod_sends(1, "a", more).in_pod(2, "b");
+            cluster.pod_sends(2, "b", more.answer()).in_pod(1, "a");
         }
     }
 }
@@ -245,11 +245,11 @@ fn who_gets_a_used_address_gets_no_old_packets_way() {
     let a = cluster.add(1, "a");
     let old = cluster.add(2, "old");
     let sent = Packet::new(a[0], old[0], HTTP);
-    let arrived = cluster.from_pod(1, "a", sent).in_pod(2, "old");
-    cluster.from_pod(2, "old", arrived.answer()).in_pod(1, "a");
+    let arrived = cluster.pod_sends(1, "a", sent).in_pod(2, "old");
+    cluster.pod_sends(2, "old", arrived.answer()).in_pod(1, "a");
     cluster.del(2, "old");
     let more = Packet { load: Load::Tcp { sport: 40000, dport: 80, flags: ACK }, ..sent };
-    let end = cluster.from_pod(1, "a", more).end;
+    let end = cluster.pod_sends(1, "a", more).end;
     assert!(matches!(end, End::Dropped { node: 2, reason: DropReason::UnknownTarget, .. }), "{end:?}");
     // All other addresses are used up, the quarantine is over: another pod gets that one.
     cluster.member(2).world.pass(Duration::from_secs(31));
@@ -262,7 +262,7 @@ fn who_gets_a_used_address_gets_no_old_packets_way() {
         }
     };
     assert_eq!(n, 253, "as late as can be");
-    cluster.from_pod(1, "a", more).in_pod(2, &container);
+    cluster.pod_sends(1, "a", more).in_pod(2, &container);
 }
 
 #[test]
@@ -271,17 +271,17 @@ fn the_agent_expires_what_the_programs_wrote() {
     let a = cluster.add(1, "a");
     let b = cluster.add(2, "b");
     for (src, dst) in a.into_iter().zip(b) {
-        cluster.from_pod(1, "a", Packet::new(src, dst, ECHO)).in_pod(2, "b");
+        cluster.pod_sends(1, "a", Packet::new(src, dst, ECHO)).in_pod(2, "b");
         for flags in [SYN, ACK] {
             let load = Load::Tcp { sport: 40000, dport: 80, flags };
-            cluster.from_pod(1, "a", Packet::new(src, dst, load)).in_pod(2, "b");
+            cluster.pod_sends(1, "a", Packet::new(src, dst, load)).in_pod(2, "b");
         }
         for (from, to, container) in [(src, dst, "b"), (dst, src, "a")] {
             let (n, sender) = if container == "b" { (1, "a") } else { (2, "b") };
             let (sport, dport) = if container == "b" { (40001, 80) } else { (80, 40001) };
             let load = Load::Tcp { sport, dport, flags: FIN | ACK };
             cluster
-                .from_pod(n, sender, Packet::new(from, to, load))
+                .pod_sends(n, sender, Packet::new(from, to, load))
                 .in_pod(if n == 1 { 2 } else { 1 }, container);
         }
     }

@@ -230,7 +230,7 @@ fn what_others_broke_is_mended_within_a_minute() {
         assert_eq!(world.node_config().host_ifindex, world.node.links()[HOST_LINK].ifindex);
         assert!(world.node_config().revision > revision);
         world.reports.clear();
-        world.pass(Duration::from_secs(600));
+        world.pass(Duration::from_mins(10));
         assert_eq!(world.rows_changed(), 0, "looking alone changes nothing");
         assert_eq!(world.reports.iter().map(|report| report.node_changes).sum::<usize>(), 0);
     }

@@ -23,7 +23,7 @@ pub(crate) const OWN: &str = "node-1";
 /// The underlay device.
 pub(crate) const DEVICE: &str = "eth0";
 
-/// Node `n` of a dual-stack cluster: 172.30.0.n, fd00:30::n, 10.10.n.0/24, fd00:10:n::/112, created at second n.
+/// Node `n` of a dual-stack cluster: `172.30.0.n`, `fd00:30::n`, `10.10.n.0/24`, `fd00:10:n::/112`, created at second n.
 pub(crate) fn node(n: u16) -> NodeObject {
     NodeObject {
         name: format!("node-{n}"),
@@ -253,17 +253,14 @@ impl World {
     /// Routes as text, by destination.
     pub(crate) fn routes(&self) -> BTreeMap<String, String> {
         let text = |(dst, route): (&IpNet, &agent_control::ports::Route)| {
-            let mut text = String::new();
-            if let Some(gateway) = route.gateway {
-                text += &format!("via {gateway} ");
-            }
-            text += &format!("dev {}", route.device);
-            if let Some(source) = route.source {
-                text += &format!(" src {source}");
-            }
-            if let Some(mtu) = route.mtu {
-                text += &format!(" mtu {mtu}");
-            }
+            let word = |name: &str, value: Option<String>| value.map(|value| format!("{name} {value}"));
+            let words = [
+                word("via", route.gateway.map(|gateway| gateway.to_string())),
+                word("dev", Some(route.device.clone())),
+                word("src", route.source.map(|source| source.to_string())),
+                word("mtu", route.mtu.map(|mtu| mtu.to_string())),
+            ];
+            let text = words.into_iter().flatten().collect::<Vec<_>>().join(" ");
             (dst.to_string(), text)
         };
         self.node.routes().iter().map(text).collect()
@@ -276,7 +273,7 @@ impl World {
         let own = nodes.iter().find(|node| node.name == OWN).expect("the own node is one of them");
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let net = |text: &str| text.parse::<IpNet>().unwrap();
-        let routers: Vec<IpAddr> = own
+        let gateways: Vec<IpAddr> = own
             .pod_cidrs
             .iter()
             .map(|cidr| match net(cidr).network() {
@@ -287,7 +284,7 @@ impl World {
 
         let mut ipcache: BTreeMap<IpNet, (u32, Option<IpAddr>)> =
             BTreeMap::from([(net("0.0.0.0/0"), (9, None)), (net("::/0"), (10, None))]);
-        let mut routes = BTreeMap::new();
+        let mut ways = BTreeMap::new();
         let mut hosts: BTreeSet<IpAddr> = BTreeSet::new();
         for object in nodes {
             for text in &object.internal_ips {
@@ -303,7 +300,7 @@ impl World {
             for text in &object.pod_cidrs {
                 let v4 = net(text).addr().is_ipv4();
                 let peer = ip(&object.internal_ips[usize::from(!v4)]);
-                let router = routers.iter().find(|router| router.is_ipv4() == v4).unwrap();
+                let router = gateways.iter().find(|router| router.is_ipv4() == v4).unwrap();
                 let (row, route) = if object.name == OWN {
                     ((3, None), format!("dev bristle_host src {router}"))
                 } else if vxlan {
@@ -314,16 +311,16 @@ impl World {
                     ((3, Some(peer)), format!("via {peer} dev {DEVICE}"))
                 };
                 ipcache.insert(net(text), row);
-                routes.insert(text.clone(), route);
+                ways.insert(text.clone(), route);
             }
         }
-        hosts.extend(&routers);
-        ipcache.extend(routers.iter().map(|router| (IpNet::from(*router), (1, None))));
+        hosts.extend(&gateways);
+        ipcache.extend(gateways.iter().map(|router| (IpNet::from(*router), (1, None))));
 
         let mut found = self.endpoints();
         for host in hosts {
             let row = found.remove(&host).unwrap_or_else(|| panic!("no row for the node's address {host}"));
-            let router = routers.contains(&host);
+            let router = gateways.contains(&host);
             assert_eq!(
                 row.flags,
                 EndpointFlags::HOST | if router { EndpointFlags::ROUTER } else { EndpointFlags::empty() }
@@ -363,7 +360,7 @@ impl World {
         assert_eq!(ids.len(), pods.len(), "each pod has its own number");
         assert_eq!(found.keys().collect::<Vec<_>>(), Vec::<&IpAddr>::new(), "rows of nobody");
         assert_eq!(self.ipcache(), ipcache);
-        assert_eq!(self.routes(), routes);
+        assert_eq!(self.routes(), ways);
         assert_eq!(self.node.links().keys().map(String::as_str).collect::<BTreeSet<_>>(), links);
         let on = |link: &str| self.node.links()[link].programs.clone();
         assert_eq!(on(HOST_LINK), BTreeSet::from([Program::FromHost, Program::ToHost]));

@@ -176,7 +176,7 @@ impl Cluster {
     }
 
     /// A pod sends a packet to its gateway.
-    pub(crate) fn from_pod(&self, n: u16, container: &str, packet: Packet) -> Journey {
+    pub(crate) fn pod_sends(&self, n: u16, container: &str, packet: Packet) -> Journey {
         let member = &self.members[&n];
         let link = &member.world.node.links()[&member.pods[container].interfaces[0].name];
         let bytes = packet.frame(link.pod.as_ref().unwrap().mac, link.mac);
@@ -186,7 +186,7 @@ impl Cluster {
     }
 
     /// A process of a node sends a packet.
-    pub(crate) fn from_host(&self, n: u16, packet: Packet) -> Journey {
+    pub(crate) fn host_sends(&self, n: u16, packet: Packet) -> Journey {
         let mut travel = Travel { cluster: self, way: Vec::new() };
         let end = travel.route(n, Frame::new(packet.frame([0; 6], [0; 6]), 0));
         Journey { way: travel.way, end }
@@ -240,7 +240,7 @@ impl Travel<'_> {
         self.way.push(format!("{n} {} {word}", program.name()));
         match verdict {
             Verdict::Drop(reason) => End::Dropped { node: n, program, reason },
-            Verdict::Peer { ifindex } => self.into_pod(n, ifindex, &frame),
+            Verdict::Peer { ifindex } => self.deliver(n, ifindex, &frame),
             Verdict::Egress { ifindex } if self.member(n).container(ifindex).is_some() => {
                 frame.ifindex = ifindex;
                 self.run(n, Program::ToContainer, frame)
@@ -255,7 +255,7 @@ impl Travel<'_> {
                 self.onto_underlay(n, next, frame)
             }
             Verdict::Pass | Verdict::Skip => match program {
-                Program::ToContainer => self.into_pod(n, frame.ifindex, &frame),
+                Program::ToContainer => self.deliver(n, frame.ifindex, &frame),
                 Program::FromContainer | Program::FromOverlay | Program::FromNetdev => self.stack(n, frame),
                 other => panic!("{} of node {n} let the packet go where nobody is", other.name()),
             },
@@ -263,7 +263,7 @@ impl Travel<'_> {
         }
     }
 
-    fn into_pod(&self, n: u16, ifindex: u32, frame: &Frame) -> End {
+    fn deliver(&self, n: u16, ifindex: u32, frame: &Frame) -> End {
         let container =
             self.member(n).container(ifindex).unwrap_or_else(|| panic!("nobody is behind link {ifindex}"));
         let (_, link) = self.member(n).link(ifindex).unwrap();
