@@ -349,7 +349,7 @@ fn add_and_check_pass_on_errors() {
         let _agent = FakeAgent::start(&scratch, |request| {
             Some(match &request.operation {
                 Operation::Add { .. } => {
-                    CniError::new(ErrorCode::ADDRESSES_EXHAUSTED, "no free address in 10.0.0.0/24").into()
+                    CniError::new(ErrorCode::TRY_AGAIN, "no free address in 10.0.0.0/24").into()
                 }
                 Operation::Check { prev_result, .. } if *prev_result == result() => Reply::Done,
                 Operation::Check { .. } => CniError::new(ErrorCode::CHECK_FAILED, "route is missing").into(),
@@ -361,7 +361,7 @@ fn add_and_check_pass_on_errors() {
         };
         assert_eq!(
             call("ADD", json!({})).error(),
-            json!({"cniVersion": "1.1.0", "code": 103, "msg": "no free address in 10.0.0.0/24"})
+            json!({"cniVersion": "1.1.0", "code": 11, "msg": "no free address in 10.0.0.0/24"})
         );
         call("CHECK", json!({"prevResult": result()})).silent();
         assert_eq!(call("CHECK", json!({"prevResult": {}})).error()["code"], 101);

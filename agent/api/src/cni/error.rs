@@ -24,7 +24,7 @@ impl ErrorCode {
     pub const INVALID_NETWORK_CONFIG: Self = Self(7);
     /// The network namespace does not exist or is none (code of the reference library).
     pub const INVALID_NETNS: Self = Self(8);
-    /// A condition that goes away by itself; the runtime should try again.
+    /// A condition that goes away by itself or by an operator's hand (no agent, no free address); the runtime should try again.
     pub const TRY_AGAIN: Self = Self(11);
     /// STATUS: an ADD could not be served now.
     pub const UNAVAILABLE: Self = Self(50);
@@ -34,8 +34,6 @@ impl ErrorCode {
     pub const CHECK_FAILED: Self = Self(101);
     /// ADD: this container has this interface already.
     pub const ATTACHMENT_EXISTS: Self = Self(102);
-    /// ADD: the node's pod CIDR has no free address.
-    pub const ADDRESSES_EXHAUSTED: Self = Self(103);
     /// A mistake of ours (code of the reference library).
     pub const INTERNAL: Self = Self(999);
 }
