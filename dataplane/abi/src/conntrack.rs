@@ -99,62 +99,52 @@ pub enum CtScope {
     Connection = 0,
 }
 
-macro_rules! canonical {
-    ($ty:ident, $addr:ty) => {
-        impl $ty {
-            /// Key of a packet, and whether its sender is the higher end.
-            #[inline(always)]
-            pub fn of_packet(src: $addr, dst: $addr, sport: Be16, dport: Be16, proto: u8) -> (Self, bool) {
-                let scope = CtScope::Connection as u8;
-                let (s, d) = (number(src), number(dst));
-                if s > d || (s == d && sport.get() > dport.get()) {
-                    (
-                        Self {
-                            low: dst,
-                            high: src,
-                            low_port: dport,
-                            high_port: sport,
-                            proto,
-                            scope,
-                            pad: [0; 2],
-                        },
-                        true,
-                    )
-                } else {
-                    (
-                        Self {
-                            low: src,
-                            high: dst,
-                            low_port: sport,
-                            high_port: dport,
-                            proto,
-                            scope,
-                            pad: [0; 2],
-                        },
-                        false,
-                    )
-                }
-            }
+impl CtKey4 {
+    /// Key of a packet, and whether its sender is the higher end.
+    #[inline(always)]
+    pub fn of_packet(src: [u8; 4], dst: [u8; 4], sport: Be16, dport: Be16, proto: u8) -> (Self, bool) {
+        let scope = CtScope::Connection as u8;
+        let mut key =
+            Self { low: src, high: dst, low_port: sport, high_port: dport, proto, scope, pad: [0; 2] };
+        let from_high = key.order();
+        (key, from_high)
+    }
+
+    /// Puts the lower end first; `low` was the sender's. Returns whether the sender is the higher end.
+    #[inline(always)]
+    pub fn order(&mut self) -> bool {
+        let (low, high) = (u32::from_be_bytes(self.low), u32::from_be_bytes(self.high));
+        let swap = low > high || (low == high && self.low_port.get() > self.high_port.get());
+        if swap {
+            (self.low, self.high) = (self.high, self.low);
+            (self.low_port, self.high_port) = (self.high_port, self.low_port);
         }
-    };
+        swap
+    }
 }
 
-mod v4 {
-    use super::{Be16, CtKey4, CtScope};
+impl CtKey6 {
+    /// Key of a packet, and whether its sender is the higher end.
     #[inline(always)]
-    const fn number(a: [u8; 4]) -> u32 {
-        u32::from_be_bytes(a)
+    pub fn of_packet(src: [u8; 16], dst: [u8; 16], sport: Be16, dport: Be16, proto: u8) -> (Self, bool) {
+        let scope = CtScope::Connection as u8;
+        let mut key =
+            Self { low: src, high: dst, low_port: sport, high_port: dport, proto, scope, pad: [0; 2] };
+        let from_high = key.order();
+        (key, from_high)
     }
-    canonical!(CtKey4, [u8; 4]);
-}
 
-mod v6 {
-    use super::{Be16, CtKey6, CtScope};
+    /// Puts the lower end first; `low` was the sender's. Returns whether the sender is the higher end.
     #[inline(always)]
-    const fn number(a: [u8; 16]) -> u128 {
-        u128::from_be_bytes(a)
+    pub fn order(&mut self) -> bool {
+        let (low, high) = (u128::from_be_bytes(self.low), u128::from_be_bytes(self.high));
+        let swap = low > high || (low == high && self.low_port.get() > self.high_port.get());
+        if swap {
+            (self.low, self.high) = (self.high, self.low);
+            (self.low_port, self.high_port) = (self.high_port, self.low_port);
+        }
+        swap
     }
-    canonical!(CtKey6, [u8; 16]);
 }
 
 /// A connection's row. 128 bytes: with the kernel's 48 and the key's 16 a multiple of a cache line.

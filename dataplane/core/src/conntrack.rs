@@ -9,10 +9,10 @@ use dataplane_abi::config::{ConfigFlags, NodeConfig};
 use dataplane_abi::conntrack::{CtDir, CtEntry, CtFlags, CtHalf, CtState, CtWay, TIMEOUT_TCP_CLOSE_S};
 use dataplane_abi::events::{Aggregation, EventHeader, TraceReason};
 
-use crate::flight::{Flight, Route};
+use crate::flight::{Flight, Kind, Route};
 use crate::host::{Maps, Packet};
 use crate::ip::l4::{ACK, FIN, RST, SYN};
-use crate::ip::{Headers, Ip, Kind};
+use crate::ip::{Ip, l4};
 
 /// What the row said.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,33 +33,27 @@ pub fn lookup<H: Packet + Maps, F: Ip, const PROGRAM: u8>(
     route: &mut Route,
     sender: u32,
 ) -> Hit {
-    (flight.key, flight.from_high) = F::key(&flight.headers);
-    let (headers, from_high, now) = (&flight.headers, flight.from_high, flight.now);
+    flight.from_high = F::order(&mut flight.key);
     let bytes = u64::from(host.len());
-    F::ct(host, &flight.key, |entry| {
-        established(config, headers, from_high, now, sender, bytes, entry, route)
-    })
-    .unwrap_or(Hit::Unsure)
+    let packet = &*flight;
+    F::ct(host, &packet.key, |entry| established(config, packet, sender, bytes, entry, route))
+        .unwrap_or(Hit::Unsure)
 }
 
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "one call site, all inlined; a struct would only hide it")]
 fn established<F: Ip>(
     config: &NodeConfig,
-    headers: &Headers<F>,
-    from_high: bool,
-    now: u32,
+    packet: &Flight<F>,
     sender: u32,
     bytes: u64,
     entry: &mut CtEntry,
     route: &mut Route,
 ) -> Hit {
-    let reply = entry.origin_is_high() != from_high;
+    let (kind, now) = (packet.kind, packet.now);
+    let reply = entry.origin_is_high() != packet.from_high;
     let [first, second] = &mut entry.dirs;
     let (half, back) = if reply { (second, first) } else { (first, second) };
-    if half.revision != config.revision
-        || (sender != 0 && back.way.ifindex != sender)
-        || headers.kind == Kind::Error
+    if half.revision != config.revision || (sender != 0 && back.way.ifindex != sender) || kind == Kind::Error
     {
         return Hit::Unsure;
     }
@@ -72,8 +66,8 @@ fn established<F: Ip>(
         entry.last_seen = now;
     }
     let mut news = false;
-    if headers.kind == Kind::Tcp {
-        let flags = headers.tcp_flags;
+    if kind == Kind::Tcp {
+        let flags = packet.tcp_flags;
         let fresh = flags & !half.tcp_flags;
         if fresh != 0 || flags & (SYN | FIN | RST) != 0 || entry.state != CtState::Established as u8 {
             if begins(flags) && entry.state == CtState::Closing as u8 {
@@ -90,11 +84,10 @@ fn established<F: Ip>(
     }
     half.packets = half.packets.wrapping_add(1);
     half.bytes = half.bytes.wrapping_add(bytes);
-    route.way = half.way;
+    route.to.way = half.way;
     route.src = half.identity;
-    route.dst = back.identity;
+    route.to.identity = back.identity;
     route.endpoint = back.way.endpoint;
-    route.dst_endpoint = half.way.endpoint;
     if reply {
         route.flags |= EventHeader::REPLY;
         route.reason = TraceReason::Reply as u8;
@@ -140,12 +133,12 @@ pub const fn next_state(state: u8, flags: u8, own: u8, other: u8) -> u8 {
 
 /// State of a connection after its first packet.
 #[inline(always)]
-pub fn first_state<F: Ip>(headers: &Headers<F>) -> CtState {
-    match headers.kind {
-        Kind::Tcp if headers.tcp_flags & RST != 0 => CtState::Closing,
-        Kind::Tcp if headers.tcp_flags & SYN != 0 => CtState::Syn,
+pub fn first_state<F: Ip>(flight: &Flight<F>) -> CtState {
+    match flight.kind {
+        Kind::Tcp if flight.tcp_flags & RST != 0 => CtState::Closing,
+        Kind::Tcp if flight.tcp_flags & SYN != 0 => CtState::Syn,
         Kind::Tcp => CtState::Established,
-        Kind::Fragment if headers.proto == crate::ip::l4::TCP => CtState::Established,
+        Kind::Fragment if F::proto(&flight.key) == l4::TCP => CtState::Established,
         Kind::Datagram | Kind::Error | Kind::Fragment | Kind::Control => CtState::Any,
     }
 }
@@ -168,7 +161,7 @@ pub enum Found {
 #[inline(always)]
 pub fn look<H: Packet + Maps, F: Ip>(host: H, config: &NodeConfig, flight: &Flight<F>) -> Found {
     let (from_high, now) = (flight.from_high, flight.now);
-    let begun = flight.headers.kind == Kind::Tcp && begins(flight.headers.tcp_flags);
+    let begun = flight.kind == Kind::Tcp && begins(flight.tcp_flags);
     let ticks_per_s = config.ticks_per_s;
     F::ct(host, &flight.key, |entry| {
         if entry.is_expired(now, ticks_per_s) {
@@ -205,7 +198,7 @@ pub fn refresh<H: Packet + Maps, F: Ip>(
 ) {
     let (now, revision) = (flight.now, config.revision);
     let bytes = u64::from(host.len());
-    let (kind, flags) = (flight.headers.kind, flight.headers.tcp_flags);
+    let (kind, flags) = (flight.kind, flight.tcp_flags);
     F::ct(host, &flight.key, |entry| {
         let [first, second] = &mut entry.dirs;
         let (half, back) = if dir == CtDir::Reply { (second, first) } else { (first, second) };
@@ -240,18 +233,16 @@ pub fn create<H: Packet + Maps, F: Ip>(
 ) -> bool {
     let (now, revision) = (flight.now, config.revision);
     let bytes = u64::from(host.len());
-    let headers = &flight.headers;
-    let from_high = flight.from_high;
     F::ct_create(host, &flight.key, |entry| {
         entry.last_seen = now;
         entry.created = now;
-        entry.state = first_state(headers) as u8;
-        entry.flags = if from_high { CtFlags::ORIGIN_HIGH } else { CtFlags(0) };
+        entry.state = first_state(flight) as u8;
+        entry.flags = if flight.from_high { CtFlags::ORIGIN_HIGH } else { CtFlags(0) };
         let [there, back] = &mut entry.dirs;
         there.revision = revision;
         there.reported = now;
         there.identity = src.identity;
-        there.tcp_flags = if headers.kind == Kind::Tcp { headers.tcp_flags } else { 0 };
+        there.tcp_flags = if flight.kind == Kind::Tcp { flight.tcp_flags } else { 0 };
         there.packets = 1;
         there.bytes = bytes;
         there.way = dst.way;

@@ -1,20 +1,27 @@
 //! A packet on its way through a program.
 
 use dataplane_abi::Identity;
-use dataplane_abi::conntrack::CtWay;
 
-use crate::ip::{Headers, Ip};
+use crate::conntrack::End;
+use crate::ip::Ip;
 
 /// What the stages up to conntrack know of an IP packet.
 pub struct Flight<F: Ip> {
-    /// What the headers say.
-    pub headers: Headers<F>,
-    /// Key of its connection.
+    /// Key of its connection. Until [`crate::conntrack::lookup`] puts it in order, the lower end is the sender's.
+    /// For ICMP errors it is the connection that the error is about, and the error goes in the direction in which it is sent.
     pub key: F::Key,
-    /// Whether the sender is the higher end of the key.
-    pub from_high: bool,
+    /// The four bytes that hold the hop limit, as they lie in the packet.
+    pub hop_word: u32,
     /// Low 32 bits of the tick.
     pub now: u32,
+    /// What kind of packet it is.
+    pub kind: Kind,
+    /// TCP flags; for [`Kind::Control`] the ICMP type.
+    pub tcp_flags: u8,
+    /// Hop limit.
+    pub hops: u8,
+    /// Whether the sender is the higher end of the key.
+    pub from_high: bool,
 }
 
 impl<F: Ip> Flight<F> {
@@ -23,19 +30,50 @@ impl<F: Ip> Flight<F> {
     pub fn new(ticks: u64) -> Self {
         let [a, b, c, d, ..] = ticks.to_le_bytes();
         Self {
-            headers: Headers::empty(),
             key: F::NO_KEY,
-            from_high: false,
+            hop_word: 0,
             now: u32::from_le_bytes([a, b, c, d]),
+            kind: Kind::Datagram,
+            tcp_flags: 0,
+            hops: 0,
+            from_high: false,
         }
     }
+
+    /// Address of the sender, once the key is in order. For ICMP errors: of the receiver of what the error is about.
+    #[inline(always)]
+    pub fn src(&self) -> F::Addr {
+        if self.from_high { F::high(&self.key) } else { F::low(&self.key) }
+    }
+
+    /// Address of the receiver, once the key is in order.
+    #[inline(always)]
+    pub fn dst(&self) -> F::Addr {
+        if self.from_high { F::low(&self.key) } else { F::high(&self.key) }
+    }
+}
+
+/// Kinds of packet, as conntrack tells them apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Kind {
+    /// UDP, SCTP and ICMP echo: a connection lasts while there are packets.
+    Datagram = 0,
+    /// TCP with its flags.
+    Tcp = 1,
+    /// An ICMP error.
+    Error = 2,
+    /// A fragment behind the first.
+    Fragment = 3,
+    /// `ICMPv6` that is about the link (neighbour discovery, group membership); its type is in the TCP flags.
+    Control = 4,
 }
 
 /// What the stages from conntrack on need, whichever the family: where the packet goes, and what is to be told about it.
 #[derive(Clone, Copy)]
 pub struct Route {
-    /// Where it goes, once known.
-    pub way: CtWay,
+    /// Who receives it, and the way there, once known.
+    pub to: End,
     /// The four bytes that hold the hop limit, as they lie in the packet.
     pub hop_word: u32,
     /// Hop limit.
@@ -48,12 +86,8 @@ pub struct Route {
     pub report: bool,
     /// Identity of the sender.
     pub src: Identity,
-    /// Identity of the receiver.
-    pub dst: Identity,
     /// Endpoint at whose device it happened.
     pub endpoint: u16,
-    /// Endpoint that receives.
-    pub dst_endpoint: u16,
     /// Where it was observed last ([`dataplane_abi::events::TracePoint`] as number).
     pub point: u8,
     /// What conntrack knew ([`dataplane_abi::events::TraceReason`] as number).
@@ -63,16 +97,14 @@ pub struct Route {
 impl Route {
     /// Nothing known yet.
     pub const NONE: Self = Self {
-        way: CtWay::NONE,
+        to: End::NOBODY,
         hop_word: 0,
         hops: 0,
         is_v6: false,
         flags: 0,
         report: false,
         src: Identity::UNKNOWN,
-        dst: Identity::UNKNOWN,
         endpoint: 0,
-        dst_endpoint: 0,
         point: 0,
         reason: 0,
     };

@@ -20,7 +20,7 @@ const SEGMENT_HEADERS: u32 = 40;
 /// Sends a packet from a pod wherever its way leads.
 #[inline(always)]
 pub fn send<H: Packet>(host: H, config: &NodeConfig, route: &mut Route) -> Step {
-    let kind = route.way.kind;
+    let kind = route.to.way.kind;
     if kind == WayKind::Local as u8 {
         return deliver(host, route, false);
     }
@@ -45,7 +45,7 @@ pub fn deliver<H: Packet>(host: H, route: &mut Route, summed: bool) -> Step {
         return to_stack(route);
     }
     route.point = TracePoint::ToEndpoint as u8;
-    if decrement(host, route, summed) && ethernet::store_addresses(host, link_addresses(&route.way)) {
+    if decrement(host, route, summed) && ethernet::store_addresses(host, link_addresses(&route.to.way)) {
         Step::Peer
     } else {
         Step::Drop(DropReason::WriteError)

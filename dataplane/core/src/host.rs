@@ -48,7 +48,7 @@ pub trait Packet: Copy {
     fn tunnel_key(self) -> Option<u32>;
     /// Sets where the overlay device shall send the packet. `family`: 1 IPv4 (first four bytes), 2 IPv6.
     #[must_use]
-    fn set_tunnel(self, node: [u8; 16], family: u8, key: u32) -> bool;
+    fn set_tunnel(self, node: &[u8; 16], family: u8, key: u32) -> bool;
 
     /// [`Packet::load`], bringing the bytes at hand if need be.
     #[inline(always)]

@@ -11,37 +11,37 @@ use dataplane_abi::{DropReason, Identity};
 use crate::conntrack::{self, End, Found};
 use crate::ends::{self, Place};
 use crate::ethernet;
-use crate::flight::{Flight, Route};
+use crate::flight::{Flight, Kind, Route};
 use crate::host::{Host, Packet};
-use crate::ip::{Ip, Kind};
+use crate::ip::Ip;
 use crate::verdict::Step;
 
 /// Looks closer at a packet that conntrack alone could not decide. After [`Step::Next`] the route has a way.
 #[inline(never)]
 pub fn learn<H: Host, F: Ip, const PROGRAM: u8>(host: H, flight: &Flight<F>, route: &mut Route) -> Step {
     let Some(config) = host.config() else { return Step::Skip };
-    let (mut src, mut dst) = (End::NOBODY, End::NOBODY);
-    // The sender of an ICMP error is not an end of the connection that the error is about.
-    let Some((sender, _)) = F::addresses(host) else { return Step::Drop(DropReason::InvalidPacket) };
-    let is_error = flight.headers.kind == Kind::Error;
-
-    let dst_place = ends::find::<H, F>(host, &flight.headers.dst, &mut dst);
-    match receiver::<PROGRAM>(host.ifindex(), dst_place, &dst, F::is_group(flight.headers.dst)) {
+    let is_error = flight.kind == Kind::Error;
+    let mut addr = flight.dst();
+    let place = ends::find::<H, F>(host, &addr, &mut route.to);
+    match receiver::<PROGRAM>(host.ifindex(), place, &route.to, F::is_group(addr)) {
         Step::Next => {}
         other => return other,
     }
-    let src_place = ends::find::<H, F>(host, &sender, &mut src);
-    route.src = src.identity;
-    route.dst = dst.identity;
+    addr = flight.src();
+    // The sender of an ICMP error is not an end of the connection that the error is about.
+    if is_error && let Some((sender, _)) = F::addresses(host) {
+        addr = sender;
+    }
+    let mut src = End::NOBODY;
+    let place = ends::find::<H, F>(host, &addr, &mut src);
     route.endpoint = src.way.endpoint;
-    route.dst_endpoint = dst.way.endpoint;
-    match source::<H, PROGRAM>(host, config, src_place, &mut src) {
+    route.src = src.identity;
+    match source::<H, PROGRAM>(host, config, place, &mut src) {
         Step::Next => {}
         other => return other,
     }
     route.src = src.identity;
     route.report = config.flags.contains(ConfigFlags::TRACE_EVENTS);
-    route.way = dst.way;
 
     let found = conntrack::look(host, config, flight);
     if is_error {
@@ -54,16 +54,16 @@ pub fn learn<H: Host, F: Ip, const PROGRAM: u8>(host: H, flight: &Flight<F>, rou
     match found {
         Found::Original => {
             route.reason = TraceReason::Established as u8;
-            conntrack::refresh(host, config, flight, CtDir::Original, &src, &dst);
+            conntrack::refresh(host, config, flight, CtDir::Original, &src, &route.to);
         }
         Found::Reply => {
             route.reason = TraceReason::Reply as u8;
             route.flags |= EventHeader::REPLY;
-            conntrack::refresh(host, config, flight, CtDir::Reply, &src, &dst);
+            conntrack::refresh(host, config, flight, CtDir::Reply, &src, &route.to);
         }
         Found::Nothing | Found::Reopened => {
             route.reason = TraceReason::New as u8;
-            if !conntrack::create(host, config, flight, &src, &dst) {
+            if !conntrack::create(host, config, flight, &src, &route.to) {
                 return Step::Drop(DropReason::CtCreateFailed);
             }
         }

@@ -32,7 +32,7 @@ pub fn finish<H: Host, const PROGRAM: u8>(
 ) -> Verdict {
     let mut step = step;
     // The tunnel's metadata is part of the packet; where it cannot be set, the packet cannot go.
-    if step == Step::Tunnel && !host.set_tunnel(route.way.data, route.way.family, route.src.to_vni()) {
+    if step == Step::Tunnel && !host.set_tunnel(&route.to.way.data, route.to.way.family, route.src.to_vni()) {
         step = Step::Drop(DropReason::NoTunnelEndpoint);
     }
     let reason = match step {
@@ -50,7 +50,7 @@ pub fn finish<H: Host, const PROGRAM: u8>(
     if route.report && step != Step::Skip {
         traced::<H, PROGRAM>(host, route);
     }
-    let way = &route.way;
+    let way = &route.to.way;
     match step {
         Step::Skip | Step::Next | Step::Drop(_) => Verdict::Skip,
         Step::Pass => Verdict::Pass,
@@ -112,8 +112,8 @@ fn emit<H: Host, const PROGRAM: u8>(host: H, route: &Route, kind: EventKind, sub
         version: EVENT_VERSION,
         program: PROGRAM,
         src_identity: route.src,
-        dst_identity: route.dst,
-        dst_endpoint: route.dst_endpoint,
+        dst_identity: route.to.identity,
+        dst_endpoint: route.to.way.endpoint,
         trace_reason: route.reason,
         flags: route.flags | side | family,
         ifindex: host.ifindex(),

@@ -86,17 +86,20 @@ impl Kernel {
             // SAFETY: the helpers take plain numbers and check them.
             Verdict::Peer { ifindex } => unsafe { bpf_redirect_peer(ifindex, 0) as i32 },
             // SAFETY: as above.
-            Verdict::Egress { ifindex } | Verdict::Tunnel { ifindex } => unsafe { bpf_redirect(ifindex, 0) as i32 },
+            Verdict::Egress { ifindex } | Verdict::Tunnel { ifindex } => unsafe {
+                bpf_redirect(ifindex, 0) as i32
+            },
             // SAFETY: as above.
             Verdict::Ingress { ifindex } => unsafe { bpf_redirect(ifindex, REDIRECT_INGRESS) as i32 },
-            Verdict::Neighbour { ifindex, family, address } => neighbour(ifindex, family, address),
+            Verdict::Neighbour { ifindex, family, address } => neighbour(ifindex, family, &address),
         }
     }
 }
 
-#[inline(always)]
-fn neighbour(ifindex: u32, family: u8, address: [u8; 16]) -> i32 {
-    let words = words(address);
+/// A function of its own for the same reason as [`set_tunnel`].
+#[inline(never)]
+fn neighbour(ifindex: u32, family: u8, address: &[u8; 16]) -> i32 {
+    let words = words(*address);
     let mut next_hop = bpf_redir_neigh {
         nh_family: if family == 2 { AF_INET6 } else { AF_INET },
         __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: words },
@@ -160,8 +163,9 @@ impl Packet for Kernel {
     fn load_at<T: Raw>(self, offset: u32) -> Option<T> {
         let mut value = MaybeUninit::<T>::uninit();
         // SAFETY: the helper fills the whole value or fails.
-        let failed =
-            unsafe { bpf_skb_load_bytes(self.0.cast(), offset, value.as_mut_ptr().cast(), size_of::<T>() as u32) };
+        let failed = unsafe {
+            bpf_skb_load_bytes(self.0.cast(), offset, value.as_mut_ptr().cast(), size_of::<T>() as u32)
+        };
         // SAFETY: it was filled, and any bytes make a `T`.
         if failed == 0 { Some(unsafe { value.assume_init() }) } else { None }
     }
@@ -205,34 +209,50 @@ impl Packet for Kernel {
         // It refuses keys of IPv6 tunnels unless they are asked for, and the other way round.
         let found = unsafe {
             bpf_skb_get_tunnel_key(self.0, (&raw mut key).cast(), TUNNEL_KEY_LEN, 0) == 0
-                || bpf_skb_get_tunnel_key(self.0, (&raw mut key).cast(), TUNNEL_KEY_LEN, u64::from(BPF_F_TUNINFO_IPV6))
-                    == 0
+                || bpf_skb_get_tunnel_key(
+                    self.0,
+                    (&raw mut key).cast(),
+                    TUNNEL_KEY_LEN,
+                    u64::from(BPF_F_TUNINFO_IPV6),
+                ) == 0
         };
         if found { Some(key.id) } else { None }
     }
 
     #[inline(always)]
-    fn set_tunnel(self, node: [u8; 16], family: u8, key: u32) -> bool {
-        let mut words = words(node);
-        let mut flags = u64::from(BPF_F_ZERO_CSUM_TX);
-        if family == 2 {
-            flags |= u64::from(BPF_F_TUNINFO_IPV6);
-        } else {
-            // The kernel takes an IPv4 address as a number.
-            words[0] = u32::from_be(words[0]);
-        }
-        let mut tunnel = TunnelKey { id: key, remote: words, tos: 0, ttl: TUNNEL_TTL, ext: 0, label: 0 };
-        // SAFETY: the key lives through the call; its length is given.
-        unsafe { bpf_skb_set_tunnel_key(self.0, (&raw mut tunnel).cast(), TUNNEL_KEY_LEN, flags) == 0 }
+    fn set_tunnel(self, node: &[u8; 16], family: u8, key: u32) -> bool {
+        set_tunnel(self, node, family, key) == 0
     }
+}
+
+/// A function of its own to keep the structure off the stack of the programs.
+#[inline(never)]
+fn set_tunnel(kernel: Kernel, node: &[u8; 16], family: u8, key: u32) -> i64 {
+    let mut words = words(*node);
+    let mut flags = u64::from(BPF_F_ZERO_CSUM_TX);
+    if family == 2 {
+        flags |= u64::from(BPF_F_TUNINFO_IPV6);
+    } else {
+        // The kernel takes an IPv4 address as a number.
+        words[0] = u32::from_be(words[0]);
+    }
+    let mut tunnel = TunnelKey { id: key, remote: words, tos: 0, ttl: TUNNEL_TTL, ext: 0, label: 0 };
+    // SAFETY: the key lives through the call; its length is given.
+    unsafe { bpf_skb_set_tunnel_key(kernel.0, (&raw mut tunnel).cast(), TUNNEL_KEY_LEN, flags) }
 }
 
 impl Kernel {
     /// Address of bytes of the packet that are at hand.
     #[inline(always)]
     fn at(self, offset: usize, len: usize) -> Option<usize> {
-        let start = self.skb().data as usize + offset;
-        if start + len > self.skb().data_end as usize { None } else { Some(start) }
+        // Read anew each time and widened on the spot: the verifier takes these fields for pointers only if nothing
+        // is done with them before they are compared.
+        // SAFETY: the context is valid.
+        let (start, end) = unsafe {
+            (ptr::read_volatile(&raw const (*self.0).data), ptr::read_volatile(&raw const (*self.0).data_end))
+        };
+        let start = start as usize + offset;
+        if start + len > end as usize { None } else { Some(start) }
     }
 }
 
@@ -364,8 +384,10 @@ impl Events for Kernel {
             zero(&raw mut (*event).payload);
             if header.len_cap != 0 {
                 // In this form the verifier sees that the length is between 1 and 128, and the compiler cannot undo it.
-                let len = (black_box(u32::from(header.len_cap)).wrapping_sub(1) & (PAYLOAD_MAX as u32 - 1)) + 1;
-                let _ = bpf_skb_load_bytes(self.0.cast(), 0, (&raw mut (*event).payload).cast::<c_void>(), len);
+                let len =
+                    (black_box(u32::from(header.len_cap)).wrapping_sub(1) & (PAYLOAD_MAX as u32 - 1)) + 1;
+                let _ =
+                    bpf_skb_load_bytes(self.0.cast(), 0, (&raw mut (*event).payload).cast::<c_void>(), len);
             }
         }
         record.submit(0);

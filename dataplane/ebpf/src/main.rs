@@ -3,7 +3,11 @@
 //! One object holds all programs; the oldest kernel is 5.10. Start reading at [`host`].
 #![no_std]
 #![no_main]
-#![allow(unreachable_pub, missing_docs, reason = "entry points are public, and their macro makes functions without words")]
+#![allow(
+    unreachable_pub,
+    missing_docs,
+    reason = "entry points are public, and their macro makes functions without words"
+)]
 
 mod host;
 mod tables;
@@ -70,7 +74,8 @@ pub fn clock_probe(_context: TcContext) -> i32 {
 }
 
 /// The context type is the kernel's; this pins what the adapters assume of it.
-const _: () = assert!(core::mem::offset_of!(__sk_buff, data_end) == core::mem::offset_of!(__sk_buff, data) + 4);
+const _: () =
+    assert!(core::mem::offset_of!(__sk_buff, data_end) == core::mem::offset_of!(__sk_buff, data) + 4);
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

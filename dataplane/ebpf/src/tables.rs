@@ -29,24 +29,35 @@ pub(crate) const PREFIX_BYTES: usize = size_of::<IpCacheKey>() - 4;
 pub(crate) static CONFIG: Array<NodeConfig, { rows::<Config>() }> = Array::new();
 
 #[btf_map]
-pub(crate) static ENDPOINTS: HashMap<EndpointKey, EndpointEntry, { rows::<Endpoints>() }, { flags::<Endpoints>() }> =
-    HashMap::new();
+pub(crate) static ENDPOINTS: HashMap<
+    EndpointKey,
+    EndpointEntry,
+    { rows::<Endpoints>() },
+    { flags::<Endpoints>() },
+> = HashMap::new();
 
 #[btf_map]
-pub(crate) static IPCACHE: LpmTrie<[u8; PREFIX_BYTES], IpCacheEntry, { rows::<IpCache>() }, { flags::<IpCache>() }> =
-    LpmTrie::new();
+pub(crate) static IPCACHE: LpmTrie<
+    [u8; PREFIX_BYTES],
+    IpCacheEntry,
+    { rows::<IpCache>() },
+    { flags::<IpCache>() },
+> = LpmTrie::new();
 
 #[btf_map]
 pub(crate) static CT4: LruHashMap<CtKey4, CtEntry, { rows::<Ct4>() }, { flags::<Ct4>() }> = LruHashMap::new();
 
 #[btf_map]
-pub(crate) static CT6: LruHashMap<CtKey6, CtEntry6, { rows::<Ct6>() }, { flags::<Ct6>() }> = LruHashMap::new();
+pub(crate) static CT6: LruHashMap<CtKey6, CtEntry6, { rows::<Ct6>() }, { flags::<Ct6>() }> =
+    LruHashMap::new();
 
 #[btf_map]
-pub(crate) static FRAGS4: LruHashMap<FragKey4, FragEntry, { rows::<Frags4>() }, { flags::<Frags4>() }> = LruHashMap::new();
+pub(crate) static FRAGS4: LruHashMap<FragKey4, FragEntry, { rows::<Frags4>() }, { flags::<Frags4>() }> =
+    LruHashMap::new();
 
 #[btf_map]
-pub(crate) static FRAGS6: LruHashMap<FragKey6, FragEntry, { rows::<Frags6>() }, { flags::<Frags6>() }> = LruHashMap::new();
+pub(crate) static FRAGS6: LruHashMap<FragKey6, FragEntry, { rows::<Frags6>() }, { flags::<Frags6>() }> =
+    LruHashMap::new();
 
 #[btf_map]
 pub(crate) static METRICS: PerCpuArray<MetricsEntry, { rows::<Metrics>() }> = PerCpuArray::new();

@@ -101,8 +101,8 @@ impl Packet for Handle<'_> {
         self.frame.borrow().from_tunnel.map(|tunnel| tunnel.key)
     }
 
-    fn set_tunnel(self, node: [u8; 16], family: u8, key: u32) -> bool {
-        self.frame.borrow_mut().to_tunnel = Some(Tunnel { node, family, key });
+    fn set_tunnel(self, node: &[u8; 16], family: u8, key: u32) -> bool {
+        self.frame.borrow_mut().to_tunnel = Some(Tunnel { node: *node, family, key });
         true
     }
 }

@@ -5,8 +5,9 @@ use dataplane_abi::conntrack::{CtEntry, CtKey4};
 use dataplane_abi::frags::{FragEntry, FragKey4};
 use dataplane_abi::{Addr, Be16, DropReason, Family, Identity};
 
-use super::{Headers, Ip, Kind, l4};
+use super::{Ip, l4};
 use crate::ethernet::{HEADER_LEN, HEADER_LEN32};
+use crate::flight::{Flight, Kind};
 use crate::host::{Host, Maps, Packet};
 
 /// IPv4.
@@ -34,7 +35,6 @@ impl Ip for V4 {
     type Addr = u32;
     type Key = CtKey4;
     const FAMILY: Family = Family::V4;
-    const UNSPECIFIED: u32 = 0;
     const NO_KEY: CtKey4 = CtKey4 {
         low: [0; 4],
         high: [0; 4],
@@ -46,30 +46,30 @@ impl Ip for V4 {
     };
 
     #[inline(always)]
-    fn parse<H: Host>(host: H, headers: &mut Headers<Self>) -> Result<(), DropReason> {
+    fn parse<H: Host>(host: H, flight: &mut Flight<Self>) -> Result<(), DropReason> {
         let words: [u32; 5] = host.load_or_pull(HEADER_LEN).ok_or(DropReason::InvalidPacket)?;
-        let fixed = fixed_fields(words, host.len(), headers)?;
+        let fixed = fixed_fields(words, host.len(), flight)?;
         let whole = !fixed.more_fragments && fixed.fragment_offset == 0;
         if whole && fixed.header_len == 20 {
-            match headers.proto {
+            match flight.key.proto {
                 l4::TCP => {
                     let [w0, _, _, w3]: [u32; 4] =
                         host.load_or_pull(L4).ok_or(DropReason::CtInvalidHeader)?;
-                    (headers.sport, headers.dport) = l4::ports(w0);
-                    headers.tcp_flags = l4::tcp_flags(w3);
-                    headers.kind = Kind::Tcp;
+                    (flight.key.low_port, flight.key.high_port) = l4::ports(w0);
+                    flight.tcp_flags = l4::tcp_flags(w3);
+                    flight.kind = Kind::Tcp;
                     return Ok(());
                 }
                 l4::UDP => {
                     let [w0, _]: [u32; 2] = host.load_or_pull(L4).ok_or(DropReason::CtInvalidHeader)?;
-                    (headers.sport, headers.dport) = l4::ports(w0);
-                    headers.kind = Kind::Datagram;
+                    (flight.key.low_port, flight.key.high_port) = l4::ports(w0);
+                    flight.kind = Kind::Datagram;
                     return Ok(());
                 }
                 _ => {}
             }
         }
-        match parse_rest(host, headers) {
+        match parse_rest(host, flight) {
             Some(reason) => Err(reason),
             None => Ok(()),
         }
@@ -102,8 +102,23 @@ impl Ip for V4 {
     }
 
     #[inline(always)]
-    fn key(h: &Headers<Self>) -> (CtKey4, bool) {
-        CtKey4::of_packet(h.src.to_ne_bytes(), h.dst.to_ne_bytes(), h.sport, h.dport, h.proto)
+    fn low(key: &CtKey4) -> u32 {
+        u32::from_ne_bytes(key.low)
+    }
+
+    #[inline(always)]
+    fn high(key: &CtKey4) -> u32 {
+        u32::from_ne_bytes(key.high)
+    }
+
+    #[inline(always)]
+    fn proto(key: &CtKey4) -> u8 {
+        key.proto
+    }
+
+    #[inline(always)]
+    fn order(key: &mut CtKey4) -> bool {
+        key.order()
     }
 
     #[inline(always)]
@@ -137,7 +152,7 @@ fn decremented(word: u32) -> u32 {
 
 /// Reads and checks the fixed part of the header.
 #[inline(always)]
-fn fixed_fields(words: [u32; 5], len: u32, headers: &mut Headers<V4>) -> Result<Fixed, DropReason> {
+fn fixed_fields(words: [u32; 5], len: u32, flight: &mut Flight<V4>) -> Result<Fixed, DropReason> {
     let [w0, w1, w2, src, dst] = words;
     let [version, _, l0, l1] = w0.to_ne_bytes();
     let header_len = u32::from(version & 0x0F).wrapping_shl(2);
@@ -147,11 +162,11 @@ fn fixed_fields(words: [u32; 5], len: u32, headers: &mut Headers<V4>) -> Result<
     }
     let [i0, i1, f0, f1] = w1.to_ne_bytes();
     let [ttl, proto, _, _] = w2.to_ne_bytes();
-    headers.src = src;
-    headers.dst = dst;
-    headers.hop_word = w2;
-    headers.proto = proto;
-    headers.hops = ttl;
+    flight.key.low = src.to_ne_bytes();
+    flight.key.high = dst.to_ne_bytes();
+    flight.hop_word = w2;
+    flight.key.proto = proto;
+    flight.hops = ttl;
     let fragment = u16::from_be_bytes([f0, f1]);
     Ok(Fixed {
         header_len,
@@ -163,61 +178,60 @@ fn fixed_fields(words: [u32; 5], len: u32, headers: &mut Headers<V4>) -> Result<
 
 /// Everything that is not plain TCP or UDP: options, fragments, ICMP, other protocols.
 #[inline(never)]
-fn parse_rest<H: Host>(host: H, headers: &mut Headers<V4>) -> Option<DropReason> {
-    rest(host, headers).err()
+fn parse_rest<H: Host>(host: H, flight: &mut Flight<V4>) -> Option<DropReason> {
+    rest(host, flight).err()
 }
 
 #[inline(always)]
-fn rest<H: Host>(host: H, headers: &mut Headers<V4>) -> Result<(), DropReason> {
+fn rest<H: Host>(host: H, flight: &mut Flight<V4>) -> Result<(), DropReason> {
     let words: [u32; 5] = host.load_at(HEADER_LEN32).ok_or(DropReason::InvalidPacket)?;
-    let fixed = fixed_fields(words, host.len(), headers)?;
-    let key = FragKey4 {
-        src: headers.src.to_ne_bytes(),
-        dst: headers.dst.to_ne_bytes(),
-        id: fixed.id,
-        proto: headers.proto,
-        pad: 0,
-    };
+    let fixed = fixed_fields(words, host.len(), flight)?;
+    let key =
+        FragKey4 { src: flight.key.low, dst: flight.key.high, id: fixed.id, proto: flight.key.proto, pad: 0 };
     if fixed.fragment_offset != 0 {
         let first = host.frag4(&key).ok_or(DropReason::FragmentNotFound)?;
-        headers.sport = first.sport;
-        headers.dport = first.dport;
-        headers.kind = Kind::Fragment;
+        flight.key.low_port = first.sport;
+        flight.key.high_port = first.dport;
+        flight.kind = Kind::Fragment;
         return Ok(());
     }
-    upper_layer(host, headers, HEADER_LEN32.wrapping_add(fixed.header_len))?;
-    if fixed.more_fragments && headers.kind != Kind::Error {
-        let entry =
-            FragEntry { sport: headers.sport, dport: headers.dport, proto: headers.proto, pad: [0; 3] };
+    upper_layer(host, flight, HEADER_LEN32.wrapping_add(fixed.header_len))?;
+    if fixed.more_fragments && flight.kind != Kind::Error {
+        let entry = FragEntry {
+            sport: flight.key.low_port,
+            dport: flight.key.high_port,
+            proto: flight.key.proto,
+            pad: [0; 3],
+        };
         host.set_frag4(&key, &entry);
     }
     Ok(())
 }
 
 #[inline(always)]
-fn upper_layer<H: Host>(host: H, headers: &mut Headers<V4>, offset: u32) -> Result<(), DropReason> {
-    match headers.proto {
+fn upper_layer<H: Host>(host: H, flight: &mut Flight<V4>, offset: u32) -> Result<(), DropReason> {
+    match flight.key.proto {
         l4::TCP => {
             let [w0, _, _, w3]: [u32; 4] = host.load_at(offset).ok_or(DropReason::CtInvalidHeader)?;
-            (headers.sport, headers.dport) = l4::ports(w0);
-            headers.tcp_flags = l4::tcp_flags(w3);
-            headers.kind = Kind::Tcp;
+            (flight.key.low_port, flight.key.high_port) = l4::ports(w0);
+            flight.tcp_flags = l4::tcp_flags(w3);
+            flight.kind = Kind::Tcp;
         }
         l4::UDP | l4::SCTP => {
             let [w0, _]: [u32; 2] = host.load_at(offset).ok_or(DropReason::CtInvalidHeader)?;
-            (headers.sport, headers.dport) = l4::ports(w0);
-            headers.kind = Kind::Datagram;
+            (flight.key.low_port, flight.key.high_port) = l4::ports(w0);
+            flight.kind = Kind::Datagram;
         }
         l4::ICMP => {
             let [w0, w1]: [u32; 2] = host.load_at(offset).ok_or(DropReason::CtInvalidHeader)?;
             let [kind, _, _, _] = w0.to_ne_bytes();
             match kind {
                 ECHO_REQUEST | ECHO_REPLY => {
-                    (headers.sport, headers.dport) = l4::echo_ports(w1, kind == ECHO_REQUEST);
-                    headers.kind = Kind::Datagram;
+                    (flight.key.low_port, flight.key.high_port) = l4::echo_ports(w1, kind == ECHO_REQUEST);
+                    flight.kind = Kind::Datagram;
                 }
                 // Unreachable, source quench, redirect, time exceeded, parameter problem.
-                3 | 4 | 5 | 11 | 12 => return quoted(host, headers, offset.wrapping_add(8)),
+                3 | 4 | 5 | 11 | 12 => return quoted(host, flight, offset.wrapping_add(8)),
                 _ => return Err(DropReason::UnknownIcmp4Type),
             }
         }
@@ -228,7 +242,7 @@ fn upper_layer<H: Host>(host: H, headers: &mut Headers<V4>, offset: u32) -> Resu
 
 /// The packet that an ICMP error is about: its beginning is quoted at `offset`.
 #[inline(always)]
-fn quoted<H: Host>(host: H, headers: &mut Headers<V4>, offset: u32) -> Result<(), DropReason> {
+fn quoted<H: Host>(host: H, flight: &mut Flight<V4>, offset: u32) -> Result<(), DropReason> {
     let [w0, w1, w2, src, dst]: [u32; 5] = host.load_at(offset).ok_or(DropReason::CtInvalidHeader)?;
     let [version, _, _, _] = w0.to_ne_bytes();
     let header_len = u32::from(version & 0x0F).wrapping_shl(2);
@@ -238,7 +252,7 @@ fn quoted<H: Host>(host: H, headers: &mut Headers<V4>, offset: u32) -> Result<()
         return Err(DropReason::CtInvalidHeader);
     }
     // An error goes to whoever sent the packet it is about.
-    if src != headers.dst {
+    if src.to_ne_bytes() != flight.key.high {
         return Err(DropReason::InvalidPacket);
     }
     let [p0, p1]: [u32; 2] =
@@ -254,10 +268,10 @@ fn quoted<H: Host>(host: H, headers: &mut Headers<V4>, offset: u32) -> Result<()
         }
         _ => return Err(DropReason::CtUnknownProtocol),
     };
-    headers.src = dst;
-    headers.sport = dport;
-    headers.dport = sport;
-    headers.proto = proto;
-    headers.kind = Kind::Error;
+    flight.key.low = dst.to_ne_bytes();
+    flight.key.low_port = dport;
+    flight.key.high_port = sport;
+    flight.key.proto = proto;
+    flight.kind = Kind::Error;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! IPv6 (RFC 8200, 4443) with its extension headers.
+//! IPv6 (RFC 8200, 4443) with its extension flight.
 
 use dataplane_abi::config::NodeConfig;
 use dataplane_abi::conntrack::{CtEntry, CtKey6};
@@ -7,15 +7,16 @@ use dataplane_abi::{Addr, Be16, DropReason, Family, Identity};
 use zerocopy::transmute;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::{Headers, Ip, Kind, l4};
+use super::{Ip, l4};
 use crate::ethernet::{HEADER_LEN, HEADER_LEN32};
+use crate::flight::{Flight, Kind};
 use crate::host::{Host, Maps, Packet};
 
 /// IPv6.
 #[derive(Clone, Copy)]
 pub enum V6 {}
 
-/// Offset of the upper layer when there are no extension headers.
+/// Offset of the upper layer when there are no extension flight.
 const L4: usize = HEADER_LEN + 40;
 /// Offset of the byte with the hop limit.
 const HOP_LIMIT: usize = HEADER_LEN + 7;
@@ -57,7 +58,6 @@ impl Ip for V6 {
     type Addr = [u64; 2];
     type Key = CtKey6;
     const FAMILY: Family = Family::V6;
-    const UNSPECIFIED: [u64; 2] = [0; 2];
     const NO_KEY: CtKey6 = CtKey6 {
         low: [0; 16],
         high: [0; 16],
@@ -69,26 +69,26 @@ impl Ip for V6 {
     };
 
     #[inline(always)]
-    fn parse<H: Host>(host: H, headers: &mut Headers<Self>) -> Result<(), DropReason> {
+    fn parse<H: Host>(host: H, flight: &mut Flight<Self>) -> Result<(), DropReason> {
         let fixed: Fixed = host.load_or_pull(HEADER_LEN).ok_or(DropReason::InvalidPacket)?;
-        fixed_fields(fixed, host.len(), headers)?;
-        match headers.proto {
+        fixed_fields(fixed, host.len(), flight)?;
+        match flight.key.proto {
             l4::TCP => {
                 let [w0, _, _, w3]: [u32; 4] = host.load_or_pull(L4).ok_or(DropReason::CtInvalidHeader)?;
-                (headers.sport, headers.dport) = l4::ports(w0);
-                headers.tcp_flags = l4::tcp_flags(w3);
-                headers.kind = Kind::Tcp;
+                (flight.key.low_port, flight.key.high_port) = l4::ports(w0);
+                flight.tcp_flags = l4::tcp_flags(w3);
+                flight.kind = Kind::Tcp;
                 return Ok(());
             }
             l4::UDP => {
                 let [w0, _]: [u32; 2] = host.load_or_pull(L4).ok_or(DropReason::CtInvalidHeader)?;
-                (headers.sport, headers.dport) = l4::ports(w0);
-                headers.kind = Kind::Datagram;
+                (flight.key.low_port, flight.key.high_port) = l4::ports(w0);
+                flight.kind = Kind::Datagram;
                 return Ok(());
             }
             _ => {}
         }
-        match parse_rest(host, headers) {
+        match parse_rest(host, flight) {
             Some(reason) => Err(reason),
             None => Ok(()),
         }
@@ -124,8 +124,23 @@ impl Ip for V6 {
     }
 
     #[inline(always)]
-    fn key(h: &Headers<Self>) -> (CtKey6, bool) {
-        CtKey6::of_packet(transmute!(h.src), transmute!(h.dst), h.sport, h.dport, h.proto)
+    fn low(key: &CtKey6) -> [u64; 2] {
+        transmute!(key.low)
+    }
+
+    #[inline(always)]
+    fn high(key: &CtKey6) -> [u64; 2] {
+        transmute!(key.high)
+    }
+
+    #[inline(always)]
+    fn proto(key: &CtKey6) -> u8 {
+        key.proto
+    }
+
+    #[inline(always)]
+    fn order(key: &mut CtKey6) -> bool {
+        key.order()
     }
 
     #[inline(always)]
@@ -151,44 +166,48 @@ pub(crate) fn decrement<H: Packet>(host: H, hops: u8, summed: bool) -> bool {
 
 /// Reads and checks the fixed part of the header.
 #[inline(always)]
-fn fixed_fields(fixed: Fixed, len: u32, headers: &mut Headers<V6>) -> Result<(), DropReason> {
+fn fixed_fields(fixed: Fixed, len: u32, flight: &mut Flight<V6>) -> Result<(), DropReason> {
     let [version, _, _, _] = fixed.version.to_ne_bytes();
     let [l0, l1, proto, hops] = fixed.hop_word.to_ne_bytes();
     let total = u32::from(u16::from_be_bytes([l0, l1])).wrapping_add(HEADER_LEN32).wrapping_add(40);
     if version >> 4 != 6 || len < total {
         return Err(DropReason::InvalidPacket);
     }
-    headers.src = fixed.src;
-    headers.dst = fixed.dst;
-    headers.hop_word = fixed.hop_word;
-    headers.proto = proto;
-    headers.hops = hops;
+    flight.key.low = transmute!(fixed.src);
+    flight.key.high = transmute!(fixed.dst);
+    flight.hop_word = fixed.hop_word;
+    flight.key.proto = proto;
+    flight.hops = hops;
     Ok(())
 }
 
 /// Everything that is not plain TCP or UDP: extension headers, fragments, ICMPv6, other protocols.
 #[inline(never)]
-fn parse_rest<H: Host>(host: H, headers: &mut Headers<V6>) -> Option<DropReason> {
-    rest(host, headers).err()
+fn parse_rest<H: Host>(host: H, flight: &mut Flight<V6>) -> Option<DropReason> {
+    rest(host, flight).err()
 }
 
 #[inline(always)]
-fn rest<H: Host>(host: H, headers: &mut Headers<V6>) -> Result<(), DropReason> {
-    let upper = walk(host, headers.proto, HEADER_LEN32.wrapping_add(40))?;
-    headers.proto = upper.proto;
-    let key = FragKey6 { src: transmute!(headers.src), dst: transmute!(headers.dst), id: upper.id };
+fn rest<H: Host>(host: H, flight: &mut Flight<V6>) -> Result<(), DropReason> {
+    let upper = walk(host, flight.key.proto, HEADER_LEN32.wrapping_add(40))?;
+    flight.key.proto = upper.proto;
+    let key = FragKey6 { src: flight.key.low, dst: flight.key.high, id: upper.id };
     if upper.fragment_offset != 0 {
         let first = host.frag6(&key).ok_or(DropReason::FragmentNotFound)?;
-        headers.sport = first.sport;
-        headers.dport = first.dport;
-        headers.proto = first.proto;
-        headers.kind = Kind::Fragment;
+        flight.key.low_port = first.sport;
+        flight.key.high_port = first.dport;
+        flight.key.proto = first.proto;
+        flight.kind = Kind::Fragment;
         return Ok(());
     }
-    upper_layer(host, headers, upper.offset)?;
-    if upper.more_fragments && headers.kind != Kind::Error {
-        let entry =
-            FragEntry { sport: headers.sport, dport: headers.dport, proto: headers.proto, pad: [0; 3] };
+    upper_layer(host, flight, upper.offset)?;
+    if upper.more_fragments && flight.kind != Kind::Error {
+        let entry = FragEntry {
+            sport: flight.key.low_port,
+            dport: flight.key.high_port,
+            proto: flight.key.proto,
+            pad: [0; 3],
+        };
         host.set_frag6(&key, &entry);
     }
     Ok(())
@@ -245,33 +264,33 @@ fn follow<H: Host>(host: H, upper: &mut Upper) -> Option<DropReason> {
 }
 
 #[inline(always)]
-fn upper_layer<H: Host>(host: H, headers: &mut Headers<V6>, offset: u32) -> Result<(), DropReason> {
-    match headers.proto {
+fn upper_layer<H: Host>(host: H, flight: &mut Flight<V6>, offset: u32) -> Result<(), DropReason> {
+    match flight.key.proto {
         l4::TCP => {
             let [w0, _, _, w3]: [u32; 4] = host.load_at(offset).ok_or(DropReason::CtInvalidHeader)?;
-            (headers.sport, headers.dport) = l4::ports(w0);
-            headers.tcp_flags = l4::tcp_flags(w3);
-            headers.kind = Kind::Tcp;
+            (flight.key.low_port, flight.key.high_port) = l4::ports(w0);
+            flight.tcp_flags = l4::tcp_flags(w3);
+            flight.kind = Kind::Tcp;
         }
         l4::UDP | l4::SCTP => {
             let [w0, _]: [u32; 2] = host.load_at(offset).ok_or(DropReason::CtInvalidHeader)?;
-            (headers.sport, headers.dport) = l4::ports(w0);
-            headers.kind = Kind::Datagram;
+            (flight.key.low_port, flight.key.high_port) = l4::ports(w0);
+            flight.kind = Kind::Datagram;
         }
         l4::ICMP6 => {
             let [w0, w1]: [u32; 2] = host.load_at(offset).ok_or(DropReason::CtInvalidHeader)?;
             let [kind, _, _, _] = w0.to_ne_bytes();
             match kind {
                 ECHO_REQUEST | ECHO_REPLY => {
-                    (headers.sport, headers.dport) = l4::echo_ports(w1, kind == ECHO_REQUEST);
-                    headers.kind = Kind::Datagram;
+                    (flight.key.low_port, flight.key.high_port) = l4::echo_ports(w1, kind == ECHO_REQUEST);
+                    flight.kind = Kind::Datagram;
                 }
                 // Unreachable, packet too big, time exceeded, parameter problem.
-                1..=4 => return quoted(host, headers, offset.wrapping_add(8)),
+                1..=4 => return quoted(host, flight, offset.wrapping_add(8)),
                 // Group membership, router and neighbour discovery, redirect, and their successors.
                 130..=137 | 143 => {
-                    headers.kind = Kind::Control;
-                    headers.tcp_flags = kind;
+                    flight.kind = Kind::Control;
+                    flight.tcp_flags = kind;
                 }
                 _ => return Err(DropReason::UnknownIcmp6Type),
             }
@@ -283,7 +302,7 @@ fn upper_layer<H: Host>(host: H, headers: &mut Headers<V6>, offset: u32) -> Resu
 
 /// The packet that an ICMPv6 error is about: its beginning is quoted at `offset`.
 #[inline(always)]
-fn quoted<H: Host>(host: H, headers: &mut Headers<V6>, offset: u32) -> Result<(), DropReason> {
+fn quoted<H: Host>(host: H, flight: &mut Flight<V6>, offset: u32) -> Result<(), DropReason> {
     let fixed: Fixed = host.load_at(offset).ok_or(DropReason::CtInvalidHeader)?;
     let [version, _, _, _] = fixed.version.to_ne_bytes();
     let [_, _, next, _] = fixed.hop_word.to_ne_bytes();
@@ -291,7 +310,7 @@ fn quoted<H: Host>(host: H, headers: &mut Headers<V6>, offset: u32) -> Result<()
         return Err(DropReason::CtInvalidHeader);
     }
     // An error goes to whoever sent the packet it is about.
-    if fixed.src != headers.dst {
+    if fixed.src != V6::high(&flight.key) {
         return Err(DropReason::InvalidPacket);
     }
     let upper = walk(host, next, offset.wrapping_add(40))?;
@@ -310,10 +329,10 @@ fn quoted<H: Host>(host: H, headers: &mut Headers<V6>, offset: u32) -> Result<()
         }
         _ => return Err(DropReason::CtUnknownProtocol),
     };
-    headers.src = fixed.dst;
-    headers.sport = dport;
-    headers.dport = sport;
-    headers.proto = upper.proto;
-    headers.kind = Kind::Error;
+    flight.key.low = transmute!(fixed.dst);
+    flight.key.low_port = dport;
+    flight.key.high_port = sport;
+    flight.key.proto = upper.proto;
+    flight.kind = Kind::Error;
     Ok(())
 }

@@ -7,10 +7,10 @@ use dataplane_abi::program::Program;
 use super::with_config;
 use crate::conntrack::{self, Hit};
 use crate::ethernet;
-use crate::flight::{Flight, Route};
+use crate::flight::{Flight, Kind, Route};
 use crate::forward;
 use crate::host::Host;
-use crate::ip::{Ip, Kind, V4, V6};
+use crate::ip::{Ip, V4, V6};
 use crate::learn::learn;
 use crate::report;
 use crate::verdict::{Step, Verdict};
@@ -44,16 +44,16 @@ pub fn from_container<H: Host>(host: H) -> Verdict {
 fn ip<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
     let Some(config) = host.config() else { return Step::Skip };
     let mut flight = Flight::<F>::new(host.ticks());
-    if let Err(reason) = F::parse(host, &mut flight.headers) {
+    if let Err(reason) = F::parse(host, &mut flight) {
         return Step::Drop(reason);
     }
-    if flight.headers.kind == Kind::Control {
-        return nd::answer(host, flight.headers.tcp_flags);
+    if flight.kind == Kind::Control {
+        return nd::answer(host, flight.tcp_flags);
     }
     // A gateway address that was learned before the device got its own is as good.
     host.accept();
-    route.hops = flight.headers.hops;
-    route.hop_word = flight.headers.hop_word;
+    route.hops = flight.hops;
+    route.hop_word = flight.hop_word;
     match conntrack::lookup::<H, F, PROGRAM>(host, config, &mut flight, route, host.ifindex()) {
         Hit::Known => Step::Next,
         Hit::Unsure => learn::<H, F, PROGRAM>(host, &flight, route),

@@ -47,31 +47,28 @@ fn ip<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
     if F::is_group(to) {
         return Step::Skip;
     }
-    let (mut src, mut dst) = (End::NOBODY, End::NOBODY);
-    let place = ends::find::<H, F>(host, &to, &mut dst);
+    let mut src = End::NOBODY;
+    let place = ends::find::<H, F>(host, &to, &mut route.to);
     let _: Place = ends::find::<H, F>(host, &from, &mut src);
     route.src = mark::identity(host.mark()).unwrap_or(src.identity);
     if route.src == Identity::UNKNOWN {
         route.src = config.host_identity;
     }
-    route.dst = dst.identity;
-    route.way = dst.way;
     route.endpoint = src.way.endpoint;
-    route.dst_endpoint = dst.way.endpoint;
     route.reason = TraceReason::Unknown as u8;
     match place {
         Place::Pod => {
             route.point = TracePoint::ToEndpoint as u8;
             // `to_container` tells of it, with what conntrack knows.
             route.report = false;
-            if ethernet::store_addresses(host, link_addresses(&dst.way)) {
+            if ethernet::store_addresses(host, link_addresses(&route.to.way)) {
                 Step::Egress
             } else {
                 Step::Drop(DropReason::WriteError)
             }
         }
         Place::Node => Step::Skip,
-        Place::Elsewhere if dst.way.kind == WayKind::Tunnel as u8 => {
+        Place::Elsewhere if route.to.way.kind == WayKind::Tunnel as u8 => {
             route.point = TracePoint::ToOverlay as u8;
             // Without conntrack one packet is as good as the other; only those who want all of them get them.
             route.report = config.flags.contains(ConfigFlags::TRACE_EVENTS)

@@ -9,10 +9,10 @@ use super::with_config;
 use crate::conntrack::{self, End, Hit};
 use crate::ends::{self, Place};
 use crate::ethernet;
-use crate::flight::{Flight, Route};
+use crate::flight::{Flight, Kind, Route};
 use crate::forward;
 use crate::host::Host;
-use crate::ip::{Ip, Kind, V4, V6};
+use crate::ip::{Ip, V4, V6};
 use crate::learn::learn;
 use crate::report;
 use crate::verdict::{Step, Verdict};
@@ -36,7 +36,7 @@ pub fn from_netdev<H: Host>(host: H) -> Verdict {
             _ => Step::Skip,
         };
         match step {
-            Step::Next if route.way.kind == WayKind::Local as u8 => forward::deliver(host, route, true),
+            Step::Next if route.to.way.kind == WayKind::Local as u8 => forward::deliver(host, route, true),
             Step::Next => Step::Skip,
             end => end,
         }
@@ -54,14 +54,14 @@ fn is_plainly_for_node<H: Host, F: Ip>(host: H, config: &NodeConfig) -> bool {
 fn ip<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
     let Some(config) = host.config() else { return Step::Skip };
     let mut flight = Flight::<F>::new(host.ticks());
-    if let Err(reason) = F::parse(host, &mut flight.headers) {
+    if let Err(reason) = F::parse(host, &mut flight) {
         return if is_for_pod::<H, F>(host) { Step::Drop(reason) } else { Step::Skip };
     }
-    if flight.headers.kind == Kind::Control {
+    if flight.kind == Kind::Control {
         return Step::Skip;
     }
-    route.hops = flight.headers.hops;
-    route.hop_word = flight.headers.hop_word;
+    route.hops = flight.hops;
+    route.hop_word = flight.hop_word;
     match conntrack::lookup::<H, F, PROGRAM>(host, config, &mut flight, route, 0) {
         Hit::Known => Step::Next,
         Hit::Unsure => learn::<H, F, PROGRAM>(host, &flight, route),

@@ -9,10 +9,10 @@ use super::with_config;
 use crate::conntrack::{self, End, Hit};
 use crate::ends::{self, Place};
 use crate::ethernet;
-use crate::flight::{Flight, Route};
+use crate::flight::{Flight, Kind, Route};
 use crate::forward;
 use crate::host::Host;
-use crate::ip::{Ip, Kind, V4, V6};
+use crate::ip::{Ip, V4, V6};
 use crate::learn::learn;
 use crate::report;
 use crate::verdict::{Step, Verdict};
@@ -34,11 +34,11 @@ pub fn from_overlay<H: Host>(host: H) -> Verdict {
             }
             _ => Step::Drop(DropReason::UnsupportedL3),
         };
-        if step == Step::Next && route.way.kind == WayKind::Local as u8 {
+        if step == Step::Next && route.to.way.kind == WayKind::Local as u8 {
             return forward::deliver(host, route, true);
         }
         match step {
-            Step::Next if route.way.kind != WayKind::Stack as u8 => Step::Drop(DropReason::UnknownTarget),
+            Step::Next if route.to.way.kind != WayKind::Stack as u8 => Step::Drop(DropReason::UnknownTarget),
             // For the node itself, or of a connection that goes through its stack.
             Step::Next | Step::Pass => {
                 route.point = TracePoint::ToHost as u8;
@@ -54,15 +54,15 @@ pub fn from_overlay<H: Host>(host: H) -> Verdict {
 fn ip<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
     let Some(config) = host.config() else { return Step::Skip };
     let mut flight = Flight::<F>::new(host.ticks());
-    if let Err(reason) = F::parse(host, &mut flight.headers) {
+    if let Err(reason) = F::parse(host, &mut flight) {
         // The node itself may speak protocols that conntrack does not know.
         return if is_for_node::<H, F>(host) { Step::Pass } else { Step::Drop(reason) };
     }
-    if flight.headers.kind == Kind::Control {
+    if flight.kind == Kind::Control {
         return Step::Drop(DropReason::ForbiddenIcmp6);
     }
-    route.hops = flight.headers.hops;
-    route.hop_word = flight.headers.hop_word;
+    route.hops = flight.hops;
+    route.hop_word = flight.hop_word;
     match conntrack::lookup::<H, F, PROGRAM>(host, config, &mut flight, route, 0) {
         Hit::Known => Step::Next,
         Hit::Unsure => learn::<H, F, PROGRAM>(host, &flight, route),

@@ -7,9 +7,9 @@ use dataplane_abi::program::Program;
 use super::with_config;
 use crate::conntrack::{self, Hit};
 use crate::ethernet;
-use crate::flight::{Flight, Route};
+use crate::flight::{Flight, Kind, Route};
 use crate::host::Host;
-use crate::ip::{Ip, Kind, V4, V6};
+use crate::ip::{Ip, V4, V6};
 use crate::learn::learn;
 use crate::verdict::{Step, Verdict};
 
@@ -35,7 +35,7 @@ pub fn to_container<H: Host>(host: H) -> Verdict {
             return step;
         }
         // A row whose way leads elsewhere is of a pod that had this address before.
-        if route.way.ifindex != host.ifindex() {
+        if route.to.way.ifindex != host.ifindex() {
             return Step::Drop(DropReason::UnknownTarget);
         }
         route.point = TracePoint::ToEndpoint as u8;
@@ -48,10 +48,10 @@ pub fn to_container<H: Host>(host: H) -> Verdict {
 fn ip<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
     let Some(config) = host.config() else { return Step::Skip };
     let mut flight = Flight::<F>::new(host.ticks());
-    if let Err(reason) = F::parse(host, &mut flight.headers) {
+    if let Err(reason) = F::parse(host, &mut flight) {
         return Step::Drop(reason);
     }
-    if flight.headers.kind == Kind::Control {
+    if flight.kind == Kind::Control {
         return Step::Skip;
     }
     match conntrack::lookup::<H, F, PROGRAM>(host, config, &mut flight, route, 0) {
