@@ -1,0 +1,240 @@
+//! The server as kube-rs sees it: typed CRUD, watches that survive cuts, patches, exec, logs, port-forward.
+
+#[path = "support/processes.rs"]
+mod processes;
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
+use kube::api::{Api, AttachParams, DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Client, Config, ResourceExt as _};
+use serde_json::{Value, json};
+use sim_api::faults::{CallMatch, Effect};
+use sim_api::resource::{CONFIGMAPS, NODES, PODS};
+use sim_api::store::StoreOptions;
+use sim_api::{Faults, ServerConfig, ServerHandle, Store, Sub, WriteOptions};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+struct Server {
+    store: Store,
+    faults: Faults,
+    client: Client,
+    _handle: ServerHandle,
+}
+
+fn server() -> Server {
+    server_with(StoreOptions::default())
+}
+
+fn server_with(options: StoreOptions) -> Server {
+    let store = Store::new(options);
+    let mut config = ServerConfig::new(TcpListener::bind("127.0.0.1:0").unwrap());
+    config.runtime = Arc::new(processes::Processes);
+    let faults = config.faults.clone();
+    let handle = sim_api::server::start(store.clone(), config).unwrap();
+    let client = Client::try_from(Config::new(handle.url().parse().unwrap())).unwrap();
+    Server { store, faults, client, _handle: handle }
+}
+
+fn node(name: &str) -> Value {
+    json!({"metadata": {"name": name, "labels": {"zone": "a"}}})
+}
+
+fn pod(name: &str) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": {"name": name, "labels": {"app": "x"}},
+        "spec": {"nodeName": "node-a", "containers": [{"name": "c", "image": "i:1"}]},
+    }))
+    .unwrap()
+}
+
+async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(10), future).await.unwrap_or_else(|_| panic!("{what} took too long"))
+}
+
+#[tokio::test]
+async fn typed_objects_come_and_go() {
+    let s = server();
+    let pods: Api<Pod> = Api::default_namespaced(s.client.clone());
+    let made = pods.create(&PostParams::default(), &pod("p")).await.unwrap();
+    assert_eq!(made.spec.as_ref().unwrap().restart_policy.as_deref(), Some("Always"));
+    assert!(made.metadata.uid.is_some() && made.metadata.creation_timestamp.is_some());
+
+    let again = pods.create(&PostParams::default(), &pod("p")).await.unwrap_err();
+    assert!(matches!(&again, kube::Error::Api(e) if e.code == 409 && e.reason == "AlreadyExists"), "{again}");
+
+    let mut stale = made.clone();
+    pods.patch("p", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"labels": {"new": "1"}}}))).await.unwrap();
+    stale.metadata.labels.as_mut().unwrap().insert("other".into(), "2".into());
+    let lost = pods.replace("p", &PostParams::default(), &stale).await.unwrap_err();
+    assert!(matches!(&lost, kube::Error::Api(e) if e.code == 409 && e.reason == "Conflict"), "{lost}");
+
+    let listed = pods.list(&ListParams::default().labels("app in (x),new").fields("spec.nodeName=node-a")).await.unwrap();
+    assert_eq!(listed.items.len(), 1);
+    assert!(pods.list(&ListParams::default().labels("app=y")).await.unwrap().items.is_empty());
+    assert_eq!(pods.list_metadata(&ListParams::default()).await.unwrap().items[0].name_any(), "p");
+
+    pods.delete("p", &DeleteParams::default().grace_period(0)).await.unwrap();
+    assert!(pods.get_opt("p").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn all_kinds_of_patches() {
+    let s = server();
+    let pods: Api<Pod> = Api::default_namespaced(s.client.clone());
+    pods.create(&PostParams::default(), &pod("p")).await.unwrap();
+    let strategic = json!({"spec": {"containers": [{"name": "c", "image": "i:2"}]}});
+    let p = pods.patch("p", &PatchParams::default(), &Patch::Strategic(strategic)).await.unwrap();
+    assert_eq!(p.spec.unwrap().containers[0].image.as_deref(), Some("i:2"));
+
+    let status = json!({"status": {"phase": "Running", "podIP": "10.0.0.1"}});
+    let p = pods.patch_status("p", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+    assert_eq!(p.status.unwrap().phase.as_deref(), Some("Running"));
+
+    let maps: Api<ConfigMap> = Api::default_namespaced(s.client.clone());
+    let apply = |value: &str| Patch::Apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"k": value}}));
+    maps.patch("m", &PatchParams::apply("one"), &apply("1")).await.unwrap();
+    let conflict = maps.patch("m", &PatchParams::apply("two"), &apply("2")).await.unwrap_err();
+    assert!(matches!(&conflict, kube::Error::Api(e) if e.code == 409), "{conflict}");
+    let m = maps.patch("m", &PatchParams::apply("two").force(), &apply("2")).await.unwrap();
+    assert_eq!(m.data.unwrap()["k"], "2");
+    assert_eq!(m.metadata.managed_fields.unwrap().len(), 1, "the first manager has lost its only field");
+}
+
+#[tokio::test]
+async fn watches_go_on_through_cuts_and_expired_versions() {
+    for config in [watcher::Config::default(), watcher::Config::default().streaming_lists()] {
+        let s = server_with(StoreOptions { log_capacity: 20, ..StoreOptions::default() });
+        s.store.create(&NODES, "", node("node-a"), &WriteOptions::default()).unwrap();
+        let api: Api<Node> = Api::all(s.client.clone());
+        let mut stream = watcher(api, config).default_backoff().applied_objects().boxed();
+        let mut next = async |expect: &str| {
+            within(expect, async {
+                loop {
+                    // Errors of a cut are followed by a new try.
+                    if let Some(Ok(node)) = stream.next().await && node.name_any() == expect {
+                        return;
+                    }
+                }
+            })
+            .await;
+        };
+        next("node-a").await;
+        s.store.create(&NODES, "", node("node-b"), &WriteOptions::default()).unwrap();
+        next("node-b").await;
+        s.faults.cut_watches();
+        s.store.create(&NODES, "", node("node-c"), &WriteOptions::default()).unwrap();
+        next("node-c").await;
+        // While the watch is down the log moves on, so that the client must list again.
+        s.faults.inject(CallMatch { verb: Some("watch"), ..CallMatch::default() }, Effect::Fail(500), Some(1));
+        s.faults.cut_watches();
+        for i in 0..30 {
+            s.store.create(&CONFIGMAPS, "default", json!({"metadata": {"name": format!("m{i}")}}), &WriteOptions::default()).unwrap();
+        }
+        s.store.create(&NODES, "", node("node-d"), &WriteOptions::default()).unwrap();
+        next("node-d").await;
+    }
+}
+
+#[tokio::test]
+async fn a_watch_sees_objects_enter_and_leave_its_selector() {
+    let s = server();
+    let api: Api<Node> = Api::all(s.client.clone());
+    s.store.create(&NODES, "", node("node-a"), &WriteOptions::default()).unwrap();
+    let events = api.watch(&kube::api::WatchParams::default().labels("zone=a"), "0").await.unwrap();
+    let mut events = events.boxed();
+    let mut next = async || within("event", events.try_next()).await.unwrap().unwrap();
+    assert!(matches!(next().await, kube::api::WatchEvent::Added(n) if n.name_any() == "node-a"));
+    let relabel = |zone: &'static str| s.store.modify(&NODES, "", "node-a", Sub::Main, |n| n["metadata"]["labels"]["zone"] = json!(zone)).unwrap();
+    relabel("b");
+    assert!(matches!(next().await, kube::api::WatchEvent::Deleted(_)));
+    relabel("a");
+    assert!(matches!(next().await, kube::api::WatchEvent::Added(_)));
+}
+
+#[tokio::test]
+async fn failing_calls_fail_as_often_as_asked() {
+    let s = server();
+    let api: Api<Node> = Api::all(s.client.clone());
+    s.faults.inject(CallMatch { verb: Some("get"), resource: Some(NODES), user_agent: None }, Effect::Fail(500), Some(1));
+    let failed = api.get("x").await.unwrap_err();
+    assert!(matches!(&failed, kube::Error::Api(e) if e.code == 500), "{failed}");
+    let failed = api.get("x").await.unwrap_err();
+    assert!(matches!(&failed, kube::Error::Api(e) if e.code == 404), "{failed}");
+    // The call is done although its answer is lost.
+    s.faults.inject(CallMatch { verb: Some("create"), ..CallMatch::default() }, Effect::FailAfter(500), Some(1));
+    let made: Node = serde_json::from_value(node("n")).unwrap();
+    assert!(api.create(&PostParams::default(), &made).await.is_err());
+    assert!(s.store.get(&NODES, "", "n").is_ok());
+}
+
+async fn running_pod(s: &Server) -> Api<Pod> {
+    let pods: Api<Pod> = Api::default_namespaced(s.client.clone());
+    pods.create(&PostParams::default(), &pod("p")).await.unwrap();
+    s.store.modify(&PODS, "default", "p", Sub::Status, |p| p["status"]["phase"] = json!("Running")).unwrap();
+    pods
+}
+
+#[tokio::test]
+async fn exec_carries_streams_and_the_exit_code() {
+    let s = server();
+    let pods = running_pod(&s).await;
+    let params = AttachParams::default().stdin(true).stdout(true).stderr(true);
+    let mut process = pods.exec("p", ["sh", "-c", "cat; echo err >&2; exit 3"], &params).await.unwrap();
+    let (mut stdin, mut stdout, mut stderr) = (process.stdin().unwrap(), process.stdout().unwrap(), process.stderr().unwrap());
+    let status = process.take_status().unwrap();
+    let payload = vec![b'x'; 300_000];
+    let sent = payload.clone();
+    let writing = tokio::spawn(async move {
+        stdin.write_all(&sent).await.unwrap();
+        stdin.shutdown().await.unwrap();
+    });
+    let (mut out, mut err) = (Vec::new(), String::new());
+    within("output", async { tokio::try_join!(stdout.read_to_end(&mut out), stderr.read_to_string(&mut err)) }).await.unwrap();
+    writing.await.unwrap();
+    assert_eq!(out.len(), payload.len());
+    assert_eq!(err, "err\n");
+    let status = within("status", status).await.unwrap();
+    assert_eq!(status.reason.as_deref(), Some("NonZeroExitCode"));
+    assert_eq!(status.details.unwrap().causes.unwrap()[0].message.as_deref(), Some("3"));
+
+    let missing = pods.exec("p", ["true"], &AttachParams::default().container("nope")).await;
+    assert!(missing.is_err());
+}
+
+#[tokio::test]
+async fn logs_follow_and_tail() {
+    let s = server();
+    let pods = running_pod(&s).await;
+    let tail = LogParams { tail_lines: Some(2), ..LogParams::default() };
+    assert_eq!(pods.logs("p", &tail).await.unwrap(), "line 2\nline 3\n");
+    let follow = LogParams { follow: true, timestamps: true, ..LogParams::default() };
+    let mut lines = futures::AsyncBufReadExt::lines(pods.log_stream("p", &follow).await.unwrap());
+    let mut all = Vec::new();
+    while let Some(line) = within("log line", lines.try_next()).await.unwrap() {
+        all.push(line);
+    }
+    assert_eq!(all.len(), 6);
+    assert!(all[5].ends_with("Z line 6"), "{}", all[5]);
+    let previous = LogParams { previous: true, ..LogParams::default() };
+    assert!(pods.logs("p", &previous).await.unwrap_err().to_string().contains("previous terminated container"));
+}
+
+#[tokio::test]
+async fn ports_are_forwarded() {
+    let s = server();
+    let pods = running_pod(&s).await;
+    let mut forwarder = pods.portforward("p", &[80, 1]).await.unwrap();
+    let mut stream = forwarder.take_stream(80).unwrap();
+    stream.write_all(b"hello").await.unwrap();
+    let mut answer = [0; 5];
+    within("answer", stream.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"HELLO");
+    let refused = within("refusal", forwarder.take_error(1).unwrap()).await.unwrap();
+    assert!(refused.contains("cannot connect to port 1"), "{refused}");
+}
