@@ -87,8 +87,9 @@ fn print<T: Serialize + DeserializeOwned>(
     let mut out = io::stdout().lock();
     match output {
         Output::Json => {
-            serde_json::to_writer_pretty(&mut out, answer)?;
-            writeln!(out)?;
+            // Not straight into `out`: its errors would come back as errors of JSON.
+            let text = serde_json::to_string_pretty(answer)?;
+            writeln!(out, "{text}")?;
         }
         Output::Table => out.write_all(table(answer).as_bytes())?,
     }

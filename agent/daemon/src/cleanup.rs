@@ -29,12 +29,17 @@ pub fn run(flags: &RunFlags, yes: bool) -> Result<()> {
     programs(&mut work, &pins);
     links(&mut work, &mut netlink)?;
     if pins.dir().is_dir() {
-        work.one(&format!("tables in {}", pins.dir().display()), || Ok(pins.remove_all()?));
+        work.one(&format!("tables in {}", pins.dir().display()), || {
+            pins.remove_all()?;
+            // Stays while another version has pins beside it.
+            drop(pins.dir().parent().map(fs::remove_dir));
+            Ok(())
+        });
     }
     drop(place);
     for dir in [&flags.state_dir(), &flags.run_dir] {
         if dir.is_dir() && is_ours(dir) {
-            work.one(&format!("directory {}", dir.display()), || Ok(fs::remove_dir_all(dir)?));
+            work.one(&format!("directory {}", dir.display()), || remove_dir(dir));
         }
     }
     match work {
@@ -108,6 +113,18 @@ fn links(work: &mut Work, netlink: &mut Netlink) -> Result<()> {
     Ok(())
 }
 
+/// With what is in it; a directory that something is mounted on stays, empty.
+fn remove_dir(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() { remove_dir(&entry.path())? } else { fs::remove_file(entry.path())? }
+    }
+    match fs::remove_dir(dir) {
+        Err(problem) if problem.kind() != std::io::ErrorKind::ResourceBusy => Err(problem.into()),
+        _ => Ok(()),
+    }
+}
+
 /// A directory that somebody pointed `--run-dir` or `--state-dir` at may hold other things: it goes only with nothing but ours in it.
 fn is_ours(dir: &Path) -> bool {
     let Ok(entries) = fs::read_dir(dir) else { return false };
@@ -118,4 +135,25 @@ fn is_ours(dir: &Path) -> bool {
         matches!(name, "agent.lock" | "bristle.sock" | "cni.sock" | "state" | "delete-queue")
             || matches!(extension, Some("json" | "tmp"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_ours, remove_dir};
+    use std::fs;
+
+    #[test]
+    fn a_directory_with_other_things_in_it_is_not_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("run");
+        fs::create_dir_all(run.join("state")).unwrap();
+        fs::write(run.join("state/endpoint-1.json"), "{}").unwrap();
+        fs::write(run.join("cni.sock"), "").unwrap();
+        assert!(is_ours(&run));
+        fs::write(run.join("docker.sock"), "").unwrap();
+        assert!(!is_ours(&run));
+        fs::remove_file(run.join("docker.sock")).unwrap();
+        remove_dir(&run).unwrap();
+        assert!(!run.exists());
+    }
 }
