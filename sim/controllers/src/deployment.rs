@@ -166,16 +166,21 @@ fn roll(ctx: &Context<'_>, deployment: &Value, current: &Value, old: &[Object]) 
     let room = (wanted + surge(deployment) - olds - replicas(current)).max(0);
     let target = if replicas(current) > wanted { wanted } else { wanted.min(replicas(current) + room) };
     scale(ctx, deployment, current, target);
-    // Down, as far as enough stay available; pods that are not available go first and cost nothing.
-    let available = old.iter().map(|s| status(s, "availableReplicas")).sum::<i64>() + status(current, "availableReplicas");
+    // Down, as far as enough stay available. A status may lag behind, so no set counts for more than it shall have,
+    // and whatever is not known to be available in the new set counts as missing.
+    let available_of = |s: &Value| status(s, "availableReplicas").min(replicas(s));
     let least = wanted - max_unavailable(deployment);
-    let mut spare = (available - least).max(0);
+    let grown = target.max(replicas(current));
+    let mut removable = (olds + grown - least - (grown - available_of(current))).max(0);
+    let mut spare = (old.iter().map(|s| available_of(s)).sum::<i64>() + available_of(current) - least).max(0);
     let mut oldest: Vec<&Object> = old.iter().filter(|s| replicas(s) > 0).collect();
     oldest.sort_by_key(|s| revision(s));
     for set in oldest {
-        // What the set has not yet reached in its status is not available either.
-        let unavailable = (replicas(set) - status(set, "availableReplicas")).max(0);
-        let healthy = spare.min(replicas(set) - unavailable);
+        // Pods that are not available go first and cost nothing.
+        let unavailable = (replicas(set) - available_of(set)).min(removable);
+        removable -= unavailable;
+        let healthy = spare.min(available_of(set)).min(removable);
+        removable -= healthy;
         spare -= healthy;
         scale(ctx, deployment, set, replicas(set) - unavailable - healthy);
     }

@@ -74,6 +74,16 @@ pub(crate) fn prepare_update(group: &str, kind: &str, object: &mut Value, old: &
                 }
             }
         }
+        ("", "Service") if str_at(object, &["spec", "type"]) != "ExternalName" => {
+            // A client that writes back without the addresses keeps them.
+            for key in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+                let unset = at(object, &["spec", key]).is_null() || key == "clusterIP" && str_at(object, &["spec", key]).is_empty();
+                let value = at(old, &["spec", key]);
+                if unset && !value.is_null() {
+                    set(object, &["spec", key], value.clone());
+                }
+            }
+        }
         ("apiextensions.k8s.io", "CustomResourceDefinition") => crate::registry::establish(object, now),
         _ => {}
     }

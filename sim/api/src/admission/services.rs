@@ -55,15 +55,6 @@ impl Allocator {
             }
             return Ok(());
         }
-        // A client that writes back without the addresses keeps them.
-        if let Some(old) = old {
-            for key in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-                let value = at(old, &["spec", key]);
-                if !value.is_null() && (at(service, &["spec", key]).is_null() || str_at(service, &["spec", key]) == "" && key == "clusterIP") {
-                    set(service, &["spec", key], value.clone());
-                }
-            }
-        }
         self.addresses(service, used)?;
         if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
             self.node_ports(service, old, used)?;
