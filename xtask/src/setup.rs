@@ -14,7 +14,7 @@ use anyhow::bail;
 use clap::ValueEnum;
 
 use crate::cmd;
-pub(crate) use apt::Suite;
+pub(crate) use apt::{Kernel, Suite};
 pub(crate) use chain::{Chain, Kind};
 
 /// Options of `setup`.
@@ -107,8 +107,8 @@ pub(crate) fn kubectl() -> Option<PathBuf> {
     kubectl::find()
 }
 
-/// The kernel image of a Debian suite, downloaded if it is not there yet.
-pub(crate) fn kernel(suite: Suite) -> anyhow::Result<PathBuf> {
+/// The kernel of a Debian suite, downloaded if it is not there yet.
+pub(crate) fn kernel(suite: Suite) -> anyhow::Result<Kernel> {
     apt::kernel(suite)
 }
 
@@ -198,7 +198,7 @@ fn report(profile: Profile) -> anyhow::Result<()> {
     }
     if profile.includes(Profile::Verify) {
         for suite in Suite::ALL {
-            let found = apt::cached_kernel(suite).map(|path| path.display().to_string());
+            let found = apt::cached_kernel(suite).map(|kernel| kernel.image.display().to_string());
             line(&format!("Linux {}", suite.version()), found, "Debian's cloud kernel");
         }
     }

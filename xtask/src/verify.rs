@@ -46,10 +46,11 @@ pub(crate) fn run(object: &Path, kernels: &[String], update: bool) -> anyhow::Re
     let suites: Vec<Suite> = Suite::ALL.into_iter().filter(|suite| wanted(suite.version())).collect();
     if !suites.is_empty() {
         setup::ensure("verify")?;
-        let image = cmd::target_dir().join("bpf/verify.cpio");
-        initramfs::write(&image, &verifier, object)?;
         for suite in suites {
-            note(suite.version(), in_vm(&setup::kernel(suite)?, &image, suite.version()));
+            let image = cmd::target_dir().join(format!("bpf/verify-{}.cpio", suite.version()));
+            let kernel = setup::kernel(suite)?;
+            initramfs::write(&image, &verifier, object, &kernel.modules)?;
+            note(suite.version(), in_vm(&kernel.image, &image));
         }
     }
     print!("{}", counts::table(&columns));
@@ -69,20 +70,20 @@ fn build_verifier() -> anyhow::Result<PathBuf> {
 fn on_this_kernel(verifier: &Path, object: &Path) -> anyhow::Result<Counts> {
     eprintln!("==> verify on the running kernel");
     let output = Command::new(verifier).arg(object).stderr(Stdio::inherit()).output()?;
-    parse(&String::from_utf8_lossy(&output.stdout))
+    parse(&String::from_utf8_lossy(&output.stdout), false)
 }
 
 /// Attempts at a VM. An emulated machine sometimes crashes while its kernel starts.
 const ATTEMPTS: usize = 3;
 
-fn in_vm(kernel: &Path, image: &Path, version: &str) -> anyhow::Result<Counts> {
+fn in_vm(kernel: &Path, image: &Path) -> anyhow::Result<Counts> {
     eprintln!("==> verify in a VM: {}", kernel.file_name().unwrap_or_default().display());
     for attempt in 1.. {
-        let log = image.with_file_name(format!("verify-{version}.log"));
+        let log = image.with_extension("log");
         let console = boot(kernel, image, &log)?;
         // Only a start that never came to our program is tried again.
         if console.contains(STARTED) || attempt == ATTEMPTS {
-            return parse(&console).with_context(|| format!("its console is in {}", log.display()));
+            return parse(&console, true).with_context(|| format!("its console is in {}", log.display()));
         }
         eprintln!("    its kernel did not start; once more");
     }
@@ -124,10 +125,11 @@ fn boot(kernel: &Path, image: &Path, log: &Path) -> anyhow::Result<String> {
 const STARTED: &str = "bpf-verify: kernel";
 
 /// Reads the lines of `bpf-verify`; anything but a judgement on every program and a proper end is an error.
-fn parse(output: &str) -> anyhow::Result<Counts> {
+/// `attached`: the programs must have been put on a device and taken off again, too.
+fn parse(output: &str, attached: bool) -> anyhow::Result<Counts> {
     let mut counts = Counts::new();
     let mut refused = Vec::new();
-    let mut done = false;
+    let (mut done, mut hooked) = (false, false);
     for line in output.lines() {
         // The console may put control characters before a line.
         let Some((_, line)) = line.split_once("bpf-verify: ") else { continue };
@@ -140,6 +142,10 @@ fn parse(output: &str) -> anyhow::Result<Counts> {
             "refused" => refused.push(rest.to_owned()),
             "log" => refused.push(format!("    {rest}")),
             "error" => bail!("{rest}"),
+            "attached" => {
+                eprintln!("    attached, replaced and detached by {rest}");
+                hooked = true;
+            }
             "done" => done = true,
             _ => {}
         }
@@ -149,6 +155,9 @@ fn parse(output: &str) -> anyhow::Result<Counts> {
     }
     if !done || counts.is_empty() {
         bail!("the programs' judgements did not arrive");
+    }
+    if attached && !hooked {
+        bail!("the programs were not attached");
     }
     Ok(counts)
 }
@@ -160,12 +169,14 @@ mod tests {
     #[test]
     fn judgements_are_read_from_a_console() {
         let console = "noise\r\n\u{1b}[0mbpf-verify: kernel 5.10.0\r\nbpf-verify: program a 12\r\nbpf-verify: program b 34\r\nbpf-verify: done\r\nKernel panic\r\n";
-        let counts = parse(console).expect("a whole console");
+        let counts = parse(console, false).expect("a whole console");
+        assert!(parse(console, true).is_err());
         assert_eq!(counts, Counts::from([("a".to_owned(), 12), ("b".to_owned(), 34)]));
-        assert!(parse("bpf-verify: program a 12\n").is_err());
-        assert!(parse("bpf-verify: done\n").is_err());
+        assert!(parse("bpf-verify: program a 12\n", false).is_err());
+        assert!(parse("bpf-verify: done\n", false).is_err());
         let refused = parse(
             "bpf-verify: program a 1\nbpf-verify: refused b EACCES\nbpf-verify: log R1 bad\nbpf-verify: done\n",
+            false,
         );
         assert!(format!("{:#}", refused.expect_err("a refusal")).contains("R1 bad"));
     }

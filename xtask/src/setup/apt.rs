@@ -108,10 +108,31 @@ pub(super) fn unpack(suite: Suite, package: &str, into: &Path) -> anyhow::Result
     apt.unpack(package, into)
 }
 
-/// The kernel image of a suite, from the cache or downloaded.
-pub(super) fn kernel(suite: Suite) -> anyhow::Result<PathBuf> {
-    if let Some(image) = cached_kernel(suite) {
-        return Ok(image);
+/// A kernel to start in a VM.
+#[derive(Clone, Debug)]
+pub(crate) struct Kernel {
+    /// The bootable image.
+    pub(crate) image: PathBuf,
+    /// Modules that programs cannot be attached without.
+    pub(crate) modules: Vec<PathBuf>,
+}
+
+/// What kernels without TCX attach programs with, where it is not built in.
+const MODULES: [&str; 2] = ["sch_ingress.ko", "cls_bpf.ko"];
+
+impl Suite {
+    fn modules(self) -> &'static [&'static str] {
+        match self {
+            Self::Bullseye | Self::Bookworm => &MODULES,
+            Self::Trixie => &[],
+        }
+    }
+}
+
+/// The kernel of a suite, from the cache or downloaded.
+pub(super) fn kernel(suite: Suite) -> anyhow::Result<Kernel> {
+    if let Some(kernel) = cached_kernel(suite) {
+        return Ok(kernel);
     }
     if std::env::consts::ARCH != "x86_64" {
         bail!("the VM kernels are x86-64 ones and this machine is {}", std::env::consts::ARCH);
@@ -122,7 +143,13 @@ pub(super) fn kernel(suite: Suite) -> anyhow::Result<PathBuf> {
     let package = apt.dependency("linux-image-cloud-amd64", "linux-image-")?;
     let dir = kernel_dir(suite);
     apt.unpack(&package, &dir)?;
-    // Gigabytes of modules are not needed: what verifies eBPF is built in.
+    fs::create_dir_all(dir.join("modules"))?;
+    for name in suite.modules() {
+        let found =
+            find_file(&dir.join("lib"), name).with_context(|| format!("package {package} has no {name}"))?;
+        fs::rename(found, dir.join("modules").join(name))?;
+    }
+    // The rest of the modules is large and not needed: what verifies eBPF is built in.
     for superfluous in ["lib", "usr"] {
         let path = dir.join(superfluous);
         if path.exists() {
@@ -133,14 +160,36 @@ pub(super) fn kernel(suite: Suite) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("package {package} has no boot/vmlinuz-{}…", suite.version()))
 }
 
-/// The kernel image of a suite, if it was fetched before.
-pub(super) fn cached_kernel(suite: Suite) -> Option<PathBuf> {
+/// The kernel of a suite, if it was fetched before.
+pub(super) fn cached_kernel(suite: Suite) -> Option<Kernel> {
+    let dir = kernel_dir(suite);
+    let modules: Vec<PathBuf> = suite.modules().iter().map(|name| dir.join("modules").join(name)).collect();
+    if !modules.iter().all(|module| module.is_file()) {
+        return None;
+    }
     let prefix = format!("vmlinuz-{}", suite.version());
-    let entries = fs::read_dir(kernel_dir(suite).join("boot")).ok()?;
-    entries
+    let image = fs::read_dir(dir.join("boot"))
+        .ok()?
         .flatten()
         .map(|entry| entry.path())
-        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)))
+        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)))?;
+    Some(Kernel { image, modules })
+}
+
+/// A file of this name somewhere below a directory.
+fn find_file(dir: &Path, name: &str) -> Option<PathBuf> {
+    for entry in fs::read_dir(dir).ok()?.flatten() {
+        // Links are not followed: a package of kernel modules points to sources elsewhere.
+        let found = match entry.file_type() {
+            Ok(kind) if kind.is_dir() => find_file(&entry.path(), name),
+            Ok(kind) if kind.is_file() && entry.file_name() == name => Some(entry.path()),
+            _ => None,
+        };
+        if found.is_some() {
+            return found;
+        }
+    }
+    None
 }
 
 fn kernel_dir(suite: Suite) -> PathBuf {

@@ -9,16 +9,20 @@ const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
-/// Writes an archive with `init`, the libraries it loads, and the object.
-pub(super) fn write(image: &Path, init: &Path, object: &Path) -> anyhow::Result<()> {
+/// Writes an archive with `init`, the libraries it loads, the object and kernel modules.
+pub(super) fn write(image: &Path, init: &Path, object: &Path, modules: &[PathBuf]) -> anyhow::Result<()> {
     let mut archive = Archive::default();
-    for dir in ["dev", "proc", "sys"] {
+    for dir in ["dev", "proc", "sys", "modules"] {
         archive.entry(dir, DIRECTORY, (0, 0), &[]);
     }
     // Without a console node the first process would have no standard output.
     archive.entry("dev/console", CHARACTER_DEVICE, (5, 1), &[]);
     archive.file("init", init)?;
     archive.file("bristle.bpf.o", object)?;
+    for module in modules {
+        let name = module.file_name().unwrap_or_default().to_string_lossy();
+        archive.file(&format!("modules/{name}"), module)?;
+    }
     for library in libraries(init)? {
         let inside = library.strip_prefix("/").unwrap_or(&library).to_path_buf();
         archive.directories_of(&inside);
