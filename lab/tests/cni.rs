@@ -30,7 +30,7 @@ async fn cluster(test: &str) -> Option<Cluster> {
 }
 
 /// One call of the plugin inside the node: exit code zero with what it printed, or the error object.
-fn call(node: &Node, command: &str, container: &str, netns: &str, extra: Value) -> Result<Value, Value> {
+fn call(node: &Node, command: &str, container: &str, netns: &str, extra: &Value) -> Result<Value, Value> {
     let mut config = json!({"cniVersion": "1.1.0", "name": "bristle", "type": "bristle-cni"});
     config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={container}");
@@ -95,12 +95,12 @@ async fn calls_that_go_wrong_have_their_codes_and_leave_nothing_behind() {
         return;
     };
     let node = &cluster.nodes()[0];
-    let none = || json!({});
-    call(node, "STATUS", "", "", none()).unwrap();
+    let plain = json!({});
+    call(node, "STATUS", "", "", &plain).unwrap();
     let before = links(node);
 
     let a = pod_netns(node, "a");
-    let result = call(node, "ADD", "a", &a.path, none()).unwrap();
+    let result = call(node, "ADD", "a", &a.path, &plain).unwrap();
     assert_eq!(addresses(&result).len(), 2, "one of each family: {result}");
     assert_eq!(result["interfaces"][1]["sandbox"], a.path);
     let with_a = links(node);
@@ -108,24 +108,24 @@ async fn calls_that_go_wrong_have_their_codes_and_leave_nothing_behind() {
         with_a.difference(&before).collect::<Vec<_>>(),
         [result["interfaces"][0]["name"].as_str().unwrap()]
     );
-    let prev = || json!({"prevResult": result});
-    call(node, "CHECK", "a", &a.path, prev()).unwrap();
+    let prev = json!({"prevResult": result});
+    call(node, "CHECK", "a", &a.path, &prev).unwrap();
 
     // A second ADD, for the same container and for another one in the same namespace.
-    assert_error(call(node, "ADD", "a", &a.path, none()), 102, "call DEL before another ADD");
-    assert_error(call(node, "ADD", "other", &a.path, none()), 4, "CNI_IFNAME=eth0 exists already");
+    assert_error(call(node, "ADD", "a", &a.path, &plain), 102, "call DEL before another ADD");
+    assert_error(call(node, "ADD", "other", &a.path, &plain), 4, "CNI_IFNAME=eth0 exists already");
     // Namespaces that are gone or are none.
-    assert_error(call(node, "ADD", "b", "/run/netns/gone", none()), 8, "/run/netns/gone");
-    assert_error(call(node, "ADD", "b", "/proc/self/ns/mnt", none()), 8, "network namespace");
-    assert_error(call(node, "ADD", "b", "/etc/hosts", none()), 8, "is not a network namespace");
-    assert_error(call(node, "CHECK", "b", &a.path, prev()), 3, "not known");
+    assert_error(call(node, "ADD", "b", "/run/netns/gone", &plain), 8, "/run/netns/gone");
+    assert_error(call(node, "ADD", "b", "/proc/self/ns/mnt", &plain), 8, "network namespace");
+    assert_error(call(node, "ADD", "b", "/etc/hosts", &plain), 8, "is not a network namespace");
+    assert_error(call(node, "CHECK", "b", &a.path, &prev), 3, "not known");
     assert_eq!(links(node), with_a, "nothing is left of failed calls");
-    call(node, "CHECK", "a", &a.path, prev()).unwrap();
+    call(node, "CHECK", "a", &a.path, &prev).unwrap();
 
     // DELs for others leave it alone, whatever they are for.
-    call(node, "DEL", "other", &a.path, none()).unwrap();
-    call(node, "DEL", "never-seen", "", none()).unwrap();
-    call(node, "CHECK", "a", &a.path, prev()).unwrap();
+    call(node, "DEL", "other", &a.path, &plain).unwrap();
+    call(node, "DEL", "never-seen", "", &plain).unwrap();
+    call(node, "CHECK", "a", &a.path, &prev).unwrap();
 
     // CHECK sees what is missing.
     let mut pod = Netlink::open_in(&a.netns).unwrap();
@@ -135,31 +135,31 @@ async fn calls_that_go_wrong_have_their_codes_and_leave_nothing_behind() {
     let router = ips.iter().find(gateway).unwrap()["gateway"].as_str().unwrap();
     let default = Route::default_via(router.parse().unwrap(), eth0);
     assert!(pod.delete_route(&default).unwrap());
-    assert_error(call(node, "CHECK", "a", &a.path, prev()), 101, "route to 0.0.0.0/0");
+    assert_error(call(node, "CHECK", "a", &a.path, &prev), 101, "route to 0.0.0.0/0");
     pod.replace_route(&default).unwrap();
-    call(node, "CHECK", "a", &a.path, prev()).unwrap();
+    call(node, "CHECK", "a", &a.path, &prev).unwrap();
 
     // DEL, and again with what containerd 2.1 repeats it with. The addresses rest before somebody else gets them.
-    call(node, "DEL", "a", &a.path, prev()).unwrap();
-    call(node, "DEL", "a", "", none()).unwrap();
+    call(node, "DEL", "a", &a.path, &prev).unwrap();
+    call(node, "DEL", "a", "", &plain).unwrap();
     assert_eq!(links(node), before);
-    let again = call(node, "ADD", "a", &a.path, none()).unwrap();
+    let again = call(node, "ADD", "a", &a.path, &plain).unwrap();
     assert!(addresses(&again).is_disjoint(&addresses(&result)), "{again}");
 
     // GC spares what is listed. The node's own pods have to be listed, too: the agent cannot know that this is a test.
     let b = pod_netns(node, "b");
-    call(node, "ADD", "b", &b.path, none()).unwrap();
+    call(node, "ADD", "b", &b.path, &plain).unwrap();
     let mut valid = own_pods(node);
     valid.retain(|attachment| attachment["containerID"] != "b");
-    call(node, "GC", "", "", json!({"cni.dev/valid-attachments": valid})).unwrap();
+    call(node, "GC", "", "", &json!({"cni.dev/valid-attachments": valid})).unwrap();
     assert_eq!(links(node).len(), before.len() + 1);
-    assert_error(call(node, "CHECK", "b", &b.path, json!({"prevResult": {}})), 3, "not known");
+    assert_error(call(node, "CHECK", "b", &b.path, &json!({"prevResult": {}})), 3, "not known");
 
     // A namespace that ended without a DEL, as when a machine lost its runtime's state.
     let PodNetns { path, netns } = a;
     drop((pod, netns));
     node.run("ip", &["netns", "del", "a"]).unwrap();
-    call(node, "DEL", "a", &path, none()).unwrap();
+    call(node, "DEL", "a", &path, &plain).unwrap();
     assert_eq!(links(node), before);
 }
 
@@ -188,7 +188,7 @@ async fn a_full_pod_cidr_says_so_and_empties_again() {
         let name = format!("full-{}", added.len());
         let pod = pod_netns(node, &name);
         let start = Instant::now();
-        match call(node, "ADD", &name, &pod.path, json!({})) {
+        match call(node, "ADD", &name, &pod.path, &json!({})) {
             Ok(result) => {
                 times.push(start.elapsed());
                 for address in addresses(&result) {
@@ -215,13 +215,13 @@ async fn a_full_pod_cidr_says_so_and_empties_again() {
 
     let start = Instant::now();
     for (name, pod) in &added {
-        call(node, "DEL", name, &pod.path, json!({})).unwrap();
+        call(node, "DEL", name, &pod.path, &json!({})).unwrap();
     }
     println!(
         "{} DELs one after the other: {:?} each",
         added.len(),
         start.elapsed() / u32::try_from(added.len()).unwrap()
     );
-    assert!(start.elapsed() < Duration::from_secs(120));
+    assert!(start.elapsed() < Duration::from_mins(2));
     assert_eq!(links(node), before);
 }

@@ -246,12 +246,11 @@ pub(crate) fn with_netns(test: &str, work: impl FnOnce(&str)) {
     let own = inode("/proc/self/ns/net");
     let path = guard.as_ref().map(|guard| format!("/proc/{}/ns/net", guard.0.id()));
     let made = path.filter(|path| (0..100).any(|_| differs(path, own)));
-    match made {
-        Some(path) => work(&path),
-        None => {
-            assert!(std::env::var_os("BRISTLE_REQUIRE_ALL").is_none(), "{test} needs root");
-            eprintln!("SKIPPED: {test} needs root");
-        }
+    if let Some(path) = made {
+        work(&path);
+    } else {
+        assert!(std::env::var_os("BRISTLE_REQUIRE_ALL").is_none(), "{test} needs root");
+        eprintln!("SKIPPED: {test} needs root");
     }
 }
 

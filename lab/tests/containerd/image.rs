@@ -63,6 +63,7 @@ fn executable() -> Vec<u8> {
 
 /// Writes an archive that `ctr images import` reads (the layout of `docker save`) into `dir`.
 pub(crate) fn write(dir: &Path) -> io::Result<PathBuf> {
+    use std::fmt::Write as _;
     use std::os::unix::fs::PermissionsExt as _;
     let work = dir.join("pause-image");
     let layer_dir = work.join("layer");
@@ -70,8 +71,10 @@ pub(crate) fn write(dir: &Path) -> io::Result<PathBuf> {
     fs::write(layer_dir.join("pause"), executable())?;
     fs::set_permissions(layer_dir.join("pause"), fs::Permissions::from_mode(0o755))?;
     tar(&work.join("layer.tar"), &layer_dir, &["pause"])?;
-    let digest: String =
-        Sha256::digest(fs::read(work.join("layer.tar"))?).iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut digest = String::new();
+    for byte in Sha256::digest(fs::read(work.join("layer.tar"))?) {
+        write!(digest, "{byte:02x}").map_err(io::Error::other)?;
+    }
     let config = serde_json::json!({
         "architecture": MACHINE.1,
         "os": "linux",
