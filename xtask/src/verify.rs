@@ -41,7 +41,7 @@ pub(crate) fn run(object: &Path, kernels: &[String], update: bool) -> anyhow::Re
         Err(error) => failures.push(format!("Linux {kernel}: {error:#}")),
     };
     if wanted("running") {
-        note("running", on_this_kernel(&verifier, object));
+        note(&counts::running(&kernel_release()), on_this_kernel(&verifier, object));
     }
     let suites: Vec<Suite> = Suite::ALL.into_iter().filter(|suite| wanted(suite.version())).collect();
     if !suites.is_empty() {
@@ -58,6 +58,10 @@ pub(crate) fn run(object: &Path, kernels: &[String], update: bool) -> anyhow::Re
         bail!("{}", failures.join("\n"));
     }
     if update { counts::write(&columns) } else { counts::compare(&columns) }
+}
+
+fn kernel_release() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default()
 }
 
 fn build_verifier() -> anyhow::Result<PathBuf> {
