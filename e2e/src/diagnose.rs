@@ -37,14 +37,29 @@ pub async fn service(
     }
 }
 
-/// Why an outside name was not reached, where that can be told apart: it does not resolve.
-pub async fn world(pods: &Api<Pod>, from: &Place, name: &str) -> Option<String> {
-    let command = ["nslookup".to_owned(), name.to_owned()];
-    match exec::run(pods, from, &command, LIMIT).await {
-        Ok(output) if output.code == 0 => {
-            Some(format!("{name} resolves, but the way out of the cluster (masquerading) is not implemented"))
+/// Why an outside name was not reached: it does not resolve, nobody reaches it, or only pods do not.
+///
+/// `node` is a place in the network of the sender's own node, where there is one.
+pub async fn world(
+    pods: &Api<Pod>,
+    from: &Place,
+    node: Option<&Place>,
+    name: &str,
+    command: &[String],
+) -> Option<String> {
+    let look_up = ["nslookup".to_owned(), name.to_owned()];
+    match exec::run(pods, from, &look_up, LIMIT).await {
+        Ok(output) if output.code == 0 => {}
+        Ok(output) => {
+            return Some(format!("the name {name} does not resolve in the pod ({})", output.complaint()));
         }
-        Ok(output) => Some(format!("the name {name} does not resolve in the pod ({})", output.complaint())),
+        Err(_) => return None,
+    }
+    match exec::run(pods, node?, command, LIMIT).await {
+        Ok(output) if output.code == 0 => {
+            Some(format!("masquerading is not implemented: the node reaches {name}, its pods do not"))
+        }
+        Ok(output) => Some(format!("the node does not reach {name} either ({})", output.complaint())),
         Err(_) => None,
     }
 }

@@ -270,7 +270,7 @@ impl Common {
         match self.output {
             Format::Table => println!("\n{}", table(report)),
             Format::Json => {
-                println!("{}", serde_json::to_string_pretty(report).context("write the report as JSON")?)
+                println!("{}", serde_json::to_string_pretty(report).context("write the report as JSON")?);
             }
         }
         Ok(())

@@ -235,13 +235,17 @@ impl Session<'_> {
             recorders.push(started.map_err(|error| format!("no capture at the {}: {error:#}", point.word))?);
         }
         let output = exec::run(&self.pods, &from.place, &attempt.command, COMMAND_LIMIT).await;
-        linger(&points, &recorders, &attempt.flow).await;
+        let as_expected =
+            output.as_ref().is_ok_and(|output| judge(case.expect, &attempt.command[0], output).is_none());
+        // After a failed command there is nothing more to wait for.
+        linger(&points, &recorders, &attempt.flow, if as_expected { LINGER_MOST } else { LINGER_LEAST })
+            .await;
         let mut problems = Vec::new();
         match &output {
             Ok(output) => {
                 run.exit_code = Some(output.code);
                 if let Some(problem) = judge(case.expect, &attempt.command[0], output) {
-                    let hint = self.hint(case, run.family, from).await;
+                    let hint = self.hint(case, &attempt.command, run.family, from).await;
                     problems.push(match hint {
                         Some(hint) => format!("{hint}: {problem}"),
                         None => problem,
@@ -359,7 +363,7 @@ impl Session<'_> {
             .ok_or_else(|| format!("no service has its pod on node {letter}"))
     }
 
-    async fn hint(&self, case: &Case, family: Family, from: &PodFacts) -> Option<String> {
+    async fn hint(&self, case: &Case, command: &[String], family: Family, from: &PodFacts) -> Option<String> {
         if case.expect == Expect::NoAnswer {
             return None;
         }
@@ -367,7 +371,15 @@ impl Session<'_> {
             Target::Service(name) => name,
             Target::NodePort(letter) => self.service_on(letter).ok()?.0,
             Target::World(which) => {
-                return diagnose::world(&self.pods, &from.place, self.matrix.outside_name(*which)).await;
+                let node = self
+                    .deployed
+                    .nodes
+                    .iter()
+                    .find(|(_, node)| node.name == from.node)
+                    .map(|(letter, _)| letter);
+                let helper = node.and_then(|letter| self.deployed.helpers.get(letter)).map(|pod| &pod.place);
+                let name = self.matrix.outside_name(*which);
+                return diagnose::world(&self.pods, &from.place, helper, name, command).await;
             }
             Target::Pod(_) | Target::Node(_) | Target::Agents => return None,
         };
@@ -380,10 +392,10 @@ impl Session<'_> {
 }
 
 /// Waits until the captures show what they must, within bounds.
-async fn linger(points: &[CapturePoint<'_>], recorders: &[Recorder], flow: &Flow) {
+async fn linger(points: &[CapturePoint<'_>], recorders: &[Recorder], flow: &Flow, most: Duration) {
     let started = Instant::now();
     tokio::time::sleep(LINGER_LEAST).await;
-    while started.elapsed() < LINGER_MOST {
+    while started.elapsed() < most {
         let waiting = points.iter().zip(recorders).any(|(point, recorder)| {
             profile::check(point.requirements, flow, &recorder.so_far())
                 .iter()
