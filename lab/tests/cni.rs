@@ -225,3 +225,38 @@ async fn a_full_pod_cidr_says_so_and_empties_again() {
     assert!(start.elapsed() < Duration::from_mins(2));
     assert_eq!(links(node), before);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_pods_at_once_get_their_own_addresses() {
+    let Some(cluster) = cluster("twenty_pods_at_once_get_their_own_addresses").await else { return };
+    let node = &cluster.nodes()[0];
+    let before = links(node);
+    let pods: Vec<_> = (0..100).map(|number| pod_netns(node, &format!("many-{number}"))).collect();
+    let add = |(number, pod): (usize, &PodNetns)| {
+        let start = Instant::now();
+        let result = call(node, "ADD", &format!("many-{number}"), &pod.path, &json!({})).unwrap();
+        (start.elapsed(), addresses(&result))
+    };
+    let numbered: Vec<_> = pods.iter().enumerate().collect();
+    let done: Vec<_> = std::thread::scope(|scope| {
+        let lanes: Vec<_> = (0..20)
+            .map(|lane| {
+                let mine = numbered.iter().skip(lane).step_by(20).copied();
+                scope.spawn(move || mine.map(add).collect::<Vec<_>>())
+            })
+            .collect();
+        lanes.into_iter().flat_map(|lane| lane.join().unwrap()).collect()
+    });
+    let mut times: Vec<_> = done.iter().map(|(time, _)| *time).collect();
+    times.sort_unstable();
+    println!("100 ADDs, 20 at a time: median {:?}, p99 {:?}", times[50], times[98]);
+    let given: BTreeSet<_> = done.iter().flat_map(|(_, addresses)| addresses).collect();
+    assert_eq!(given.len(), 200, "each pod has one address of each family and nobody else has it");
+
+    // All at once gone, too, without a runtime that asks one by one.
+    let ours: BTreeSet<_> = pods.iter().enumerate().map(|(number, _)| format!("many-{number}")).collect();
+    let mut valid = own_pods(node);
+    valid.retain(|attachment| !ours.contains(attachment["containerID"].as_str().unwrap()));
+    call(node, "GC", "", "", &json!({"cni.dev/valid-attachments": valid})).unwrap();
+    assert_eq!(links(node), before);
+}
