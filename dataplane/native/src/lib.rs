@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod adapter;
+pub mod craft;
 pub mod frame;
 pub mod tables;
 
