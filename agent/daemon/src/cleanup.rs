@@ -45,7 +45,9 @@ pub fn run(flags: &RunFlags, yes: bool) -> Result<()> {
     match work {
         Work { failures: 0, found: 0, .. } => info!("there is nothing to remove"),
         Work { yes: false, found, .. } => {
-            info!("{found} things found, nothing removed; add --yes to remove them (pods lose their network)")
+            info!(
+                "{found} things found, nothing removed; add --yes to remove them (pods lose their network)"
+            );
         }
         Work { failures: 0, found, .. } => info!("{found} things removed"),
         Work { failures, .. } => bail!("{failures} things could not be removed, see above; run it again"),

@@ -25,6 +25,9 @@ const CNI_BATCH: usize = 8;
 /// How often the underlay device is looked at when nothing else asks for it.
 const UNDERLAY_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How often the CNI configuration is looked at: what others removed is put back.
+const CONFLIST_INTERVAL: Duration = Duration::from_secs(30);
+
 /// What a query may see.
 #[derive(Debug)]
 pub struct View<'a> {
@@ -125,20 +128,30 @@ pub fn start(parts: Parts) -> Result<(Control, oneshot::Receiver<()>)> {
 }
 
 /// Time since boot with suspend, as [`Now`] wants it.
+///
+/// # Panics
+/// On a kernel without `CLOCK_BOOTTIME`, which is older than any that the agent runs on.
 pub fn now() -> Now {
-    // The clock exists since Linux 2.6.39; a failure would be a kernel that we do not run on.
     let time = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("CLOCK_BOOTTIME can be read");
     Now::since_boot(Duration::from(time))
 }
 
+/// A request that has not been answered.
+struct Waiting {
+    reply: oneshot::Sender<cni::Reply>,
+    command: &'static str,
+    since: Instant,
+    netns: Option<NetnsHandle>,
+}
+
 struct Loop {
     parts: Parts,
-    waiting: HashMap<RequestId, (oneshot::Sender<cni::Reply>, &'static str, Instant, Option<NetnsHandle>)>,
+    waiting: HashMap<RequestId, Waiting>,
     status: ReconcileStatus,
     state: (AgentState, Option<String>),
     underlay_due: Instant,
-    /// Whether the last batch held something that may change what the underlay is.
-    conflist_written: bool,
+    conflist_due: Instant,
+    conflist_problem: Option<String>,
     last_errors: Vec<String>,
 }
 
@@ -150,7 +163,8 @@ impl Loop {
             status: ReconcileStatus::default(),
             state: (AgentState::Starting, None),
             underlay_due: Instant::now(),
-            conflist_written: false,
+            conflist_due: Instant::now(),
+            conflist_problem: None,
             last_errors: Vec::new(),
         }
     }
@@ -226,7 +240,9 @@ impl Loop {
         if let (Some(handle), Some(netns)) = (handle, netns) {
             self.parts.node.hold_netns(handle, netns);
         }
-        self.waiting.insert(request.id, (reply, request.operation.command(), Instant::now(), handle));
+        let waiting =
+            Waiting { reply, command: request.operation.command(), since: Instant::now(), netns: handle };
+        self.waiting.insert(request.id, waiting);
         self.parts.agent.handle(now(), Event::Cni(request))
     }
 
@@ -257,7 +273,9 @@ impl Loop {
     }
 
     fn answer(&mut self, reply: agent_control::Reply) {
-        let Some((sender, command, since, netns)) = self.waiting.remove(&reply.id) else { return };
+        let Some(Waiting { reply: sender, command, since, netns }) = self.waiting.remove(&reply.id) else {
+            return;
+        };
         if let Some(handle) = netns {
             self.parts.node.release_netns(handle);
         }
@@ -297,26 +315,30 @@ impl Loop {
         let state = self.parts.agent.state();
         if state != self.state {
             let (name, reason) = &state;
-            match reason {
-                Some(reason) => info!(state = ?name, "agent state: {reason}"),
-                None => info!(state = ?name, "agent state"),
-            }
+            info!(state = ?name, reason, "agent state");
             self.state = state;
         }
-        if self.state.0 == AgentState::Ready
-            && !self.conflist_written
-            && let Some((dir, socket)) = &self.parts.conflist
-        {
-            match crate::conflist::write(dir, socket) {
-                Ok(written) => {
-                    self.conflist_written = true;
-                    if written {
-                        info!(file = %crate::conflist::path(dir).display(), "CNI configuration written");
-                    }
+        if self.state.0 == AgentState::Ready && Instant::now() >= self.conflist_due {
+            self.conflist_due = Instant::now() + CONFLIST_INTERVAL;
+            self.write_conflist();
+        }
+    }
+
+    fn write_conflist(&mut self) {
+        let Some((dir, socket)) = &self.parts.conflist else { return };
+        match crate::conflist::write(dir, socket) {
+            Ok(true) => info!(file = %crate::conflist::path(dir).display(), "CNI configuration written"),
+            Ok(false) => {}
+            Err(problem) => {
+                let problem = format!("{problem:#}");
+                if self.conflist_problem.as_ref() != Some(&problem) {
+                    warn!("{problem}");
                 }
-                Err(problem) => warn!("{problem:#}"),
+                self.conflist_problem = Some(problem);
+                return;
             }
         }
+        self.conflist_problem = None;
     }
 }
 

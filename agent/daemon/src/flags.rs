@@ -47,7 +47,7 @@ pub struct RunFlags {
     #[arg(long, env = "BRISTLE_NODE_NAME", global = true)]
     pub node_name: Option<String>,
 
-    /// Kubeconfig to reach the API server with [default: $KUBECONFIG, else the pod's service account].
+    /// Kubeconfig to reach the API server with [default: that of `KUBECONFIG`, else the pod's service account].
     #[arg(long, env = "BRISTLE_KUBECONFIG", global = true)]
     pub kubeconfig: Option<PathBuf>,
 
@@ -100,7 +100,7 @@ pub struct RunFlags {
     pub log_format: LogFormat,
 
     /// What is logged, as in `info` or `info,agent_control=debug`.
-    #[arg(long, env = "BRISTLE_LOG", default_value = "info", global = true)]
+    #[arg(long, env = "BRISTLE_LOG", default_value = "info,kube_client=off", global = true)]
     pub log: String,
 
     /// Address of the Prometheus metrics; `off` serves them on the unix socket only.

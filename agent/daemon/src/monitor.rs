@@ -70,7 +70,7 @@ impl Monitor {
             while let Some(event) = reader.next() {
                 count(&self.metrics.events);
                 if self.events.receiver_count() > 0
-                    && let Some(event) = decode::event(&event, &clock)
+                    && let Some(event) = decode::event(&event, clock)
                 {
                     // Fails only when the last listener left just now.
                     drop(self.events.send(Arc::new(event)));

@@ -68,10 +68,8 @@ pub fn of(view: &View<'_>, fixed: &Fixed) -> Status {
 pub fn judge(status: &mut Status) {
     if status.state == AgentState::Ready && !status.kubernetes.connected {
         status.state = AgentState::Degraded;
-        let why = status.kubernetes.error.clone().unwrap_or_else(|| "not connected yet".to_owned());
-        status.reason = Some(format!(
-            "the API server is not reached ({why}); pods keep their network, changes of nodes are not seen"
-        ));
+        let why = status.kubernetes.error.as_deref().unwrap_or("the API server is not connected yet");
+        status.reason = Some(format!("{why}; pods keep their network, changes of nodes are not seen"));
     }
 }
 

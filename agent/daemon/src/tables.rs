@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 /// Read handles on all tables.
 #[derive(Debug)]
 pub struct Tables {
-    tables: BTreeMap<String, Table>,
+    all: BTreeMap<String, Table>,
     counters: TypedTable<Metrics>,
     clock: connections::Ticks,
 }
@@ -29,7 +29,7 @@ impl Tables {
             tables.insert(table.info().name.clone(), table.try_clone()?);
         }
         let counters = object.table(<Metrics as dataplane_abi::Table>::SPEC.name)?.try_clone()?.typed()?;
-        Ok(Self { tables, counters, clock: connections::Ticks::new(clock) })
+        Ok(Self { all: tables, counters, clock: connections::Ticks::new(clock) })
     }
 
     /// Counters by reason and direction, all CPUs together; rows at zero are left out.
@@ -56,7 +56,7 @@ impl Tables {
 
     /// Name, rows and room of each table whose rows can be counted.
     pub fn sizes(&self) -> Vec<(&str, u64, u32)> {
-        let countable = self.tables.values().filter(|table| is_countable(table.info().kind));
+        let countable = self.all.values().filter(|table| is_countable(table.info().kind));
         countable
             .filter_map(|table| {
                 let entries = table.count().ok()?;
@@ -67,7 +67,7 @@ impl Tables {
 
     /// Connections tracked now, and room for them.
     pub fn connections_count(&self) -> (u64, u64) {
-        let all = self.tables.values().filter(|table| matches!(table.info().name.as_str(), "CT4" | "CT6"));
+        let all = self.all.values().filter(|table| matches!(table.info().name.as_str(), "CT4" | "CT6"));
         all.fold((0, 0), |(entries, room), table| {
             (entries + table.count().unwrap_or(0) as u64, room + u64::from(table.info().max_entries))
         })
@@ -75,7 +75,7 @@ impl Tables {
 
     /// Every table.
     pub fn list(&self) -> Vec<MapInfo> {
-        self.tables.values().map(describe).collect()
+        self.all.values().map(describe).collect()
     }
 
     /// One table with at most `limit` rows; `None` if there is none of this name.
@@ -83,7 +83,7 @@ impl Tables {
     /// # Errors
     /// When the table cannot be read.
     pub fn dump(&self, name: &str, limit: usize) -> Result<Option<MapDump>, TableError> {
-        let Some(table) = self.tables.get(name) else { return Ok(None) };
+        let Some(table) = self.all.get(name) else { return Ok(None) };
         let mut dump = MapDump { info: describe(table), ..MapDump::default() };
         if table.info().kind != TableKind::RingBuf {
             table.for_each(|key, value| {
@@ -105,8 +105,8 @@ impl Tables {
         let mut all = Vec::new();
         let now = self.clock.now();
         for name in ["CT4", "CT6"] {
-            if let Some(table) = self.tables.get(name) {
-                table.for_each(|key, value| all.extend(connections::describe(key, value, &now)))?;
+            if let Some(table) = self.all.get(name) {
+                table.for_each(|key, value| all.extend(connections::describe(key, value, now)))?;
             }
         }
         Ok(all)

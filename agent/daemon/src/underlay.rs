@@ -69,7 +69,7 @@ impl Underlay {
         Ok(Some(DeviceFacts {
             name: link.name,
             ifindex: link.index,
-            mac: link.mac.map(|mac| mac.octets()).unwrap_or_default(),
+            mac: link.mac.map(agent_node::Mac::octets).unwrap_or_default(),
             mtu: link.mtu,
             addresses,
         }))

@@ -204,8 +204,11 @@ pub(crate) async fn run(kubeconfig: Option<PathBuf>, control: Control, status: W
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
-                    failures = 0;
-                    status.succeeded();
+                    // `Init` says that a list is about to be asked for, not that anything was answered.
+                    if !matches!(event, watcher::Event::Init) {
+                        failures = 0;
+                        status.succeeded();
+                    }
                     pass_on(event, &control, &status);
                 }
                 Err(problem) => {
@@ -224,14 +227,14 @@ fn pass_on(event: watcher::Event<Node>, control: &Control, status: &WatchStatus)
     match event {
         watcher::Event::Init => control.event(Event::NodeListStarted),
         watcher::Event::InitApply(node) | watcher::Event::Apply(node) => {
-            control.event(Event::NodeUpsert(node.into()))
+            control.event(Event::NodeUpsert(node.into()));
         }
         watcher::Event::InitDone => {
             control.event(Event::NodeListSynced);
             status.change(|status| status.synced = true);
         }
         watcher::Event::Delete(node) => {
-            control.event(Event::NodeDelete { name: node.metadata.name.unwrap_or_default() })
+            control.event(Event::NodeDelete { name: node.metadata.name.unwrap_or_default() });
         }
     }
 }
@@ -286,10 +289,19 @@ fn explain(problem: &watcher::Error) -> String {
             )
         }
         Some(kube::Error::HyperError(_) | kube::Error::Service(_)) => {
-            format!("the API server is out of reach ({})", chain(problem))
+            format!("the API server is out of reach ({})", root(problem))
         }
         _ => format!("watching nodes failed ({})", chain(problem)),
     }
+}
+
+/// The innermost cause: of a connection that fails only this says why.
+fn root(problem: &dyn std::error::Error) -> String {
+    let mut last = problem;
+    while let Some(next) = last.source() {
+        last = next;
+    }
+    last.to_string()
 }
 
 /// An error with all its causes, each said once.

@@ -17,7 +17,7 @@ use std::time::Duration;
 use stream::Stream;
 
 const KILLS: usize = 50;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Says loudly that the test did not run.
 fn skip(why: &str) {

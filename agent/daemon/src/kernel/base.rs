@@ -31,7 +31,7 @@ pub(super) fn ensure(netlink: &mut Netlink, spec: &BaseSpec) -> Result<BaseFacts
 }
 
 fn facts(link: &Link) -> LinkFacts {
-    LinkFacts { ifindex: link.index, mac: link.mac.map(|mac| mac.octets()).unwrap_or_default() }
+    LinkFacts { ifindex: link.index, mac: link.mac.map(agent_node::Mac::octets).unwrap_or_default() }
 }
 
 fn link(netlink: &mut Netlink, name: &str) -> Result<Link, PortError> {

@@ -204,15 +204,12 @@ impl NodeOps for KernelNode {
         let mut devices: HashMap<u32, String> = HashMap::new();
         let mut ours = Vec::with_capacity(routes.len());
         for route in routes {
-            let device = match devices.get(&route.link) {
-                Some(name) => name.clone(),
-                None => {
-                    // A link that went away between the two requests took its routes along.
-                    let Some(link) = self.netlink.link_by_index(route.link).map_err(failed)? else {
-                        continue;
-                    };
-                    devices.entry(route.link).or_insert(link.name).clone()
-                }
+            let device = if let Some(name) = devices.get(&route.link) {
+                name.clone()
+            } else {
+                // A link that went away between the two requests took its routes along.
+                let Some(link) = self.netlink.link_by_index(route.link).map_err(failed)? else { continue };
+                devices.entry(route.link).or_insert(link.name).clone()
             };
             ours.push(Route {
                 dst: route.destination,
@@ -313,7 +310,7 @@ impl NodeOps for KernelNode {
             .into_iter()
             .filter(is_pod_link)
             .map(|link| PodLink {
-                mac: link.mac.map(|mac| mac.octets()).unwrap_or_default(),
+                mac: link.mac.map(Mac::octets).unwrap_or_default(),
                 name: link.name,
                 ifindex: link.index,
             })

@@ -72,7 +72,7 @@ fn packets(text: &mut Text, tables: &Tables) {
 fn state(text: &mut Text, figures: &Figures) {
     let status = &figures.status;
     text.single("bristle_endpoint", "gauge", "Endpoints on this node.", status.endpoints.total);
-    let mut states: BTreeMap<&str, usize> =
+    let mut counts: BTreeMap<&str, usize> =
         BTreeMap::from([("creating", 0), ("ready", 0), ("restoring", 0), ("disconnecting", 0)]);
     for endpoint in &figures.endpoints {
         let name = match endpoint.state {
@@ -81,10 +81,10 @@ fn state(text: &mut Text, figures: &Figures) {
             EndpointState::Ready => "ready",
             EndpointState::Disconnecting => "disconnecting",
         };
-        *states.entry(name).or_default() += 1;
+        *counts.entry(name).or_default() += 1;
     }
     let samples =
-        states.into_iter().map(|(state, count)| (vec![("endpoint_state", state.to_owned())], count));
+        counts.into_iter().map(|(state, count)| (vec![("endpoint_state", state.to_owned())], count));
     text.family("bristle_endpoint_state", "gauge", "Endpoints by state.", samples);
     text.single("bristle_nodes_all_num", "gauge", "Nodes of the cluster that the agent knows.", status.nodes);
     text.single("bristle_ipcache_entries", "gauge", "Rows of the ipcache.", status.ipcache);
@@ -136,7 +136,7 @@ fn table_sizes(text: &mut Text, tables: &Tables) {
     #[expect(clippy::cast_precision_loss, reason = "a ratio for a graph")]
     let pressure = sizes
         .iter()
-        .map(|(name, entries, capacity)| (label(name), *entries as f64 / (*capacity).max(1) as f64));
+        .map(|(name, entries, capacity)| (label(name), *entries as f64 / f64::from((*capacity).max(1))));
     text.family("bristle_bpf_map_pressure", "gauge", "How full a table is, 0 to 1.", pressure);
     let family = |name: &str| vec![("family", if name == "CT6" { "ipv6" } else { "ipv4" }.to_owned())];
     let connections = sizes

@@ -25,7 +25,7 @@ impl WallClock {
 }
 
 /// The event; `None` for a kind that this version does not know.
-pub(super) fn event(event: &Event, clock: &WallClock) -> Option<MonitorEvent> {
+pub(super) fn event(event: &Event, clock: WallClock) -> Option<MonitorEvent> {
     let EventHeader { kind, subtype, time_ns, flags, .. } = event.header;
     let time = clock.at(time_ns);
     Some(match EventKind::from_number(kind)? {
@@ -224,7 +224,7 @@ mod tests {
             src_identity: Identity(300),
             ..EventHeader::default()
         };
-        let Some(MonitorEvent::Drop(drop)) = event(&record(header, &tcp_syn()), &CLOCK) else {
+        let Some(MonitorEvent::Drop(drop)) = event(&record(header, &tcp_syn()), CLOCK) else {
             panic!("a drop")
         };
         assert_eq!(
@@ -248,7 +248,7 @@ mod tests {
                 subtype: TracePoint::ToEndpoint as u8,
                 ..EventHeader::default()
             };
-            let Some(MonitorEvent::Trace(trace)) = event(&record(header, &frame[..length]), &CLOCK) else {
+            let Some(MonitorEvent::Trace(trace)) = event(&record(header, &frame[..length]), CLOCK) else {
                 panic!("a trace")
             };
             assert_eq!(trace.point, "to-endpoint");
@@ -267,7 +267,7 @@ mod tests {
         frame.extend([58, 0, 0, 0, 0, 0, 0, 0]); // then ICMPv6
         frame.extend([128, 0, 0, 0, 0, 0, 0, 0]);
         let header = EventHeader { kind: EventKind::Trace as u8, ..EventHeader::default() };
-        let Some(MonitorEvent::Trace(trace)) = event(&record(header, &frame), &CLOCK) else {
+        let Some(MonitorEvent::Trace(trace)) = event(&record(header, &frame), CLOCK) else {
             panic!("a trace")
         };
         assert_eq!(
@@ -278,6 +278,6 @@ mod tests {
 
     #[test]
     fn unknown_kinds_are_left_out() {
-        assert!(event(&record(EventHeader { kind: 77, ..EventHeader::default() }, &[]), &CLOCK).is_none());
+        assert!(event(&record(EventHeader { kind: 77, ..EventHeader::default() }, &[]), CLOCK).is_none());
     }
 }

@@ -11,7 +11,7 @@ use zerocopy::FromBytes as _;
 /// The tick clock, derived from one reading of it and the monotonic clock.
 #[derive(Debug)]
 pub(super) struct Ticks {
-    ticks: u64,
+    base: u64,
     at_ns: u64,
     per_s: u32,
 }
@@ -25,17 +25,13 @@ pub(super) struct TickNow {
 
 impl Ticks {
     pub(super) fn new(clock: &Clock) -> Self {
-        Self {
-            ticks: clock.now(),
-            at_ns: dataplane_loader::clock::monotonic_ns(),
-            per_s: clock.ticks_per_s(),
-        }
+        Self { base: clock.now(), at_ns: dataplane_loader::clock::monotonic_ns(), per_s: clock.ticks_per_s() }
     }
 
     pub(super) fn now(&self) -> TickNow {
         let elapsed = dataplane_loader::clock::monotonic_ns().saturating_sub(self.at_ns);
         let ticks = u128::from(elapsed) * u128::from(self.per_s) / 1_000_000_000;
-        let now = self.ticks.wrapping_add(u64::try_from(ticks).unwrap_or(0));
+        let now = self.base.wrapping_add(u64::try_from(ticks).unwrap_or(0));
         // Rows keep the low half only.
         TickNow { low: u32::try_from(now & u64::from(u32::MAX)).unwrap_or(0), per_s: self.per_s }
     }
@@ -50,7 +46,7 @@ impl TickNow {
 }
 
 /// The row in words; `None` if it has another layout than ours.
-pub(super) fn describe(key: &[u8], value: &[u8], now: &TickNow) -> Option<CtEntry> {
+pub(super) fn describe(key: &[u8], value: &[u8], now: TickNow) -> Option<CtEntry> {
     let (low, high, proto, row) = if key.len() == size_of::<CtKey4>() {
         let key = CtKey4::read_from_bytes(key).ok()?;
         let row = Row::read_from_bytes(value).ok()?;
@@ -114,7 +110,7 @@ mod tests {
             last_seen: 1000,
             ..CtEntry::default()
         };
-        let entry = describe(key.as_bytes(), row.as_bytes(), &TickNow { low: 1550, per_s: 100 }).unwrap();
+        let entry = describe(key.as_bytes(), row.as_bytes(), TickNow { low: 1550, per_s: 100 }).unwrap();
         assert_eq!(entry.source.to_string(), "10.0.0.9:4242");
         assert_eq!(entry.destination.to_string(), "10.0.0.2:80");
         assert_eq!(
@@ -125,7 +121,7 @@ mod tests {
 
     #[test]
     fn rows_of_another_layout_are_left_out() {
-        assert!(describe(&[0; 16], &[0; 3], &TickNow { low: 0, per_s: 100 }).is_none());
-        assert!(describe(&[0; 7], &[0; 128], &TickNow { low: 0, per_s: 100 }).is_none());
+        assert!(describe(&[0; 16], &[0; 3], TickNow { low: 0, per_s: 100 }).is_none());
+        assert!(describe(&[0; 7], &[0; 128], TickNow { low: 0, per_s: 100 }).is_none());
     }
 }

@@ -46,7 +46,7 @@ fn open(netns: &Netns, ip: IpAddr) -> OwnedFd {
         match ip {
             IpAddr::V4(ip) => connect(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(ip, 0)))?,
             IpAddr::V6(ip) => {
-                connect(socket.as_raw_fd(), &SockaddrIn6::from(SocketAddrV6::new(ip, 0, 0, 0)))?
+                connect(socket.as_raw_fd(), &SockaddrIn6::from(SocketAddrV6::new(ip, 0, 0, 0)))?;
             }
         }
         Ok(socket)
@@ -54,7 +54,7 @@ fn open(netns: &Netns, ip: IpAddr) -> OwnedFd {
     netns.run(make).expect("enter").expect("a raw socket")
 }
 
-/// Internet checksum (RFC 1071); the kernel fills in that of ICMPv6.
+/// Internet checksum (RFC 1071); the kernel fills in that of version 6.
 fn checksum(bytes: &[u8]) -> u16 {
     let sum: u32 = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
     let folded = (sum & 0xffff) + (sum >> 16);
