@@ -34,13 +34,18 @@ pub struct Cause {
 impl Cause {
     /// A field that must be set.
     pub fn required(field: impl Into<String>, detail: &str) -> Self {
-        let message = if detail.is_empty() { "Required value".into() } else { format!("Required value: {detail}") };
+        let message =
+            if detail.is_empty() { "Required value".into() } else { format!("Required value: {detail}") };
         Self { field: field.into(), reason: "FieldValueRequired", message }
     }
 
     /// A field whose value is not allowed.
     pub fn invalid(field: impl Into<String>, value: &Value, detail: &str) -> Self {
-        Self { field: field.into(), reason: "FieldValueInvalid", message: format!("Invalid value: {value}: {detail}") }
+        Self {
+            field: field.into(),
+            reason: "FieldValueInvalid",
+            message: format!("Invalid value: {value}: {detail}"),
+        }
     }
 
     /// A field whose value must not be changed.
@@ -55,7 +60,8 @@ impl ApiError {
     }
 
     fn of(mut self, resource: &Gr, name: &str) -> Self {
-        self.details = Some(Box::new(json!({"name": name, "group": resource.group, "kind": resource.resource})));
+        self.details =
+            Some(Box::new(json!({"name": name, "group": resource.group, "kind": resource.resource})));
         self
     }
 
@@ -78,7 +84,8 @@ impl ApiError {
 
     /// 409: the object has changed since it was read, or the call does not fit its state.
     pub fn conflict(resource: &Gr, name: &str, why: &str) -> Self {
-        Self::new(409, "Conflict", format!("Operation cannot be fulfilled on {resource} \"{name}\": {why}")).of(resource, name)
+        Self::new(409, "Conflict", format!("Operation cannot be fulfilled on {resource} \"{name}\": {why}"))
+            .of(resource, name)
     }
 
     /// 422: the object is not valid.
@@ -90,8 +97,10 @@ impl ApiError {
         };
         let kind_text = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
         let mut e = Self::new(422, "Invalid", format!("{kind_text} \"{name}\" is invalid: {text}"));
-        let causes: Vec<Value> =
-            causes.iter().map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field})).collect();
+        let causes: Vec<Value> = causes
+            .iter()
+            .map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}))
+            .collect();
         e.details = Some(Box::new(json!({"name": name, "group": group, "kind": kind, "causes": causes})));
         e
     }

@@ -47,8 +47,17 @@ impl Entry {
 
 /// Metadata that nobody owns.
 const UNOWNED_METADATA: &[&str] = &[
-    "f:name", "f:namespace", "f:generateName", "f:uid", "f:resourceVersion", "f:creationTimestamp", "f:selfLink",
-    "f:generation", "f:managedFields", "f:deletionTimestamp", "f:deletionGracePeriodSeconds",
+    "f:name",
+    "f:namespace",
+    "f:generateName",
+    "f:uid",
+    "f:resourceVersion",
+    "f:creationTimestamp",
+    "f:selfLink",
+    "f:generation",
+    "f:managedFields",
+    "f:deletionTimestamp",
+    "f:deletionGracePeriodSeconds",
 ];
 
 /// The fields of an object that can be owned. Without a subresource the status does not count if `status` is one.
@@ -88,7 +97,9 @@ pub(crate) fn decode(object: &Value) -> Vec<Entry> {
 pub(crate) fn encode(object: &mut Value, mut entries: Vec<Entry>) {
     entries.retain(|e| !e.fields.is_empty());
     // Appliers first, then updaters by time, as the API server sorts them.
-    entries.sort_by(|a, b| (b.apply, &a.time, &a.manager, &a.subresource).cmp(&(a.apply, &b.time, &b.manager, &b.subresource)));
+    entries.sort_by(|a, b| {
+        (b.apply, &a.time, &a.manager, &a.subresource).cmp(&(a.apply, &b.time, &b.manager, &b.subresource))
+    });
     let metadata = map_mut(object, &["metadata"]);
     if entries.is_empty() {
         metadata.shift_remove("managedFields");
@@ -117,7 +128,8 @@ pub fn record_update(old: Option<&Value>, new: &mut Value, schema: Schema<'_>, w
     // A client may rewrite managedFields (kubectl does when it turns client-side into server-side apply); an empty
     // list means that it left them out.
     let mut entries = decode(new);
-    let reset = at(new, &["metadata", "managedFields"]).as_array().is_some_and(|l| l.len() == 1 && l[0] == json!({}));
+    let reset =
+        at(new, &["metadata", "managedFields"]).as_array().is_some_and(|l| l.len() == 1 && l[0] == json!({}));
     if entries.is_empty() && !reset {
         entries = old.map(decode).unwrap_or_default();
     }

@@ -63,15 +63,42 @@ fn messages() -> &'static Messages {
 /// Numbers that are not set when they are zero; all others are (they are pointers in the original, where zero is a
 /// value).
 const ZERO_IS_UNSET: &[&str] = &[
-    "hostPort", "nodePort", "generation", "minReadySeconds", "observedGeneration", "initialDelaySeconds", "timeoutSeconds",
-    "periodSeconds", "successThreshold", "failureThreshold", "healthCheckNodePort", "collisionCount",
+    "hostPort",
+    "nodePort",
+    "generation",
+    "minReadySeconds",
+    "observedGeneration",
+    "initialDelaySeconds",
+    "timeoutSeconds",
+    "periodSeconds",
+    "successThreshold",
+    "failureThreshold",
+    "healthCheckNodePort",
+    "collisionCount",
 ];
 
 /// Truth values for which "no" differs from "not set".
 const FALSE_COUNTS: &[&str] = &[
-    "automountServiceAccountToken", "allowPrivilegeEscalation", "privileged", "readOnlyRootFilesystem", "runAsNonRoot", "optional",
-    "enableServiceLinks", "shareProcessNamespace", "immutable", "controller", "blockOwnerDeletion", "allocateLoadBalancerNodePorts",
-    "suspend", "hostUsers", "orphanDependents", "ready", "serving", "terminating", "allowVolumeExpansion", "setHostnameAsFQDN",
+    "automountServiceAccountToken",
+    "allowPrivilegeEscalation",
+    "privileged",
+    "readOnlyRootFilesystem",
+    "runAsNonRoot",
+    "optional",
+    "enableServiceLinks",
+    "shareProcessNamespace",
+    "immutable",
+    "controller",
+    "blockOwnerDeletion",
+    "allocateLoadBalancerNodePorts",
+    "suspend",
+    "hostUsers",
+    "orphanDependents",
+    "ready",
+    "serving",
+    "terminating",
+    "allowVolumeExpansion",
+    "setHostnameAsFQDN",
 ];
 
 /// Reads an object.
@@ -103,7 +130,10 @@ pub fn decode(bytes: &[u8]) -> Result<Value, ProtobufError> {
         let (group, version) = api_version.split_once('/').unwrap_or(("core", &api_version));
         format!("{}.{version}.{kind}", group.split('.').next().unwrap_or(group))
     };
-    let known = messages().get_key_value(name.as_str()).ok_or_else(|| ProtobufError::UnknownKind(format!("{api_version} {kind}")))?.0;
+    let known = messages()
+        .get_key_value(name.as_str())
+        .ok_or_else(|| ProtobufError::UnknownKind(format!("{api_version} {kind}")))?
+        .0;
     let mut object = Map::new();
     object.insert("apiVersion".into(), json!(api_version));
     object.insert("kind".into(), json!(kind));
@@ -118,7 +148,11 @@ fn text(bytes: &[u8]) -> String {
 /// The schema of a message.
 fn definition(name: &str) -> &'static Value {
     static NOTHING: Value = Value::Null;
-    let full = if name.starts_with("meta.") { format!("io.k8s.apimachinery.pkg.apis.{name}") } else { format!("io.k8s.api.{name}") };
+    let full = if name.starts_with("meta.") {
+        format!("io.k8s.apimachinery.pkg.apis.{name}")
+    } else {
+        format!("io.k8s.api.{name}")
+    };
     definitions().get(&full).unwrap_or(&NOTHING)
 }
 
@@ -129,7 +163,13 @@ fn reference(node: &Value) -> Option<&str> {
 }
 
 /// Reads the fields of a message into `out`.
-fn message(bytes: &[u8], name: &str, schema: &Value, out: &mut Map<String, Value>, depth: usize) -> Result<(), ProtobufError> {
+fn message(
+    bytes: &[u8],
+    name: &str,
+    schema: &Value,
+    out: &mut Map<String, Value>,
+    depth: usize,
+) -> Result<(), ProtobufError> {
     if depth > MAX_DEPTH {
         return Err(ProtobufError::Malformed);
     }
@@ -148,7 +188,13 @@ fn message(bytes: &[u8], name: &str, schema: &Value, out: &mut Map<String, Value
     Ok(())
 }
 
-fn field(name: &str, wire: Wire<'_>, node: &Value, out: &mut Map<String, Value>, depth: usize) -> Result<(), ProtobufError> {
+fn field(
+    name: &str,
+    wire: Wire<'_>,
+    node: &Value,
+    out: &mut Map<String, Value>,
+    depth: usize,
+) -> Result<(), ProtobufError> {
     let kind = node.get("type").and_then(Value::as_str).unwrap_or("");
     if kind == "array" {
         let item = value(wire, &node["items"], depth)?;
@@ -157,7 +203,9 @@ fn field(name: &str, wire: Wire<'_>, node: &Value, out: &mut Map<String, Value>,
         }
         return Ok(());
     }
-    if kind == "object" && let (Some(items), Wire::Bytes(entry)) = (node.get("additionalProperties"), &wire) {
+    if kind == "object"
+        && let (Some(items), Wire::Bytes(entry)) = (node.get("additionalProperties"), &wire)
+    {
         let (mut key, mut entry_value) = (String::new(), Value::Null);
         for item in Items(entry) {
             match item? {
@@ -216,7 +264,8 @@ fn referenced(bytes: &[u8], full: &str, depth: usize) -> Result<Value, ProtobufE
         "RawExtension" | "JSON" => raw_json(bytes)?,
         "ByteString" => json!(base64::engine::general_purpose::STANDARD.encode(bytes)),
         _ => {
-            let name = full.trim_start_matches("io.k8s.apimachinery.pkg.apis.").trim_start_matches("io.k8s.api.");
+            let name =
+                full.trim_start_matches("io.k8s.apimachinery.pkg.apis.").trim_start_matches("io.k8s.api.");
             let mut map = Map::new();
             message(bytes, name, definitions().get(full).unwrap_or(&Value::Null), &mut map, depth + 1)?;
             Value::Object(map)
@@ -234,7 +283,9 @@ fn time(bytes: &[u8], micro: bool) -> Result<Value, ProtobufError> {
         }
     }
     let stamp = jiff::Timestamp::new(seconds, nanos).ok().filter(|_| seconds != 0);
-    Ok(stamp.map_or(Value::Null, |t| json!(if micro { crate::clock::rfc3339_micro(t) } else { crate::clock::rfc3339(t) })))
+    Ok(stamp.map_or(Value::Null, |t| {
+        json!(if micro { crate::clock::rfc3339_micro(t) } else { crate::clock::rfc3339(t) })
+    }))
 }
 
 fn first_text(bytes: &[u8]) -> Result<Value, ProtobufError> {
@@ -340,7 +391,11 @@ mod tests {
     /// A field with length and bytes.
     fn f(number: u8, bytes: &[u8]) -> Vec<u8> {
         let tag = u32::from(number) << 3 | 2;
-        let tag = if tag < 128 { vec![u8::try_from(tag).unwrap()] } else { vec![u8::try_from(tag & 0x7f).unwrap() | 0x80, u8::try_from(tag >> 7).unwrap()] };
+        let tag = if tag < 128 {
+            vec![u8::try_from(tag).unwrap()]
+        } else {
+            vec![u8::try_from(tag & 0x7f).unwrap() | 0x80, u8::try_from(tag >> 7).unwrap()]
+        };
         [&tag[..], &[u8::try_from(bytes.len()).unwrap()], bytes].concat()
     }
 
@@ -351,23 +406,43 @@ mod tests {
 
     #[test]
     fn objects() {
-        let metadata = [f(1, b"web"), f(2, b""), f(11, &[f(1, b"app"), f(2, b"web")].concat()), f(8, &[])].concat();
-        let port = [f(1, b"http"), f(2, b"TCP"), vec![3 << 3, 80], f(4, &[8, 1, 16, 0, 26, 1, b'x']), vec![5 << 3, 0]].concat();
-        let spec = [f(1, &port), f(2, &[f(1, b"app"), f(2, b"web")].concat()), f(4, b"NodePort"), vec![13 << 3, 0]].concat();
+        let metadata =
+            [f(1, b"web"), f(2, b""), f(11, &[f(1, b"app"), f(2, b"web")].concat()), f(8, &[])].concat();
+        let port = [
+            f(1, b"http"),
+            f(2, b"TCP"),
+            vec![3 << 3, 80],
+            f(4, &[8, 1, 16, 0, 26, 1, b'x']),
+            vec![5 << 3, 0],
+        ]
+        .concat();
+        let spec =
+            [f(1, &port), f(2, &[f(1, b"app"), f(2, b"web")].concat()), f(4, b"NodePort"), vec![13 << 3, 0]]
+                .concat();
         let got = decode(&unknown("v1", "Service", &[f(1, &metadata), f(2, &spec)].concat())).unwrap();
-        assert_eq!(got, json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "labels": {"app": "web"}},
-            "spec": {"ports": [{"name": "http", "protocol": "TCP", "port": 80, "targetPort": "x"}], "selector": {"app": "web"}, "type": "NodePort"},
-        }));
+        assert_eq!(
+            got,
+            json!({
+                "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "labels": {"app": "web"}},
+                "spec": {"ports": [{"name": "http", "protocol": "TCP", "port": 80, "targetPort": "x"}], "selector": {"app": "web"}, "type": "NodePort"},
+            })
+        );
     }
 
     #[test]
     fn embedded_messages_and_bytes() {
         let volume = [f(1, b"v"), f(2, &f(19, &f(1, &f(1, b"settings"))))].concat();
-        let container = [f(1, b"c"), f(11, &[f(1, &f(2, &[f(1, b"/ok"), f(2, &[8, 0, 16, 80])].concat())), vec![4 << 3, 0]].concat())].concat();
+        let container = [
+            f(1, b"c"),
+            f(11, &[f(1, &f(2, &[f(1, b"/ok"), f(2, &[8, 0, 16, 80])].concat())), vec![4 << 3, 0]].concat()),
+        ]
+        .concat();
         let got = decode(&unknown("v1", "Pod", &f(2, &[f(1, &volume), f(2, &container)].concat()))).unwrap();
         assert_eq!(got["spec"]["volumes"], json!([{"name": "v", "configMap": {"name": "settings"}}]));
-        assert_eq!(got["spec"]["containers"], json!([{"name": "c", "readinessProbe": {"httpGet": {"path": "/ok", "port": 80}}}]));
+        assert_eq!(
+            got["spec"]["containers"],
+            json!([{"name": "c", "readinessProbe": {"httpGet": {"path": "/ok", "port": 80}}}])
+        );
         let secret = decode(&unknown("v1", "Secret", &f(2, &[f(1, b"k"), f(2, b"hi")].concat()))).unwrap();
         assert_eq!(secret["data"], json!({"k": "aGk="}));
     }

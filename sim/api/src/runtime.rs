@@ -147,17 +147,35 @@ pub enum RuntimeError {
 pub trait NodeRuntime: Send + Sync + 'static {
     /// Runs a command in the container's namespaces and returns its exit code when it has ended and its output
     /// has been written.
-    fn exec(&self, pod: PodRef, request: ExecRequest, streams: ExecStreams) -> BoxFuture<'static, Result<ExitStatus, RuntimeError>>;
+    fn exec(
+        &self,
+        pod: PodRef,
+        request: ExecRequest,
+        streams: ExecStreams,
+    ) -> BoxFuture<'static, Result<ExitStatus, RuntimeError>>;
 
     /// Joins the streams of the container's main process; returns when the process ends.
-    fn attach(&self, pod: PodRef, request: ExecRequest, streams: ExecStreams) -> BoxFuture<'static, Result<ExitStatus, RuntimeError>>;
+    fn attach(
+        &self,
+        pod: PodRef,
+        request: ExecRequest,
+        streams: ExecStreams,
+    ) -> BoxFuture<'static, Result<ExitStatus, RuntimeError>>;
 
     /// Lines of a container's log. The server adds timestamps and cuts by bytes; everything else in `request` is
     /// the implementation's to honour.
-    fn logs(&self, pod: PodRef, request: LogRequest) -> BoxFuture<'static, Result<BoxStream<'static, LogLine>, RuntimeError>>;
+    fn logs(
+        &self,
+        pod: PodRef,
+        request: LogRequest,
+    ) -> BoxFuture<'static, Result<BoxStream<'static, LogLine>, RuntimeError>>;
 
     /// Connects to a TCP port on the pod's loopback interface.
-    fn port_forward(&self, pod: PodRef, port: u16) -> BoxFuture<'static, Result<Box<dyn Duplex>, RuntimeError>>;
+    fn port_forward(
+        &self,
+        pod: PodRef,
+        port: u16,
+    ) -> BoxFuture<'static, Result<Box<dyn Duplex>, RuntimeError>>;
 }
 
 /// A runtime without any process: every call fails. For clusters of objects only.
@@ -169,13 +187,27 @@ fn nothing_runs<T: Send + 'static>() -> BoxFuture<'static, Result<T, RuntimeErro
 }
 
 impl NodeRuntime for NoRuntime {
-    fn exec(&self, _: PodRef, _: ExecRequest, _: ExecStreams) -> BoxFuture<'static, Result<ExitStatus, RuntimeError>> {
+    fn exec(
+        &self,
+        _: PodRef,
+        _: ExecRequest,
+        _: ExecStreams,
+    ) -> BoxFuture<'static, Result<ExitStatus, RuntimeError>> {
         nothing_runs()
     }
-    fn attach(&self, _: PodRef, _: ExecRequest, _: ExecStreams) -> BoxFuture<'static, Result<ExitStatus, RuntimeError>> {
+    fn attach(
+        &self,
+        _: PodRef,
+        _: ExecRequest,
+        _: ExecStreams,
+    ) -> BoxFuture<'static, Result<ExitStatus, RuntimeError>> {
         nothing_runs()
     }
-    fn logs(&self, _: PodRef, _: LogRequest) -> BoxFuture<'static, Result<BoxStream<'static, LogLine>, RuntimeError>> {
+    fn logs(
+        &self,
+        _: PodRef,
+        _: LogRequest,
+    ) -> BoxFuture<'static, Result<BoxStream<'static, LogLine>, RuntimeError>> {
         nothing_runs()
     }
     fn port_forward(&self, _: PodRef, _: u16) -> BoxFuture<'static, Result<Box<dyn Duplex>, RuntimeError>> {

@@ -54,7 +54,9 @@ impl<'a> Schema<'a> {
         // A chain of references is short; the bound guards against a circle in a CRD.
         for _ in 0..8 {
             let reference = node.get("$ref").or_else(|| node.get("allOf")?.as_array()?.first()?.get("$ref"));
-            let Some(target) = reference.and_then(Value::as_str).and_then(|r| r.rsplit('/').next()) else { break };
+            let Some(target) = reference.and_then(Value::as_str).and_then(|r| r.rsplit('/').next()) else {
+                break;
+            };
             node = definitions().get(target).unwrap_or(&NOTHING);
         }
         Self { node }
@@ -62,7 +64,9 @@ impl<'a> Schema<'a> {
 
     /// True if nothing is known about the fields, so that any may stand here.
     pub fn is_open(self) -> bool {
-        self.node.is_null() || self.preserves_unknown() || self.type_name().is_empty() && !self.is_int_or_string()
+        self.node.is_null()
+            || self.preserves_unknown()
+            || self.type_name().is_empty() && !self.is_int_or_string()
     }
 
     /// `type`, empty if any.
@@ -96,7 +100,12 @@ impl<'a> Schema<'a> {
 
     /// The fixed fields.
     pub fn properties(self) -> impl Iterator<Item = (&'a str, Schema<'a>)> {
-        self.node.get("properties").and_then(Value::as_object).into_iter().flatten().map(|(k, v)| (k.as_str(), Schema::new(v)))
+        self.node
+            .get("properties")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+            .map(|(k, v)| (k.as_str(), Schema::new(v)))
     }
 
     /// The schema of a fixed field.
@@ -158,6 +167,9 @@ impl<'a> Schema<'a> {
 
     /// The strategy of a strategic merge patch of `field` (`merge`, `replace`, `retainKeys`, or several).
     pub fn merge_strategy(self, field: &str) -> &'a str {
-        self.raw_property(field).and_then(|n| n.get("x-kubernetes-patch-strategy")).and_then(Value::as_str).unwrap_or("")
+        self.raw_property(field)
+            .and_then(|n| n.get("x-kubernetes-patch-strategy"))
+            .and_then(Value::as_str)
+            .unwrap_or("")
     }
 }

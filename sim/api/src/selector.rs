@@ -40,7 +40,11 @@ impl Selector {
     ///
     /// # Errors
     /// 400 if one of them cannot be parsed or names a field that may not be selected by.
-    pub fn parse(label_selector: &str, field_selector: &str, selectable: &[String]) -> Result<Self, ApiError> {
+    pub fn parse(
+        label_selector: &str,
+        field_selector: &str,
+        selectable: &[String],
+    ) -> Result<Self, ApiError> {
         Ok(Self { labels: parse_labels(label_selector)?, fields: parse_fields(field_selector, selectable)? })
     }
 
@@ -57,7 +61,8 @@ impl Selector {
 
     /// The selector of a plain map of labels, as services have it.
     pub fn from_map(map: &Map<String, Value>) -> Self {
-        let labels = map.iter().map(|(k, v)| Requirement::In(k.clone(), vec![v.as_str().unwrap_or("").to_owned()]));
+        let labels =
+            map.iter().map(|(k, v)| Requirement::In(k.clone(), vec![v.as_str().unwrap_or("").to_owned()]));
         Self { labels: labels.collect(), fields: Vec::new() }
     }
 
@@ -121,7 +126,8 @@ impl FieldRequirement {
 
 fn expression(e: &Value) -> Option<Requirement> {
     let key = str_at(e, &["key"]).to_owned();
-    let values: Vec<String> = list_at(e, &["values"]).iter().filter_map(|v| v.as_str().map(str::to_owned)).collect();
+    let values: Vec<String> =
+        list_at(e, &["values"]).iter().filter_map(|v| v.as_str().map(str::to_owned)).collect();
     let number = || values.first().and_then(|v| v.parse().ok());
     Some(match str_at(e, &["operator"]) {
         "In" => Requirement::In(key, values),
@@ -135,9 +141,16 @@ fn expression(e: &Value) -> Option<Requirement> {
 }
 
 fn parse_labels(text: &str) -> Result<Vec<Requirement>, ApiError> {
-    split_outside_brackets(text).into_iter().map(|part| parse_label(part).ok_or_else(|| {
-        ApiError::bad_request(format!("unable to parse requirement: invalid label selector \"{part}\""))
-    })).collect()
+    split_outside_brackets(text)
+        .into_iter()
+        .map(|part| {
+            parse_label(part).ok_or_else(|| {
+                ApiError::bad_request(format!(
+                    "unable to parse requirement: invalid label selector \"{part}\""
+                ))
+            })
+        })
+        .collect()
 }
 
 fn parse_label(part: &str) -> Option<Requirement> {
@@ -178,20 +191,23 @@ fn is_label_key(k: &str) -> bool {
 
 fn parse_fields(text: &str, selectable: &[String]) -> Result<Vec<FieldRequirement>, ApiError> {
     let parts = text.split(',').filter(|p| !p.trim().is_empty());
-    parts.map(|part| {
-        let (path, value, equal) = if let Some((p, v)) = part.split_once("!=") {
-            (p, v, false)
-        } else if let Some((p, v)) = part.split_once("==").or_else(|| part.split_once('=')) {
-            (p, v, true)
-        } else {
-            return Err(ApiError::bad_request(format!("invalid field selector: \"{part}\"")));
-        };
-        let path = path.trim().to_owned();
-        if !matches!(path.as_str(), "metadata.name" | "metadata.namespace") && !selectable.contains(&path) {
-            return Err(ApiError::bad_request(format!("field label not supported: {path}")));
-        }
-        Ok(FieldRequirement { path, value: value.trim().to_owned(), equal })
-    }).collect()
+    parts
+        .map(|part| {
+            let (path, value, equal) = if let Some((p, v)) = part.split_once("!=") {
+                (p, v, false)
+            } else if let Some((p, v)) = part.split_once("==").or_else(|| part.split_once('=')) {
+                (p, v, true)
+            } else {
+                return Err(ApiError::bad_request(format!("invalid field selector: \"{part}\"")));
+            };
+            let path = path.trim().to_owned();
+            if !matches!(path.as_str(), "metadata.name" | "metadata.namespace") && !selectable.contains(&path)
+            {
+                return Err(ApiError::bad_request(format!("field label not supported: {path}")));
+            }
+            Ok(FieldRequirement { path, value: value.trim().to_owned(), equal })
+        })
+        .collect()
 }
 
 fn split_outside_brackets(text: &str) -> Vec<&str> {
@@ -240,7 +256,9 @@ mod tests {
     fn field_selectors() {
         let pod = json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"nodeName": "node-a"}, "status": {"phase": "Running"}});
         let fields = ["spec.nodeName".to_owned(), "status.phase".to_owned(), "spec.unschedulable".to_owned()];
-        let check = |s: &str, expect| assert_eq!(Selector::parse("", s, &fields).unwrap().matches(&pod), expect, "{s}");
+        let check = |s: &str, expect| {
+            assert_eq!(Selector::parse("", s, &fields).unwrap().matches(&pod), expect, "{s}")
+        };
         check("metadata.name=p,spec.nodeName=node-a", true);
         check("status.phase!=Running", false);
         check("spec.unschedulable=false", true);

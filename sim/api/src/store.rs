@@ -23,8 +23,8 @@ use crate::registry::ResourceDef;
 use crate::resource::Gr;
 
 use self::core::Core;
-pub(crate) use scale::selector_text;
 pub use read::{ListQuery, ListResult};
+pub(crate) use scale::selector_text;
 pub use watcher::{WatchEvent, Watcher};
 pub use write::Written;
 
@@ -177,12 +177,24 @@ impl Store {
     ///
     /// # Errors
     /// 409 if there is one of that name, 422 if it is not valid, 404 or 403 if its namespace is missing or ending.
-    pub fn create(&self, r: &Gr, namespace: &str, object: Value, options: &WriteOptions) -> Result<Object, ApiError> {
+    pub fn create(
+        &self,
+        r: &Gr,
+        namespace: &str,
+        object: Value,
+        options: &WriteOptions,
+    ) -> Result<Object, ApiError> {
         self.create_full(r, namespace, object, options).map(|w| w.object)
     }
 
     /// As [`Store::create`], with the warnings.
-    pub fn create_full(&self, r: &Gr, namespace: &str, object: Value, options: &WriteOptions) -> Result<Written, ApiError> {
+    pub fn create_full(
+        &self,
+        r: &Gr,
+        namespace: &str,
+        object: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
         self.writing(|core| core.create(r, namespace, object, options))
     }
 
@@ -213,12 +225,24 @@ impl Store {
     ///
     /// # Errors
     /// 404, 409, 422.
-    pub fn update(&self, r: &Gr, sub: Sub, object: Value, options: &WriteOptions) -> Result<Object, ApiError> {
+    pub fn update(
+        &self,
+        r: &Gr,
+        sub: Sub,
+        object: Value,
+        options: &WriteOptions,
+    ) -> Result<Object, ApiError> {
         self.update_full(r, sub, object, options).map(|w| w.object)
     }
 
     /// As [`Store::update`], with the warnings.
-    pub fn update_full(&self, r: &Gr, sub: Sub, object: Value, options: &WriteOptions) -> Result<Written, ApiError> {
+    pub fn update_full(
+        &self,
+        r: &Gr,
+        sub: Sub,
+        object: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
         self.writing(|core| core.update(r, sub, object, options))
     }
 
@@ -226,12 +250,28 @@ impl Store {
     ///
     /// # Errors
     /// 404 (except for apply), 409, 415 for a strategic merge patch of a custom resource, 422.
-    pub fn patch(&self, r: &Gr, namespace: &str, name: &str, sub: Sub, patch: &Patch, options: &WriteOptions) -> Result<Object, ApiError> {
+    pub fn patch(
+        &self,
+        r: &Gr,
+        namespace: &str,
+        name: &str,
+        sub: Sub,
+        patch: &Patch,
+        options: &WriteOptions,
+    ) -> Result<Object, ApiError> {
         self.patch_full(r, namespace, name, sub, patch, options).map(|w| w.object)
     }
 
     /// As [`Store::patch`], with the warnings and whether the object is new.
-    pub fn patch_full(&self, r: &Gr, namespace: &str, name: &str, sub: Sub, patch: &Patch, options: &WriteOptions) -> Result<Written, ApiError> {
+    pub fn patch_full(
+        &self,
+        r: &Gr,
+        namespace: &str,
+        name: &str,
+        sub: Sub,
+        patch: &Patch,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
         self.writing(|core| core.patch(r, namespace, name, sub, patch, options))
     }
 
@@ -239,7 +279,14 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::get`] and [`Store::update`].
-    pub fn modify(&self, r: &Gr, namespace: &str, name: &str, sub: Sub, change: impl FnOnce(&mut Value)) -> Result<Object, ApiError> {
+    pub fn modify(
+        &self,
+        r: &Gr,
+        namespace: &str,
+        name: &str,
+        sub: Sub,
+        change: impl FnOnce(&mut Value),
+    ) -> Result<Object, ApiError> {
         self.writing(|core| {
             let old = core.get(r, namespace, name)?;
             let mut new = (*old).clone();
@@ -255,7 +302,13 @@ impl Store {
     ///
     /// # Errors
     /// 404; 409 if a precondition does not hold.
-    pub fn delete(&self, r: &Gr, namespace: &str, name: &str, options: &DeleteOptions) -> Result<Option<Object>, ApiError> {
+    pub fn delete(
+        &self,
+        r: &Gr,
+        namespace: &str,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Option<Object>, ApiError> {
         self.writing(|core| core.delete(r, namespace, name, options))
     }
 

@@ -28,10 +28,24 @@ pub(crate) struct Column {
 pub(crate) fn column(name: &str, priority: i64) -> Column {
     let format = if name == "Name" { "name" } else { "" };
     let kind = match name {
-        "Desired" | "Current" | "Up-to-date" | "Available" | "Data" | "Number" | "Count" | "Value" | "Allowed Disruptions" => "integer",
+        "Desired"
+        | "Current"
+        | "Up-to-date"
+        | "Available"
+        | "Data"
+        | "Number"
+        | "Count"
+        | "Value"
+        | "Allowed Disruptions" => "integer",
         _ => "string",
     };
-    Column { name: name.into(), kind: kind.into(), format: format.into(), description: String::new(), priority }
+    Column {
+        name: name.into(),
+        kind: kind.into(),
+        format: format.into(),
+        description: String::new(),
+        priority,
+    }
 }
 
 /// Which part of the object goes with a row (`includeObject`).
@@ -67,8 +81,12 @@ pub(crate) fn partial_metadata(object: &Value) -> Value {
 
 /// A table of objects. `with_columns` is false for all but the first event of a watch.
 pub(crate) fn table<'a>(
-    def: &ResourceDef, version: &Version, objects: impl Iterator<Item = &'a Value>, include: IncludeObject,
-    with_columns: bool, now: Timestamp,
+    def: &ResourceDef,
+    version: &Version,
+    objects: impl Iterator<Item = &'a Value>,
+    include: IncludeObject,
+    with_columns: bool,
+    now: Timestamp,
 ) -> Value {
     let definitions: Vec<Value> = if with_columns {
         let list = columns(def, version).into_iter();

@@ -69,12 +69,17 @@ async fn typed_objects_come_and_go() {
     assert!(matches!(&again, kube::Error::Api(e) if e.code == 409 && e.reason == "AlreadyExists"), "{again}");
 
     let mut stale = made.clone();
-    pods.patch("p", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"labels": {"new": "1"}}}))).await.unwrap();
+    pods.patch("p", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"labels": {"new": "1"}}})))
+        .await
+        .unwrap();
     stale.metadata.labels.as_mut().unwrap().insert("other".into(), "2".into());
     let lost = pods.replace("p", &PostParams::default(), &stale).await.unwrap_err();
     assert!(matches!(&lost, kube::Error::Api(e) if e.code == 409 && e.reason == "Conflict"), "{lost}");
 
-    let listed = pods.list(&ListParams::default().labels("app in (x),new").fields("spec.nodeName=node-a")).await.unwrap();
+    let listed = pods
+        .list(&ListParams::default().labels("app in (x),new").fields("spec.nodeName=node-a"))
+        .await
+        .unwrap();
     assert_eq!(listed.items.len(), 1);
     assert!(pods.list(&ListParams::default().labels("app=y")).await.unwrap().items.is_empty());
     assert_eq!(pods.list_metadata(&ListParams::default()).await.unwrap().items[0].name_any(), "p");
@@ -97,7 +102,11 @@ async fn all_kinds_of_patches() {
     assert_eq!(p.status.unwrap().phase.as_deref(), Some("Running"));
 
     let maps: Api<ConfigMap> = Api::default_namespaced(s.client.clone());
-    let apply = |value: &str| Patch::Apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"k": value}}));
+    let apply = |value: &str| {
+        Patch::Apply(
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"k": value}}),
+        )
+    };
     maps.patch("m", &PatchParams::apply("one"), &apply("1")).await.unwrap();
     let conflict = maps.patch("m", &PatchParams::apply("two"), &apply("2")).await.unwrap_err();
     assert!(matches!(&conflict, kube::Error::Api(e) if e.code == 409), "{conflict}");
@@ -117,7 +126,9 @@ async fn watches_go_on_through_cuts_and_expired_versions() {
             within(expect, async {
                 loop {
                     // Errors of a cut are followed by a new try.
-                    if let Some(Ok(node)) = stream.next().await && node.name_any() == expect {
+                    if let Some(Ok(node)) = stream.next().await
+                        && node.name_any() == expect
+                    {
                         return;
                     }
                 }
@@ -131,10 +142,21 @@ async fn watches_go_on_through_cuts_and_expired_versions() {
         s.store.create(&NODES, "", node("node-c"), &WriteOptions::default()).unwrap();
         next("node-c").await;
         // While the watch is down the log moves on, so that the client must list again.
-        s.faults.inject(CallMatch { verb: Some("watch"), ..CallMatch::default() }, Effect::Fail(500), Some(1));
+        s.faults.inject(
+            CallMatch { verb: Some("watch"), ..CallMatch::default() },
+            Effect::Fail(500),
+            Some(1),
+        );
         s.faults.cut_watches();
         for i in 0..30 {
-            s.store.create(&CONFIGMAPS, "default", json!({"metadata": {"name": format!("m{i}")}}), &WriteOptions::default()).unwrap();
+            s.store
+                .create(
+                    &CONFIGMAPS,
+                    "default",
+                    json!({"metadata": {"name": format!("m{i}")}}),
+                    &WriteOptions::default(),
+                )
+                .unwrap();
         }
         s.store.create(&NODES, "", node("node-d"), &WriteOptions::default()).unwrap();
         next("node-d").await;
@@ -150,7 +172,11 @@ async fn a_watch_sees_objects_enter_and_leave_its_selector() {
     let mut events = events.boxed();
     let mut next = async || within("event", events.try_next()).await.unwrap().unwrap();
     assert!(matches!(next().await, kube::api::WatchEvent::Added(n) if n.name_any() == "node-a"));
-    let relabel = |zone: &'static str| s.store.modify(&NODES, "", "node-a", Sub::Main, |n| n["metadata"]["labels"]["zone"] = json!(zone)).unwrap();
+    let relabel = |zone: &'static str| {
+        s.store
+            .modify(&NODES, "", "node-a", Sub::Main, |n| n["metadata"]["labels"]["zone"] = json!(zone))
+            .unwrap()
+    };
     relabel("b");
     assert!(matches!(next().await, kube::api::WatchEvent::Deleted(_)));
     relabel("a");
@@ -161,13 +187,21 @@ async fn a_watch_sees_objects_enter_and_leave_its_selector() {
 async fn failing_calls_fail_as_often_as_asked() {
     let s = server();
     let api: Api<Node> = Api::all(s.client.clone());
-    s.faults.inject(CallMatch { verb: Some("get"), resource: Some(NODES), user_agent: None }, Effect::Fail(500), Some(1));
+    s.faults.inject(
+        CallMatch { verb: Some("get"), resource: Some(NODES), user_agent: None },
+        Effect::Fail(500),
+        Some(1),
+    );
     let failed = api.get("x").await.unwrap_err();
     assert!(matches!(&failed, kube::Error::Api(e) if e.code == 500), "{failed}");
     let failed = api.get("x").await.unwrap_err();
     assert!(matches!(&failed, kube::Error::Api(e) if e.code == 404), "{failed}");
     // The call is done although its answer is lost.
-    s.faults.inject(CallMatch { verb: Some("create"), ..CallMatch::default() }, Effect::FailAfter(500), Some(1));
+    s.faults.inject(
+        CallMatch { verb: Some("create"), ..CallMatch::default() },
+        Effect::FailAfter(500),
+        Some(1),
+    );
     let made: Node = serde_json::from_value(node("n")).unwrap();
     assert!(api.create(&PostParams::default(), &made).await.is_err());
     assert!(s.store.get(&NODES, "", "n").is_ok());
@@ -186,7 +220,8 @@ async fn exec_carries_streams_and_the_exit_code() {
     let pods = running_pod(&s).await;
     let params = AttachParams::default().stdin(true).stdout(true).stderr(true);
     let mut process = pods.exec("p", ["sh", "-c", "cat; echo err >&2; exit 3"], &params).await.unwrap();
-    let (mut stdin, mut stdout, mut stderr) = (process.stdin().unwrap(), process.stdout().unwrap(), process.stderr().unwrap());
+    let (mut stdin, mut stdout, mut stderr) =
+        (process.stdin().unwrap(), process.stdout().unwrap(), process.stderr().unwrap());
     let status = process.take_status().unwrap();
     let payload = vec![b'x'; 300_000];
     let sent = payload.clone();
@@ -195,7 +230,11 @@ async fn exec_carries_streams_and_the_exit_code() {
         stdin.shutdown().await.unwrap();
     });
     let (mut out, mut err) = (Vec::new(), String::new());
-    within("output", async { tokio::try_join!(stdout.read_to_end(&mut out), stderr.read_to_string(&mut err)) }).await.unwrap();
+    within("output", async {
+        tokio::try_join!(stdout.read_to_end(&mut out), stderr.read_to_string(&mut err))
+    })
+    .await
+    .unwrap();
     writing.await.unwrap();
     assert_eq!(out.len(), payload.len());
     assert_eq!(err, "err\n");
@@ -222,7 +261,9 @@ async fn logs_follow_and_tail() {
     assert_eq!(all.len(), 6);
     assert!(all[5].ends_with("Z line 6"), "{}", all[5]);
     let previous = LogParams { previous: true, ..LogParams::default() };
-    assert!(pods.logs("p", &previous).await.unwrap_err().to_string().contains("previous terminated container"));
+    assert!(
+        pods.logs("p", &previous).await.unwrap_err().to_string().contains("previous terminated container")
+    );
 }
 
 #[tokio::test]

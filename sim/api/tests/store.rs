@@ -6,9 +6,13 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use sim_api::object::{at, int_at, list_at, name, set, str_at};
 use sim_api::options::FieldValidation;
-use sim_api::resource::{CONFIGMAPS, CUSTOMRESOURCEDEFINITIONS, DEPLOYMENTS, ENDPOINTSLICES, NAMESPACES, NODES, PODS, SERVICES};
+use sim_api::resource::{
+    CONFIGMAPS, CUSTOMRESOURCEDEFINITIONS, DEPLOYMENTS, ENDPOINTSLICES, NAMESPACES, NODES, PODS, SERVICES,
+};
 use sim_api::store::{ChangeKind, ListQuery, StoreOptions};
-use sim_api::{ApiError, DeleteOptions, Gr, ManualClock, Patch, Propagation, Selector, Store, Sub, WriteOptions};
+use sim_api::{
+    ApiError, DeleteOptions, Gr, ManualClock, Patch, Propagation, Selector, Store, Sub, WriteOptions,
+};
 
 fn store() -> Store {
     Store::new(StoreOptions::default())
@@ -30,7 +34,8 @@ fn deployment(name: &str) -> Value {
 }
 
 fn service(name: &str, spec: Value) -> Value {
-    let mut s = json!({"metadata": {"name": name}, "spec": {"ports": [{"port": 80}], "selector": {"a": "b"}}});
+    let mut s =
+        json!({"metadata": {"name": name}, "spec": {"ports": [{"port": 80}], "selector": {"a": "b"}}});
     for (key, value) in spec.as_object().unwrap() {
         s["spec"][key] = value.clone();
     }
@@ -60,8 +65,10 @@ fn generation_counts_wanted_changes_only() {
     s.create(&DEPLOYMENTS, "default", deployment("d"), &none()).unwrap();
     let generation = || int_at(&s.get(&DEPLOYMENTS, "default", "d").unwrap(), &["metadata", "generation"]);
     assert_eq!(generation(), Some(1));
-    s.modify(&DEPLOYMENTS, "default", "d", Sub::Main, |d| set(d, &["metadata", "labels", "x"], json!("y"))).unwrap();
-    s.modify(&DEPLOYMENTS, "default", "d", Sub::Status, |d| set(d, &["status", "replicas"], json!(1))).unwrap();
+    s.modify(&DEPLOYMENTS, "default", "d", Sub::Main, |d| set(d, &["metadata", "labels", "x"], json!("y")))
+        .unwrap();
+    s.modify(&DEPLOYMENTS, "default", "d", Sub::Status, |d| set(d, &["status", "replicas"], json!(1)))
+        .unwrap();
     assert_eq!(generation(), Some(1));
     s.modify(&DEPLOYMENTS, "default", "d", Sub::Main, |d| set(d, &["spec", "replicas"], json!(3))).unwrap();
     assert_eq!(generation(), Some(2));
@@ -88,10 +95,20 @@ fn a_write_that_changes_nothing_is_no_change() {
     let p = s.create(&PODS, "default", pod("p"), &none()).unwrap();
     let before = s.revision();
     s.update(&PODS, Sub::Main, (*p).clone(), &none()).unwrap();
-    s.patch(&PODS, "default", "p", Sub::Main, &Patch::Merge(json!({"metadata": {"labels": null}})), &none()).unwrap();
+    s.patch(&PODS, "default", "p", Sub::Main, &Patch::Merge(json!({"metadata": {"labels": null}})), &none())
+        .unwrap();
     assert_eq!(s.revision(), before);
     let dry = WriteOptions { dry_run: true, ..none() };
-    let shown = s.patch(&PODS, "default", "p", Sub::Main, &Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}})), &dry).unwrap();
+    let shown = s
+        .patch(
+            &PODS,
+            "default",
+            "p",
+            Sub::Main,
+            &Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}})),
+            &dry,
+        )
+        .unwrap();
     assert_eq!(str_at(&shown, &["metadata", "labels", "a"]), "b");
     assert_eq!(s.revision(), before);
 }
@@ -104,10 +121,20 @@ fn bad_objects_are_refused_with_the_field() {
         assert_eq!(error.code, expect_code, "{error}");
         assert!(error.message.contains(expect), "{error} has no {expect}");
     };
-    check(&PODS, json!({"metadata": {"name": "P!"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}), 422, "metadata.name");
+    check(
+        &PODS,
+        json!({"metadata": {"name": "P!"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}),
+        422,
+        "metadata.name",
+    );
     check(&PODS, json!({"metadata": {"name": "p"}, "spec": {}}), 422, "spec.containers: Required value");
     check(&PODS, json!({"metadata": {"name": "p"}, "spec": {"containers": "x"}}), 400, "spec.containers");
-    check(&PODS, json!({"metadata": {"name": "p", "resourceVersion": "5"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}), 400, "resourceVersion");
+    check(
+        &PODS,
+        json!({"metadata": {"name": "p", "resourceVersion": "5"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}),
+        400,
+        "resourceVersion",
+    );
     check(&PODS, json!({"metadata": {"name": "p", "namespace": "other"}, "spec": {}}), 400, "namespace");
     check(&PODS, json!({"kind": "Service", "metadata": {"name": "p"}}), 400, "kind");
     check(&PODS, json!([1]), 400, "map");
@@ -142,8 +169,24 @@ fn finalizers_hold_and_propagation_adds_them() {
     assert!(at(&left, &["metadata", "deletionTimestamp"]).is_string());
     m["metadata"] = left["metadata"].clone();
     set(&mut m, &["metadata", "finalizers"], json!(["a.b/hold", "new/one"]));
-    assert_eq!(code(s.update(&CONFIGMAPS, Sub::Main, json!({"metadata": {"name": "m", "namespace": "default", "finalizers": ["a.b/hold", "new/one"]}}), &none())), 422);
-    s.patch(&CONFIGMAPS, "default", "m", Sub::Main, &Patch::Merge(json!({"metadata": {"finalizers": null}})), &none()).unwrap();
+    assert_eq!(
+        code(s.update(
+            &CONFIGMAPS,
+            Sub::Main,
+            json!({"metadata": {"name": "m", "namespace": "default", "finalizers": ["a.b/hold", "new/one"]}}),
+            &none()
+        )),
+        422
+    );
+    s.patch(
+        &CONFIGMAPS,
+        "default",
+        "m",
+        Sub::Main,
+        &Patch::Merge(json!({"metadata": {"finalizers": null}})),
+        &none(),
+    )
+    .unwrap();
     assert_eq!(code(s.get(&CONFIGMAPS, "default", "m")), 404);
 
     s.create(&CONFIGMAPS, "default", json!({"metadata": {"name": "n"}}), &none()).unwrap();
@@ -179,7 +222,8 @@ fn pods_get_the_time_to_end_that_they_ask_for() {
 fn namespaces_end_when_finalized_and_take_nothing_new_before() {
     let s = store();
     s.create(&NAMESPACES, "", json!({"metadata": {"name": "x"}}), &none()).unwrap();
-    let left = s.delete(&NAMESPACES, "", "x", &DeleteOptions::default()).unwrap().expect("waits for its controller");
+    let left =
+        s.delete(&NAMESPACES, "", "x", &DeleteOptions::default()).unwrap().expect("waits for its controller");
     assert_eq!(str_at(&left, &["status", "phase"]), "Terminating");
     assert_eq!(code(s.create(&CONFIGMAPS, "x", json!({"metadata": {"name": "m"}}), &none())), 403);
     s.modify(&NAMESPACES, "", "x", Sub::Finalize, |n| set(n, &["spec", "finalizers"], json!([]))).unwrap();
@@ -189,7 +233,14 @@ fn namespaces_end_when_finalized_and_take_nothing_new_before() {
 #[test]
 fn services_get_addresses_and_node_ports_once() {
     let s = store();
-    let a = s.create(&SERVICES, "default", service("a", json!({"type": "NodePort", "ipFamilyPolicy": "PreferDualStack"})), &none()).unwrap();
+    let a = s
+        .create(
+            &SERVICES,
+            "default",
+            service("a", json!({"type": "NodePort", "ipFamilyPolicy": "PreferDualStack"})),
+            &none(),
+        )
+        .unwrap();
     assert_eq!(list_at(&a, &["spec", "ipFamilies"]), ["IPv4", "IPv6"]);
     assert_eq!(list_at(&a, &["spec", "clusterIPs"]).len(), 2);
     assert_eq!(a["spec"]["clusterIP"], a["spec"]["clusterIPs"][0]);
@@ -199,17 +250,32 @@ fn services_get_addresses_and_node_ports_once() {
     assert_eq!(code(s.create(&SERVICES, "default", taken, &none())), 422);
     let taken = service("b", json!({"clusterIP": a["spec"]["clusterIP"]}));
     assert_eq!(code(s.create(&SERVICES, "default", taken, &none())), 422);
-    let headless = s.create(&SERVICES, "default", service("h", json!({"clusterIP": "None"})), &none()).unwrap();
+    let headless =
+        s.create(&SERVICES, "default", service("h", json!({"clusterIP": "None"})), &none()).unwrap();
     assert_eq!(str_at(&headless, &["spec", "clusterIP"]), "None");
     // Written back without what was given out, the service keeps it.
-    let b = s.update(&SERVICES, Sub::Main, {
-        let mut b = service("a", json!({"type": "NodePort"}));
-        set(&mut b, &["metadata", "namespace"], json!("default"));
-        b
-    }, &none()).unwrap();
+    let b = s
+        .update(
+            &SERVICES,
+            Sub::Main,
+            {
+                let mut b = service("a", json!({"type": "NodePort"}));
+                set(&mut b, &["metadata", "namespace"], json!("default"));
+                b
+            },
+            &none(),
+        )
+        .unwrap();
     assert_eq!(b["spec"]["clusterIPs"], a["spec"]["clusterIPs"]);
     assert_eq!(int_at(&b["spec"]["ports"][0], &["nodePort"]), Some(port));
-    assert_eq!(code(s.modify(&SERVICES, "default", "a", Sub::Main, |x| set(x, &["spec", "clusterIP"], json!("10.96.7.7")))), 422);
+    assert_eq!(
+        code(s.modify(&SERVICES, "default", "a", Sub::Main, |x| set(
+            x,
+            &["spec", "clusterIP"],
+            json!("10.96.7.7")
+        ))),
+        422
+    );
 }
 
 #[test]
@@ -318,11 +384,15 @@ fn custom_resources_live_as_long_as_their_definition() {
     let w = s.create(&widgets, "default", widget(json!({"size": 1, "other": 1})), &none()).unwrap();
     assert_eq!(w["spec"], json!({"size": 1, "color": "red"}));
     s.modify(&widgets, "default", "w", Sub::Status, |w| set(w, &["status", "ok"], json!(true))).unwrap();
-    assert_eq!(code(s.patch(&widgets, "default", "w", Sub::Main, &Patch::Strategic(json!({})), &none())), 415);
+    assert_eq!(
+        code(s.patch(&widgets, "default", "w", Sub::Main, &Patch::Strategic(json!({})), &none())),
+        415
+    );
 
     s.delete(&CUSTOMRESOURCEDEFINITIONS, "", "widgets.example.com", &DeleteOptions::default()).unwrap();
     assert!(s.get(&CUSTOMRESOURCEDEFINITIONS, "", "widgets.example.com").is_ok(), "it waits for its object");
-    s.modify(&widgets, "default", "w", Sub::Main, |w| set(w, &["metadata", "finalizers"], json!([]))).unwrap();
+    s.modify(&widgets, "default", "w", Sub::Main, |w| set(w, &["metadata", "finalizers"], json!([])))
+        .unwrap();
     assert_eq!(code(s.get(&CUSTOMRESOURCEDEFINITIONS, "", "widgets.example.com")), 404);
     assert!(s.resource(&widgets).is_none());
 }
@@ -357,5 +427,8 @@ fn the_api_server_has_endpoints() {
     s.set_api_endpoints(&["172.30.1.254".parse().unwrap(), "fd00::fe".parse().unwrap()], 6443).unwrap();
     let slice = s.get(&ENDPOINTSLICES, "default", "kubernetes").unwrap();
     assert_eq!(slice["endpoints"][0]["addresses"], json!(["172.30.1.254"]));
-    assert_eq!(str_at(&s.get(&SERVICES, "default", "kubernetes").unwrap(), &["spec", "clusterIP"]), "10.96.0.1");
+    assert_eq!(
+        str_at(&s.get(&SERVICES, "default", "kubernetes").unwrap(), &["spec", "clusterIP"]),
+        "10.96.0.1"
+    );
 }

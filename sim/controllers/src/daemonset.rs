@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use sim_api::WriteOptions;
 use sim_api::object::{at, bool_at, int_at, is_deleting, list_at, name, namespace, set, str_at};
 use sim_api::resource::{CONTROLLERREVISIONS, DAEMONSETS, NODES};
 use sim_api::store::Object;
-use sim_api::WriteOptions;
 
 use crate::pods::{
-    add_label, controller_reference, create_pod, delete_pod, has_ended, is_available, is_ready, label, owned_pods, pod_from_template, template_hash,
-    write_status,
+    add_label, controller_reference, create_pod, delete_pod, has_ended, is_available, is_ready, label,
+    owned_pods, pod_from_template, template_hash, write_status,
 };
 use crate::quantity::of_total;
 use crate::scheduler::fits_node;
@@ -34,7 +34,16 @@ fn node_of(pod: &Value) -> &str {
     if !bound.is_empty() {
         return bound;
     }
-    let terms = list_at(pod, &["spec", "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms"]);
+    let terms = list_at(
+        pod,
+        &[
+            "spec",
+            "affinity",
+            "nodeAffinity",
+            "requiredDuringSchedulingIgnoredDuringExecution",
+            "nodeSelectorTerms",
+        ],
+    );
     let fields = terms.iter().flat_map(|t| list_at(t, &["matchFields"]));
     fields.flat_map(|f| list_at(f, &["values"])).find_map(Value::as_str).unwrap_or("")
 }
@@ -73,7 +82,10 @@ fn reconcile(ctx: &Context<'_>, daemon: &Value, nodes: &[Object]) {
 /// Replaces pods of older templates, as many at a time as may be missing.
 fn update(ctx: &Context<'_>, daemon: &Value, pods: &[Object], wanted: usize, hash: &str) {
     let total = i64::try_from(wanted).unwrap_or(0);
-    let allowed = of_total(at(daemon, &["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"]), total, true).unwrap_or(1).max(1);
+    let allowed =
+        of_total(at(daemon, &["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"]), total, true)
+            .unwrap_or(1)
+            .max(1);
     let min_ready = int_at(daemon, &["spec", "minReadySeconds"]).unwrap_or(0);
     let available = pods.iter().filter(|p| !is_deleting(p) && is_available(ctx, p, min_ready)).count();
     let missing = total - i64::try_from(available).unwrap_or(0);
@@ -97,7 +109,15 @@ fn keep_revision(ctx: &Context<'_>, daemon: &Value, hash: &str) {
     if ctx.store.get(&CONTROLLERREVISIONS, ns, &revision_name).is_ok() {
         return;
     }
-    let number = ctx.store.list(&CONTROLLERREVISIONS, ns).iter().filter(|r| crate::pods::is_controlled_by(r, daemon)).filter_map(|r| int_at(r, &["revision"])).max().unwrap_or(0) + 1;
+    let number = ctx
+        .store
+        .list(&CONTROLLERREVISIONS, ns)
+        .iter()
+        .filter(|r| crate::pods::is_controlled_by(r, daemon))
+        .filter_map(|r| int_at(r, &["revision"]))
+        .max()
+        .unwrap_or(0)
+        + 1;
     let mut template = at(daemon, &["spec", "template"]).clone();
     template["$patch"] = json!("replace");
     let mut labels = at(daemon, &["spec", "template", "metadata", "labels"]).clone();
@@ -106,7 +126,10 @@ fn keep_revision(ctx: &Context<'_>, daemon: &Value, hash: &str) {
         "metadata": {"name": revision_name, "namespace": ns, "labels": labels, "ownerReferences": [controller_reference(daemon)]},
         "data": {"spec": {"template": template}}, "revision": number,
     });
-    tried("controller revision", ctx.store.create(&CONTROLLERREVISIONS, ns, revision, &WriteOptions::default()));
+    tried(
+        "controller revision",
+        ctx.store.create(&CONTROLLERREVISIONS, ns, revision, &WriteOptions::default()),
+    );
 }
 
 fn pod_for(daemon: &Value, node: &str, hash: &str) -> Value {
@@ -114,7 +137,9 @@ fn pod_for(daemon: &Value, node: &str, hash: &str) -> Value {
     add_label(&mut pod, &["metadata", "labels"], HASH, hash);
     let mut tolerations = list_at(&pod, &["spec", "tolerations"]).to_vec();
     let mut tolerate = |key: &str, effect: &str| {
-        tolerations.push(json!({"key": format!("node.kubernetes.io/{key}"), "operator": "Exists", "effect": effect}));
+        tolerations.push(
+            json!({"key": format!("node.kubernetes.io/{key}"), "operator": "Exists", "effect": effect}),
+        );
     };
     tolerate("not-ready", "NoExecute");
     tolerate("unreachable", "NoExecute");
@@ -127,7 +152,13 @@ fn pod_for(daemon: &Value, node: &str, hash: &str) -> Value {
     set(&mut pod, &["spec", "tolerations"], Value::Array(tolerations));
     if !node.is_empty() {
         // The pod goes through the scheduler like any other, but only one node will do.
-        let path = ["spec", "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms"];
+        let path = [
+            "spec",
+            "affinity",
+            "nodeAffinity",
+            "requiredDuringSchedulingIgnoredDuringExecution",
+            "nodeSelectorTerms",
+        ];
         let here = json!([{"key": "metadata.name", "operator": "In", "values": [node]}]);
         let mut terms = list_at(&pod, &path).to_vec();
         if terms.is_empty() {
@@ -147,13 +178,18 @@ fn report(ctx: &Context<'_>, daemon: &Value, nodes: &[Object], wanted: &[&Object
     let on = |node: &Value| pods.iter().find(|p| node_of(p) == name(node) && !is_deleting(p));
     let there: Vec<&Object> = wanted.iter().filter_map(|n| on(n)).collect();
     let count = |f: &dyn Fn(&Value) -> bool| there.iter().filter(|p| f(p)).count();
-    let misplaced = nodes.iter().filter(|n| !wanted.iter().any(|w| name(w) == name(n)) && on(n).is_some()).count();
+    let misplaced =
+        nodes.iter().filter(|n| !wanted.iter().any(|w| name(w) == name(n)) && on(n).is_some()).count();
     let available = count(&|p| is_available(ctx, p, min_ready));
     let mut status = json!({
         "currentNumberScheduled": there.len(), "numberMisscheduled": misplaced, "desiredNumberScheduled": wanted.len(),
         "numberReady": count(&|p| is_ready(p)), "observedGeneration": daemon["metadata"]["generation"],
     });
-    for (key, n) in [("updatedNumberScheduled", count(&|p| label(p, HASH) == hash)), ("numberAvailable", available), ("numberUnavailable", wanted.len() - available.min(wanted.len()))] {
+    for (key, n) in [
+        ("updatedNumberScheduled", count(&|p| label(p, HASH) == hash)),
+        ("numberAvailable", available),
+        ("numberUnavailable", wanted.len() - available.min(wanted.len())),
+    ] {
         if n > 0 {
             status[key] = json!(n);
         }

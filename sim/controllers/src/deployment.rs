@@ -1,13 +1,18 @@
 //! Deployments: one ReplicaSet per template, moved over step by step.
 
 use serde_json::{Value, json};
-use sim_api::object::{annotation, at, bool_at, int_at, is_deleting, list_at, map_mut, name, namespace, set, str_at};
+use sim_api::object::{
+    annotation, at, bool_at, int_at, is_deleting, list_at, map_mut, name, namespace, set, str_at,
+};
 use sim_api::resource::{DEPLOYMENTS, REPLICASETS};
 use sim_api::store::Object;
 use sim_api::{DeleteOptions, Sub, WriteOptions};
 
 use crate::event::record;
-use crate::pods::{add_label, controller_reference, is_controlled_by, label, owned_pods, set_condition, template_hash, write_status};
+use crate::pods::{
+    add_label, controller_reference, is_controlled_by, label, owned_pods, set_condition, template_hash,
+    write_status,
+};
 use crate::quantity::of_total;
 use crate::{Context, tried};
 
@@ -36,7 +41,11 @@ fn status(set: &Value, key: &str) -> i64 {
 }
 
 fn owned_sets(ctx: &Context<'_>, deployment: &Value) -> Vec<Object> {
-    ctx.store.list(&REPLICASETS, namespace(deployment)).into_iter().filter(|s| is_controlled_by(s, deployment)).collect()
+    ctx.store
+        .list(&REPLICASETS, namespace(deployment))
+        .into_iter()
+        .filter(|s| is_controlled_by(s, deployment))
+        .collect()
 }
 
 fn reconcile(ctx: &Context<'_>, deployment: &Value) {
@@ -48,11 +57,7 @@ fn reconcile(ctx: &Context<'_>, deployment: &Value) {
     let current = match current {
         Some(set) => {
             // An old template has come back: its set becomes the newest again.
-            if revision(&set) < latest && !paused {
-                set_revision(ctx, &set, latest + 1)
-            } else {
-                Some(set)
-            }
+            if revision(&set) < latest && !paused { set_revision(ctx, &set, latest + 1) } else { Some(set) }
         }
         None if paused => None,
         None => create_set(ctx, deployment, &hash, latest + 1),
@@ -60,12 +65,14 @@ fn reconcile(ctx: &Context<'_>, deployment: &Value) {
     if let Some(current) = &current {
         let number = revision(current).to_string();
         if annotation(deployment, REVISION) != Some(&number) {
-            let done = ctx.store.modify(&DEPLOYMENTS, namespace(deployment), name(deployment), Sub::Main, |d| {
-                map_mut(d, &["metadata", "annotations"]).insert(REVISION.into(), json!(number));
-            });
+            let done =
+                ctx.store.modify(&DEPLOYMENTS, namespace(deployment), name(deployment), Sub::Main, |d| {
+                    map_mut(d, &["metadata", "annotations"]).insert(REVISION.into(), json!(number));
+                });
             tried("deployment revision", done);
         }
-        let old: Vec<Object> = owned_sets(ctx, deployment).into_iter().filter(|s| name(s) != name(current)).collect();
+        let old: Vec<Object> =
+            owned_sets(ctx, deployment).into_iter().filter(|s| name(s) != name(current)).collect();
         if paused {
             keep_scale(ctx, deployment, current);
         } else if str_at(deployment, &["spec", "strategy", "type"]) == "Recreate" {
@@ -100,7 +107,8 @@ fn create_set(ctx: &Context<'_>, deployment: &Value, hash: &str, number: i64) ->
     }
     annotations[REVISION] = json!(number.to_string());
     annotations["deployment.kubernetes.io/desired-replicas"] = json!(replicas(deployment).to_string());
-    annotations["deployment.kubernetes.io/max-replicas"] = json!((replicas(deployment) + surge(deployment)).to_string());
+    annotations["deployment.kubernetes.io/max-replicas"] =
+        json!((replicas(deployment) + surge(deployment)).to_string());
     let object = json!({
         "metadata": {
             "name": format!("{}-{hash}", name(deployment)), "namespace": namespace(deployment),
@@ -109,7 +117,10 @@ fn create_set(ctx: &Context<'_>, deployment: &Value, hash: &str, number: i64) ->
         },
         "spec": {"replicas": 0, "selector": selector, "template": template, "minReadySeconds": int_at(deployment, &["spec", "minReadySeconds"]).unwrap_or(0)},
     });
-    tried("replica set", ctx.store.create(&REPLICASETS, namespace(deployment), object, &WriteOptions::default()))
+    tried(
+        "replica set",
+        ctx.store.create(&REPLICASETS, namespace(deployment), object, &WriteOptions::default()),
+    )
 }
 
 fn scale(ctx: &Context<'_>, deployment: &Value, set_object: &Value, to: i64) {
@@ -120,8 +131,14 @@ fn scale(ctx: &Context<'_>, deployment: &Value, set_object: &Value, to: i64) {
     let done = ctx.store.modify(&REPLICASETS, namespace(set_object), name(set_object), Sub::Main, |s| {
         set(s, &["spec", "replicas"], json!(to));
         let annotations = map_mut(s, &["metadata", "annotations"]);
-        annotations.insert("deployment.kubernetes.io/desired-replicas".into(), json!(replicas(deployment).to_string()));
-        annotations.insert("deployment.kubernetes.io/max-replicas".into(), json!((replicas(deployment) + surge(deployment)).to_string()));
+        annotations.insert(
+            "deployment.kubernetes.io/desired-replicas".into(),
+            json!(replicas(deployment).to_string()),
+        );
+        annotations.insert(
+            "deployment.kubernetes.io/max-replicas".into(),
+            json!((replicas(deployment) + surge(deployment)).to_string()),
+        );
     });
     if tried("scale", done).is_some() {
         let word = if to > from { "up" } else { "down" };
@@ -134,11 +151,17 @@ fn surge(deployment: &Value) -> i64 {
     if str_at(deployment, &["spec", "strategy", "type"]) == "Recreate" {
         return 0;
     }
-    of_total(at(deployment, &["spec", "strategy", "rollingUpdate", "maxSurge"]), replicas(deployment), true).unwrap_or(0)
+    of_total(at(deployment, &["spec", "strategy", "rollingUpdate", "maxSurge"]), replicas(deployment), true)
+        .unwrap_or(0)
 }
 
 fn max_unavailable(deployment: &Value) -> i64 {
-    let n = of_total(at(deployment, &["spec", "strategy", "rollingUpdate", "maxUnavailable"]), replicas(deployment), false).unwrap_or(0);
+    let n = of_total(
+        at(deployment, &["spec", "strategy", "rollingUpdate", "maxUnavailable"]),
+        replicas(deployment),
+        false,
+    )
+    .unwrap_or(0);
     // Both zero would mean that nothing may ever move.
     if n == 0 && surge(deployment) == 0 { 1 } else { n }
 }
@@ -187,12 +210,17 @@ fn roll(ctx: &Context<'_>, deployment: &Value, current: &Value, old: &[Object]) 
 }
 
 fn clean_up(ctx: &Context<'_>, deployment: &Value, old: &[Object]) {
-    let keep = usize::try_from(int_at(deployment, &["spec", "revisionHistoryLimit"]).unwrap_or(10)).unwrap_or(0);
-    let mut empty: Vec<&Object> = old.iter().filter(|s| replicas(s) == 0 && status(s, "replicas") == 0 && !is_deleting(s)).collect();
+    let keep =
+        usize::try_from(int_at(deployment, &["spec", "revisionHistoryLimit"]).unwrap_or(10)).unwrap_or(0);
+    let mut empty: Vec<&Object> =
+        old.iter().filter(|s| replicas(s) == 0 && status(s, "replicas") == 0 && !is_deleting(s)).collect();
     empty.sort_by_key(|s| revision(s));
     let excess = empty.len().saturating_sub(keep);
     for set in empty.into_iter().take(excess) {
-        tried("old replica set", ctx.store.delete(&REPLICASETS, namespace(set), name(set), &DeleteOptions::default()));
+        tried(
+            "old replica set",
+            ctx.store.delete(&REPLICASETS, namespace(set), name(set), &DeleteOptions::default()),
+        );
     }
 }
 
@@ -202,11 +230,15 @@ fn report(ctx: &Context<'_>, deployment: &Value, hash: &str) {
     let sum = |key: &str| sets.iter().map(|s| status(s, key)).sum::<i64>();
     let current = sets.iter().find(|s| label(s, HASH) == hash);
     let wanted = replicas(&deployment);
-    let (total, updated, available) = (sum("replicas"), current.map_or(0, |s| status(s, "replicas")), sum("availableReplicas"));
+    let (total, updated, available) =
+        (sum("replicas"), current.map_or(0, |s| status(s, "replicas")), sum("availableReplicas"));
     let mut new = json!({"observedGeneration": deployment["metadata"]["generation"]});
     for (key, n) in [
-        ("replicas", total), ("updatedReplicas", updated), ("readyReplicas", sum("readyReplicas")),
-        ("availableReplicas", available), ("unavailableReplicas", (wanted.max(total) - available).max(0)),
+        ("replicas", total),
+        ("updatedReplicas", updated),
+        ("readyReplicas", sum("readyReplicas")),
+        ("availableReplicas", available),
+        ("unavailableReplicas", (wanted.max(total) - available).max(0)),
     ] {
         if n > 0 {
             new[key] = json!(n);
@@ -215,19 +247,59 @@ fn report(ctx: &Context<'_>, deployment: &Value, hash: &str) {
     let mut conditions = list_at(&deployment, &["status", "conditions"]).to_vec();
     let enough = available >= wanted - max_unavailable(&deployment);
     if enough {
-        set_condition(ctx, &mut conditions, "Available", "True", "MinimumReplicasAvailable", "Deployment has minimum availability.", true);
+        set_condition(
+            ctx,
+            &mut conditions,
+            "Available",
+            "True",
+            "MinimumReplicasAvailable",
+            "Deployment has minimum availability.",
+            true,
+        );
     } else {
-        set_condition(ctx, &mut conditions, "Available", "False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.", true);
+        set_condition(
+            ctx,
+            &mut conditions,
+            "Available",
+            "False",
+            "MinimumReplicasUnavailable",
+            "Deployment does not have minimum availability.",
+            true,
+        );
     }
     // Old pods that are still going belong to nobody's replicas any more; rollout is over when they do not count.
     let complete = updated == wanted && total == wanted && available >= wanted;
     let set_name = current.map_or("", |s| name(s));
     if bool_at(&deployment, &["spec", "paused"]) {
-        set_condition(ctx, &mut conditions, "Progressing", "Unknown", "DeploymentPaused", "Deployment is paused", true);
+        set_condition(
+            ctx,
+            &mut conditions,
+            "Progressing",
+            "Unknown",
+            "DeploymentPaused",
+            "Deployment is paused",
+            true,
+        );
     } else if complete {
-        set_condition(ctx, &mut conditions, "Progressing", "True", "NewReplicaSetAvailable", &format!("ReplicaSet \"{set_name}\" has successfully progressed."), true);
+        set_condition(
+            ctx,
+            &mut conditions,
+            "Progressing",
+            "True",
+            "NewReplicaSetAvailable",
+            &format!("ReplicaSet \"{set_name}\" has successfully progressed."),
+            true,
+        );
     } else if current.is_some() {
-        set_condition(ctx, &mut conditions, "Progressing", "True", "ReplicaSetUpdated", &format!("ReplicaSet \"{set_name}\" is progressing."), true);
+        set_condition(
+            ctx,
+            &mut conditions,
+            "Progressing",
+            "True",
+            "ReplicaSetUpdated",
+            &format!("ReplicaSet \"{set_name}\" is progressing."),
+            true,
+        );
     }
     new["conditions"] = json!(conditions);
     write_status(ctx, &DEPLOYMENTS, &deployment, new);

@@ -22,9 +22,17 @@ const MAX_IN_SLICE: usize = 100;
 pub(crate) fn run(ctx: &Context<'_>) {
     for service in ctx.store.list(&SERVICES, "") {
         let selector = at(&service, &["spec", "selector"]).as_object().filter(|s| !s.is_empty());
-        if let Some(selector) = selector && !is_deleting(&service) && str_at(&service, &["spec", "type"]) != "ExternalName" {
+        if let Some(selector) = selector
+            && !is_deleting(&service)
+            && str_at(&service, &["spec", "type"]) != "ExternalName"
+        {
             let selector = Selector::from_map(selector);
-            let pods: Vec<Object> = ctx.store.list(&PODS, namespace(&service)).into_iter().filter(|p| selector.matches(p) && !has_ended(p)).collect();
+            let pods: Vec<Object> = ctx
+                .store
+                .list(&PODS, namespace(&service))
+                .into_iter()
+                .filter(|p| selector.matches(p) && !has_ended(p))
+                .collect();
             slices(ctx, &service, &pods);
             endpoints(ctx, &service, &pods);
         }
@@ -33,21 +41,33 @@ pub(crate) fn run(ctx: &Context<'_>) {
     for endpoints in ctx.store.list(&ENDPOINTS, "") {
         let ours = label(&endpoints, "endpoints.kubernetes.io/managed-by") == "endpoint-controller";
         if ours && ctx.store.get(&SERVICES, namespace(&endpoints), name(&endpoints)).is_err() {
-            tried("endpoints", ctx.store.delete(&ENDPOINTS, namespace(&endpoints), name(&endpoints), &DeleteOptions::default()));
+            tried(
+                "endpoints",
+                ctx.store.delete(
+                    &ENDPOINTS,
+                    namespace(&endpoints),
+                    name(&endpoints),
+                    &DeleteOptions::default(),
+                ),
+            );
         }
     }
 }
 
 /// The pod's address of a family.
 fn address(pod: &Value, v4: bool) -> Option<IpAddr> {
-    let listed = list_at(pod, &["status", "podIPs"]).iter().map(|p| str_at(p, &["ip"])).chain([str_at(pod, &["status", "podIP"])]);
+    let listed = list_at(pod, &["status", "podIPs"])
+        .iter()
+        .map(|p| str_at(p, &["ip"]))
+        .chain([str_at(pod, &["status", "podIP"])]);
     listed.filter_map(|a| a.parse::<IpAddr>().ok()).find(|a| a.is_ipv4() == v4)
 }
 
 /// The service's ports on this pod: numbers as they are, names looked up in the pod's containers. A name that the pod
 /// does not have leaves the port out.
 fn ports(service: &Value, pod: &Value) -> Vec<Value> {
-    let containers = || list_at(pod, &["spec", "containers"]).iter().chain(list_at(pod, &["spec", "initContainers"]));
+    let containers =
+        || list_at(pod, &["spec", "containers"]).iter().chain(list_at(pod, &["spec", "initContainers"]));
     list_at(service, &["spec", "ports"])
         .iter()
         .filter_map(|p| {
@@ -104,7 +124,8 @@ fn slices(ctx: &Context<'_>, service: &Value, pods: &[Object]) {
             groups.insert(String::new(), (Vec::new(), Vec::new()));
         }
         for (key, (ports, endpoints)) in groups {
-            let chunks: Vec<&[Value]> = if endpoints.is_empty() { vec![&[]] } else { endpoints.chunks(MAX_IN_SLICE).collect() };
+            let chunks: Vec<&[Value]> =
+                if endpoints.is_empty() { vec![&[]] } else { endpoints.chunks(MAX_IN_SLICE).collect() };
             for (i, chunk) in chunks.into_iter().enumerate() {
                 let suffix = format!("{:08x}", hash(&format!("{family}{key}{i}")) & 0xffff_ffff);
                 let slice_name = format!("{}-{suffix}", name(service));
@@ -117,7 +138,8 @@ fn slices(ctx: &Context<'_>, service: &Value, pods: &[Object]) {
     for old in present.iter().filter(|s| is_controlled_by(s, service) && label(s, MANAGED_BY) == MANAGER) {
         match wanted.remove(name(old)) {
             Some(new) => {
-                let same = ["endpoints", "ports", "addressType"].iter().all(|k| at(old, &[k]) == at(&new, &[k]));
+                let same =
+                    ["endpoints", "ports", "addressType"].iter().all(|k| at(old, &[k]) == at(&new, &[k]));
                 if !same {
                     let done = ctx.store.modify(&ENDPOINTSLICES, ns, name(old), Sub::Main, |s| {
                         for key in ["endpoints", "ports"] {
@@ -127,7 +149,10 @@ fn slices(ctx: &Context<'_>, service: &Value, pods: &[Object]) {
                     tried("endpoint slice", done);
                 }
             }
-            None => drop(tried("endpoint slice", ctx.store.delete(&ENDPOINTSLICES, ns, name(old), &DeleteOptions::default()))),
+            None => drop(tried(
+                "endpoint slice",
+                ctx.store.delete(&ENDPOINTSLICES, ns, name(old), &DeleteOptions::default()),
+            )),
         }
     }
     for (_, new) in wanted {
@@ -159,7 +184,10 @@ fn endpoints(ctx: &Context<'_>, service: &Value, pods: &[Object]) {
     for pod in pods.iter().filter(|p| !is_deleting(p) || always) {
         let Some(ip) = address(pod, v4) else { continue };
         let mut ports = ports(service, pod);
-        ports.iter_mut().filter(|p| str_at(p, &["name"]).is_empty()).for_each(|p| drop(sim_api::object::remove(p, &["name"])));
+        ports
+            .iter_mut()
+            .filter(|p| str_at(p, &["name"]).is_empty())
+            .for_each(|p| drop(sim_api::object::remove(p, &["name"])));
         let entry = json!({"ip": ip, "nodeName": str_at(pod, &["spec", "nodeName"]), "targetRef": target_reference(pod)});
         let key = json!(ports).to_string();
         let group = groups.entry(key).or_insert_with(|| (Vec::new(), Vec::new(), ports));
@@ -180,7 +208,12 @@ fn endpoints(ctx: &Context<'_>, service: &Value, pods: &[Object]) {
     let (ns, service_name) = (namespace(service), name(service));
     match ctx.store.get(&ENDPOINTS, ns, service_name) {
         Ok(old) if list_at(&old, &["subsets"]) == subsets => {}
-        Ok(_) => drop(tried("endpoints", ctx.store.modify(&ENDPOINTS, ns, service_name, Sub::Main, |e| set(e, &["subsets"], Value::Array(subsets))))),
+        Ok(_) => drop(tried(
+            "endpoints",
+            ctx.store.modify(&ENDPOINTS, ns, service_name, Sub::Main, |e| {
+                set(e, &["subsets"], Value::Array(subsets))
+            }),
+        )),
         Err(_) => {
             let mut labels = at(service, &["metadata", "labels"]).clone();
             labels["endpoints.kubernetes.io/managed-by"] = json!("endpoint-controller");

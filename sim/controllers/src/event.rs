@@ -14,7 +14,14 @@ pub(crate) fn hash(text: &str) -> u64 {
 }
 
 /// Records that something happened to an object; the same again counts up.
-pub(crate) fn record(ctx: &Context<'_>, component: &str, about: &Value, kind: &str, reason: &str, message: &str) {
+pub(crate) fn record(
+    ctx: &Context<'_>,
+    component: &str,
+    about: &Value,
+    kind: &str,
+    reason: &str,
+    message: &str,
+) {
     let ns = if namespace(about).is_empty() { "default" } else { namespace(about) };
     let event_name = format!("{}.{:016x}", name(about), hash(&format!("{}{reason}{message}", uid(about))));
     let now = rfc3339(ctx.now);

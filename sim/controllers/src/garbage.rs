@@ -26,7 +26,10 @@ pub(crate) fn run(ctx: &Context<'_>) {
     }
     for (r, object) in &all {
         let owners = list_at(object, &["metadata", "ownerReferences"]);
-        if !owners.is_empty() && !is_deleting(object) && owners.iter().all(|o| !present.contains(str_at(o, &["uid"]))) {
+        if !owners.is_empty()
+            && !is_deleting(object)
+            && owners.iter().all(|o| !present.contains(str_at(o, &["uid"])))
+        {
             delete(ctx, r, object, Propagation::Background);
         }
         if is_deleting(object) {
@@ -45,7 +48,11 @@ fn release(ctx: &Context<'_>, r: &Gr, owner: &Value, dependents: &[&(Gr, Object)
     if has_finalizer(owner, ORPHAN) {
         for (dr, dependent) in dependents {
             let done = ctx.store.modify(dr, namespace(dependent), name(dependent), Sub::Main, |d| {
-                let others: Vec<Value> = list_at(d, &["metadata", "ownerReferences"]).iter().filter(|o| str_at(o, &["uid"]) != uid(owner)).cloned().collect();
+                let others: Vec<Value> = list_at(d, &["metadata", "ownerReferences"])
+                    .iter()
+                    .filter(|o| str_at(o, &["uid"]) != uid(owner))
+                    .cloned()
+                    .collect();
                 set(d, &["metadata", "ownerReferences"], Value::Array(others));
             });
             tried("orphan", done);
@@ -55,7 +62,9 @@ fn release(ctx: &Context<'_>, r: &Gr, owner: &Value, dependents: &[&(Gr, Object)
         for (dr, dependent) in dependents.iter().filter(|(_, d)| !is_deleting(d)) {
             delete(ctx, dr, dependent, Propagation::Foreground);
         }
-        let still_there = dependents.iter().any(|(dr, d)| ctx.store.get(dr, namespace(d), name(d)).is_ok_and(|now| uid(&now) == uid(d)));
+        let still_there = dependents
+            .iter()
+            .any(|(dr, d)| ctx.store.get(dr, namespace(d), name(d)).is_ok_and(|now| uid(&now) == uid(d)));
         if !still_there {
             remove_finalizer(ctx, r, owner, FOREGROUND);
         }
@@ -64,13 +73,18 @@ fn release(ctx: &Context<'_>, r: &Gr, owner: &Value, dependents: &[&(Gr, Object)
 
 fn remove_finalizer(ctx: &Context<'_>, r: &Gr, object: &Value, finalizer: &str) {
     let done = ctx.store.modify(r, namespace(object), name(object), Sub::Main, |o| {
-        let others: Vec<Value> = list_at(o, &["metadata", "finalizers"]).iter().filter(|f| *f != finalizer).cloned().collect();
+        let others: Vec<Value> =
+            list_at(o, &["metadata", "finalizers"]).iter().filter(|f| *f != finalizer).cloned().collect();
         set(o, &["metadata", "finalizers"], Value::Array(others));
     });
     tried("finalizer", done);
 }
 
 fn delete(ctx: &Context<'_>, r: &Gr, object: &Value, propagation: Propagation) {
-    let options = DeleteOptions { propagation: Some(propagation), uid: Some(uid(object).to_owned()), ..DeleteOptions::default() };
+    let options = DeleteOptions {
+        propagation: Some(propagation),
+        uid: Some(uid(object).to_owned()),
+        ..DeleteOptions::default()
+    };
     tried("garbage", ctx.store.delete(r, namespace(object), name(object), &options));
 }

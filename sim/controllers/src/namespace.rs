@@ -23,7 +23,10 @@ pub(crate) fn run(ctx: &Context<'_>) {
 fn furnish(ctx: &Context<'_>, ns: &str) {
     let options = WriteOptions::default();
     if ctx.store.get(&SERVICEACCOUNTS, ns, "default").is_err() {
-        tried("service account", ctx.store.create(&SERVICEACCOUNTS, ns, json!({"metadata": {"name": "default"}}), &options));
+        tried(
+            "service account",
+            ctx.store.create(&SERVICEACCOUNTS, ns, json!({"metadata": {"name": "default"}}), &options),
+        );
     }
     if ctx.store.get(&CONFIGMAPS, ns, ROOT_CA).is_err() {
         // The API server speaks plain HTTP, so there is no certificate to publish; pods only look for the file.
@@ -39,7 +42,10 @@ fn empty(ctx: &Context<'_>, space: &Value) {
         for object in ctx.store.list(&def.gr, name(space)) {
             if !is_deleting(&object) {
                 let options = DeleteOptions::default();
-                tried("namespace content", ctx.store.delete(&def.gr, namespace(&object), name(&object), &options));
+                tried(
+                    "namespace content",
+                    ctx.store.delete(&def.gr, namespace(&object), name(&object), &options),
+                );
             }
         }
         let count = ctx.store.list(&def.gr, name(space)).len();
@@ -49,7 +55,8 @@ fn empty(ctx: &Context<'_>, space: &Value) {
     }
     if left.is_empty() {
         let done = ctx.store.modify(&NAMESPACES, "", name(space), Sub::Finalize, |n| {
-            let others: Vec<Value> = list_at(n, &["spec", "finalizers"]).iter().filter(|f| *f != "kubernetes").cloned().collect();
+            let others: Vec<Value> =
+                list_at(n, &["spec", "finalizers"]).iter().filter(|f| *f != "kubernetes").cloned().collect();
             set(n, &["spec", "finalizers"], Value::Array(others));
         });
         tried("namespace end", done);
@@ -58,7 +65,15 @@ fn empty(ctx: &Context<'_>, space: &Value) {
     let message = format!("Some resources are remaining: {}", left.join(", "));
     let done = ctx.store.modify(&NAMESPACES, "", name(space), Sub::Status, |n| {
         let mut conditions = list_at(n, &["status", "conditions"]).to_vec();
-        set_condition(ctx, &mut conditions, "NamespaceContentRemaining", "True", "SomeResourcesRemain", &message, false);
+        set_condition(
+            ctx,
+            &mut conditions,
+            "NamespaceContentRemaining",
+            "True",
+            "SomeResourcesRemain",
+            &message,
+            false,
+        );
         set(n, &["status", "conditions"], Value::Array(conditions));
     });
     tried("namespace status", done);

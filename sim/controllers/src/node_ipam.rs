@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use serde_json::json;
+use sim_api::Sub;
 use sim_api::object::{at, list_at, name, set};
 use sim_api::resource::NODES;
-use sim_api::Sub;
 
 use crate::{Context, tried};
 
@@ -16,12 +16,22 @@ pub(crate) fn run(ctx: &Context<'_>) {
         return;
     }
     let nodes = ctx.store.list(&NODES, "");
-    let mut used: BTreeSet<IpNet> =
-        nodes.iter().flat_map(|n| list_at(n, &["spec", "podCIDRs"]).iter().filter_map(|c| c.as_str()?.parse().ok())).collect();
+    let mut used: BTreeSet<IpNet> = nodes
+        .iter()
+        .flat_map(|n| list_at(n, &["spec", "podCIDRs"]).iter().filter_map(|c| c.as_str()?.parse().ok()))
+        .collect();
     for node in nodes.iter().filter(|n| at(n, &["spec", "podCIDR"]).is_null()) {
-        let given: Option<Vec<IpNet>> = ctx.options.pod_cidrs.iter().map(|(range, prefix)| next_block(range, *prefix, &used)).collect();
+        let given: Option<Vec<IpNet>> =
+            ctx.options.pod_cidrs.iter().map(|(range, prefix)| next_block(range, *prefix, &used)).collect();
         let Some(given) = given else {
-            crate::event::record(ctx, "cidrAllocator", node, "Warning", "CIDRNotAvailable", "no pod CIDR is left for this node");
+            crate::event::record(
+                ctx,
+                "cidrAllocator",
+                node,
+                "Warning",
+                "CIDRNotAvailable",
+                "no pod CIDR is left for this node",
+            );
             continue;
         };
         used.extend(given.iter().copied());
@@ -41,7 +51,9 @@ fn next_block(range: &IpNet, prefix: u8, used: &BTreeSet<IpNet>) -> Option<IpNet
     (0..count).find_map(|i| {
         let offset = i.checked_shl(u32::from(host_bits))?;
         let address = match range.network() {
-            IpAddr::V4(a) => IpAddr::V4(Ipv4Addr::from(u32::from(a).checked_add(u32::try_from(offset).ok()?)?)),
+            IpAddr::V4(a) => {
+                IpAddr::V4(Ipv4Addr::from(u32::from(a).checked_add(u32::try_from(offset).ok()?)?))
+            }
             IpAddr::V6(a) => IpAddr::V6(Ipv6Addr::from(u128::from(a).checked_add(offset)?)),
         };
         let block = IpNet::new(address, prefix).ok()?;

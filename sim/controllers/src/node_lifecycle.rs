@@ -19,7 +19,15 @@ pub(crate) fn run(ctx: &Context<'_>) {
         if is_silent(ctx, &node) {
             let done = ctx.store.modify(&NODES, "", name(&node), Sub::Status, |n| {
                 let mut conditions = list_at(n, &["status", "conditions"]).to_vec();
-                set_condition(ctx, &mut conditions, "Ready", "Unknown", "NodeStatusUnknown", "Kubelet stopped posting node status.", false);
+                set_condition(
+                    ctx,
+                    &mut conditions,
+                    "Ready",
+                    "Unknown",
+                    "NodeStatusUnknown",
+                    "Kubelet stopped posting node status.",
+                    false,
+                );
                 set(n, &["status", "conditions"], Value::Array(conditions));
             });
             tried("node status", done);
@@ -47,13 +55,20 @@ fn is_silent(ctx: &Context<'_>, node: &Value) -> bool {
     }
     let Ok(lease) = ctx.store.get(&LEASES, "kube-node-lease", name(node)) else { return false };
     let renewed = str_at(&lease, &["spec", "renewTime"]).parse::<Timestamp>();
-    renewed.is_ok_and(|r| ctx.now.as_second() - r.as_second() > grace.max(int_at(&lease, &["spec", "leaseDurationSeconds"]).unwrap_or(0)))
+    renewed.is_ok_and(|r| {
+        ctx.now.as_second() - r.as_second()
+            > grace.max(int_at(&lease, &["spec", "leaseDurationSeconds"]).unwrap_or(0))
+    })
 }
 
 fn wanted_taints(ctx: &Context<'_>, node: &Value) -> Vec<Value> {
     let key = |t: &Value| str_at(t, &["key"]).to_owned();
     let present = list_at(node, &["spec", "taints"]);
-    let mut taints: Vec<Value> = present.iter().filter(|t| ![NOT_READY, UNREACHABLE, UNSCHEDULABLE].contains(&key(t).as_str())).cloned().collect();
+    let mut taints: Vec<Value> = present
+        .iter()
+        .filter(|t| ![NOT_READY, UNREACHABLE, UNSCHEDULABLE].contains(&key(t).as_str()))
+        .cloned()
+        .collect();
     let mut add = |k: &str, effect: &str| {
         let old = present.iter().find(|t| key(t) == k && str_at(t, &["effect"]) == effect).cloned();
         taints.push(old.unwrap_or_else(|| match effect {

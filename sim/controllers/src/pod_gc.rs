@@ -14,14 +14,20 @@ pub(crate) fn run(ctx: &Context<'_>) {
     for pod in ctx.store.list(&PODS, "") {
         let node = str_at(&pod, &["spec", "nodeName"]);
         if !node.is_empty() && ctx.store.get(&NODES, "", node).is_err() {
-            tried("pod of a lost node", ctx.store.delete(&PODS, namespace(&pod), name(&pod), &DeleteOptions::now()));
+            tried(
+                "pod of a lost node",
+                ctx.store.delete(&PODS, namespace(&pod), name(&pod), &DeleteOptions::now()),
+            );
         }
     }
     for event in ctx.store.list(&EVENTS, "") {
         let last = [&event["lastTimestamp"], &event["metadata"]["creationTimestamp"]];
         let last = last.iter().find_map(|t| t.as_str()?.parse::<Timestamp>().ok());
         if last.is_some_and(|t| ctx.now.as_second() - t.as_second() > EVENT_TTL_S) {
-            tried("old event", ctx.store.delete(&EVENTS, namespace(&event), name(&event), &DeleteOptions::default()));
+            tried(
+                "old event",
+                ctx.store.delete(&EVENTS, namespace(&event), name(&event), &DeleteOptions::default()),
+            );
         }
     }
 }

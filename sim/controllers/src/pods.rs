@@ -32,7 +32,8 @@ pub(crate) fn is_available(ctx: &Context<'_>, pod: &Value, min_ready_s: i64) -> 
     if !is_ready(pod) {
         return false;
     }
-    let since = condition(pod, "Ready").and_then(|c| str_at(c, &["lastTransitionTime"]).parse::<jiff::Timestamp>().ok());
+    let since = condition(pod, "Ready")
+        .and_then(|c| str_at(c, &["lastTransitionTime"]).parse::<jiff::Timestamp>().ok());
     min_ready_s == 0 || since.is_some_and(|s| ctx.now.as_second() - s.as_second() >= min_ready_s)
 }
 
@@ -56,7 +57,11 @@ pub(crate) fn owned_pods(ctx: &Context<'_>, owner: &Value) -> Vec<Object> {
     for pod in ctx.store.list(&PODS, namespace(owner)) {
         if is_controlled_by(&pod, owner) {
             owned.push(pod);
-        } else if controller_of(&pod).is_none() && is_active(&pod) && !is_deleting(owner) && selector.matches(&pod) {
+        } else if controller_of(&pod).is_none()
+            && is_active(&pod)
+            && !is_deleting(owner)
+            && selector.matches(&pod)
+        {
             let adopted = ctx.store.modify(&PODS, namespace(&pod), name(&pod), Sub::Main, |p| {
                 let mut owners = list_at(p, &["metadata", "ownerReferences"]).to_vec();
                 owners.push(controller_reference(owner));
@@ -85,8 +90,17 @@ pub(crate) fn pod_from_template(owner: &Value) -> Value {
 /// Makes a pod for `owner` and says so.
 pub(crate) fn create_pod(ctx: &Context<'_>, component: &str, owner: &Value, pod: Value) {
     match ctx.store.create(&PODS, namespace(owner), pod, &WriteOptions::default()) {
-        Ok(pod) => record(ctx, component, owner, "Normal", "SuccessfulCreate", &format!("Created pod: {}", name(&pod))),
-        Err(error) => record(ctx, component, owner, "Warning", "FailedCreate", &format!("Error creating: {error}")),
+        Ok(pod) => record(
+            ctx,
+            component,
+            owner,
+            "Normal",
+            "SuccessfulCreate",
+            &format!("Created pod: {}", name(&pod)),
+        ),
+        Err(error) => {
+            record(ctx, component, owner, "Warning", "FailedCreate", &format!("Error creating: {error}"))
+        }
     }
 }
 
@@ -101,12 +115,24 @@ pub(crate) fn delete_pod(ctx: &Context<'_>, component: &str, owner: &Value, pod:
 /// Replaces the status of an object if it differs.
 pub(crate) fn write_status(ctx: &Context<'_>, r: &Gr, object: &Value, status: Value) {
     if at(object, &["status"]) != &status {
-        tried("status", ctx.store.modify(r, namespace(object), name(object), Sub::Status, |o| set(o, &["status"], status)));
+        tried(
+            "status",
+            ctx.store
+                .modify(r, namespace(object), name(object), Sub::Status, |o| set(o, &["status"], status)),
+        );
     }
 }
 
 /// Sets a condition in a list; its transition time moves only with its status.
-pub(crate) fn set_condition(ctx: &Context<'_>, conditions: &mut Vec<Value>, kind: &str, status: &str, reason: &str, message: &str, with_update: bool) {
+pub(crate) fn set_condition(
+    ctx: &Context<'_>,
+    conditions: &mut Vec<Value>,
+    kind: &str,
+    status: &str,
+    reason: &str,
+    message: &str,
+    with_update: bool,
+) {
     let now = rfc3339(ctx.now);
     let old = conditions.iter().position(|c| str_at(c, &["type"]) == kind);
     let mut new = json!({"type": kind, "status": status, "reason": reason, "message": message});

@@ -1,13 +1,15 @@
 //! Keeps as many pods as a ReplicaSet wants.
 
 use serde_json::{Value, json};
+use sim_api::Selector;
 use sim_api::object::{int_at, is_deleting, str_at};
 use sim_api::resource::REPLICASETS;
 use sim_api::store::Object;
-use sim_api::Selector;
 
 use crate::Context;
-use crate::pods::{create_pod, delete_pod, is_active, is_available, is_ready, owned_pods, pod_from_template, write_status};
+use crate::pods::{
+    create_pod, delete_pod, is_active, is_available, is_ready, owned_pods, pod_from_template, write_status,
+};
 
 const NAME: &str = "replicaset-controller";
 /// Pods made in one go for one set; the rest follows in the next step.
@@ -38,7 +40,11 @@ fn reconcile(ctx: &Context<'_>, set: &Value) {
         pods = active(owned_pods(ctx, set));
     }
     let min_ready = int_at(set, &["spec", "minReadySeconds"]).unwrap_or(0);
-    let template = Selector::from_map(sim_api::object::at(set, &["spec", "template", "metadata", "labels"]).as_object().unwrap_or(&serde_json::Map::new()));
+    let template = Selector::from_map(
+        sim_api::object::at(set, &["spec", "template", "metadata", "labels"])
+            .as_object()
+            .unwrap_or(&serde_json::Map::new()),
+    );
     let count = |f: &dyn Fn(&Value) -> bool| pods.iter().filter(|p| f(p)).count();
     let mut status = json!({"replicas": pods.len()});
     for (key, n) in [
@@ -59,7 +65,10 @@ fn rank(pod: &Value) -> (bool, bool, bool, std::cmp::Reverse<String>, String) {
     let phase = str_at(pod, &["status", "phase"]);
     let made = str_at(pod, &["metadata", "creationTimestamp"]).to_owned();
     (
-        !str_at(pod, &["spec", "nodeName"]).is_empty(), phase == "Running", is_ready(pod), std::cmp::Reverse(made),
+        !str_at(pod, &["spec", "nodeName"]).is_empty(),
+        phase == "Running",
+        is_ready(pod),
+        std::cmp::Reverse(made),
         sim_api::object::name(pod).to_owned(),
     )
 }

@@ -29,7 +29,11 @@ struct View {
 
 pub(crate) fn run(ctx: &Context<'_>) {
     let mut waiting = Vec::new();
-    let mut view = View { nodes: ctx.store.list(&NODES, ""), namespaces: ctx.store.list(&NAMESPACES, ""), placed: BTreeMap::new() };
+    let mut view = View {
+        nodes: ctx.store.list(&NODES, ""),
+        namespaces: ctx.store.list(&NAMESPACES, ""),
+        placed: BTreeMap::new(),
+    };
     for pod in ctx.store.list(&PODS, "") {
         let node = str_at(&pod, &["spec", "nodeName"]);
         if !node.is_empty() {
@@ -40,7 +44,9 @@ pub(crate) fn run(ctx: &Context<'_>) {
             waiting.push(pod);
         }
     }
-    waiting.sort_by_key(|p| (str_at(p, &["metadata", "creationTimestamp"]).to_owned(), sim_api::object::resource_version(p)));
+    waiting.sort_by_key(|p| {
+        (str_at(p, &["metadata", "creationTimestamp"]).to_owned(), sim_api::object::resource_version(p))
+    });
     for pod in waiting {
         if list_at(&pod, &["spec", "schedulingGates"]).is_empty() {
             schedule(ctx, &mut view, &pod);
@@ -51,7 +57,9 @@ pub(crate) fn run(ctx: &Context<'_>) {
 fn schedule(ctx: &Context<'_>, view: &mut View, pod: &Value) {
     match choose(view, pod) {
         Ok(node) => {
-            let bound = ctx.store.modify(&PODS, namespace(pod), name(pod), Sub::Main, |p| set(p, &["spec", "nodeName"], json!(node)));
+            let bound = ctx.store.modify(&PODS, namespace(pod), name(pod), Sub::Main, |p| {
+                set(p, &["spec", "nodeName"], json!(node))
+            });
             if let Some(bound) = tried("binding", bound) {
                 mark(ctx, &bound, "True", "", "");
                 let message = format!("Successfully assigned {}/{} to {node}", namespace(pod), name(pod));
@@ -90,12 +98,16 @@ fn choose(view: &View, pod: &Value) -> Result<String, String> {
     let mut best: Option<(i64, &str)> = None;
     for node in &view.nodes {
         let there = view.placed.get(name(node)).map_or(&[][..], Vec::as_slice);
-        let fits = fits_node(pod, node).and_then(|()| node::has_room(pod, node, there)).and_then(|()| affinity::fits(view, pod, node));
+        let fits = fits_node(pod, node)
+            .and_then(|()| node::has_room(pod, node, there))
+            .and_then(|()| affinity::fits(view, pod, node));
         match fits {
             Err(reason) => *reasons.entry(reason).or_default() += 1,
             Ok(()) => {
                 let score = score(view, pod, node, there);
-                if best.is_none_or(|(s, n)| (score, std::cmp::Reverse(name(node))) > (s, std::cmp::Reverse(n))) {
+                if best
+                    .is_none_or(|(s, n)| (score, std::cmp::Reverse(name(node))) > (s, std::cmp::Reverse(n)))
+                {
                     best = Some((score, name(node)));
                 }
             }
@@ -108,14 +120,23 @@ fn choose(view: &View, pod: &Value) -> Result<String, String> {
         return Err("no nodes available to schedule pods".into());
     }
     let list: Vec<String> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-    Err(format!("0/{} nodes are available: {}. preemption: not supported.", view.nodes.len(), list.join(", ")))
+    Err(format!(
+        "0/{} nodes are available: {}. preemption: not supported.",
+        view.nodes.len(),
+        list.join(", ")
+    ))
 }
 
 /// Higher is better: wishes of the pod first, then an even spread of what belongs together, then of all pods.
 fn score(view: &View, pod: &Value, node: &Value, there: &[Object]) -> i64 {
     let wishes = node::preference(pod, node) + affinity::preference(view, pod, node);
     let owner = sim_api::object::controller_of(pod).map(|o| str_at(o, &["uid"]));
-    let siblings = there.iter().filter(|p| owner.is_some() && sim_api::object::controller_of(p).map(|o| str_at(o, &["uid"])) == owner).count();
+    let siblings = there
+        .iter()
+        .filter(|p| {
+            owner.is_some() && sim_api::object::controller_of(p).map(|o| str_at(o, &["uid"])) == owner
+        })
+        .count();
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX / 4096);
     wishes * 1_000_000 - count(siblings) * 1000 - count(there.len())
 }

@@ -6,7 +6,8 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 use sim_api::object::{at, condition, int_at, list_at, name, set, str_at};
 use sim_api::resource::{
-    CONFIGMAPS, DAEMONSETS, DEPLOYMENTS, ENDPOINTS, ENDPOINTSLICES, EVENTS, LEASES, NAMESPACES, NODES, PODS, REPLICASETS, SERVICEACCOUNTS, SERVICES,
+    CONFIGMAPS, DAEMONSETS, DEPLOYMENTS, ENDPOINTS, ENDPOINTSLICES, EVENTS, LEASES, NAMESPACES, NODES, PODS,
+    REPLICASETS, SERVICEACCOUNTS, SERVICES,
 };
 use sim_api::store::{Object, StoreOptions};
 use sim_api::{DeleteOptions, ManualClock, Propagation, Store, Sub, WriteOptions};
@@ -22,7 +23,10 @@ fn world(nodes: &[&str]) -> World {
     let clock = Arc::new(ManualClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
     let store = Store::new(StoreOptions { clock: clock.clone(), ..StoreOptions::default() });
     let cidr = |c: &str| c.parse().unwrap();
-    let options = ControllerOptions { pod_cidrs: vec![(cidr("10.0.0.0/16"), 24), (cidr("fd00::/104"), 112)], node_grace_s: 40 };
+    let options = ControllerOptions {
+        pod_cidrs: vec![(cidr("10.0.0.0/16"), 24), (cidr("fd00::/104"), 112)],
+        node_grace_s: 40,
+    };
     let controllers = Controllers::new(store.clone(), options);
     let mut w = World { store, clock, controllers };
     for node in nodes {
@@ -55,7 +59,9 @@ impl World {
                 if sim_api::object::is_deleting(&pod) {
                     self.store.delete(&PODS, ns, name(&pod), &DeleteOptions::now()).unwrap();
                     moved = true;
-                } else if !str_at(&pod, &["spec", "nodeName"]).is_empty() && str_at(&pod, &["status", "phase"]) == "Pending" {
+                } else if !str_at(&pod, &["spec", "nodeName"]).is_empty()
+                    && str_at(&pod, &["status", "phase"]) == "Pending"
+                {
                     let ip = format!("10.0.0.{}", sim_api::object::resource_version(&pod) % 250);
                     self.store.modify(&PODS, ns, name(&pod), Sub::Status, |p| {
                         set(p, &["status", "phase"], json!("Running"));
@@ -112,7 +118,11 @@ fn nodes_get_pod_cidrs_of_both_families() {
 #[test]
 fn pods_are_placed_as_the_matrix_needs() {
     let mut w = world(&["a", "b", "c"]);
-    w.make(&PODS, "default", pod("client", "client", json!({"nodeSelector": {"kubernetes.io/hostname": "b"}})));
+    w.make(
+        &PODS,
+        "default",
+        pod("client", "client", json!({"nodeSelector": {"kubernetes.io/hostname": "b"}})),
+    );
     w.make(&PODS, "default", pod("same", "echo", json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": near("client")}}})));
     w.make(&PODS, "default", pod("other", "echo", json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": near("client")}}})));
     w.settle();
@@ -123,17 +133,31 @@ fn pods_are_placed_as_the_matrix_needs() {
 #[test]
 fn a_pod_that_fits_nowhere_says_why_and_waits() {
     let mut w = world(&["a"]);
-    w.store.modify(&NODES, "", "a", Sub::Main, |n| set(n, &["spec", "taints"], json!([{"key": "k", "value": "v", "effect": "NoSchedule"}]))).unwrap();
+    w.store
+        .modify(&NODES, "", "a", Sub::Main, |n| {
+            set(n, &["spec", "taints"], json!([{"key": "k", "value": "v", "effect": "NoSchedule"}]))
+        })
+        .unwrap();
     w.make(&PODS, "default", pod("p", "x", json!({})));
-    w.make(&PODS, "default", pod("tolerant", "x", json!({"tolerations": [{"key": "k", "operator": "Exists"}]})));
+    w.make(
+        &PODS,
+        "default",
+        pod("tolerant", "x", json!({"tolerations": [{"key": "k", "operator": "Exists"}]})),
+    );
     w.settle();
     let p = w.store.get(&PODS, "default", "p").unwrap();
     let scheduled = condition(&p, "PodScheduled").unwrap();
     assert_eq!((str_at(scheduled, &["status"]), str_at(scheduled, &["reason"])), ("False", "Unschedulable"));
-    assert!(str_at(scheduled, &["message"]).starts_with("0/1 nodes are available: 1 node(s) had untolerated taint {k: v}"), "{scheduled}");
+    assert!(
+        str_at(scheduled, &["message"])
+            .starts_with("0/1 nodes are available: 1 node(s) had untolerated taint {k: v}"),
+        "{scheduled}"
+    );
     assert!(w.store.list(&EVENTS, "default").iter().any(|e| str_at(e, &["reason"]) == "FailedScheduling"));
     assert_eq!(w.node_of("tolerant"), "a");
-    w.store.modify(&NODES, "", "a", Sub::Main, |n| drop(sim_api::object::remove(n, &["spec", "taints"]))).unwrap();
+    w.store
+        .modify(&NODES, "", "a", Sub::Main, |n| drop(sim_api::object::remove(n, &["spec", "taints"])))
+        .unwrap();
     w.settle();
     assert_eq!(w.node_of("p"), "a");
 }
@@ -145,7 +169,12 @@ fn nodes_that_are_not_ready_or_silent_take_no_pods() {
     let lease = json!({"metadata": {"name": "a"}, "spec": {"holderIdentity": "a", "leaseDurationSeconds": 40, "renewTime": "2026-01-01T00:00:00.000000Z"}});
     w.make(&LEASES, "kube-node-lease", lease);
     w.settle();
-    let taints = |n: &str| list_at(&w.store.get(&NODES, "", n).unwrap(), &["spec", "taints"]).iter().map(|t| str_at(t, &["key"]).to_owned()).collect::<Vec<_>>();
+    let taints = |n: &str| {
+        list_at(&w.store.get(&NODES, "", n).unwrap(), &["spec", "taints"])
+            .iter()
+            .map(|t| str_at(t, &["key"]).to_owned())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(taints("young"), ["node.kubernetes.io/not-ready"]);
     assert!(taints("a").is_empty());
     w.clock.advance(SignedDuration::from_secs(60));
@@ -159,23 +188,36 @@ fn a_deployment_rolls_without_losing_availability() {
     w.make(&DEPLOYMENTS, "default", deployment("i:1", 4));
     w.run();
     assert_eq!(w.pods().len(), 4);
-    w.store.modify(&DEPLOYMENTS, "default", "web", Sub::Main, |d| d["spec"]["template"]["spec"]["containers"][0]["image"] = json!("i:2")).unwrap();
+    w.store
+        .modify(&DEPLOYMENTS, "default", "web", Sub::Main, |d| {
+            d["spec"]["template"]["spec"]["containers"][0]["image"] = json!("i:2")
+        })
+        .unwrap();
     // One move of the cluster at a time; never fewer than three ready, never more than five at all.
     for _ in 0..200 {
         w.controllers.step();
         let pods = w.pods();
-        let ready = pods.iter().filter(|p| sim_api::object::condition_is_true(p, "Ready") && !sim_api::object::is_deleting(p)).count();
+        let ready = pods
+            .iter()
+            .filter(|p| sim_api::object::condition_is_true(p, "Ready") && !sim_api::object::is_deleting(p))
+            .count();
         let alive = pods.iter().filter(|p| !sim_api::object::is_deleting(p)).count();
         assert!(ready >= 3 && alive <= 5, "{ready} ready of {alive}");
-        let next = pods.iter().find(|p| sim_api::object::is_deleting(p) || str_at(p, &["status", "phase"]) == "Pending" && !str_at(p, &["spec", "nodeName"]).is_empty());
+        let next = pods.iter().find(|p| {
+            sim_api::object::is_deleting(p)
+                || str_at(p, &["status", "phase"]) == "Pending"
+                    && !str_at(p, &["spec", "nodeName"]).is_empty()
+        });
         if let Some(next) = next {
             if sim_api::object::is_deleting(next) {
                 w.store.delete(&PODS, "default", name(next), &DeleteOptions::now()).unwrap();
             } else {
-                w.store.modify(&PODS, "default", name(next), Sub::Status, |p| {
-                    set(p, &["status", "phase"], json!("Running"));
-                    set(p, &["status", "conditions"], json!([{"type": "Ready", "status": "True"}]));
-                }).unwrap();
+                w.store
+                    .modify(&PODS, "default", name(next), Sub::Status, |p| {
+                        set(p, &["status", "phase"], json!("Running"));
+                        set(p, &["status", "conditions"], json!([{"type": "Ready", "status": "True"}]));
+                    })
+                    .unwrap();
             }
         }
     }
@@ -202,7 +244,11 @@ fn replicas_are_replaced_scaled_and_removed_with_their_owner() {
     let foreground = DeleteOptions { propagation: Some(Propagation::Foreground), ..DeleteOptions::default() };
     w.store.delete(&DEPLOYMENTS, "default", "web", &foreground).unwrap();
     w.run();
-    assert!(w.pods().is_empty() && w.store.list(&REPLICASETS, "").is_empty() && w.store.list(&DEPLOYMENTS, "").is_empty());
+    assert!(
+        w.pods().is_empty()
+            && w.store.list(&REPLICASETS, "").is_empty()
+            && w.store.list(&DEPLOYMENTS, "").is_empty()
+    );
 }
 
 #[test]
@@ -232,14 +278,22 @@ fn a_daemon_runs_once_on_every_node_that_fits() {
     }});
     w.make(&DAEMONSETS, "default", daemon);
     w.run();
-    let mut nodes: Vec<String> = w.pods().iter().map(|p| str_at(p, &["spec", "nodeName"]).to_owned()).collect();
+    let mut nodes: Vec<String> =
+        w.pods().iter().map(|p| str_at(p, &["spec", "nodeName"]).to_owned()).collect();
     nodes.sort();
     assert_eq!(nodes, ["a", "b"]);
-    w.store.modify(&DAEMONSETS, "default", "d", Sub::Main, |d| d["spec"]["template"]["spec"]["containers"][0]["image"] = json!("i:2")).unwrap();
+    w.store
+        .modify(&DAEMONSETS, "default", "d", Sub::Main, |d| {
+            d["spec"]["template"]["spec"]["containers"][0]["image"] = json!("i:2")
+        })
+        .unwrap();
     w.run();
     assert!(w.pods().iter().all(|p| str_at(&p["spec"]["containers"][0], &["image"]) == "i:2"));
     let d = w.store.get(&DAEMONSETS, "default", "d").unwrap();
-    assert_eq!((int_at(&d, &["status", "updatedNumberScheduled"]), int_at(&d, &["status", "numberAvailable"])), (Some(2), Some(2)));
+    assert_eq!(
+        (int_at(&d, &["status", "updatedNumberScheduled"]), int_at(&d, &["status", "numberAvailable"])),
+        (Some(2), Some(2))
+    );
     w.store.delete(&NODES, "", "b", &DeleteOptions::default()).unwrap();
     w.run();
     assert_eq!(w.pods().len(), 1);
@@ -252,15 +306,29 @@ fn endpoints_follow_pods() {
     w.make(&PODS, "default", pod("p", "x", json!({})));
     w.make(&PODS, "default", pod("q", "y", json!({})));
     w.run();
-    let slices = || w.store.list(&ENDPOINTSLICES, "default").into_iter().filter(|s| name(s).starts_with("s-")).collect::<Vec<_>>();
+    let slices = || {
+        w.store
+            .list(&ENDPOINTSLICES, "default")
+            .into_iter()
+            .filter(|s| name(s).starts_with("s-"))
+            .collect::<Vec<_>>()
+    };
     let slice = slices()[0].clone();
     assert_eq!(slice["ports"], json!([{"name": "", "port": 8080, "protocol": "TCP"}]));
     assert_eq!(list_at(&slice, &["endpoints"]).len(), 1);
-    assert_eq!(slice["endpoints"][0]["conditions"], json!({"ready": true, "serving": true, "terminating": false}));
+    assert_eq!(
+        slice["endpoints"][0]["conditions"],
+        json!({"ready": true, "serving": true, "terminating": false})
+    );
     assert_eq!(str_at(&slice["endpoints"][0], &["targetRef", "name"]), "p");
-    w.store.modify(&PODS, "default", "p", Sub::Status, |p| p["status"]["conditions"] = json!([{"type": "Ready", "status": "False"}])).unwrap();
+    w.store
+        .modify(&PODS, "default", "p", Sub::Status, |p| {
+            p["status"]["conditions"] = json!([{"type": "Ready", "status": "False"}])
+        })
+        .unwrap();
     w.settle();
-    let slice = w.store.list(&ENDPOINTSLICES, "default").into_iter().find(|s| name(s).starts_with("s-")).unwrap();
+    let slice =
+        w.store.list(&ENDPOINTSLICES, "default").into_iter().find(|s| name(s).starts_with("s-")).unwrap();
     assert_eq!(at(&slice["endpoints"][0], &["conditions", "ready"]), &json!(false));
     let endpoints = w.store.get(&ENDPOINTS, "default", "s").unwrap();
     assert_eq!(list_at(&endpoints["subsets"][0], &["notReadyAddresses"]).len(), 1);
@@ -275,7 +343,10 @@ fn a_namespace_is_furnished_and_emptied() {
     let mut w = world(&["a"]);
     w.make(&NAMESPACES, "", json!({"metadata": {"name": "x"}}));
     w.settle();
-    assert!(w.store.get(&SERVICEACCOUNTS, "x", "default").is_ok() && w.store.get(&CONFIGMAPS, "x", "kube-root-ca.crt").is_ok());
+    assert!(
+        w.store.get(&SERVICEACCOUNTS, "x", "default").is_ok()
+            && w.store.get(&CONFIGMAPS, "x", "kube-root-ca.crt").is_ok()
+    );
     w.make(&PODS, "x", pod("p", "x", json!({})));
     w.run();
     w.store.delete(&NAMESPACES, "", "x", &DeleteOptions::default()).unwrap();

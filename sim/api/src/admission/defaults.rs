@@ -14,12 +14,15 @@ pub(crate) fn defaults(group: &str, kind: &str, object: &mut Value) {
         ("", "Service") => service(object),
         ("", "Namespace") => {
             let name = crate::object::name(object).to_owned();
-            map_mut(object, &["metadata", "labels"]).insert("kubernetes.io/metadata.name".into(), json!(name));
+            map_mut(object, &["metadata", "labels"])
+                .insert("kubernetes.io/metadata.name".into(), json!(name));
         }
         ("", "Secret") => secret(object),
         ("", "Endpoints") => {
             for subset in list_mut(object, &["subsets"]) {
-                list_mut(subset, &["ports"]).iter_mut().for_each(|p| set_default(p, &["protocol"], json!("TCP")));
+                list_mut(subset, &["ports"])
+                    .iter_mut()
+                    .for_each(|p| set_default(p, &["protocol"], json!("TCP")));
             }
         }
         ("", "ReplicationController") => {
@@ -103,8 +106,11 @@ fn deployment(object: &mut Value) {
 
 fn job(spec: &mut Value) {
     for (key, value) in [
-        ("completions", json!(1)), ("parallelism", json!(1)), ("backoffLimit", json!(6)),
-        ("completionMode", json!("NonIndexed")), ("suspend", json!(false)),
+        ("completions", json!(1)),
+        ("parallelism", json!(1)),
+        ("backoffLimit", json!(6)),
+        ("completionMode", json!("NonIndexed")),
+        ("suspend", json!(false)),
     ] {
         set_default(spec, &[key], value);
     }
@@ -145,7 +151,10 @@ fn service(object: &mut Value) {
     for port in list_mut(object, &["spec", "ports"]) {
         set_default(port, &["protocol"], json!("TCP"));
         // 0 means "not given", as the zero value does in the wire form of the original.
-        if at(port, &["targetPort"]).is_null() || port["targetPort"] == json!(0) || port["targetPort"] == json!("") {
+        if at(port, &["targetPort"]).is_null()
+            || port["targetPort"] == json!(0)
+            || port["targetPort"] == json!("")
+        {
             port["targetPort"] = port["port"].clone();
         }
     }
@@ -170,8 +179,10 @@ fn pod_spec(spec: &mut Value) {
         return;
     }
     for (key, value) in [
-        ("restartPolicy", json!("Always")), ("terminationGracePeriodSeconds", json!(30)),
-        ("dnsPolicy", json!("ClusterFirst")), ("securityContext", json!({})),
+        ("restartPolicy", json!("Always")),
+        ("terminationGracePeriodSeconds", json!(30)),
+        ("dnsPolicy", json!("ClusterFirst")),
+        ("securityContext", json!({})),
         ("schedulerName", json!("default-scheduler")),
     ] {
         set_default(spec, &[key], value);
@@ -187,7 +198,12 @@ fn pod_spec(spec: &mut Value) {
         list_mut(spec, &[list]).iter_mut().for_each(|c| container(c, host_network));
     }
     for volume in list_mut(spec, &["volumes"]) {
-        for (source, mode) in [("configMap", "defaultMode"), ("secret", "defaultMode"), ("projected", "defaultMode"), ("downwardAPI", "defaultMode")] {
+        for (source, mode) in [
+            ("configMap", "defaultMode"),
+            ("secret", "defaultMode"),
+            ("projected", "defaultMode"),
+            ("downwardAPI", "defaultMode"),
+        ] {
             if volume.get(source).is_some() {
                 set_default(volume, &[source, mode], json!(420));
             }
@@ -205,10 +221,13 @@ fn container(container: &mut Value, host_network: bool) {
     let image = str_at(container, &["image"]);
     // A tag "latest", or none, is pulled again every time.
     let tag = image.rsplit('/').next().unwrap_or("").split_once(':').map(|(_, t)| t);
-    let policy = if !image.contains('@') && matches!(tag, None | Some("latest")) { "Always" } else { "IfNotPresent" };
+    let policy =
+        if !image.contains('@') && matches!(tag, None | Some("latest")) { "Always" } else { "IfNotPresent" };
     for (key, value) in [
-        ("imagePullPolicy", json!(policy)), ("terminationMessagePath", json!("/dev/termination-log")),
-        ("terminationMessagePolicy", json!("File")), ("resources", json!({})),
+        ("imagePullPolicy", json!(policy)),
+        ("terminationMessagePath", json!("/dev/termination-log")),
+        ("terminationMessagePolicy", json!("File")),
+        ("resources", json!({})),
     ] {
         set_default(container, &[key], value);
     }
@@ -221,7 +240,9 @@ fn container(container: &mut Value, host_network: bool) {
     }
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         let Some(probe) = container.get_mut(probe).filter(|p| p.is_object()) else { continue };
-        for (key, value) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
+        for (key, value) in
+            [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
+        {
             set_default(probe, &[key], json!(value));
         }
         if at(probe, &["httpGet"]).is_object() {

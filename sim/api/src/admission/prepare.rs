@@ -36,7 +36,11 @@ pub(crate) fn prepare_create(group: &str, kind: &str, object: &mut Value, now: &
             set(object, &["status"], json!({"replicas": 0}));
         }
         ("apps", "DaemonSet") => {
-            set(object, &["status"], json!({"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0}));
+            set(
+                object,
+                &["status"],
+                json!({"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0}),
+            );
         }
         ("apps", "StatefulSet") => {
             set(object, &["status"], json!({"replicas": 0, "availableReplicas": 0}));
@@ -77,7 +81,8 @@ pub(crate) fn prepare_update(group: &str, kind: &str, object: &mut Value, old: &
         ("", "Service") if str_at(object, &["spec", "type"]) != "ExternalName" => {
             // A client that writes back without the addresses keeps them.
             for key in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-                let unset = at(object, &["spec", key]).is_null() || key == "clusterIP" && str_at(object, &["spec", key]).is_empty();
+                let unset = at(object, &["spec", key]).is_null()
+                    || key == "clusterIP" && str_at(object, &["spec", key]).is_empty();
                 let value = at(old, &["spec", key]);
                 if unset && !value.is_null() {
                     set(object, &["spec", key], value.clone());
@@ -103,7 +108,9 @@ fn pod(pod: &mut Value) {
             (k == key || k.is_empty()) && (effect == "NoExecute" || effect.is_empty())
         };
         if !tolerations.iter().any(tolerated) {
-            tolerations.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}));
+            tolerations.push(
+                json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}),
+            );
         }
     }
     set(pod, &["spec", "tolerations"], Value::Array(tolerations));
@@ -113,10 +120,13 @@ fn pod(pod: &mut Value) {
 
 /// Quality of service class (Kubernetes documentation, "Pod Quality of Service Classes").
 fn qos_class(pod: &Value) -> &'static str {
-    let containers = || list_at(pod, &["spec", "containers"]).iter().chain(list_at(pod, &["spec", "initContainers"]));
+    let containers =
+        || list_at(pod, &["spec", "containers"]).iter().chain(list_at(pod, &["spec", "initContainers"]));
     let amount = |c: &Value, kind: &str, resource: &str| at(c, &["resources", kind, resource]).clone();
     let mut any = containers().flat_map(|c| {
-        ["requests", "limits"].into_iter().flat_map(move |k| ["cpu", "memory"].into_iter().map(move |r| amount(c, k, r)))
+        ["requests", "limits"]
+            .into_iter()
+            .flat_map(move |k| ["cpu", "memory"].into_iter().map(move |r| amount(c, k, r)))
     });
     if any.all(|v| v.is_null()) {
         return "BestEffort";

@@ -30,7 +30,11 @@ impl InUse {
     pub(crate) fn of<'a>(services: impl Iterator<Item = &'a Value>) -> Self {
         let mut used = Self::default();
         for service in services {
-            used.addresses.extend(list_at(service, &["spec", "clusterIPs"]).iter().filter_map(|v| v.as_str()?.parse::<IpAddr>().ok()));
+            used.addresses.extend(
+                list_at(service, &["spec", "clusterIPs"])
+                    .iter()
+                    .filter_map(|v| v.as_str()?.parse::<IpAddr>().ok()),
+            );
             for port in list_at(service, &["spec", "ports"]) {
                 if let Some(n) = int_at(port, &["nodePort"]).filter(|n| *n > 0) {
                     used.ports.insert((n, str_at(port, &["protocol"]).to_owned()));
@@ -47,7 +51,12 @@ fn family(net: &IpNet) -> &'static str {
 
 impl Allocator {
     /// Gives a service its addresses and node ports and checks the ones it asks for.
-    pub(crate) fn assign(&self, service: &mut Value, old: Option<&Value>, used: &InUse) -> Result<(), ApiError> {
+    pub(crate) fn assign(
+        &self,
+        service: &mut Value,
+        old: Option<&Value>,
+        used: &InUse,
+    ) -> Result<(), ApiError> {
         let kind = str_at(service, &["spec", "type"]).to_owned();
         if kind == "ExternalName" {
             for key in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
@@ -68,24 +77,39 @@ impl Allocator {
 
     fn addresses(&self, service: &mut Value, used: &InUse) -> Result<(), ApiError> {
         let invalid = |service: &Value, cause| Err(ApiError::invalid("", "Service", name(service), &[cause]));
-        let mut wanted: Vec<String> = list_at(service, &["spec", "clusterIPs"]).iter().filter_map(|v| v.as_str().map(str::to_owned)).collect();
+        let mut wanted: Vec<String> = list_at(service, &["spec", "clusterIPs"])
+            .iter()
+            .filter_map(|v| v.as_str().map(str::to_owned))
+            .collect();
         let first = str_at(service, &["spec", "clusterIP"]).to_owned();
         if wanted.is_empty() && !first.is_empty() {
             wanted.push(first);
         }
-        let families: Vec<String> = list_at(service, &["spec", "ipFamilies"]).iter().filter_map(|v| v.as_str().map(str::to_owned)).collect();
-        let policy = Some(str_at(service, &["spec", "ipFamilyPolicy"])).filter(|p| !p.is_empty()).unwrap_or("SingleStack").to_owned();
+        let families: Vec<String> = list_at(service, &["spec", "ipFamilies"])
+            .iter()
+            .filter_map(|v| v.as_str().map(str::to_owned))
+            .collect();
+        let policy = Some(str_at(service, &["spec", "ipFamilyPolicy"]))
+            .filter(|p| !p.is_empty())
+            .unwrap_or("SingleStack")
+            .to_owned();
         let mut chosen: Vec<&IpNet> = Vec::new();
         for f in &families {
             match self.cidrs.iter().find(|c| family(c) == f) {
                 Some(cidr) => chosen.push(cidr),
-                None => return invalid(service, Cause::invalid("spec.ipFamilies[0]", &json!(f), "not configured on this cluster")),
+                None => {
+                    return invalid(
+                        service,
+                        Cause::invalid("spec.ipFamilies[0]", &json!(f), "not configured on this cluster"),
+                    );
+                }
             }
         }
         if chosen.is_empty() {
             // The family of an address that is asked for comes first.
             let asked: Option<IpAddr> = wanted.first().and_then(|w| w.parse().ok());
-            let by_address = asked.and_then(|a| self.cidrs.iter().find(|c| c.addr().is_ipv4() == a.is_ipv4()));
+            let by_address =
+                asked.and_then(|a| self.cidrs.iter().find(|c| c.addr().is_ipv4() == a.is_ipv4()));
             chosen.extend(by_address.or(self.cidrs.first()));
         }
         if policy != "SingleStack" {
@@ -95,7 +119,14 @@ impl Allocator {
                 }
             }
             if policy == "RequireDualStack" && chosen.len() < 2 {
-                return invalid(service, Cause::invalid("spec.ipFamilyPolicy", &json!(policy), "this cluster is not configured for dual-stack services"));
+                return invalid(
+                    service,
+                    Cause::invalid(
+                        "spec.ipFamilyPolicy",
+                        &json!(policy),
+                        "this cluster is not configured for dual-stack services",
+                    ),
+                );
             }
         } else {
             chosen.truncate(1);
@@ -112,13 +143,35 @@ impl Allocator {
             let address = match wanted.get(i).map(|w| w.parse::<IpAddr>()) {
                 Some(Ok(a)) if cidr.contains(&a) && !used.addresses.contains(&a) => a,
                 Some(Ok(a)) if used.addresses.contains(&a) => {
-                    return invalid(service, Cause::invalid("spec.clusterIPs", &json!([a]), &format!("failed to allocate IP {a}: provided IP is already allocated")));
+                    return invalid(
+                        service,
+                        Cause::invalid(
+                            "spec.clusterIPs",
+                            &json!([a]),
+                            &format!("failed to allocate IP {a}: provided IP is already allocated"),
+                        ),
+                    );
                 }
                 Some(Ok(a)) => {
-                    return invalid(service, Cause::invalid("spec.clusterIPs", &json!([a]), &format!("failed to allocate IP {a}: the provided network does not match the current range")));
+                    return invalid(
+                        service,
+                        Cause::invalid(
+                            "spec.clusterIPs",
+                            &json!([a]),
+                            &format!(
+                                "failed to allocate IP {a}: the provided network does not match the current range"
+                            ),
+                        ),
+                    );
                 }
-                Some(Err(_)) => return invalid(service, Cause::invalid("spec.clusterIPs[0]", &json!(wanted[i]), "must be a valid IP address")),
-                None => free_address(cidr, &used.addresses, name(service)).ok_or_else(|| ApiError::internal("failed to allocate a serviceIP: range is full"))?,
+                Some(Err(_)) => {
+                    return invalid(
+                        service,
+                        Cause::invalid("spec.clusterIPs[0]", &json!(wanted[i]), "must be a valid IP address"),
+                    );
+                }
+                None => free_address(cidr, &used.addresses, name(service))
+                    .ok_or_else(|| ApiError::internal("failed to allocate a serviceIP: range is full"))?,
             };
             addresses.push(address);
         }
@@ -140,21 +193,30 @@ impl Allocator {
             let before = old_ports.iter().find(same).and_then(|p| int_at(p, &["nodePort"]));
             let number = match int_at(port, &["nodePort"]).filter(|n| *n > 0).or(before) {
                 Some(n) if taken.contains(&(n, protocol.clone())) => {
-                    let cause = Cause::invalid(format!("spec.ports[{i}].nodePort"), &json!(n), "provided port is already allocated");
+                    let cause = Cause::invalid(
+                        format!("spec.ports[{i}].nodePort"),
+                        &json!(n),
+                        "provided port is already allocated",
+                    );
                     return Err(ApiError::invalid("", "Service", &service_name, &[cause]));
                 }
                 Some(n) if n < i64::from(self.node_ports.0) || n > i64::from(self.node_ports.1) => {
-                    let range = format!("provided port is not in the valid range. The range of valid ports is {}-{}", self.node_ports.0, self.node_ports.1);
+                    let range = format!(
+                        "provided port is not in the valid range. The range of valid ports is {}-{}",
+                        self.node_ports.0, self.node_ports.1
+                    );
                     let cause = Cause::invalid(format!("spec.ports[{i}].nodePort"), &json!(n), &range);
                     return Err(ApiError::invalid("", "Service", &service_name, &[cause]));
                 }
                 Some(n) => n,
                 None => {
                     let count = i64::from(self.node_ports.1 - self.node_ports.0) + 1;
-                    let start = i64::try_from(hash(&format!("{service_name}/{i}")) % 4096).unwrap_or(0) % count;
+                    let start =
+                        i64::try_from(hash(&format!("{service_name}/{i}")) % 4096).unwrap_or(0) % count;
                     let candidates = (0..count).map(|k| i64::from(self.node_ports.0) + (start + k) % count);
                     let mut free = candidates.filter(|n| !taken.iter().any(|(t, _)| t == n));
-                    free.next().ok_or_else(|| ApiError::internal("failed to allocate a nodePort: range is full"))?
+                    free.next()
+                        .ok_or_else(|| ApiError::internal("failed to allocate a nodePort: range is full"))?
                 }
             };
             taken.insert((number, protocol));

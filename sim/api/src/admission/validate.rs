@@ -9,13 +9,19 @@ use crate::selector::Selector;
 /// RFC 1123 label: lower-case letters, digits, `-`, at most 63 characters.
 fn is_dns_label(name: &str) -> bool {
     let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
-    !name.is_empty() && name.len() <= 63 && name.bytes().all(inner) && !name.starts_with('-') && !name.ends_with('-')
+    !name.is_empty()
+        && name.len() <= 63
+        && name.bytes().all(inner)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
 }
 
 /// RFC 1123 subdomain: labels joined by dots, at most 253 characters.
 fn is_dns_subdomain(name: &str) -> bool {
     let label = |l: &str| {
-        !l.is_empty() && !l.starts_with('-') && !l.ends_with('-')
+        !l.is_empty()
+            && !l.starts_with('-')
+            && !l.ends_with('-')
             && l.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
     };
     name.len() <= 253 && name.split('.').all(label)
@@ -42,8 +48,12 @@ pub(crate) fn validate(group: &str, kind: &str, object: &Value) -> Vec<Cause> {
     match (group, kind) {
         ("", "Pod") => pod_spec(at(object, &["spec"]), "spec", true, &mut causes),
         ("", "Service") => service(object, &mut causes),
-        ("apps", "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet") => workload(kind, object, &mut causes),
-        ("batch", "Job") => pod_spec(at(object, &["spec", "template", "spec"]), "spec.template.spec", false, &mut causes),
+        ("apps", "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet") => {
+            workload(kind, object, &mut causes)
+        }
+        ("batch", "Job") => {
+            pod_spec(at(object, &["spec", "template", "spec"]), "spec.template.spec", false, &mut causes)
+        }
         ("apiextensions.k8s.io", "CustomResourceDefinition") => crd(object, &mut causes),
         ("discovery.k8s.io", "EndpointSlice") => {
             if !matches!(str_at(object, &["addressType"]), "IPv4" | "IPv6" | "FQDN") {
@@ -64,17 +74,23 @@ pub(crate) fn validate_update(group: &str, kind: &str, object: &Value, old: &Val
         }
     };
     match (group, kind) {
-        ("apps", "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet") | ("batch", "Job") => immutable(&["spec", "selector"]),
+        ("apps", "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet") | ("batch", "Job") => {
+            immutable(&["spec", "selector"])
+        }
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => immutable(&["roleRef"]),
         ("", "Secret") => immutable(&["type"]),
-        ("", "Service") if !at(old, &["spec", "clusterIP"]).is_null() && str_at(object, &["spec", "type"]) != "ExternalName" => {
+        ("", "Service")
+            if !at(old, &["spec", "clusterIP"]).is_null()
+                && str_at(object, &["spec", "type"]) != "ExternalName" =>
+        {
             immutable(&["spec", "clusterIP"]);
         }
         ("", "Pod") => pod_update(object, old, &mut causes),
         ("discovery.k8s.io", "EndpointSlice") => immutable(&["addressType"]),
         _ => {}
     }
-    if matches!((group, kind), ("", "ConfigMap" | "Secret")) && at(old, &["immutable"]) == &Value::Bool(true) {
+    if matches!((group, kind), ("", "ConfigMap" | "Secret")) && at(old, &["immutable"]) == &Value::Bool(true)
+    {
         for key in ["data", "binaryData"] {
             if at(object, &[key]) != at(old, &[key]) {
                 causes.push(Cause::forbidden(key, "field is immutable when `immutable` is set"));
@@ -89,7 +105,14 @@ fn pod_update(object: &Value, old: &Value, causes: &mut Vec<Cause>) {
     let fixed = |pod: &Value| {
         let mut spec = at(pod, &["spec"]).clone();
         if let Some(map) = spec.as_object_mut() {
-            for key in ["activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations", "schedulingGates", "ephemeralContainers", "nodeName"] {
+            for key in [
+                "activeDeadlineSeconds",
+                "terminationGracePeriodSeconds",
+                "tolerations",
+                "schedulingGates",
+                "ephemeralContainers",
+                "nodeName",
+            ] {
                 map.shift_remove(key);
             }
         }
@@ -137,7 +160,11 @@ fn metadata(group: &str, kind: &str, object: &Value, causes: &mut Vec<Cause>) {
     }
     for (key, value) in crate::object::labels(object).into_iter().flatten() {
         if !is_qualified_name(key) {
-            causes.push(Cause::invalid("metadata.labels", &Value::from(key.as_str()), "name part must consist of alphanumeric characters, '-', '_' or '.'"));
+            causes.push(Cause::invalid(
+                "metadata.labels",
+                &Value::from(key.as_str()),
+                "name part must consist of alphanumeric characters, '-', '_' or '.'",
+            ));
         }
         if !value.as_str().is_some_and(is_label_value) {
             causes.push(Cause::invalid("metadata.labels", value,
@@ -148,7 +175,11 @@ fn metadata(group: &str, kind: &str, object: &Value, causes: &mut Vec<Cause>) {
     }
     for key in at(object, &["metadata", "annotations"]).as_object().into_iter().flatten().map(|(k, _)| k) {
         if !is_qualified_name(&key.to_lowercase()) {
-            causes.push(Cause::invalid("metadata.annotations", &Value::from(key.as_str()), "name part must consist of alphanumeric characters, '-', '_' or '.'"));
+            causes.push(Cause::invalid(
+                "metadata.annotations",
+                &Value::from(key.as_str()),
+                "name part must consist of alphanumeric characters, '-', '_' or '.'",
+            ));
         }
     }
 }
@@ -160,15 +191,25 @@ fn pod_spec(spec: &Value, path: &str, is_pod: bool, causes: &mut Vec<Cause>) {
     }
     let mut names: Vec<&str> = Vec::new();
     let all = [("initContainers", list_at(spec, &["initContainers"])), ("containers", containers)];
-    for (list, i, container) in all.iter().flat_map(|(l, cs)| cs.iter().enumerate().map(move |(i, c)| (l, i, c))) {
+    for (list, i, container) in
+        all.iter().flat_map(|(l, cs)| cs.iter().enumerate().map(move |(i, c)| (l, i, c)))
+    {
         let here = format!("{path}.{list}[{i}]");
         let name = str_at(container, &["name"]);
         if name.is_empty() {
             causes.push(Cause::required(format!("{here}.name"), ""));
         } else if !is_dns_label(name) {
-            causes.push(Cause::invalid(format!("{here}.name"), &Value::from(name), "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-'"));
+            causes.push(Cause::invalid(
+                format!("{here}.name"),
+                &Value::from(name),
+                "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-'",
+            ));
         } else if names.contains(&name) {
-            causes.push(Cause { field: format!("{here}.name"), reason: "FieldValueDuplicate", message: format!("Duplicate value: \"{name}\"") });
+            causes.push(Cause {
+                field: format!("{here}.name"),
+                reason: "FieldValueDuplicate",
+                message: format!("Duplicate value: \"{name}\""),
+            });
         }
         names.push(name);
         if str_at(container, &["image"]).is_empty() {
@@ -178,26 +219,40 @@ fn pod_spec(spec: &Value, path: &str, is_pod: bool, causes: &mut Vec<Cause>) {
             check_port(at(port, &["containerPort"]), &format!("{here}.ports[{j}].containerPort"), causes);
             check_protocol(port, &format!("{here}.ports[{j}].protocol"), causes);
         }
-        for (j, env) in list_at(container, &["env"]).iter().enumerate().filter(|(_, e)| str_at(e, &["name"]).is_empty()) {
+        for (j, env) in
+            list_at(container, &["env"]).iter().enumerate().filter(|(_, e)| str_at(e, &["name"]).is_empty())
+        {
             let _ = env;
             causes.push(Cause::required(format!("{here}.env[{j}].name"), ""));
         }
         for (j, mount) in list_at(container, &["volumeMounts"]).iter().enumerate() {
             let volume = str_at(mount, &["name"]);
             if !list_at(spec, &["volumes"]).iter().any(|v| str_at(v, &["name"]) == volume) {
-                causes.push(Cause { field: format!("{here}.volumeMounts[{j}].name"), reason: "FieldValueNotFound", message: format!("Not found: \"{volume}\"") });
+                causes.push(Cause {
+                    field: format!("{here}.volumeMounts[{j}].name"),
+                    reason: "FieldValueNotFound",
+                    message: format!("Not found: \"{volume}\""),
+                });
             }
         }
     }
     let policy = str_at(spec, &["restartPolicy"]);
     if is_pod && !matches!(policy, "Always" | "OnFailure" | "Never") {
-        causes.push(not_supported(format!("{path}.restartPolicy"), policy, &["Always", "OnFailure", "Never"]));
+        causes.push(not_supported(
+            format!("{path}.restartPolicy"),
+            policy,
+            &["Always", "OnFailure", "Never"],
+        ));
     }
 }
 
 fn not_supported(field: String, value: &str, allowed: &[&str]) -> Cause {
     let list: Vec<String> = allowed.iter().map(|a| format!("\"{a}\"")).collect();
-    Cause { field, reason: "FieldValueNotSupported", message: format!("Unsupported value: \"{value}\": supported values: {}", list.join(", ")) }
+    Cause {
+        field,
+        reason: "FieldValueNotSupported",
+        message: format!("Unsupported value: \"{value}\": supported values: {}", list.join(", ")),
+    }
 }
 
 fn check_port(port: &Value, field: &str, causes: &mut Vec<Cause>) {
@@ -218,7 +273,11 @@ fn check_protocol(port: &Value, field: &str, causes: &mut Vec<Cause>) {
 fn service(service: &Value, causes: &mut Vec<Cause>) {
     let kind = str_at(service, &["spec", "type"]);
     if !matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer" | "ExternalName") {
-        causes.push(not_supported("spec.type".into(), kind, &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]));
+        causes.push(not_supported(
+            "spec.type".into(),
+            kind,
+            &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"],
+        ));
     }
     let ports = list_at(service, &["spec", "ports"]);
     let headless = str_at(service, &["spec", "clusterIP"]) == "None";
@@ -237,11 +296,19 @@ fn service(service: &Value, causes: &mut Vec<Cause>) {
         }
         let same = |p: &&Value| str_at(p, &["name"]) == name && !name.is_empty();
         if ports[..i].iter().any(|p| same(&p)) {
-            causes.push(Cause { field: format!("spec.ports[{i}].name"), reason: "FieldValueDuplicate", message: format!("Duplicate value: \"{name}\"") });
+            causes.push(Cause {
+                field: format!("spec.ports[{i}].name"),
+                reason: "FieldValueDuplicate",
+                message: format!("Duplicate value: \"{name}\""),
+            });
         }
         let key = |p: &Value| (p["port"].clone(), p["protocol"].clone());
         if ports[..i].iter().any(|p| key(p) == key(port)) {
-            causes.push(Cause { field: format!("spec.ports[{i}]"), reason: "FieldValueDuplicate", message: format!("Duplicate value: {port}") });
+            causes.push(Cause {
+                field: format!("spec.ports[{i}]"),
+                reason: "FieldValueDuplicate",
+                message: format!("Duplicate value: {port}"),
+            });
         }
     }
 }
@@ -254,10 +321,18 @@ fn workload(kind: &str, object: &Value, causes: &mut Vec<Cause>) {
     }
     let template_labels = at(object, &["spec", "template", "metadata", "labels"]);
     if !empty && !Selector::from_label_selector(selector).matches_labels(template_labels.as_object()) {
-        causes.push(Cause::invalid("spec.template.metadata.labels", template_labels, "`selector` does not match template `labels`"));
+        causes.push(Cause::invalid(
+            "spec.template.metadata.labels",
+            template_labels,
+            "`selector` does not match template `labels`",
+        ));
     }
     if int_at(object, &["spec", "replicas"]).is_some_and(|r| r < 0) && kind != "DaemonSet" {
-        causes.push(Cause::invalid("spec.replicas", at(object, &["spec", "replicas"]), "must be greater than or equal to 0"));
+        causes.push(Cause::invalid(
+            "spec.replicas",
+            at(object, &["spec", "replicas"]),
+            "must be greater than or equal to 0",
+        ));
     }
     let spec = at(object, &["spec", "template", "spec"]);
     pod_spec(spec, "spec.template.spec", false, causes);
@@ -269,14 +344,22 @@ fn workload(kind: &str, object: &Value, causes: &mut Vec<Cause>) {
 
 fn crd(crd: &Value, causes: &mut Vec<Cause>) {
     let (group, plural) = (str_at(crd, &["spec", "group"]), str_at(crd, &["spec", "names", "plural"]));
-    for (value, field) in [(group, "spec.group"), (plural, "spec.names.plural"), (str_at(crd, &["spec", "names", "kind"]), "spec.names.kind")] {
+    for (value, field) in [
+        (group, "spec.group"),
+        (plural, "spec.names.plural"),
+        (str_at(crd, &["spec", "names", "kind"]), "spec.names.kind"),
+    ] {
         if value.is_empty() {
             causes.push(Cause::required(field, ""));
         }
     }
     let name = crate::object::name(crd);
     if name != format!("{plural}.{group}") {
-        causes.push(Cause::invalid("metadata.name", &Value::from(name), "must be spec.names.plural+\".\"+spec.group"));
+        causes.push(Cause::invalid(
+            "metadata.name",
+            &Value::from(name),
+            "must be spec.names.plural+\".\"+spec.group",
+        ));
     }
     let scope = str_at(crd, &["spec", "scope"]);
     if !matches!(scope, "Cluster" | "Namespaced") {
@@ -284,11 +367,18 @@ fn crd(crd: &Value, causes: &mut Vec<Cause>) {
     }
     let versions = list_at(crd, &["spec", "versions"]);
     if versions.iter().filter(|v| at(v, &["storage"]) == &Value::Bool(true)).count() != 1 {
-        causes.push(Cause::invalid("spec.versions", &Value::from(versions.len()), "must have exactly one version marked as storage version"));
+        causes.push(Cause::invalid(
+            "spec.versions",
+            &Value::from(versions.len()),
+            "must have exactly one version marked as storage version",
+        ));
     }
     for (i, version) in versions.iter().enumerate() {
         if !at(version, &["schema", "openAPIV3Schema"]).is_object() {
-            causes.push(Cause::required(format!("spec.versions[{i}].schema.openAPIV3Schema"), "schemas are required"));
+            causes.push(Cause::required(
+                format!("spec.versions[{i}].schema.openAPIV3Schema"),
+                "schemas are required",
+            ));
         }
     }
 }

@@ -31,10 +31,18 @@ pub enum ApplyError {
 ///
 /// # Errors
 /// Another manager owns a field with another value and `force` is not set.
-pub fn apply(live: &Value, config: &Value, schema: Schema<'_>, writer: &Writer<'_>, force: bool) -> Result<Value, ApplyError> {
+pub fn apply(
+    live: &Value,
+    config: &Value,
+    schema: Schema<'_>,
+    writer: &Writer<'_>,
+    force: bool,
+) -> Result<Value, ApplyError> {
     let mut entries = decode(live);
     let wanted = owned_fields(config, schema);
-    let mine = entries.iter().position(|e| e.apply && e.manager == writer.manager && e.subresource == writer.subresource);
+    let mine = entries
+        .iter()
+        .position(|e| e.apply && e.manager == writer.manager && e.subresource == writer.subresource);
     let before = mine.map(|i| entries.remove(i));
 
     let mut merged = merge(live, config, schema);
@@ -161,7 +169,8 @@ fn prune_map(map: &mut Map<String, Value>, gone: &FieldSet, keep: Option<&FieldS
         if let Some(child) = map.get_mut(&key) {
             prune(child, gone, keep, schema.field_or_open(&key));
             // A struct or list that is empty now was there only for the fields that are gone.
-            let empty = child.as_object().is_some_and(Map::is_empty) || child.as_array().is_some_and(Vec::is_empty);
+            let empty =
+                child.as_object().is_some_and(Map::is_empty) || child.as_array().is_some_and(Vec::is_empty);
             if empty && keep.is_none_or(FieldSet::is_empty) {
                 map.shift_remove(&key);
             }
@@ -217,7 +226,10 @@ mod tests {
         live["spec"]["replicas"] = json!(5);
         record_update(Some(&old), &mut live, Schema::builtin(DEPLOYMENT), &writer("scaler"));
         let ApplyError::Conflicts(c) = applied(&live, config(Some(2), json!({})), "one", false).unwrap_err();
-        assert_eq!((c[0].manager.as_str(), c[0].field.as_str(), c[0].operation), ("scaler", ".spec.replicas", "Update"));
+        assert_eq!(
+            (c[0].manager.as_str(), c[0].field.as_str(), c[0].operation),
+            ("scaler", ".spec.replicas", "Update")
+        );
         let live = applied(&live, config(Some(2), json!({})), "one", true).unwrap();
         assert_eq!(live["spec"]["replicas"], 2);
         assert!(applied(&live, config(Some(2), json!({})), "one", false).is_ok());
@@ -227,7 +239,9 @@ mod tests {
     fn repeating_an_apply_changes_nothing() {
         let once = applied(&Value::Null, config(Some(2), json!({"a": "1"})), "one", false).unwrap();
         let later = Writer { time: "2026-01-01T00:01:00Z", ..writer("one") };
-        let twice = apply(&once, &config(Some(2), json!({"a": "1"})), Schema::builtin(DEPLOYMENT), &later, false).unwrap();
+        let twice =
+            apply(&once, &config(Some(2), json!({"a": "1"})), Schema::builtin(DEPLOYMENT), &later, false)
+                .unwrap();
         assert_eq!(once, twice);
     }
 }

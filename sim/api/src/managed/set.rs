@@ -32,7 +32,11 @@ impl FieldSet {
                 ListType::Atomic => Self::leaf(),
                 list => {
                     let children = items.iter().map(|item| {
-                        let mut child = if list == ListType::Set { Self::default() } else { Self::of(item, schema.items()) };
+                        let mut child = if list == ListType::Set {
+                            Self::default()
+                        } else {
+                            Self::of(item, schema.items())
+                        };
                         child.member = true;
                         (element(item, &list), child)
                     });
@@ -65,8 +69,12 @@ impl FieldSet {
 
     fn parse(value: &Value) -> Self {
         let map = value.as_object();
-        let children: BTreeMap<String, Self> =
-            map.into_iter().flatten().filter(|(k, _)| *k != ".").map(|(k, v)| (k.clone(), Self::parse(v))).collect();
+        let children: BTreeMap<String, Self> = map
+            .into_iter()
+            .flatten()
+            .filter(|(k, _)| *k != ".")
+            .map(|(k, v)| (k.clone(), Self::parse(v)))
+            .collect();
         Self { member: children.is_empty() || value.get(".").is_some(), children }
     }
 
@@ -187,8 +195,10 @@ pub fn compare(old: &Value, new: &Value, schema: Schema<'_>) -> (FieldSet, Field
             for key in a.keys().chain(b.keys().filter(|k| !a.contains_key(*k))) {
                 let (x, y) = (a.get(key), b.get(key));
                 let fixed = schema.property(key).is_some();
-                let (mut c, mut r) = compare(x.unwrap_or(&Value::Null), y.unwrap_or(&Value::Null), schema.field_or_open(key));
-                let counts = |v: Option<&Value>| !fixed || v.and_then(Value::as_object).is_some_and(Map::is_empty);
+                let (mut c, mut r) =
+                    compare(x.unwrap_or(&Value::Null), y.unwrap_or(&Value::Null), schema.field_or_open(key));
+                let counts =
+                    |v: Option<&Value>| !fixed || v.and_then(Value::as_object).is_some_and(Map::is_empty);
                 c.member |= x.is_none() && counts(y);
                 r.member |= y.is_none() && counts(x);
                 insert(&mut changed, &format!("f:{key}"), c);
@@ -197,7 +207,9 @@ pub fn compare(old: &Value, new: &Value, schema: Schema<'_>) -> (FieldSet, Field
         }
         (Value::Array(a), Value::Array(b)) if schema.list_type() != ListType::Atomic => {
             let list = schema.list_type();
-            let index = |items: &[Value]| items.iter().map(|i| (element(i, &list), i.clone())).collect::<BTreeMap<_, _>>();
+            let index = |items: &[Value]| {
+                items.iter().map(|i| (element(i, &list), i.clone())).collect::<BTreeMap<_, _>>()
+            };
             let (a, b) = (index(a), index(b));
             for key in a.keys().chain(b.keys().filter(|k| !a.contains_key(*k))) {
                 let (x, y) = (a.get(key), b.get(key));

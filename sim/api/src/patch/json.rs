@@ -20,20 +20,38 @@ pub fn json_patch(target: &Value, patch: &Value) -> Result<Value, ApiError> {
 }
 
 fn failed(what: &str) -> ApiError {
-    ApiError { code: 422, reason: "Invalid", message: format!("the server rejected our request due to an error in our request: {what}"), details: None, retry_after_s: None }
+    ApiError {
+        code: 422,
+        reason: "Invalid",
+        message: format!("the server rejected our request due to an error in our request: {what}"),
+        details: None,
+        retry_after_s: None,
+    }
 }
 
 fn apply(target: &mut Value, operation: &Value) -> Result<(), ApiError> {
     let text = |key: &str| operation.get(key).and_then(Value::as_str);
-    let op = text("op").ok_or_else(|| ApiError::bad_request("error decoding patch: operation without \"op\""))?;
-    let path = text("path").ok_or_else(|| ApiError::bad_request("error decoding patch: operation without \"path\""))?;
-    let value = || operation.get("value").cloned().ok_or_else(|| ApiError::bad_request(format!("error decoding patch: {op} without \"value\"")));
-    let from = || text("from").ok_or_else(|| ApiError::bad_request(format!("error decoding patch: {op} without \"from\"")));
+    let op =
+        text("op").ok_or_else(|| ApiError::bad_request("error decoding patch: operation without \"op\""))?;
+    let path = text("path")
+        .ok_or_else(|| ApiError::bad_request("error decoding patch: operation without \"path\""))?;
+    let value = || {
+        operation
+            .get("value")
+            .cloned()
+            .ok_or_else(|| ApiError::bad_request(format!("error decoding patch: {op} without \"value\"")))
+    };
+    let from = || {
+        text("from")
+            .ok_or_else(|| ApiError::bad_request(format!("error decoding patch: {op} without \"from\"")))
+    };
     match op {
         "add" => add(target, path, value()?),
         "remove" => remove(target, path).map(drop),
         "replace" => {
-            let place = target.pointer_mut(path).ok_or_else(|| failed(&format!("replace operation does not apply: doc is missing path: {path}")))?;
+            let place = target.pointer_mut(path).ok_or_else(|| {
+                failed(&format!("replace operation does not apply: doc is missing path: {path}"))
+            })?;
             *place = value()?;
             Ok(())
         }
@@ -43,7 +61,9 @@ fn apply(target: &mut Value, operation: &Value) -> Result<(), ApiError> {
         }
         "copy" => {
             let source = from()?;
-            let copy = target.pointer(source).cloned().ok_or_else(|| failed(&format!("copy operation does not apply: doc is missing path: {source}")))?;
+            let copy = target.pointer(source).cloned().ok_or_else(|| {
+                failed(&format!("copy operation does not apply: doc is missing path: {source}"))
+            })?;
             add(target, path, copy)
         }
         "test" => {
@@ -107,13 +127,20 @@ mod tests {
     #[test]
     fn operations() {
         let doc = json!({"a": {"b/c": 1}, "l": [1, 2]});
-        let check = |patch: Value, expect: Value| assert_eq!(json_patch(&doc, &patch).unwrap(), expect, "{patch}");
+        let check =
+            |patch: Value, expect: Value| assert_eq!(json_patch(&doc, &patch).unwrap(), expect, "{patch}");
         check(json!([{"op": "add", "path": "/l/-", "value": 3}]), json!({"a": {"b/c": 1}, "l": [1, 2, 3]}));
         check(json!([{"op": "add", "path": "/l/0", "value": 0}]), json!({"a": {"b/c": 1}, "l": [0, 1, 2]}));
         check(json!([{"op": "remove", "path": "/a/b~1c"}]), json!({"a": {}, "l": [1, 2]}));
-        check(json!([{"op": "test", "path": "/l/0", "value": 1}, {"op": "replace", "path": "/l", "value": []}]), json!({"a": {"b/c": 1}, "l": []}));
+        check(
+            json!([{"op": "test", "path": "/l/0", "value": 1}, {"op": "replace", "path": "/l", "value": []}]),
+            json!({"a": {"b/c": 1}, "l": []}),
+        );
         check(json!([{"op": "move", "from": "/a", "path": "/z"}]), json!({"l": [1, 2], "z": {"b/c": 1}}));
-        check(json!([{"op": "copy", "from": "/l/1", "path": "/a/x"}]), json!({"a": {"b/c": 1, "x": 2}, "l": [1, 2]}));
+        check(
+            json!([{"op": "copy", "from": "/l/1", "path": "/a/x"}]),
+            json!({"a": {"b/c": 1, "x": 2}, "l": [1, 2]}),
+        );
     }
 
     #[test]

@@ -72,7 +72,9 @@ fn merge_map(target: &mut Value, patch: &Map<String, Value>, schema: Schema<'_>)
     }
     for (key, order) in patch {
         let Some(field) = key.strip_prefix("$setElementOrder/") else { continue };
-        if let (Some(list), Some(order)) = (map.get_mut(field).and_then(Value::as_array_mut), order.as_array()) {
+        if let (Some(list), Some(order)) =
+            (map.get_mut(field).and_then(Value::as_array_mut), order.as_array())
+        {
             reorder(list, order, schema.merge_key(field));
         }
     }
@@ -81,7 +83,8 @@ fn merge_map(target: &mut Value, patch: &Map<String, Value>, schema: Schema<'_>)
 
 fn merge_list(target: &mut Value, patch: &[Value], schema: Schema<'_>, field: &str) -> Result<(), ApiError> {
     let directive = |v: &Value| v.get("$patch").and_then(Value::as_str).map(str::to_owned);
-    let is_replace = |v: &Value| directive(v).as_deref() == Some("replace") && v.as_object().is_some_and(|m| m.len() == 1);
+    let is_replace =
+        |v: &Value| directive(v).as_deref() == Some("replace") && v.as_object().is_some_and(|m| m.len() == 1);
     if patch.iter().any(is_replace) {
         *target = patch.iter().filter(|v| !is_replace(v)).cloned().collect();
         return Ok(());
@@ -105,7 +108,9 @@ fn merge_list(target: &mut Value, patch: &[Value], schema: Schema<'_>, field: &s
     };
     let items = schema.field_or_open(field).items();
     for value in patch {
-        let id = value.get(merge_key).ok_or_else(|| bad(format!("map: {value} does not contain declared merge key: {merge_key}")))?;
+        let id = value
+            .get(merge_key)
+            .ok_or_else(|| bad(format!("map: {value} does not contain declared merge key: {merge_key}")))?;
         let found = list.iter().position(|v| v.get(merge_key) == Some(id));
         match (directive(value).as_deref(), found, value) {
             (Some("delete"), Some(_), _) => list.retain(|v| v.get(merge_key) != Some(id)),
@@ -168,32 +173,70 @@ mod tests {
     #[test]
     fn directives() {
         let pod = "io.k8s.api.core.v1.Pod";
-        check(pod, json!({"spec": {"containers": [{"name": "a"}, {"name": "b"}]}}),
-            json!({"spec": {"containers": [{"name": "a", "$patch": "delete"}]}}), json!({"spec": {"containers": [{"name": "b"}]}}));
-        check(pod, json!({"spec": {"containers": [{"name": "a"}]}}),
-            json!({"spec": {"containers": [{"name": "c"}, {"$patch": "replace"}]}}), json!({"spec": {"containers": [{"name": "c"}]}}));
-        check(pod, json!({"metadata": {"labels": {"a": "1", "b": "2"}}}),
-            json!({"metadata": {"labels": {"a": null}}}), json!({"metadata": {"labels": {"b": "2"}}}));
-        check(pod, json!({"metadata": {"finalizers": ["a", "b"]}}),
-            json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"]}}), json!({"metadata": {"finalizers": ["b"]}}));
-        check(pod, json!({"metadata": {"finalizers": ["a"]}}),
-            json!({"metadata": {"finalizers": ["b"]}}), json!({"metadata": {"finalizers": ["a", "b"]}}));
-        check(pod, json!({"spec": {"tolerations": [{"key": "a"}]}}),
-            json!({"spec": {"tolerations": [{"key": "b"}]}}), json!({"spec": {"tolerations": [{"key": "b"}]}}));
-        check("io.k8s.api.apps.v1.Deployment",
+        check(
+            pod,
+            json!({"spec": {"containers": [{"name": "a"}, {"name": "b"}]}}),
+            json!({"spec": {"containers": [{"name": "a", "$patch": "delete"}]}}),
+            json!({"spec": {"containers": [{"name": "b"}]}}),
+        );
+        check(
+            pod,
+            json!({"spec": {"containers": [{"name": "a"}]}}),
+            json!({"spec": {"containers": [{"name": "c"}, {"$patch": "replace"}]}}),
+            json!({"spec": {"containers": [{"name": "c"}]}}),
+        );
+        check(
+            pod,
+            json!({"metadata": {"labels": {"a": "1", "b": "2"}}}),
+            json!({"metadata": {"labels": {"a": null}}}),
+            json!({"metadata": {"labels": {"b": "2"}}}),
+        );
+        check(
+            pod,
+            json!({"metadata": {"finalizers": ["a", "b"]}}),
+            json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"]}}),
+            json!({"metadata": {"finalizers": ["b"]}}),
+        );
+        check(
+            pod,
+            json!({"metadata": {"finalizers": ["a"]}}),
+            json!({"metadata": {"finalizers": ["b"]}}),
+            json!({"metadata": {"finalizers": ["a", "b"]}}),
+        );
+        check(
+            pod,
+            json!({"spec": {"tolerations": [{"key": "a"}]}}),
+            json!({"spec": {"tolerations": [{"key": "b"}]}}),
+            json!({"spec": {"tolerations": [{"key": "b"}]}}),
+        );
+        check(
+            "io.k8s.api.apps.v1.Deployment",
             json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}}),
-            json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}}), json!({"spec": {"strategy": {"type": "Recreate"}}}));
-        check(pod, json!({"spec": {"containers": [{"name": "a"}, {"name": "b"}]}}),
+            json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}}),
+            json!({"spec": {"strategy": {"type": "Recreate"}}}),
+        );
+        check(
+            pod,
+            json!({"spec": {"containers": [{"name": "a"}, {"name": "b"}]}}),
             json!({"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}}),
-            json!({"spec": {"containers": [{"name": "b"}, {"name": "a"}]}}));
-        check("io.k8s.api.core.v1.Node", json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}}),
-            json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}), json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}));
+            json!({"spec": {"containers": [{"name": "b"}, {"name": "a"}]}}),
+        );
+        check(
+            "io.k8s.api.core.v1.Node",
+            json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}}),
+            json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}),
+            json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}),
+        );
     }
 
     #[test]
     fn an_element_without_its_key_is_refused() {
         let mut t = json!({"spec": {}});
-        let e = strategic_patch(&mut t, &json!({"spec": {"containers": [{"image": "x"}]}}), Schema::builtin("io.k8s.api.core.v1.Pod"));
+        let e = strategic_patch(
+            &mut t,
+            &json!({"spec": {"containers": [{"image": "x"}]}}),
+            Schema::builtin("io.k8s.api.core.v1.Pod"),
+        );
         assert_eq!(e.unwrap_err().code, 400);
     }
 }

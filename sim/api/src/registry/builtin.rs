@@ -18,8 +18,13 @@ struct Row {
 /// Flags: `n` namespaced, `s` status subresource, `c` scale subresource, `g` counts generations, `a` in category `all`,
 /// `e` in category `api-extensions`.
 const fn row(
-    group: &'static str, version: &'static str, plural: &'static str, kind: &'static str,
-    shorts: &'static [&'static str], flags: &'static str, definition: &'static str,
+    group: &'static str,
+    version: &'static str,
+    plural: &'static str,
+    kind: &'static str,
+    shorts: &'static [&'static str],
+    flags: &'static str,
+    definition: &'static str,
 ) -> Row {
     Row { group, version, plural, kind, shorts, flags, extra: &[], definition }
 }
@@ -91,13 +96,28 @@ const ROWS: &[Row] = &[
 fn selectable(group: &str, plural: &str) -> &'static [&'static str] {
     match (group, plural) {
         ("", "pods") => &[
-            "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",
-            "status.phase", "status.podIP", "status.podIPs", "status.nominatedNodeName",
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.podIPs",
+            "status.nominatedNodeName",
         ],
         ("", "events") => &[
-            "involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid",
-            "involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason",
-            "reportingComponent", "source", "type",
+            "involvedObject.kind",
+            "involvedObject.namespace",
+            "involvedObject.name",
+            "involvedObject.uid",
+            "involvedObject.apiVersion",
+            "involvedObject.resourceVersion",
+            "involvedObject.fieldPath",
+            "reason",
+            "reportingComponent",
+            "source",
+            "type",
         ],
         ("", "nodes") => &["spec.unschedulable"],
         ("", "namespaces") => &["status.phase"],

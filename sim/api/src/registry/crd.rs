@@ -17,10 +17,14 @@ pub(crate) fn definition_from_crd(crd: &Value) -> Option<ResourceDef> {
     versions.sort_by(|a, b| priority(&b.name).cmp(&priority(&a.name)));
     let first = versions.first()?.name.clone();
     let storage = list_at(spec, &["versions"]).iter().find(|v| bool_at(v, &["storage"]));
-    let storage = storage.map(|v| str_at(v, &["name"]).to_owned()).filter(|n| versions.iter().any(|v| v.name == *n));
+    let storage =
+        storage.map(|v| str_at(v, &["name"]).to_owned()).filter(|n| versions.iter().any(|v| v.name == *n));
     let kind = str_at(names, &["kind"]).to_owned();
-    let texts = |key: &str| list_at(names, &[key]).iter().filter_map(|v| v.as_str().map(str::to_owned)).collect();
-    let or = |key: &str, default: String| Some(str_at(names, &[key])).filter(|s| !s.is_empty()).map_or(default, str::to_owned);
+    let texts =
+        |key: &str| list_at(names, &[key]).iter().filter_map(|v| v.as_str().map(str::to_owned)).collect();
+    let or = |key: &str, default: String| {
+        Some(str_at(names, &[key])).filter(|s| !s.is_empty()).map_or(default, str::to_owned)
+    };
     let selectable = list_at(spec, &["versions"])
         .iter()
         .flat_map(|v| list_at(v, &["selectableFields"]))
@@ -113,13 +117,19 @@ pub(crate) fn establish(crd: &mut Value, now: &str) {
         set(crd, &["spec", "conversion"], json!({"strategy": "None"}));
     }
     let names = at(crd, &["spec", "names"]).clone();
-    let stored = list_at(crd, &["spec", "versions"]).iter().find(|v| bool_at(v, &["storage"])).map(|v| v["name"].clone());
+    let stored = list_at(crd, &["spec", "versions"])
+        .iter()
+        .find(|v| bool_at(v, &["storage"]))
+        .map(|v| v["name"].clone());
     let mut stored_versions: Vec<Value> = list_at(crd, &["status", "storedVersions"]).to_vec();
     if let Some(stored) = stored.filter(|s| !stored_versions.contains(s)) {
         stored_versions.push(stored);
     }
     let keep = |kind: &str| {
-        crate::object::condition(crd, kind).and_then(|c| c["lastTransitionTime"].as_str()).unwrap_or(now).to_owned()
+        crate::object::condition(crd, kind)
+            .and_then(|c| c["lastTransitionTime"].as_str())
+            .unwrap_or(now)
+            .to_owned()
     };
     let (accepted, established) = (keep("NamesAccepted"), keep("Established"));
     let conditions = json!([

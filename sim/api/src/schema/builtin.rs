@@ -112,15 +112,33 @@ const MERGED_SETS: &[(&str, &str)] = &[("ObjectMeta", "finalizers"), ("NodeSpec"
 
 /// Maps of fields that apply replaces as a whole.
 const ATOMIC: &[&str] = &[
-    "LabelSelector", "LocalObjectReference", "ObjectReference", "TypedLocalObjectReference", "NodeSelector",
-    "NodeSelectorTerm", "SecretKeySelector", "ConfigMapKeySelector", "ObjectFieldSelector", "ResourceFieldSelector",
-    "SecretReference", "EndpointAddress", "EndpointPort", "OwnerReference", "RoleRef", "Subject", "ScopeSelector",
-    "NodeConfigSource", "TopologySelectorTerm", "TypedObjectReference",
+    "LabelSelector",
+    "LocalObjectReference",
+    "ObjectReference",
+    "TypedLocalObjectReference",
+    "NodeSelector",
+    "NodeSelectorTerm",
+    "SecretKeySelector",
+    "ConfigMapKeySelector",
+    "ObjectFieldSelector",
+    "ResourceFieldSelector",
+    "SecretReference",
+    "EndpointAddress",
+    "EndpointPort",
+    "OwnerReference",
+    "RoleRef",
+    "Subject",
+    "ScopeSelector",
+    "NodeConfigSource",
+    "TopologySelectorTerm",
+    "TypedObjectReference",
 ];
 
 /// Plain maps that apply replaces as a whole.
 const ATOMIC_FIELDS: &[(&str, &str)] = &[
-    ("ServiceSpec", "selector"), ("PodSpec", "nodeSelector"), ("ReplicationControllerSpec", "selector"),
+    ("ServiceSpec", "selector"),
+    ("PodSpec", "nodeSelector"),
+    ("ReplicationControllerSpec", "selector"),
     ("Scheduling", "nodeSelector"),
 ];
 
@@ -128,8 +146,14 @@ const ATOMIC_FIELDS: &[(&str, &str)] = &[
 const RETAIN_KEYS: &[(&str, &str)] = &[("DeploymentSpec", "strategy"), ("PodSpec", "volumes")];
 
 /// Types of any shape.
-const OPEN: &[&str] =
-    &["JSON", "JSONSchemaPropsOrArray", "JSONSchemaPropsOrBool", "JSONSchemaPropsOrStringArray", "RawExtension", "FieldsV1"];
+const OPEN: &[&str] = &[
+    "JSON",
+    "JSONSchemaPropsOrArray",
+    "JSONSchemaPropsOrBool",
+    "JSONSchemaPropsOrStringArray",
+    "RawExtension",
+    "FieldsV1",
+];
 
 fn add_merge_rules(full_name: &str, definition: &mut Value) {
     let kind = full_name.rsplit('.').next().unwrap_or(full_name);
@@ -174,7 +198,11 @@ fn add_merge_rules(full_name: &str, definition: &mut Value) {
     }
     for (_, field) in RETAIN_KEYS.iter().filter(|l| l.0 == kind) {
         if let Some(node) = properties.get_mut(*field) {
-            let both = if node.get("x-kubernetes-patch-strategy").is_some() { "merge,retainKeys" } else { "retainKeys" };
+            let both = if node.get("x-kubernetes-patch-strategy").is_some() {
+                "merge,retainKeys"
+            } else {
+                "retainKeys"
+            };
             node["x-kubernetes-patch-strategy"] = json!(both);
         }
     }

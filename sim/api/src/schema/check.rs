@@ -90,10 +90,14 @@ impl Walk {
             self.findings.causes.push(Cause {
                 field: path.to_owned(),
                 reason: "FieldValueTypeInvalid",
-                message: format!("Invalid value: \"{given}\": {path} in body must be of type {wanted}: \"{given}\""),
+                message: format!(
+                    "Invalid value: \"{given}\": {path} in body must be of type {wanted}: \"{given}\""
+                ),
             });
         } else {
-            self.findings.mistyped.push(format!("cannot unmarshal {given} into field {path} of type {wanted}"));
+            self.findings
+                .mistyped
+                .push(format!("cannot unmarshal {given} into field {path} of type {wanted}"));
         }
     }
 
@@ -105,10 +109,14 @@ impl Walk {
         let Some(map) = value.as_object_mut() else { return };
         // Null means "not set" everywhere but where the schema says otherwise.
         map.retain(|key, v| {
-            !v.is_null() || schema.field(key).is_some_and(|s| s.is_open() || s.keyword("nullable") == Some(&Value::Bool(true)))
+            !v.is_null()
+                || schema
+                    .field(key)
+                    .is_some_and(|s| s.is_open() || s.keyword("nullable") == Some(&Value::Bool(true)))
         });
         // Objects of which the schema says only that they are objects keep what they have, if built in.
-        let free = !self.rules && !schema.has_properties() && schema.keyword("additionalProperties").is_none();
+        let free =
+            !self.rules && !schema.has_properties() && schema.keyword("additionalProperties").is_none();
         let mut unknown = Vec::new();
         for (key, child) in map.iter_mut() {
             path.push('.');
@@ -127,7 +135,13 @@ impl Walk {
         if !self.rules {
             return;
         }
-        for required in schema.keyword("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        for required in schema
+            .keyword("required")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+        {
             if !map.contains_key(required) {
                 let field = format!("{path}.{required}");
                 self.findings.causes.push(Cause::required(field.trim_start_matches('.'), ""));
@@ -139,7 +153,9 @@ impl Walk {
         let Some(map) = value.as_object_mut() else { return };
         for (key, property) in schema.properties() {
             if let Some(default) = property.keyword("default") {
-                let unset = map.get(key).is_none_or(|v| v.is_null() && property.keyword("nullable") != Some(&Value::Bool(true)));
+                let unset = map
+                    .get(key)
+                    .is_none_or(|v| v.is_null() && property.keyword("nullable") != Some(&Value::Bool(true)));
                 if unset {
                     map.insert(key.to_owned(), default.clone());
                 }
@@ -153,12 +169,17 @@ impl Walk {
         let limit = |key: &str| schema.keyword(key).and_then(Value::as_u64);
         if let Some(max) = limit("maxItems").filter(|m| count > *m) {
             self.findings.causes.push(Cause {
-                field: field.to_owned(), reason: "FieldValueTooMany",
+                field: field.to_owned(),
+                reason: "FieldValueTooMany",
                 message: format!("Too many: {count}: must have at most {max} items"),
             });
         }
         if let Some(min) = limit("minItems").filter(|m| count < *m) {
-            self.rule(field, &Value::from(count), &format!("{field} in body should have at least {min} items"));
+            self.rule(
+                field,
+                &Value::from(count),
+                &format!("{field} in body should have at least {min} items"),
+            );
         }
         let duplicate = match schema.list_type() {
             ListType::Atomic => None,
@@ -170,7 +191,8 @@ impl Walk {
         };
         if let Some(i) = duplicate {
             self.findings.causes.push(Cause {
-                field: format!("{field}[{i}]"), reason: "FieldValueDuplicate",
+                field: format!("{field}[{i}]"),
+                reason: "FieldValueDuplicate",
                 message: format!("Duplicate value: {}", items[i]),
             });
         }
@@ -178,10 +200,12 @@ impl Walk {
 
     fn scalar_rules(&mut self, value: &Value, schema: Schema<'_>, path: &str) {
         let field = path.trim_start_matches('.');
-        if let Some(allowed) = schema.keyword("enum").and_then(Value::as_array).filter(|a| !a.contains(value)) {
+        if let Some(allowed) = schema.keyword("enum").and_then(Value::as_array).filter(|a| !a.contains(value))
+        {
             let list: Vec<String> = allowed.iter().map(ToString::to_string).collect();
             self.findings.causes.push(Cause {
-                field: field.to_owned(), reason: "FieldValueNotSupported",
+                field: field.to_owned(),
+                reason: "FieldValueNotSupported",
                 message: format!("Unsupported value: {value}: supported values: {}", list.join(", ")),
             });
         }
@@ -202,7 +226,8 @@ impl Walk {
             }
             if let Some(max) = limit("maxLength").filter(|max| count > *max) {
                 self.findings.causes.push(Cause {
-                    field: field.to_owned(), reason: "FieldValueTooLong",
+                    field: field.to_owned(),
+                    reason: "FieldValueTooLong",
                     message: format!("Too long: may not be more than {max} bytes"),
                 });
             }

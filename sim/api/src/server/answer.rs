@@ -40,7 +40,9 @@ pub(super) fn negotiate(headers: &HeaderMap) -> Result<Form, ApiError> {
             Some(_) => {}
         }
     }
-    Err(ApiError::not_acceptable("only the following media types are accepted: application/json, application/yaml"))
+    Err(ApiError::not_acceptable(
+        "only the following media types are accepted: application/json, application/yaml",
+    ))
 }
 
 /// Which part of the object a table row carries.

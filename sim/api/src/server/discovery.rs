@@ -53,10 +53,28 @@ fn catalogue(store: &Store) -> Catalogue {
             add(&def.gr.group, &version.name, entries(&def, version));
         }
     }
-    let events = Entry { name: "events".into(), singular: "event".into(), kind: "Event".into(), of: None, namespaced: true, verbs: VERBS.to_vec(), short_names: vec!["ev".into()], categories: vec![] };
+    let events = Entry {
+        name: "events".into(),
+        singular: "event".into(),
+        kind: "Event".into(),
+        of: None,
+        namespaced: true,
+        verbs: VERBS.to_vec(),
+        short_names: vec!["ev".into()],
+        categories: vec![],
+    };
     add("events.k8s.io", "v1", vec![events]);
     for (group, version, plural, kind, namespaced) in REVIEWS {
-        let review = Entry { name: (*plural).into(), singular: kind.to_lowercase(), kind: (*kind).into(), of: None, namespaced: *namespaced, verbs: vec!["create"], short_names: vec![], categories: vec![] };
+        let review = Entry {
+            name: (*plural).into(),
+            singular: kind.to_lowercase(),
+            kind: (*kind).into(),
+            of: None,
+            namespaced: *namespaced,
+            verbs: vec!["create"],
+            short_names: vec![],
+            categories: vec![],
+        };
         add(group, version, vec![review]);
     }
     all
@@ -75,7 +93,16 @@ fn entries(def: &Arc<ResourceDef>, version: &Version) -> Vec<Entry> {
         categories: def.categories.clone(),
     }];
     let mut sub = |name: &str, kind: &str, of, verbs: &[&'static str]| {
-        list.push(Entry { name: format!("{plural}/{name}"), singular: String::new(), kind: kind.into(), of, namespaced: def.namespaced, verbs: verbs.to_vec(), short_names: vec![], categories: vec![] });
+        list.push(Entry {
+            name: format!("{plural}/{name}"),
+            singular: String::new(),
+            kind: kind.into(),
+            of,
+            namespaced: def.namespaced,
+            verbs: verbs.to_vec(),
+            short_names: vec![],
+            categories: vec![],
+        });
     };
     if version.status {
         sub("status", &def.kind, None, &["get", "patch", "update"]);
@@ -103,18 +130,31 @@ fn entries(def: &Arc<ResourceDef>, version: &Version) -> Vec<Entry> {
 pub(super) fn answer(store: &Store, path: &str, headers: &HeaderMap) -> Option<Response> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let aggregated = accept.split(',').any(|m| m.contains("as=APIGroupDiscoveryList") && m.contains("v=v2") && !m.contains("v2beta1"));
+    let aggregated = accept
+        .split(',')
+        .any(|m| m.contains("as=APIGroupDiscoveryList") && m.contains("v=v2") && !m.contains("v2beta1"));
     match parts.as_slice() {
         ["api"] | ["apis"] if aggregated => {
             let core = parts == ["api"];
-            let items: Vec<Value> = catalogue(store).iter().filter(|(g, _)| g.is_empty() == core).map(|(g, v)| group_discovery(g, v)).collect();
+            let items: Vec<Value> = catalogue(store)
+                .iter()
+                .filter(|(g, _)| g.is_empty() == core)
+                .map(|(g, v)| group_discovery(g, v))
+                .collect();
             let list = json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items});
             Some(answer::typed(StatusCode::OK, AGGREGATED, list.to_string()))
         }
-        ["api"] => Some(answer::json(StatusCode::OK, &json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}))),
+        ["api"] => Some(answer::json(
+            StatusCode::OK,
+            &json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
+        )),
         ["apis"] => {
-            let groups: Vec<Value> = catalogue(store).iter().filter(|(g, _)| !g.is_empty()).map(|(g, v)| group(g, v)).collect();
-            Some(answer::json(StatusCode::OK, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})))
+            let groups: Vec<Value> =
+                catalogue(store).iter().filter(|(g, _)| !g.is_empty()).map(|(g, v)| group(g, v)).collect();
+            Some(answer::json(
+                StatusCode::OK,
+                &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}),
+            ))
         }
         ["apis", name] => {
             let all = catalogue(store);
@@ -134,7 +174,8 @@ fn group_version(group: &str, version: &str) -> String {
 }
 
 fn group(name: &str, versions: &[(String, Vec<Entry>)]) -> Value {
-    let list: Vec<Value> = versions.iter().map(|(v, _)| json!({"groupVersion": group_version(name, v), "version": v})).collect();
+    let list: Vec<Value> =
+        versions.iter().map(|(v, _)| json!({"groupVersion": group_version(name, v), "version": v})).collect();
     let preferred = list.first().cloned();
     json!({"name": name, "versions": list, "preferredVersion": preferred})
 }

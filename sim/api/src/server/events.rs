@@ -4,12 +4,20 @@ use serde_json::{Map, Value, json};
 
 /// Fields that have another name in events.k8s.io/v1: there, here.
 const NAMES: &[(&str, &str)] = &[
-    ("regarding", "involvedObject"), ("note", "message"), ("reportingController", "reportingComponent"),
-    ("deprecatedSource", "source"), ("deprecatedFirstTimestamp", "firstTimestamp"),
-    ("deprecatedLastTimestamp", "lastTimestamp"), ("deprecatedCount", "count"),
+    ("regarding", "involvedObject"),
+    ("note", "message"),
+    ("reportingController", "reportingComponent"),
+    ("deprecatedSource", "source"),
+    ("deprecatedFirstTimestamp", "firstTimestamp"),
+    ("deprecatedLastTimestamp", "lastTimestamp"),
+    ("deprecatedCount", "count"),
 ];
 
-fn rename(value: &Value, pairs: impl Iterator<Item = (&'static str, &'static str)> + Clone, api_version: &str) -> Value {
+fn rename(
+    value: &Value,
+    pairs: impl Iterator<Item = (&'static str, &'static str)> + Clone,
+    api_version: &str,
+) -> Value {
     let map = value.as_object().cloned().unwrap_or_default();
     let renamed: Map<String, Value> = map
         .into_iter()

@@ -25,7 +25,10 @@ pub(super) async fn answer(call: ResourceCall) -> Result<Response, ApiError> {
             let back = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
             call.app.store.now().checked_sub(back).ok()
         }
-        (time, _) => Some(time.parse::<Timestamp>().map_err(|e| ApiError::bad_request(format!("invalid sinceTime: {e}")))?),
+        (time, _) => Some(
+            time.parse::<Timestamp>()
+                .map_err(|e| ApiError::bad_request(format!("invalid sinceTime: {e}")))?,
+        ),
     };
     let request = LogRequest {
         follow: query.flag("follow"),
@@ -36,23 +39,31 @@ pub(super) async fn answer(call: ResourceCall) -> Result<Response, ApiError> {
     };
     let timestamps = query.flag("timestamps");
     let limit = query.number("limitBytes")?;
-    if !request.previous && let Some(reason) = waiting(&pod, &container) {
-        return Err(ApiError::bad_request(format!("container \"{container}\" in pod \"{}\" is waiting to start: {reason}", name(&pod))));
+    if !request.previous
+        && let Some(reason) = waiting(&pod, &container)
+    {
+        return Err(ApiError::bad_request(format!(
+            "container \"{container}\" in pod \"{}\" is waiting to start: {reason}",
+            name(&pod)
+        )));
     }
     let lines = call.app.runtime.logs(pod_ref(&pod)?, request).await.map_err(|e| runtime_error(&e))?;
     let text = lines.map(move |line| encode(&line, timestamps));
     let body = match limit {
         None => Body::from_stream(text.map(Ok::<Bytes, std::io::Error>)),
         Some(limit) => {
-            let cut = stream::unfold((Box::pin(text), usize::try_from(limit).unwrap_or(usize::MAX)), |(mut text, left)| async move {
-                if left == 0 {
-                    return None;
-                }
-                let mut piece = text.next().await?;
-                piece.truncate(left);
-                let left = left - piece.len();
-                Some((Ok::<Bytes, std::io::Error>(piece), (text, left)))
-            });
+            let cut = stream::unfold(
+                (Box::pin(text), usize::try_from(limit).unwrap_or(usize::MAX)),
+                |(mut text, left)| async move {
+                    if left == 0 {
+                        return None;
+                    }
+                    let mut piece = text.next().await?;
+                    piece.truncate(left);
+                    let left = left - piece.len();
+                    Some((Ok::<Bytes, std::io::Error>(piece), (text, left)))
+                },
+            );
             Body::from_stream(cut)
         }
     };

@@ -24,7 +24,10 @@ pub(super) fn answer(store: &Store, path: &str, headers: &HeaderMap) -> Option<R
                 answer::typed(StatusCode::OK, V2_PROTOBUF, empty_v2_protobuf())
             } else {
                 let info = json!({"title": "Kubernetes", "version": "v1.33.0"});
-                answer::json(StatusCode::OK, &json!({"swagger": "2.0", "info": info, "paths": {}, "definitions": {}}))
+                answer::json(
+                    StatusCode::OK,
+                    &json!({"swagger": "2.0", "info": info, "paths": {}, "definitions": {}}),
+                )
             })
         }
         ["openapi", "v3"] => Some(answer::json(StatusCode::OK, &index(store))),
@@ -59,7 +62,8 @@ fn group_versions(store: &Store) -> BTreeSet<(String, String)> {
 fn index(store: &Store) -> Value {
     let mut paths = Map::new();
     for (group, version) in group_versions(store) {
-        let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
+        let path =
+            if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
         // The hash lets clients cache; revisions change it whenever a CRD may have.
         let url = format!("/openapi/v3/{path}?hash={}", store.revision());
         paths.insert(path, json!({"serverRelativeURL": url}));
@@ -92,9 +96,15 @@ fn gvk(def: &ResourceDef, version: &str) -> Value {
 
 fn add_schema(def: &Arc<ResourceDef>, version: &Version, schemas: &mut Map<String, Value>) -> String {
     let (name, mut schema) = match &version.schema {
-        SchemaSource::Builtin(name) => ((*name).to_owned(), definitions().get(*name).cloned().unwrap_or_else(|| json!({"type": "object"}))),
+        SchemaSource::Builtin(name) => (
+            (*name).to_owned(),
+            definitions().get(*name).cloned().unwrap_or_else(|| json!({"type": "object"})),
+        ),
         SchemaSource::Custom(schema) => (custom_name(def, version), (**schema).clone()),
-        SchemaSource::Open => (custom_name(def, version), json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})),
+        SchemaSource::Open => (
+            custom_name(def, version),
+            json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
+        ),
     };
     schema["x-kubernetes-group-version-kind"] = json!([gvk(def, &version.name)]);
     schemas.insert(name.clone(), schema);
@@ -140,14 +150,21 @@ fn references(value: &Value, found: &mut Vec<String>) {
 }
 
 fn add_paths(def: &ResourceDef, version: &Version, schema: &str, paths: &mut Map<String, Value>) {
-    let base = if def.gr.group.is_empty() { format!("/api/{}", version.name) } else { format!("/apis/{}/{}", def.gr.group, version.name) };
-    let base = if def.namespaced { format!("{base}/namespaces/{{namespace}}/{}", def.gr.resource) } else { format!("{base}/{}", def.gr.resource) };
-    let parameter = |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
+    let base = if def.gr.group.is_empty() {
+        format!("/api/{}", version.name)
+    } else {
+        format!("/apis/{}/{}", def.gr.group, version.name)
+    };
+    let base = if def.namespaced {
+        format!("{base}/namespaces/{{namespace}}/{}", def.gr.resource)
+    } else {
+        format!("{base}/{}", def.gr.resource)
+    };
+    let parameter =
+        |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
     let write = json!([parameter("dryRun"), parameter("fieldManager"), parameter("fieldValidation")]);
     let answer = json!({"200": {"description": "OK", "content": {"application/json": {"schema": {"$ref": format!("#/components/schemas/{schema}")}}}}});
-    let operation = |action: &str, parameters: &Value| {
-        json!({"parameters": parameters, "responses": answer, "x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk(def, &version.name)})
-    };
+    let operation = |action: &str, parameters: &Value| json!({"parameters": parameters, "responses": answer, "x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk(def, &version.name)});
     let none = json!([]);
     paths.insert(base.clone(), json!({"get": operation("list", &none), "post": operation("post", &write), "delete": operation("deletecollection", &write)}));
     paths.insert(

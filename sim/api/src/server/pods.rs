@@ -17,7 +17,10 @@ pub(super) fn answer(call: &ResourceCall, body: Value) -> Result<Response, ApiEr
 }
 
 fn success() -> Response {
-    answer::json(StatusCode::CREATED, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}))
+    answer::json(
+        StatusCode::CREATED,
+        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+    )
 }
 
 fn bind(call: &ResourceCall, body: &Value) -> Result<Response, ApiError> {
@@ -29,10 +32,18 @@ fn bind(call: &ResourceCall, body: &Value) -> Result<Response, ApiError> {
     let pod = call.app.store.get(&PODS, ns, name)?;
     let bound = str_at(&pod, &["spec", "nodeName"]);
     if !bound.is_empty() {
-        return Err(ApiError::conflict(&PODS, name, &format!("pod {name} is already assigned to node \"{bound}\"")));
+        return Err(ApiError::conflict(
+            &PODS,
+            name,
+            &format!("pod {name} is already assigned to node \"{bound}\""),
+        ));
     }
     if is_deleting(&pod) {
-        return Err(ApiError::conflict(&PODS, name, &format!("pod {name} is being deleted, cannot be assigned to a host")));
+        return Err(ApiError::conflict(
+            &PODS,
+            name,
+            &format!("pod {name} is being deleted, cannot be assigned to a host"),
+        ));
     }
     call.app.store.modify(&PODS, ns, name, Sub::Main, |p| set(p, &["spec", "nodeName"], json!(node)))?;
     Ok(success())
@@ -49,7 +60,11 @@ fn evict(call: &ResourceCall, body: &Value) -> Result<Response, ApiError> {
             let covers = Selector::from_label_selector(at(&budget, &["spec", "selector"])).matches(&pod);
             if covers && int_at(&budget, &["status", "disruptionsAllowed"]).unwrap_or(0) <= 0 {
                 let cause = json!({"causes": [{"reason": "DisruptionBudget", "message": format!("The disruption budget {} needs to keep its pods and none may go now", crate::object::name(&budget))}]});
-                return Err(ApiError::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 10).with_details(cause));
+                return Err(ApiError::too_many_requests(
+                    "Cannot evict pod as it would violate the pod's disruption budget.",
+                    10,
+                )
+                .with_details(cause));
             }
         }
     }

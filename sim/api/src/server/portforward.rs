@@ -26,23 +26,37 @@ const CHANNELS: &str = "v4.channel.k8s.io";
 const QUEUE: usize = 32;
 const CHUNK_BYTES: usize = 32 * 1024;
 
-pub(super) fn answer(call: &ResourceCall, pod: PodRef, upgrade: WebSocketUpgrade) -> Result<Response, ApiError> {
+pub(super) fn answer(
+    call: &ResourceCall,
+    pod: PodRef,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, ApiError> {
     let app = call.app.clone();
     let wanted = call.headers.get(header::SEC_WEBSOCKET_PROTOCOL).and_then(|v| v.to_str().ok()).unwrap_or("");
     if wanted.split(',').any(|p| p.trim() == TUNNEL) {
         return Ok(upgrade.protocols([TUNNEL]).on_upgrade(move |socket| tunnel(socket, app, pod)));
     }
-    let ports: Option<Vec<u16>> = call.query.all("ports").iter().flat_map(|p| p.split(',')).map(|p| p.parse().ok()).collect();
-    let ports = ports.filter(|p| !p.is_empty() && p.len() < 128).ok_or_else(|| ApiError::bad_request("query parameter \"ports\" must list ports"))?;
+    let ports: Option<Vec<u16>> =
+        call.query.all("ports").iter().flat_map(|p| p.split(',')).map(|p| p.parse().ok()).collect();
+    let ports = ports
+        .filter(|p| !p.is_empty() && p.len() < 128)
+        .ok_or_else(|| ApiError::bad_request("query parameter \"ports\" must list ports"))?;
     Ok(upgrade.protocols([CHANNELS]).on_upgrade(move |socket| channels(socket, app, pod, ports)))
 }
 
 /// One connection into the pod: bytes from `input` go there, `send` is called with what comes back. The error is what
 /// the client is told.
-async fn forward<F: Future<Output = bool>>(app: &App, pod: PodRef, port: u16, mut input: mpsc::Receiver<Bytes>, send: impl Fn(Bytes) -> F) -> Result<(), String> {
+async fn forward<F: Future<Output = bool>>(
+    app: &App,
+    pod: PodRef,
+    port: u16,
+    mut input: mpsc::Receiver<Bytes>,
+    send: impl Fn(Bytes) -> F,
+) -> Result<(), String> {
     let uid = pod.uid.clone();
     let connected = app.runtime.port_forward(pod, port).await;
-    let stream = connected.map_err(|e| format!("error forwarding port {port} to pod {uid}: {}", describe(&e)))?;
+    let stream =
+        connected.map_err(|e| format!("error forwarding port {port} to pod {uid}: {}", describe(&e)))?;
     let (mut from_pod, mut to_pod) = tokio::io::split(stream);
     let up = async {
         while let Some(data) = input.recv().await {
@@ -140,7 +154,8 @@ async fn tunnel(socket: WebSocket, app: App, pod: PodRef) {
         }
         drop(sink.close().await);
     });
-    let mut session = Session { app, pod, out, pairs: HashMap::new(), inputs: HashMap::new(), tasks: Vec::new() };
+    let mut session =
+        Session { app, pod, out, pairs: HashMap::new(), inputs: HashMap::new(), tasks: Vec::new() };
     let mut decoder = Decoder::new();
     'session: while let Some(Ok(message)) = source.next().await {
         let data = match message {
@@ -184,7 +199,10 @@ impl Session {
         match frame {
             Frame::SynStream { stream, headers, .. } => self.open(stream, &headers).await,
             Frame::Data { stream, data, fin } => {
-                if !data.is_empty() && let Some(input) = self.inputs.get(&stream) && input.send(data).await.is_err() {
+                if !data.is_empty()
+                    && let Some(input) = self.inputs.get(&stream)
+                    && input.send(data).await.is_err()
+                {
                     self.inputs.remove(&stream);
                 }
                 if fin {
@@ -203,7 +221,9 @@ impl Session {
     }
 
     async fn open(&mut self, stream: u32, headers: &[(String, String)]) -> bool {
-        let header = |key: &str| headers.iter().find(|(k, _)| k.eq_ignore_ascii_case(key)).map_or("", |(_, v)| v.as_str());
+        let header = |key: &str| {
+            headers.iter().find(|(k, _)| k.eq_ignore_ascii_case(key)).map_or("", |(_, v)| v.as_str())
+        };
         let port = header("port").parse::<u16>().ok().filter(|p| *p > 0);
         let kind = header("streamtype");
         let (Some(port), "error" | "data") = (port, kind) else {

@@ -23,7 +23,8 @@ pub(super) struct Target {
 
 /// Takes a resource path apart; `None` if it is none.
 pub(super) fn parse_target(path: &str) -> Option<Target> {
-    let mut parts = path.trim_matches('/').split('/').map(decode).collect::<Vec<String>>().into_iter().peekable();
+    let mut parts =
+        path.trim_matches('/').split('/').map(decode).collect::<Vec<String>>().into_iter().peekable();
     let group = match parts.next()?.as_str() {
         "api" => String::new(),
         "apis" => parts.next()?,
@@ -33,7 +34,12 @@ pub(super) fn parse_target(path: &str) -> Option<Target> {
     let rest: Vec<String> = parts.collect();
     let (namespace, rest) = match rest.as_slice() {
         // `namespaces/x` and its subresources are about the namespace itself.
-        [first, ns, third, ..] if first == "namespaces" && !(group.is_empty() && matches!(third.as_str(), "status" | "finalize") && rest.len() == 3) => {
+        [first, ns, third, ..]
+            if first == "namespaces"
+                && !(group.is_empty()
+                    && matches!(third.as_str(), "status" | "finalize")
+                    && rest.len() == 3) =>
+        {
             (ns.clone(), &rest[2..])
         }
         all => (String::new(), all),
@@ -53,7 +59,10 @@ pub(super) fn decode(text: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut i = 0;
     while i < bytes.len() {
-        let hex = (bytes[i] == b'%').then(|| text.get(i + 1..i + 3)).flatten().and_then(|h| u8::from_str_radix(h, 16).ok());
+        let hex = (bytes[i] == b'%')
+            .then(|| text.get(i + 1..i + 3))
+            .flatten()
+            .and_then(|h| u8::from_str_radix(h, 16).ok());
         match hex {
             Some(byte) => {
                 out.push(byte);
@@ -102,7 +111,10 @@ impl Query {
     pub(super) fn number(&self, key: &str) -> Result<Option<u64>, ApiError> {
         match self.get(key) {
             "" => Ok(None),
-            text => text.parse().map(Some).map_err(|_| ApiError::bad_request(format!("invalid value for {key}: \"{text}\""))),
+            text => text
+                .parse()
+                .map(Some)
+                .map_err(|_| ApiError::bad_request(format!("invalid value for {key}: \"{text}\""))),
         }
     }
 
@@ -123,20 +135,32 @@ impl Query {
 
     /// Options of a delete, from the query and a `DeleteOptions` body.
     pub(super) fn delete_options(&self, body: &Value) -> Result<DeleteOptions, ApiError> {
-        let text = |key: &str| body.get(key).and_then(Value::as_str).map(str::to_owned).or_else(|| Some(self.get(key).to_owned()).filter(|s| !s.is_empty()));
+        let text = |key: &str| {
+            body.get(key)
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+                .or_else(|| Some(self.get(key).to_owned()).filter(|s| !s.is_empty()))
+        };
         let propagation = match text("propagationPolicy").as_deref() {
             None => None,
             Some("Orphan") => Some(Propagation::Orphan),
             Some("Background") => Some(Propagation::Background),
             Some("Foreground") => Some(Propagation::Foreground),
-            Some(other) => return Err(ApiError::bad_request(format!("invalid propagationPolicy: \"{other}\""))),
+            Some(other) => {
+                return Err(ApiError::bad_request(format!("invalid propagationPolicy: \"{other}\"")));
+            }
         };
-        let orphan = body.get("orphanDependents").and_then(Value::as_bool).unwrap_or_else(|| self.flag("orphanDependents"));
+        let orphan = body
+            .get("orphanDependents")
+            .and_then(Value::as_bool)
+            .unwrap_or_else(|| self.flag("orphanDependents"));
         let grace = match body.get("gracePeriodSeconds").and_then(Value::as_i64) {
             Some(n) => Some(n),
             None => self.number("gracePeriodSeconds")?.and_then(|n| i64::try_from(n).ok()),
         };
-        let precondition = |key: &str| body.get("preconditions").and_then(|p| p.get(key)).and_then(Value::as_str).map(str::to_owned);
+        let precondition = |key: &str| {
+            body.get("preconditions").and_then(|p| p.get(key)).and_then(Value::as_str).map(str::to_owned)
+        };
         let dry = body.get("dryRun").and_then(Value::as_array).is_some_and(|d| !d.is_empty());
         Ok(DeleteOptions {
             grace_period_s: grace,
@@ -156,7 +180,14 @@ mod tests {
     fn paths() {
         let check = |path: &str, expect: [&str; 6]| {
             let t = parse_target(path).unwrap();
-            let got = [t.gr.group.as_ref(), &t.version, t.gr.resource.as_ref(), &t.namespace, &t.name, &t.subresource];
+            let got = [
+                t.gr.group.as_ref(),
+                &t.version,
+                t.gr.resource.as_ref(),
+                &t.namespace,
+                &t.name,
+                &t.subresource,
+            ];
             assert_eq!(got, expect, "{path}");
         };
         check("/api/v1/pods", ["", "v1", "pods", "", "", ""]);

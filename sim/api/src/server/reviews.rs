@@ -24,7 +24,10 @@ pub(super) const REVIEWS: &[(&str, &str, &str, &str, bool)] = &[
 ];
 
 fn find(target: &Target) -> Option<&'static str> {
-    REVIEWS.iter().find(|r| target.gr.group == r.0 && target.version == r.1 && target.gr.resource == r.2).map(|r| r.3)
+    REVIEWS
+        .iter()
+        .find(|r| target.gr.group == r.0 && target.version == r.1 && target.gr.resource == r.2)
+        .map(|r| r.3)
 }
 
 pub(super) fn is_review(target: &Target) -> bool {
@@ -61,13 +64,18 @@ pub(super) fn token(store: &Store, ns: &str, account: &str, body: Value) -> Resu
     let end = store.now().saturating_add(SignedDuration::from_secs(seconds)).unwrap_or_else(|_| store.now());
     let part = |v: &Value| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(v.to_string());
     let head = part(&json!({"alg": "none", "typ": "JWT"}));
-    let claims = part(&json!({"sub": format!("system:serviceaccount:{ns}:{account}"), "exp": end.as_second()}));
+    let claims =
+        part(&json!({"sub": format!("system:serviceaccount:{ns}:{account}"), "exp": end.as_second()}));
     if str_at(&request, &["kind"]).is_empty() {
         request["kind"] = json!("TokenRequest");
     }
     request["apiVersion"] = json!("authentication.k8s.io/v1");
     set(&mut request, &["metadata"], json!({"name": account, "namespace": ns}));
     set(&mut request, &["spec", "expirationSeconds"], json!(seconds));
-    set(&mut request, &["status"], json!({"token": format!("{head}.{claims}."), "expirationTimestamp": rfc3339(end)}));
+    set(
+        &mut request,
+        &["status"],
+        json!({"token": format!("{head}.{claims}."), "expirationTimestamp": rfc3339(end)}),
+    );
     Ok(answer::json(StatusCode::CREATED, &request))
 }

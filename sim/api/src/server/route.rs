@@ -107,7 +107,16 @@ async fn answer(app: App, request: Request) -> Result<Response, ApiError> {
             _ => {}
         }
     }
-    let call = ResourceCall { app, def, version, target, query, headers: request.headers().clone(), as_events, effects };
+    let call = ResourceCall {
+        app,
+        def,
+        version,
+        target,
+        query,
+        headers: request.headers().clone(),
+        as_events,
+        effects,
+    };
     let response = dispatch(call, verb, request).await;
     match lost {
         Some(code) => Err(injected(code)),
@@ -133,7 +142,8 @@ fn verb(method: &Method, target: &Target, query: &Query) -> &'static str {
 }
 
 async fn dispatch(call: ResourceCall, verb: &'static str, request: Request) -> Result<Response, ApiError> {
-    let known = matches!(call.target.subresource.as_str(), "" | "status" | "scale") || call.def.extra.contains(&call.target.subresource.as_str());
+    let known = matches!(call.target.subresource.as_str(), "" | "status" | "scale")
+        || call.def.extra.contains(&call.target.subresource.as_str());
     if !known {
         return Err(ApiError::no_such_path());
     }
@@ -166,10 +176,16 @@ fn fixed(app: &App, path: &str, headers: &HeaderMap) -> Option<Result<Response, 
     let path = path.trim_end_matches('/');
     let ok = |value: &Value| Some(Ok(answer::json(StatusCode::OK, value)));
     match path {
-        "" => ok(&json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]})),
-        "/healthz" | "/livez" | "/readyz" => Some(Ok(answer::typed(StatusCode::OK, "text/plain; charset=utf-8", "ok"))),
+        "" => ok(
+            &json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}),
+        ),
+        "/healthz" | "/livez" | "/readyz" => {
+            Some(Ok(answer::typed(StatusCode::OK, "text/plain; charset=utf-8", "ok")))
+        }
         "/version" => ok(&discovery::version()),
-        _ => discovery::answer(&app.store, path, headers).or_else(|| openapi::answer(&app.store, path, headers)).map(Ok),
+        _ => discovery::answer(&app.store, path, headers)
+            .or_else(|| openapi::answer(&app.store, path, headers))
+            .map(Ok),
     }
 }
 
@@ -195,14 +211,19 @@ async fn read_json(request: Request<Body>) -> Result<Value, ApiError> {
         return Ok(Value::Null);
     }
     match kind.as_str() {
-        "" | "application/json" | "application/json-patch+json" | "application/merge-patch+json" | "application/strategic-merge-patch+json" | "text/plain" => {
-            serde_json::from_slice(&bytes).map_err(|e| ApiError::bad_request(format!("error decoding the request body: {e}")))
-        }
+        ""
+        | "application/json"
+        | "application/json-patch+json"
+        | "application/merge-patch+json"
+        | "application/strategic-merge-patch+json"
+        | "text/plain" => serde_json::from_slice(&bytes)
+            .map_err(|e| ApiError::bad_request(format!("error decoding the request body: {e}"))),
         // JSON is YAML, but the JSON parser is better at it.
         "application/yaml" | "application/apply-patch+yaml" => serde_json::from_slice(&bytes)
             .or_else(|_| serde_yaml_ng::from_slice(&bytes))
             .map_err(|e| ApiError::bad_request(format!("error decoding the request body: {e}"))),
-        "application/vnd.kubernetes.protobuf" => crate::protobuf::decode(&bytes).map_err(|e| ApiError::bad_request(format!("error decoding the request body: {e}"))),
+        "application/vnd.kubernetes.protobuf" => crate::protobuf::decode(&bytes)
+            .map_err(|e| ApiError::bad_request(format!("error decoding the request body: {e}"))),
         other => Err(ApiError::unsupported_media_type(format!(
             "the body of the request was in an unknown format ({other}) - accepted media types include: application/json, application/yaml"
         ))),

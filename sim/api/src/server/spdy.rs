@@ -138,7 +138,9 @@ impl Encoder {
             let done = usize::try_from(self.compress.total_in() - before).unwrap_or(plain.len());
             let room = out.capacity();
             // Sync, so that the peer can read this block before the next one comes.
-            if self.compress.compress_vec(&plain[done..], &mut out, FlushCompress::Sync).is_err() || out.len() < room {
+            if self.compress.compress_vec(&plain[done..], &mut out, FlushCompress::Sync).is_err()
+                || out.len() < room
+            {
                 return out;
             }
             out.reserve(256);
@@ -275,7 +277,9 @@ mod tests {
 
     /// Adler-32 (RFC 1950), the name of a dictionary in a compressed stream.
     fn adler32(data: &[u8]) -> u32 {
-        let (a, b) = data.iter().fold((1_u32, 0_u32), |(a, b), &d| ((a + u32::from(d)) % 65521, (b + a + u32::from(d)) % 65521));
+        let (a, b) = data
+            .iter()
+            .fold((1_u32, 0_u32), |(a, b), &d| ((a + u32::from(d)) % 65521, (b + a + u32::from(d)) % 65521));
         b << 16 | a
     }
 
@@ -287,7 +291,8 @@ mod tests {
 
     #[test]
     fn frames_survive_in_any_pieces() {
-        let headers = |n: u32| vec![("streamtype".to_owned(), "data".to_owned()), ("port".to_owned(), n.to_string())];
+        let headers =
+            |n: u32| vec![("streamtype".to_owned(), "data".to_owned()), ("port".to_owned(), n.to_string())];
         let frames = [
             Frame::SynStream { stream: 1, headers: headers(80), fin: false },
             Frame::SynStream { stream: 3, headers: headers(8080), fin: true },

@@ -40,7 +40,12 @@ pub(super) fn pod_ref(pod: &Value) -> Result<PodRef, ApiError> {
     if node.is_empty() {
         return Err(ApiError::bad_request(format!("pod {} does not have a host assigned", name(pod))));
     }
-    Ok(PodRef { namespace: namespace(pod).to_owned(), name: name(pod).to_owned(), uid: uid(pod).to_owned(), node: node.to_owned() })
+    Ok(PodRef {
+        namespace: namespace(pod).to_owned(),
+        name: name(pod).to_owned(),
+        uid: uid(pod).to_owned(),
+        node: node.to_owned(),
+    })
 }
 
 /// The container a request means: the one it names, the pod's default, or the first.
@@ -51,13 +56,19 @@ pub(super) fn choose_container(pod: &Value, wanted: &str) -> Result<String, ApiE
         let chosen = annotation(pod, "kubectl.kubernetes.io/default-container").or_else(|| names.next());
         return chosen.map(str::to_owned).ok_or_else(|| ApiError::bad_request("the pod has no container"));
     }
-    if names.any(|n| n == wanted) { Ok(wanted.to_owned()) } else { Err(ApiError::bad_request(format!("container {wanted} is not valid for pod {}", name(pod)))) }
+    if names.any(|n| n == wanted) {
+        Ok(wanted.to_owned())
+    } else {
+        Err(ApiError::bad_request(format!("container {wanted} is not valid for pod {}", name(pod))))
+    }
 }
 
 /// How a failure of the runtime is told.
 pub(super) fn runtime_error(error: &RuntimeError) -> ApiError {
     match error {
-        RuntimeError::NotRunning { .. } | RuntimeError::NoPrevious { .. } => ApiError::bad_request(error.to_string()),
+        RuntimeError::NotRunning { .. } | RuntimeError::NoPrevious { .. } => {
+            ApiError::bad_request(error.to_string())
+        }
         other => ApiError::internal(describe(other)),
     }
 }
@@ -74,26 +85,38 @@ pub(super) async fn connect(call: ResourceCall, request: Request) -> Result<Resp
     let pod = call.app.store.get(&PODS, &call.target.namespace, &call.target.name)?;
     let target = pod_ref(&pod)?;
     if matches!(str_at(&pod, &["status", "phase"]), "Succeeded" | "Failed") {
-        return Err(ApiError::bad_request(format!("cannot exec into a container in a completed pod; current phase is {}", str_at(&pod, &["status", "phase"]))));
+        return Err(ApiError::bad_request(format!(
+            "cannot exec into a container in a completed pod; current phase is {}",
+            str_at(&pod, &["status", "phase"])
+        )));
     }
+    // What is wrong with the request comes before what is wrong with the transport: clients try another transport
+    // when the first fails and show the error of the second.
+    let container = choose_container(&pod, call.query.get("container"))?;
     let (mut parts, _) = request.into_parts();
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await;
-    let upgrade = upgrade.map_err(|_| ApiError::bad_request("Upgrade request required: this server speaks WebSocket only"))?;
+    let upgrade = upgrade
+        .map_err(|_| ApiError::bad_request("Upgrade request required: this server speaks WebSocket only"));
     if call.target.subresource == "portforward" {
-        return portforward::answer(&call, target, upgrade);
+        return portforward::answer(&call, target, upgrade?);
     }
     let attach = call.target.subresource == "attach";
     let tty = call.query.flag("tty");
-    let exec = ExecRequest { container: choose_container(&pod, call.query.get("container"))?, command: call.query.all("command").to_vec(), tty };
+    let exec = ExecRequest { container, command: call.query.all("command").to_vec(), tty };
     if exec.command.is_empty() && !attach {
         return Err(ApiError::bad_request("you must specify at least one command for the container"));
     }
-    let wanted = Wanted { stdin: call.query.flag("stdin"), stdout: call.query.flag("stdout"), stderr: call.query.flag("stderr") && !tty };
+    let wanted = Wanted {
+        stdin: call.query.flag("stdin"),
+        stdout: call.query.flag("stdout"),
+        stderr: call.query.flag("stderr") && !tty,
+    };
     let runtime = call.app.runtime.clone();
-    let upgrade = upgrade.protocols([V5, V4]);
+    let upgrade = upgrade?.protocols([V5, V4]);
     Ok(upgrade.on_upgrade(move |socket| async move {
         let (streams, ends) = wanted.streams();
-        let run = if attach { runtime.attach(target, exec, streams) } else { runtime.exec(target, exec, streams) };
+        let run =
+            if attach { runtime.attach(target, exec, streams) } else { runtime.exec(target, exec, streams) };
         serve(socket, run, ends).await;
     }))
 }
@@ -116,7 +139,8 @@ struct Ends {
 impl Wanted {
     fn streams(self) -> (ExecStreams, Ends) {
         let pipe = |wanted: bool| wanted.then(|| tokio::io::duplex(PIPE_BYTES)).unzip();
-        let ((stdin, their_stdin), (stdout, their_stdout), (stderr, their_stderr)) = (pipe(self.stdin), pipe(self.stdout), pipe(self.stderr));
+        let ((stdin, their_stdin), (stdout, their_stdout), (stderr, their_stderr)) =
+            (pipe(self.stdin), pipe(self.stdout), pipe(self.stderr));
         let (resize, sizes) = mpsc::channel(4);
         let streams = ExecStreams {
             stdin: their_stdin.map(|s| Box::new(s) as _),
@@ -200,7 +224,9 @@ async fn receive(data: &Bytes, stdin: &mut Option<DuplexStream>, resize: &mpsc::
     let Some((channel, payload)) = data.split_first() else { return };
     match *channel {
         STDIN => {
-            if let Some(pipe) = stdin && pipe.write_all(payload).await.is_err() {
+            if let Some(pipe) = stdin
+                && pipe.write_all(payload).await.is_err()
+            {
                 // The process has closed its end; what else comes goes nowhere.
                 *stdin = None;
             }
@@ -208,7 +234,12 @@ async fn receive(data: &Bytes, stdin: &mut Option<DuplexStream>, resize: &mpsc::
         CLOSE if payload.first() == Some(&STDIN) => *stdin = None,
         RESIZE => {
             let size: Option<Value> = serde_json::from_slice(payload).ok();
-            let side = |key: &str| size.as_ref().and_then(|s| s.get(key)).and_then(Value::as_u64).and_then(|n| u16::try_from(n).ok());
+            let side = |key: &str| {
+                size.as_ref()
+                    .and_then(|s| s.get(key))
+                    .and_then(Value::as_u64)
+                    .and_then(|n| u16::try_from(n).ok())
+            };
             if let (Some(width), Some(height)) = (side("Width"), side("Height")) {
                 // A full queue means that nobody looks at sizes.
                 drop(resize.try_send(TerminalSize { width, height }));

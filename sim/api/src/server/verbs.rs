@@ -38,7 +38,9 @@ pub(super) fn selector(call: &ResourceCall) -> Result<Selector, ApiError> {
         fields = if fields.is_empty() { by_name } else { format!("{fields},{by_name}") };
     }
     if call.as_events {
-        fields = fields.replace("regarding.", "involvedObject.").replace("reportingController", "reportingComponent");
+        fields = fields
+            .replace("regarding.", "involvedObject.")
+            .replace("reportingController", "reportingComponent");
     }
     Selector::parse(call.query.get("labelSelector"), &fields, &call.def.selectable)
 }
@@ -51,7 +53,8 @@ fn show(call: &ResourceCall, status: StatusCode, object: &Value) -> Result<Respo
     let shown = match form {
         Form::Table if own_kind => {
             let include = include_object(call.query.get("includeObject"))?;
-            let mut t = table(&call.def, &call.version, [object].into_iter(), include, true, call.app.store.now());
+            let mut t =
+                table(&call.def, &call.version, [object].into_iter(), include, true, call.app.store.now());
             t["metadata"]["resourceVersion"] = object["metadata"]["resourceVersion"].clone();
             t
         }
@@ -149,16 +152,26 @@ pub(super) fn update(call: &ResourceCall, body: Value) -> Result<Response, ApiEr
     }
     let given = name(&object).to_owned();
     if given != t.name {
-        return Err(ApiError::bad_request(format!("the name of the object ({given}) does not match the name on the URL ({})", t.name)));
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({})",
+            t.name
+        )));
     }
     if call.def.namespaced {
         let given = namespace(&object).to_owned();
         if !given.is_empty() && given != t.namespace {
-            return Err(ApiError::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+            return Err(ApiError::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
         }
         set(&mut object, &["metadata", "namespace"], json!(t.namespace));
     }
-    let w = call.app.store.update_full(call.gr(), sub(call)?, object, &call.query.write_options(call.manager()))?;
+    let w = call.app.store.update_full(
+        call.gr(),
+        sub(call)?,
+        object,
+        &call.query.write_options(call.manager()),
+    )?;
     written(call, &w)
 }
 
@@ -222,7 +235,11 @@ fn deleted(call: &ResourceCall, object: &Value) -> Value {
 
 pub(super) fn delete_collection(call: &ResourceCall, body: &Value) -> Result<Response, ApiError> {
     let options = call.query.delete_options(body)?;
-    let query = ListQuery { namespace: call.target.namespace.clone(), selector: selector(call)?, ..ListQuery::default() };
+    let query = ListQuery {
+        namespace: call.target.namespace.clone(),
+        selector: selector(call)?,
+        ..ListQuery::default()
+    };
     let found: Vec<Object> = call.app.store.query(call.gr(), &query)?.items;
     for object in &found {
         match call.app.store.delete(call.gr(), namespace(object), name(object), &options) {
@@ -233,5 +250,8 @@ pub(super) fn delete_collection(call: &ResourceCall, body: &Value) -> Result<Res
     }
     let items: Vec<Value> = found.iter().map(|o| call.show(o)).collect();
     let metadata = json!({"resourceVersion": call.app.store.revision().to_string()});
-    Ok(answer::json(StatusCode::OK, &json!({"kind": call.def.list_kind, "apiVersion": call.api_version(), "metadata": metadata, "items": items})))
+    Ok(answer::json(
+        StatusCode::OK,
+        &json!({"kind": call.def.list_kind, "apiVersion": call.api_version(), "metadata": metadata, "items": items}),
+    ))
 }

@@ -36,27 +36,54 @@ pub(super) fn watch(call: ResourceCall) -> Result<Response, ApiError> {
     let given = call.query.number("resourceVersion")?;
     let initial = call.query.get("sendInitialEvents") == "true";
     if initial && call.query.get("resourceVersionMatch") != "NotOlderThan" {
-        return Err(ApiError::bad_request("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+        return Err(ApiError::bad_request(
+            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        ));
     }
     let without = call.query.get("sendInitialEvents") == "false";
     let mut first = Vec::new();
     let start = match given {
         // "Get state and start at any": the present objects come as events first.
         None | Some(0) if !without => {
-            let list = store.query(call.gr(), &ListQuery { namespace: call.target.namespace.clone(), selector: selector.clone(), ..ListQuery::default() })?;
-            let added = |object: &_| WatchEvent { kind: ChangeKind::Added, object: std::sync::Arc::clone(object), revision: list.revision };
+            let list = store.query(
+                call.gr(),
+                &ListQuery {
+                    namespace: call.target.namespace.clone(),
+                    selector: selector.clone(),
+                    ..ListQuery::default()
+                },
+            )?;
+            let added = |object: &_| WatchEvent {
+                kind: ChangeKind::Added,
+                object: std::sync::Arc::clone(object),
+                revision: list.revision,
+            };
             first.extend(list.items.iter().map(added));
             list.revision
         }
         Some(revision) if initial => {
-            let list = store.query(call.gr(), &ListQuery { namespace: call.target.namespace.clone(), selector: selector.clone(), not_older: Some(revision), ..ListQuery::default() })?;
-            let added = |object: &_| WatchEvent { kind: ChangeKind::Added, object: std::sync::Arc::clone(object), revision: list.revision };
+            let list = store.query(
+                call.gr(),
+                &ListQuery {
+                    namespace: call.target.namespace.clone(),
+                    selector: selector.clone(),
+                    not_older: Some(revision),
+                    ..ListQuery::default()
+                },
+            )?;
+            let added = |object: &_| WatchEvent {
+                kind: ChangeKind::Added,
+                object: std::sync::Arc::clone(object),
+                revision: list.revision,
+            };
             first.extend(list.items.iter().map(added));
             list.revision
         }
         None | Some(0) => store.revision(),
         // A revision of another life of this server: the client must list again.
-        Some(revision) if revision > store.revision() => return Err(ApiError::expired(format!("too large resource version: {revision}"))),
+        Some(revision) if revision > store.revision() => {
+            return Err(ApiError::expired(format!("too large resource version: {revision}")));
+        }
         Some(revision) => revision,
     };
     let timeout = call.query.number("timeoutSeconds")?.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
@@ -82,7 +109,11 @@ pub(super) fn watch(call: ResourceCall) -> Result<Response, ApiError> {
         cut: encoder.call.app.faults.cuts(),
         end: Instant::now() + timeout,
         next_bookmark: bookmarks.then(|| Instant::now() + BOOKMARK_EVERY),
-        watcher, encoder, queue, coalesce, over: false,
+        watcher,
+        encoder,
+        queue,
+        coalesce,
+        over: false,
     };
     let body = Body::from_stream(stream::unfold(state, State::next));
     let mut response = Response::new(body);
@@ -182,7 +213,14 @@ impl Encoder {
             Form::Metadata => partial_metadata(object),
             Form::Table => {
                 let now = self.call.app.store.now();
-                let mut t = table(&self.call.def, &self.call.version, [object].into_iter(), self.include, self.columns, now);
+                let mut t = table(
+                    &self.call.def,
+                    &self.call.version,
+                    [object].into_iter(),
+                    self.include,
+                    self.columns,
+                    now,
+                );
                 t["metadata"]["resourceVersion"] = object["metadata"]["resourceVersion"].clone();
                 self.columns = false;
                 t
@@ -220,9 +258,13 @@ fn line(value: &Value) -> Bytes {
 fn coalesce(events: Vec<WatchEvent>) -> Vec<WatchEvent> {
     let mut kept: Vec<WatchEvent> = Vec::new();
     for event in events {
-        let same = |o: &WatchEvent| (namespace(&o.object), name(&o.object)) == (namespace(&event.object), name(&event.object));
+        let same = |o: &WatchEvent| {
+            (namespace(&o.object), name(&o.object)) == (namespace(&event.object), name(&event.object))
+        };
         match kept.iter_mut().rev().find(|o| same(o)) {
-            Some(last) if event.kind == ChangeKind::Modified && last.kind != ChangeKind::Deleted => last.object = event.object,
+            Some(last) if event.kind == ChangeKind::Modified && last.kind != ChangeKind::Deleted => {
+                last.object = event.object
+            }
             _ => kept.push(event),
         }
     }

@@ -23,7 +23,8 @@ pub(super) fn bootstrap(core: &mut Core) {
         });
         objects.push((SERVICES, "default", service));
     }
-    for (name, value) in [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)] {
+    for (name, value) in [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)]
+    {
         let class = json!({"metadata": {"name": name}, "value": value, "description": "Used for system critical pods."});
         objects.push((Gr::new("scheduling.k8s.io", "priorityclasses"), "", class));
     }
@@ -32,7 +33,8 @@ pub(super) fn bootstrap(core: &mut Core) {
         json!({"metadata": {"name": "cluster-admin"}, "rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]}),
     ));
     for (resource, namespace, object) in objects {
-        core.create(&resource, namespace, object, &WriteOptions::default()).expect("the first objects are valid");
+        core.create(&resource, namespace, object, &WriteOptions::default())
+            .expect("the first objects are valid");
     }
 }
 

@@ -93,7 +93,11 @@ impl Core {
         let (a, b) = (self.random(), self.random());
         format!(
             "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
-            a >> 32, (a >> 16) & 0xffff, a & 0xfff, 0x8000 | (b >> 48 & 0x3fff), b & 0xffff_ffff_ffff
+            a >> 32,
+            (a >> 16) & 0xffff,
+            a & 0xfff,
+            0x8000 | (b >> 48 & 0x3fff),
+            b & 0xffff_ffff_ffff
         )
     }
 
@@ -136,12 +140,19 @@ impl Core {
         if def.gr == CUSTOMRESOURCEDEFINITIONS {
             self.crd_changed(kind, &object);
         }
-        self.log.push_back(Change { revision: self.revision, resource: def.gr.clone(), kind, object, previous });
+        self.log.push_back(Change {
+            revision: self.revision,
+            resource: def.gr.clone(),
+            kind,
+            object,
+            previous,
+        });
     }
 
     fn crd_changed(&mut self, kind: ChangeKind, crd: &Value) {
         let names = crate::object::at(crd, &["spec", "names"]);
-        let gr = Gr::of(crate::object::str_at(crd, &["spec", "group"]), crate::object::str_at(names, &["plural"]));
+        let gr =
+            Gr::of(crate::object::str_at(crd, &["spec", "group"]), crate::object::str_at(names, &["plural"]));
         match definition_from_crd(crd).filter(|_| kind != ChangeKind::Deleted) {
             Some(def) => self.registry.insert(def),
             None => self.registry.remove(&gr),

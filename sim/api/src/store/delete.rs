@@ -19,7 +19,13 @@ pub const ORPHAN: &str = "orphan";
 const CRD_CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
 impl Core {
-    pub(super) fn delete(&mut self, r: &Gr, ns: &str, object_name: &str, options: &DeleteOptions) -> Result<Option<Object>, ApiError> {
+    pub(super) fn delete(
+        &mut self,
+        r: &Gr,
+        ns: &str,
+        object_name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Option<Object>, ApiError> {
         let def = self.def(r)?;
         let old = self.get(r, ns, object_name)?;
         preconditions(r, &old, options)?;
@@ -38,11 +44,20 @@ impl Core {
             }
             return Ok(None);
         }
-        if is_deleting(&old) && int_at(&old, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0) <= grace && new == *old {
+        if is_deleting(&old)
+            && int_at(&old, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0) <= grace
+            && new == *old
+        {
             return Ok(Some(old));
         }
-        let end = self.clock.now().saturating_add(SignedDuration::from_secs(grace)).unwrap_or_else(|_| self.clock.now());
-        if !is_deleting(&old) || grace < int_at(&old, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0) {
+        let end = self
+            .clock
+            .now()
+            .saturating_add(SignedDuration::from_secs(grace))
+            .unwrap_or_else(|_| self.clock.now());
+        if !is_deleting(&old)
+            || grace < int_at(&old, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0)
+        {
             set(&mut new, &["metadata", "deletionTimestamp"], json!(rfc3339(end)));
             set(&mut new, &["metadata", "deletionGracePeriodSeconds"], json!(grace));
             if def.generation {
@@ -98,7 +113,11 @@ impl Core {
             return;
         }
         let mut new = (*crd).clone();
-        let rest: Vec<Value> = list_at(&new, &["metadata", "finalizers"]).iter().filter(|f| *f != CRD_CLEANUP).cloned().collect();
+        let rest: Vec<Value> = list_at(&new, &["metadata", "finalizers"])
+            .iter()
+            .filter(|f| *f != CRD_CLEANUP)
+            .cloned()
+            .collect();
         if rest.is_empty() {
             self.discard(&def, "", &crd_name);
         } else if rest.len() < list_at(&crd, &["metadata", "finalizers"]).len() {
@@ -110,7 +129,11 @@ impl Core {
 
 fn preconditions(r: &Gr, old: &Value, options: &DeleteOptions) -> Result<(), ApiError> {
     let check = |what: &str, wanted: &Option<String>, have: &str| match wanted {
-        Some(w) if w != have => Err(ApiError::conflict(r, name(old), &format!("Precondition failed: {what} in precondition: {w}, {what} in object meta: {have}"))),
+        Some(w) if w != have => Err(ApiError::conflict(
+            r,
+            name(old),
+            &format!("Precondition failed: {what} in precondition: {w}, {what} in object meta: {have}"),
+        )),
         _ => Ok(()),
     };
     check("UID", &options.uid, crate::object::uid(old))?;
@@ -134,8 +157,11 @@ fn pod_grace(pod: &Value, options: &DeleteOptions) -> i64 {
 
 fn set_propagation(object: &mut Value, propagation: Option<Propagation>) {
     let Some(propagation) = propagation else { return };
-    let mut finalizers: Vec<Value> =
-        list_at(object, &["metadata", "finalizers"]).iter().filter(|f| *f != FOREGROUND && *f != ORPHAN).cloned().collect();
+    let mut finalizers: Vec<Value> = list_at(object, &["metadata", "finalizers"])
+        .iter()
+        .filter(|f| *f != FOREGROUND && *f != ORPHAN)
+        .cloned()
+        .collect();
     match propagation {
         Propagation::Foreground => finalizers.push(json!(FOREGROUND)),
         Propagation::Orphan => finalizers.push(json!(ORPHAN)),

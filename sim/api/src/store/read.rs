@@ -59,9 +59,15 @@ impl Core {
         let current = self.revision();
         let wanted = start.as_ref().map(|(rev, _)| *rev).or(query.exact);
         if let Some(revision) = wanted.or(query.not_older).filter(|rev| *rev > current) {
-            return Err(ApiError { code: 504, reason: "Timeout", message: format!("Too large resource version: {revision}, current: {current}"),
-                details: Some(Box::new(json!({"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}], "retryAfterSeconds": 1}))),
-                retry_after_s: Some(1) });
+            return Err(ApiError {
+                code: 504,
+                reason: "Timeout",
+                message: format!("Too large resource version: {revision}, current: {current}"),
+                details: Some(Box::new(
+                    json!({"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}], "retryAfterSeconds": 1}),
+                )),
+                retry_after_s: Some(1),
+            });
         }
         let revision = wanted.unwrap_or(current);
         let then;
@@ -80,7 +86,11 @@ impl Core {
             .map(|(_, o)| o)
             .filter(|o| query.namespace.is_empty() || namespace(o) == query.namespace)
             .filter(|o| query.selector.matches(o));
-        let items: Vec<Object> = if query.limit == 0 { matching.by_ref().cloned().collect() } else { matching.by_ref().take(query.limit).cloned().collect() };
+        let items: Vec<Object> = if query.limit == 0 {
+            matching.by_ref().cloned().collect()
+        } else {
+            matching.by_ref().take(query.limit).cloned().collect()
+        };
         let rest = matching.count();
         let continue_token = items.last().filter(|_| rest > 0).map(|last| encode(revision, last));
         let remaining = (rest > 0 && query.selector.is_everything()).then_some(rest);
@@ -114,6 +124,8 @@ fn decode(token: &str) -> Result<(u64, Key), ApiError> {
     let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token).ok();
     let value: Option<Value> = bytes.and_then(|b| serde_json::from_slice(&b).ok());
     let value = value.ok_or_else(|| ApiError::bad_request("continue key is not valid"))?;
-    let revision = int_at(&value, &["rv"]).and_then(|n| u64::try_from(n).ok()).ok_or_else(|| ApiError::bad_request("continue key is not valid"))?;
+    let revision = int_at(&value, &["rv"])
+        .and_then(|n| u64::try_from(n).ok())
+        .ok_or_else(|| ApiError::bad_request("continue key is not valid"))?;
     Ok((revision, (str_at(&value, &["ns"]).to_owned(), str_at(&value, &["start"]).to_owned())))
 }

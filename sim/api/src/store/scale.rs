@@ -22,7 +22,8 @@ pub(crate) fn selector_text(selector: &Value) -> String {
     }
     for e in crate::object::list_at(selector, &["matchExpressions"]) {
         let key = str_at(e, &["key"]);
-        let values: Vec<&str> = crate::object::list_at(e, &["values"]).iter().filter_map(Value::as_str).collect();
+        let values: Vec<&str> =
+            crate::object::list_at(e, &["values"]).iter().filter_map(Value::as_str).collect();
         parts.push(match str_at(e, &["operator"]) {
             "In" => format!("{key} in ({})", values.join(",")),
             "NotIn" => format!("{key} notin ({})", values.join(",")),

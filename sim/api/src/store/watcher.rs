@@ -46,7 +46,9 @@ impl Watcher {
         let mut events = Vec::new();
         for change in core.changes(self.seen)? {
             self.seen = change.revision;
-            if change.resource == self.resource && (self.namespace.is_empty() || namespace(&change.object) == self.namespace) {
+            if change.resource == self.resource
+                && (self.namespace.is_empty() || namespace(&change.object) == self.namespace)
+            {
                 events.extend(select(change, &self.selector));
             }
         }

@@ -29,15 +29,36 @@ pub struct Written {
 }
 
 /// Metadata that stays as it was made.
-const FIXED_METADATA: &[&str] =
-    &["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"];
+const FIXED_METADATA: &[&str] = &[
+    "name",
+    "namespace",
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "selfLink",
+];
 
 impl Core {
-    pub(super) fn create(&mut self, r: &Gr, ns: &str, object: Value, options: &WriteOptions) -> Result<Written, ApiError> {
+    pub(super) fn create(
+        &mut self,
+        r: &Gr,
+        ns: &str,
+        object: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
         self.create_as(r, ns, object, options, true)
     }
 
-    fn create_as(&mut self, r: &Gr, ns: &str, mut object: Value, options: &WriteOptions, record: bool) -> Result<Written, ApiError> {
+    fn create_as(
+        &mut self,
+        r: &Gr,
+        ns: &str,
+        mut object: Value,
+        options: &WriteOptions,
+        record: bool,
+    ) -> Result<Written, ApiError> {
         let def = self.def(r)?;
         let api_version = type_meta(&def, &mut object)?;
         place(&def, ns, &mut object)?;
@@ -85,14 +106,27 @@ impl Core {
         Ok(Written { object, warnings, created: true })
     }
 
-    pub(super) fn update(&mut self, r: &Gr, sub: Sub, object: Value, options: &WriteOptions) -> Result<Written, ApiError> {
+    pub(super) fn update(
+        &mut self,
+        r: &Gr,
+        sub: Sub,
+        object: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
         if sub == Sub::Scale {
             return self.update_scale(r, &object, options);
         }
         self.update_as(r, sub, object, options, true)
     }
 
-    fn update_as(&mut self, r: &Gr, sub: Sub, mut object: Value, options: &WriteOptions, record: bool) -> Result<Written, ApiError> {
+    fn update_as(
+        &mut self,
+        r: &Gr,
+        sub: Sub,
+        mut object: Value,
+        options: &WriteOptions,
+        record: bool,
+    ) -> Result<Written, ApiError> {
         let def = self.def(r)?;
         let api_version = type_meta(&def, &mut object)?;
         if !def.namespaced {
@@ -102,11 +136,22 @@ impl Core {
         let old = self.get(r, &ns, &object_name)?;
         let given = str_at(&object, &["metadata", "resourceVersion"]);
         if !given.is_empty() && given != "0" && given != str_at(&old, &["metadata", "resourceVersion"]) {
-            return Err(ApiError::conflict(r, &object_name, "the object has been modified; please apply your changes to the latest version and try again"));
+            return Err(ApiError::conflict(
+                r,
+                &object_name,
+                "the object has been modified; please apply your changes to the latest version and try again",
+            ));
         }
         let given = crate::object::uid(&object);
         if !given.is_empty() && given != crate::object::uid(&old) {
-            return Err(ApiError::conflict(r, &object_name, &format!("Precondition failed: UID in precondition: {given}, UID in object meta: {}", crate::object::uid(&old))));
+            return Err(ApiError::conflict(
+                r,
+                &object_name,
+                &format!(
+                    "Precondition failed: UID in precondition: {given}, UID in object meta: {}",
+                    crate::object::uid(&old)
+                ),
+            ));
         }
         let warnings = self.check_schema(&def, &mut object, options)?;
         let mut new = combine(&def, sub, &old, object)?;
@@ -181,7 +226,8 @@ impl Core {
         let old = self.get(r, namespace(scale), name(scale))?;
         let replicas = int_at(scale, &["spec", "replicas"]).unwrap_or(0);
         if replicas < 0 {
-            let cause = Cause::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
+            let cause =
+                Cause::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
             return Err(ApiError::invalid("autoscaling", "Scale", name(scale), &[cause]));
         }
         let mut new = (*old).clone();
@@ -194,12 +240,24 @@ impl Core {
         Ok(written)
     }
 
-    pub(super) fn patch(&mut self, r: &Gr, ns: &str, object_name: &str, sub: Sub, patch: &Patch, options: &WriteOptions) -> Result<Written, ApiError> {
+    pub(super) fn patch(
+        &mut self,
+        r: &Gr,
+        ns: &str,
+        object_name: &str,
+        sub: Sub,
+        patch: &Patch,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
         let def = self.def(r)?;
         if let Patch::Apply(config) = patch {
             return self.apply(&def, ns, object_name, sub, config.clone(), options);
         }
-        let old = if sub == Sub::Scale { self.scale(r, ns, object_name)? } else { (*self.get(r, ns, object_name)?).clone() };
+        let old = if sub == Sub::Scale {
+            self.scale(r, ns, object_name)?
+        } else {
+            (*self.get(r, ns, object_name)?).clone()
+        };
         let mut new = match patch {
             Patch::Json(p) => json_patch(&old, p)?,
             Patch::Merge(p) => {
@@ -209,7 +267,9 @@ impl Core {
             }
             Patch::Strategic(p) => {
                 if def.custom {
-                    return Err(ApiError::unsupported_media_type("the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"));
+                    return Err(ApiError::unsupported_media_type(
+                        "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+                    ));
                 }
                 let mut new = old.clone();
                 strategic_patch(&mut new, p, def.schema())?;
@@ -218,10 +278,15 @@ impl Core {
             Patch::Apply(_) => unreachable!("handled above"),
         };
         if name(&new) != object_name {
-            return Err(ApiError::bad_request(format!("the name of the object ({}) does not match the name on the URL ({object_name})", name(&new))));
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({}) does not match the name on the URL ({object_name})",
+                name(&new)
+            )));
         }
         if def.namespaced && namespace(&new) != ns {
-            return Err(ApiError::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+            return Err(ApiError::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
         }
         if sub != Sub::Scale {
             // A patch may not turn the object into another kind.
@@ -230,10 +295,23 @@ impl Core {
         self.update(r, sub, new, options)
     }
 
-    fn apply(&mut self, def: &ResourceDef, ns: &str, object_name: &str, sub: Sub, mut config: Value, options: &WriteOptions) -> Result<Written, ApiError> {
+    fn apply(
+        &mut self,
+        def: &ResourceDef,
+        ns: &str,
+        object_name: &str,
+        sub: Sub,
+        mut config: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
         let manager = options.field_manager.as_deref().filter(|m| !m.is_empty());
         let manager = manager.ok_or_else(|| {
-            ApiError::invalid("meta.k8s.io", "PatchOptions", "", &[Cause::required("fieldManager", "is required for apply patch")])
+            ApiError::invalid(
+                "meta.k8s.io",
+                "PatchOptions",
+                "",
+                &[Cause::required("fieldManager", "is required for apply patch")],
+            )
         })?;
         if !list_at(&config, &["metadata", "managedFields"]).is_empty() {
             return Err(ApiError::bad_request("metadata.managedFields must be nil"));
@@ -258,12 +336,17 @@ impl Core {
         let live = if exists { (*self.get(&def.gr, ns, object_name)?).clone() } else { Value::Null };
         let given = str_at(&config, &["metadata", "resourceVersion"]);
         if !given.is_empty() && given != str_at(&live, &["metadata", "resourceVersion"]) {
-            return Err(ApiError::conflict(&def.gr, object_name, "the object has been modified; please apply your changes to the latest version and try again"));
+            return Err(ApiError::conflict(
+                &def.gr,
+                object_name,
+                "the object has been modified; please apply your changes to the latest version and try again",
+            ));
         }
         let now = self.now();
         let subresource = if sub == Sub::Status { "status" } else { "" };
         let writer = Writer { manager, api_version: &api_version, subresource, time: &now };
-        let merged = managed::apply(&live, &config, def.schema(), &writer, options.force).map_err(conflict_error)?;
+        let merged =
+            managed::apply(&live, &config, def.schema(), &writer, options.force).map_err(conflict_error)?;
         let mut written = if exists {
             self.update_as(&def.gr, sub, merged, options, false)?
         } else {
@@ -274,22 +357,40 @@ impl Core {
     }
 
     /// Types and unknown fields, for objects that are only a part.
-    fn check_types(&self, def: &ResourceDef, object: &mut Value, options: &WriteOptions) -> Result<Vec<String>, ApiError> {
+    fn check_types(
+        &self,
+        def: &ResourceDef,
+        object: &mut Value,
+        options: &WriteOptions,
+    ) -> Result<Vec<String>, ApiError> {
         let findings = check(object, def.schema(), false);
         self.report(def, object, options, findings)
     }
 
-    fn check_schema(&self, def: &ResourceDef, object: &mut Value, options: &WriteOptions) -> Result<Vec<String>, ApiError> {
+    fn check_schema(
+        &self,
+        def: &ResourceDef,
+        object: &mut Value,
+        options: &WriteOptions,
+    ) -> Result<Vec<String>, ApiError> {
         let findings = check(object, def.schema(), def.custom);
         self.report(def, object, options, findings)
     }
 
     #[expect(clippy::unused_self, reason = "reads like the other steps of a write")]
-    fn report(&self, def: &ResourceDef, object: &Value, options: &WriteOptions, findings: crate::schema::Findings) -> Result<Vec<String>, ApiError> {
+    fn report(
+        &self,
+        def: &ResourceDef,
+        object: &Value,
+        options: &WriteOptions,
+        findings: crate::schema::Findings,
+    ) -> Result<Vec<String>, ApiError> {
         if let Some(first) = findings.mistyped.first() {
             return Err(ApiError::bad_request(format!(
                 "{} in version \"{}\" cannot be handled as a {}: json: {first}",
-                def.kind, str_at(object, &["apiVersion"]), def.kind
+                def.kind,
+                str_at(object, &["apiVersion"]),
+                def.kind
             )));
         }
         let unknown = findings.unknown.iter().map(|f| format!("unknown field \"{f}\""));
@@ -298,7 +399,10 @@ impl Core {
                 let list: Vec<String> = unknown.collect();
                 return Err(ApiError::bad_request(format!(
                     "{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}",
-                    def.kind, str_at(object, &["apiVersion"]), def.kind, list.join(", ")
+                    def.kind,
+                    str_at(object, &["apiVersion"]),
+                    def.kind,
+                    list.join(", ")
                 )));
             }
             FieldValidation::Warn => unknown.collect(),
@@ -327,7 +431,8 @@ impl Core {
         }
         let home = self.get(&NAMESPACES, "", ns)?;
         if is_deleting(&home) {
-            let why = format!("unable to create new content in namespace {ns} because it is being terminated");
+            let why =
+                format!("unable to create new content in namespace {ns} because it is being terminated");
             let cause = json!({"causes": [{"reason": "NamespaceTerminating", "message": format!("namespace {ns} is being terminated"), "field": "metadata.namespace"}]});
             return Err(ApiError::forbidden(&def.gr, "", &why).with_details(cause));
         }
@@ -336,7 +441,8 @@ impl Core {
 
     fn assign_service(&self, service: &mut Value, old: Option<&Value>) -> Result<(), ApiError> {
         let this = (namespace(service).to_owned(), name(service).to_owned());
-        let others = self.objects.get(&SERVICES).into_iter().flatten().filter(|(k, _)| **k != this).map(|(_, o)| &**o);
+        let others =
+            self.objects.get(&SERVICES).into_iter().flatten().filter(|(k, _)| **k != this).map(|(_, o)| &**o);
         self.allocator.assign(service, old, &InUse::of(others))
     }
 }
@@ -349,11 +455,16 @@ fn type_meta(def: &ResourceDef, object: &mut Value) -> Result<String, ApiError> 
     let storage = def.api_version(&def.storage);
     let (given, kind) = (str_at(object, &["apiVersion"]).to_owned(), str_at(object, &["kind"]).to_owned());
     if !kind.is_empty() && kind != def.kind {
-        return Err(ApiError::bad_request(format!("the kind in the data ({kind}) does not match the expected kind ({})", def.kind)));
+        return Err(ApiError::bad_request(format!(
+            "the kind in the data ({kind}) does not match the expected kind ({})",
+            def.kind
+        )));
     }
     let known = given.is_empty() || def.versions.iter().any(|v| def.api_version(&v.name) == given);
     if !known {
-        return Err(ApiError::bad_request(format!("the API version in the data ({given}) does not match the expected API version ({storage})")));
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({given}) does not match the expected API version ({storage})"
+        )));
     }
     // These come first in the object, as everybody expects to read them.
     let map = object.as_object_mut().expect("checked above");
@@ -378,7 +489,9 @@ fn place(def: &ResourceDef, ns: &str, object: &mut Value) -> Result<(), ApiError
     }
     let given = namespace(object);
     if !given.is_empty() && given != ns {
-        return Err(ApiError::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
     set(object, &["metadata", "namespace"], json!(ns));
     Ok(())
@@ -420,11 +533,18 @@ fn combine(def: &ResourceDef, sub: Sub, old: &Value, mut given: Value) -> Result
 /// While an object is being deleted finalizers may only go away.
 fn check_finalizers(def: &ResourceDef, old: &Value, new: &Value) -> Result<(), ApiError> {
     let before = list_at(old, &["metadata", "finalizers"]);
-    let added: Vec<&Value> = list_at(new, &["metadata", "finalizers"]).iter().filter(|f| !before.contains(f)).collect();
+    let added: Vec<&Value> =
+        list_at(new, &["metadata", "finalizers"]).iter().filter(|f| !before.contains(f)).collect();
     if added.is_empty() {
         return Ok(());
     }
-    let cause = Cause::forbidden("metadata.finalizers", &format!("no new finalizers can be added if the object is being deleted, found new finalizers {}", json!(added)));
+    let cause = Cause::forbidden(
+        "metadata.finalizers",
+        &format!(
+            "no new finalizers can be added if the object is being deleted, found new finalizers {}",
+            json!(added)
+        ),
+    );
     Err(ApiError::invalid(&def.gr.group, &def.kind, name(new), &[cause]))
 }
 

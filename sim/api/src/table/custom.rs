@@ -35,7 +35,8 @@ pub(super) fn cells(version: &Version, object: &Value, now: Timestamp) -> Vec<Va
             ("string", [Value::String(one)]) => json!(one),
             ("string", [one]) => json!(one.to_string()),
             ("string", many) => {
-                let list: Vec<String> = many.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).collect();
+                let list: Vec<String> =
+                    many.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).collect();
                 json!(list.join(","))
             }
             (_, [first, ..]) => (*first).clone(),
@@ -82,7 +83,10 @@ fn bracket<'a>(here: &[&'a Value], inside: &str) -> Vec<&'a Value> {
     if let Some(condition) = inside.strip_prefix("?(@.").and_then(|c| c.strip_suffix(')')) {
         let Some((key, wanted)) = condition.split_once("==") else { return Vec::new() };
         let wanted = wanted.trim().trim_matches(['"', '\'']);
-        return lists.flatten().filter(|v| v.get(key.trim()).and_then(Value::as_str) == Some(wanted)).collect();
+        return lists
+            .flatten()
+            .filter(|v| v.get(key.trim()).and_then(Value::as_str) == Some(wanted))
+            .collect();
     }
     if let Ok(index) = inside.parse::<usize>() {
         return lists.filter_map(|l| l.get(index)).collect();

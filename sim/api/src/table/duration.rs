@@ -7,7 +7,8 @@ use serde_json::Value;
 fn human(seconds: i64) -> String {
     let (minutes, hours) = (seconds / 60, seconds / 3600);
     let days = hours / 24;
-    let two = |a: i64, x: char, b: i64, y: char| if b == 0 { format!("{a}{x}") } else { format!("{a}{x}{b}{y}") };
+    let two =
+        |a: i64, x: char, b: i64, y: char| if b == 0 { format!("{a}{x}") } else { format!("{a}{x}{b}{y}") };
     match seconds {
         i64::MIN..-1 => "<invalid>".into(),
         -1 => "0s".into(),
@@ -42,8 +43,18 @@ mod tests {
     #[test]
     fn ages() {
         for (seconds, expect) in [
-            (0, "0s"), (119, "119s"), (120, "2m"), (125, "2m5s"), (600, "10m"), (3 * 3600, "3h"), (3 * 3600 + 300, "3h5m"),
-            (9 * 3600, "9h"), (49 * 3600, "2d1h"), (9 * 86400, "9d"), (800 * 86400, "2y70d"), (-5, "<invalid>"),
+            (0, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (125, "2m5s"),
+            (600, "10m"),
+            (3 * 3600, "3h"),
+            (3 * 3600 + 300, "3h5m"),
+            (9 * 3600, "9h"),
+            (49 * 3600, "2d1h"),
+            (9 * 86400, "9d"),
+            (800 * 86400, "2y70d"),
+            (-5, "<invalid>"),
         ] {
             assert_eq!(super::human(seconds), expect);
         }

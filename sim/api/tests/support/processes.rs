@@ -7,7 +7,9 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _, stream};
 use sim_api::NodeRuntime;
-use sim_api::runtime::{Duplex, ExecRequest, ExecStreams, ExitStatus, LogLine, LogRequest, PodRef, RuntimeError};
+use sim_api::runtime::{
+    Duplex, ExecRequest, ExecStreams, ExitStatus, LogLine, LogRequest, PodRef, RuntimeError,
+};
 
 /// Runs commands on this machine, whatever the pod.
 pub struct Processes;

@@ -58,7 +58,9 @@ pub(super) fn fits(view: &View, pod: &Value, node: &Value) -> Result<(), String>
     }
     let objects = view.placed.values().flatten().any(|other| {
         required(other, "podAntiAffinity").iter().any(|term| {
-            means(view, other, term, pod) && nearby(view, node, str_at(term, &["topologyKey"])).any(|p| std::sync::Arc::ptr_eq(p, other))
+            means(view, other, term, pod)
+                && nearby(view, node, str_at(term, &["topologyKey"]))
+                    .any(|p| std::sync::Arc::ptr_eq(p, other))
         })
     });
     if objects { Err("node(s) didn't satisfy existing pods anti-affinity rules".into()) } else { Ok(()) }
@@ -67,7 +69,8 @@ pub(super) fn fits(view: &View, pod: &Value, node: &Value) -> Result<(), String>
 /// Sum of the weights of preferred terms that hold on this node.
 pub(super) fn preference(view: &View, pod: &Value, node: &Value) -> i64 {
     let sum = |kind: &str| -> i64 {
-        let preferred = list_at(pod, &["spec", "affinity", kind, "preferredDuringSchedulingIgnoredDuringExecution"]);
+        let preferred =
+            list_at(pod, &["spec", "affinity", kind, "preferredDuringSchedulingIgnoredDuringExecution"]);
         let holds = |p: &&Value| {
             let term = at(p, &["podAffinityTerm"]);
             nearby(view, node, str_at(term, &["topologyKey"])).any(|other| means(view, pod, term, other))

@@ -9,7 +9,8 @@ use sim_api::store::Object;
 pub(crate) fn fits_node(pod: &Value, node: &Value) -> Result<(), String> {
     let wanted = at(pod, &["spec", "nodeSelector"]).as_object();
     let by_label = wanted.is_none_or(|w| Selector::from_map(w).matches_labels(labels(node)));
-    let required = at(pod, &["spec", "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution"]);
+    let required =
+        at(pod, &["spec", "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution"]);
     let terms = list_at(required, &["nodeSelectorTerms"]);
     let by_affinity = required.is_null() || terms.iter().any(|t| matches_term(t, node));
     if !by_label || !by_affinity {
@@ -17,14 +18,19 @@ pub(crate) fn fits_node(pod: &Value, node: &Value) -> Result<(), String> {
     }
     let taints = list_at(node, &["spec", "taints"]);
     // A cordoned node has the taint a moment later; this moment must not count.
-    let unschedulable = serde_json::json!({"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"});
+    let unschedulable =
+        serde_json::json!({"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"});
     if bool_at(node, &["spec", "unschedulable"]) && !tolerates(pod, &unschedulable) {
         return Err("node(s) were unschedulable".into());
     }
     let hard = taints.iter().filter(|t| matches!(str_at(t, &["effect"]), "NoSchedule" | "NoExecute"));
     for taint in hard {
         if !tolerates(pod, taint) {
-            return Err(format!("node(s) had untolerated taint {{{}: {}}}", str_at(taint, &["key"]), str_at(taint, &["value"])));
+            return Err(format!(
+                "node(s) had untolerated taint {{{}: {}}}",
+                str_at(taint, &["key"]),
+                str_at(taint, &["value"])
+            ));
         }
     }
     Ok(())
@@ -50,7 +56,9 @@ fn tolerates(pod: &Value, taint: &Value) -> bool {
         let same_key = key.is_empty() || key == str_at(taint, &["key"]);
         let same_effect = effect.is_empty() || effect == str_at(taint, &["effect"]);
         let exists = str_at(t, &["operator"]) == "Exists";
-        same_key && same_effect && (exists || !key.is_empty() && str_at(t, &["value"]) == str_at(taint, &["value"]))
+        same_key
+            && same_effect
+            && (exists || !key.is_empty() && str_at(t, &["value"]) == str_at(taint, &["value"]))
     })
 }
 
@@ -65,7 +73,10 @@ pub(super) fn has_room(pod: &Value, node: &Value, there: &[Object]) -> Result<()
     }
     let ports = |p: &Value| -> Vec<(i64, String)> {
         let all = list_at(p, &["spec", "containers"]).iter().flat_map(|c| list_at(c, &["ports"]));
-        all.filter_map(|p| Some((int_at(p, &["hostPort"]).filter(|n| *n > 0)?, str_at(p, &["protocol"]).to_owned()))).collect()
+        all.filter_map(|p| {
+            Some((int_at(p, &["hostPort"]).filter(|n| *n > 0)?, str_at(p, &["protocol"]).to_owned()))
+        })
+        .collect()
     };
     let wanted = ports(pod);
     if !wanted.is_empty() && there.iter().any(|p| ports(p).iter().any(|x| wanted.contains(x))) {
@@ -76,9 +87,19 @@ pub(super) fn has_room(pod: &Value, node: &Value, there: &[Object]) -> Result<()
 
 /// Sum of the weights of preferred node affinities, less what soft taints cost.
 pub(super) fn preference(pod: &Value, node: &Value) -> i64 {
-    let preferred = list_at(pod, &["spec", "affinity", "nodeAffinity", "preferredDuringSchedulingIgnoredDuringExecution"]);
-    let liked: i64 = preferred.iter().filter(|p| matches_term(at(p, &["preference"]), node)).filter_map(|p| int_at(p, &["weight"])).sum();
-    let soft = list_at(node, &["spec", "taints"]).iter().filter(|t| str_at(t, &["effect"]) == "PreferNoSchedule" && !tolerates(pod, t)).count();
+    let preferred = list_at(
+        pod,
+        &["spec", "affinity", "nodeAffinity", "preferredDuringSchedulingIgnoredDuringExecution"],
+    );
+    let liked: i64 = preferred
+        .iter()
+        .filter(|p| matches_term(at(p, &["preference"]), node))
+        .filter_map(|p| int_at(p, &["weight"]))
+        .sum();
+    let soft = list_at(node, &["spec", "taints"])
+        .iter()
+        .filter(|t| str_at(t, &["effect"]) == "PreferNoSchedule" && !tolerates(pod, t))
+        .count();
     liked - 100 * i64::try_from(soft).unwrap_or(0)
 }
 
@@ -90,7 +111,11 @@ mod tests {
 
     fn check(pod_spec: Value, node: Value, expect: Result<(), &str>) {
         let got = fits_node(&json!({"spec": pod_spec}), &node);
-        assert_eq!(got.as_ref().map_err(String::as_str), expect.as_ref().map(|()| &()).map_err(|e| *e), "{pod_spec:?}");
+        assert_eq!(
+            got.as_ref().map_err(String::as_str),
+            expect.as_ref().map(|()| &()).map_err(|e| *e),
+            "{pod_spec:?}"
+        );
     }
 
     #[test]
@@ -98,13 +123,29 @@ mod tests {
         let node = json!({"metadata": {"name": "a", "labels": {"zone": "1"}}, "spec": {"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}});
         let ok = json!([{"key": "k", "operator": "Equal", "value": "v"}]);
         check(json!({"tolerations": ok, "nodeSelector": {"zone": "1"}}), node.clone(), Ok(()));
-        check(json!({"tolerations": ok, "nodeSelector": {"zone": "2"}}), node.clone(), Err("node(s) didn't match Pod's node affinity/selector"));
+        check(
+            json!({"tolerations": ok, "nodeSelector": {"zone": "2"}}),
+            node.clone(),
+            Err("node(s) didn't match Pod's node affinity/selector"),
+        );
         check(json!({}), node.clone(), Err("node(s) had untolerated taint {k: v}"));
         check(json!({"tolerations": [{"operator": "Exists"}]}), node.clone(), Ok(()));
         let affinity = |terms: Value| json!({"tolerations": ok, "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}});
-        check(affinity(json!([{"matchExpressions": [{"key": "zone", "operator": "In", "values": ["1"]}]}])), node.clone(), Ok(()));
-        check(affinity(json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["b"]}]}])), node.clone(), Err("node(s) didn't match Pod's node affinity/selector"));
+        check(
+            affinity(json!([{"matchExpressions": [{"key": "zone", "operator": "In", "values": ["1"]}]}])),
+            node.clone(),
+            Ok(()),
+        );
+        check(
+            affinity(json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["b"]}]}])),
+            node.clone(),
+            Err("node(s) didn't match Pod's node affinity/selector"),
+        );
         check(affinity(json!([{}])), node, Err("node(s) didn't match Pod's node affinity/selector"));
-        check(json!({}), json!({"metadata": {"name": "a"}, "spec": {"unschedulable": true}}), Err("node(s) were unschedulable"));
+        check(
+            json!({}),
+            json!({"metadata": {"name": "a"}, "spec": {"unschedulable": true}}),
+            Err("node(s) were unschedulable"),
+        );
     }
 }
