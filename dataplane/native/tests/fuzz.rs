@@ -106,7 +106,8 @@ fn any_frame_gets_one_verdict_and_one_count() {
                 in_world = 0;
             }
             let mut bytes = corpus[random.below(corpus.len())].clone();
-            spoil(&mut random, &mut bytes, &corpus[random.below(corpus.len())]);
+            let other = &corpus[random.below(corpus.len())];
+            spoil(&mut random, &mut bytes, other);
             let program = Program::ALL[random.below(Program::ALL.len())];
             let mut frame = Frame::new(bytes.clone(), devices[random.below(devices.len())]);
             frame.at_hand = if random.below(4) == 0 { random.below(90) } else { usize::MAX };
