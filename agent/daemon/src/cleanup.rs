@@ -22,7 +22,9 @@ pub fn run(flags: &RunFlags, yes: bool) -> Result<()> {
     let place = yes.then(|| Place::take(flags)).transpose()?;
     let mut work = Work { yes, failures: 0, found: 0 };
     // First the configuration, so that the runtime stops asking for pods, last what others may still read.
-    work.file(&conflist::path(&flags.cni_conf_dir));
+    if let Some(dir) = flags.cni_conf_dir() {
+        work.file(&conflist::path(dir));
+    }
     let mut netlink = Netlink::open().context("cannot talk to the kernel's network stack")?;
     routes(&mut work, &mut netlink)?;
     let pins = Pins::new(&flags.bpffs);

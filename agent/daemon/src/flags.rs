@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Bristle's node agent: gives pods their network and keeps the eBPF dataplane as Kubernetes wants it.
 #[derive(Clone, Debug, Parser)]
@@ -87,7 +87,7 @@ pub struct RunFlags {
     #[arg(long, env = "BRISTLE_BPF_OBJECT", global = true)]
     pub bpf_object: Option<PathBuf>,
 
-    /// Directory of CNI configurations; 05-bristle.conflist appears there when pods can be added. Empty writes none.
+    /// Directory of CNI configurations; 05-bristle.conflist appears there when pods can be added. `none` writes none.
     #[arg(long, env = "BRISTLE_CNI_CONF_DIR", default_value = "/etc/cni/net.d", global = true)]
     pub cni_conf_dir: PathBuf,
 
@@ -163,6 +163,11 @@ fn metrics_addr(text: &str) -> Result<MetricsAddr, String> {
 }
 
 impl RunFlags {
+    /// Where the CNI configuration is written, unless it shall not be.
+    pub fn cni_conf_dir(&self) -> Option<&Path> {
+        (self.cni_conf_dir != Path::new("none")).then_some(&self.cni_conf_dir)
+    }
+
     /// The state directory, by flag or below the runtime directory.
     pub fn state_dir(&self) -> PathBuf {
         self.state_dir.clone().unwrap_or_else(|| self.run_dir.join("state"))
@@ -198,6 +203,14 @@ mod tests {
         assert_eq!(flags.run.state_dir(), Path::new("/tmp/x/state"));
         let flags = Flags::try_parse_from(["bristle-agent", "--state-dir", "/tmp/y"]).unwrap();
         assert_eq!(flags.run.state_dir(), Path::new("/tmp/y"));
+    }
+
+    #[test]
+    fn the_cni_configuration_can_be_left_to_others() {
+        let flags = Flags::try_parse_from(["bristle-agent"]).unwrap();
+        assert_eq!(flags.run.cni_conf_dir(), Some(Path::new("/etc/cni/net.d")));
+        let flags = Flags::try_parse_from(["bristle-agent", "--cni-conf-dir", "none"]).unwrap();
+        assert_eq!(flags.run.cni_conf_dir(), None);
     }
 
     #[test]

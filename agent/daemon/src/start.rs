@@ -89,8 +89,7 @@ pub fn run(flags: &RunFlags) -> Result<()> {
         pins: pins.clone(),
     });
     let netlink = || Netlink::open().context("cannot talk to the kernel's network stack");
-    let conflist = (!flags.cni_conf_dir.as_os_str().is_empty())
-        .then(|| (flags.cni_conf_dir.clone(), place.cni_socket.clone()));
+    let conflist = flags.cni_conf_dir().map(|dir| (dir.to_owned(), place.cni_socket.clone()));
     let (control, control_ended) = control::start(Parts {
         agent: Agent::new(config(flags, node), documents),
         maps,

@@ -192,7 +192,7 @@ pub(crate) async fn run(kubeconfig: Option<PathBuf>, control: Control, status: W
         let client = match connect(kubeconfig.as_deref(), &status).await {
             Ok(client) => client,
             Err(problem) => {
-                status.failed(format!("{problem:#}"));
+                status.failed(brief(&problem));
                 tokio::time::sleep(pause.next().unwrap_or(Pause::MAX)).await;
                 continue;
             }
@@ -293,6 +293,12 @@ fn explain(problem: &watcher::Error) -> String {
         }
         _ => format!("watching nodes failed ({})", chain(problem)),
     }
+}
+
+/// What was tried and why it failed, without the layers between.
+fn brief(problem: &anyhow::Error) -> String {
+    let (outer, root) = (problem.to_string(), problem.root_cause().to_string());
+    if outer == root { outer } else { format!("{outer}: {root}") }
 }
 
 /// The innermost cause: of a connection that fails only this says why.

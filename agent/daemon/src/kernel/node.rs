@@ -304,6 +304,15 @@ impl NodeOps for KernelNode {
         Ok(())
     }
 
+    fn delete_pod_interfaces_soon(&mut self, host_names: &[String]) {
+        let netlink = &mut self.netlink;
+        let found: Vec<u32> =
+            host_names.iter().filter_map(|name| Some(netlink.find_link(name).ok()??.index)).collect();
+        if let Err(error) = netlink.delete_links(&found) {
+            debug!("pod links are removed one by one: {error}");
+        }
+    }
+
     fn list_pod_links(&mut self) -> Result<Vec<PodLink>, PortError> {
         let links = self.netlink.links().map_err(|error| later("list links", &error))?;
         Ok(links
