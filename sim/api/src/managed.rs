@@ -146,7 +146,7 @@ pub fn record_update(old: Option<&Value>, new: &mut Value, schema: Schema<'_>, w
     match entries.iter_mut().find(|e| e.is(writer, false)) {
         Some(mine) => {
             mine.fields = mine.fields.union(&changed).minus(&removed);
-            mine.time = writer.time.to_owned();
+            writer.time.clone_into(&mut mine.time);
         }
         None => entries.push(Entry {
             manager: writer.manager.to_owned(),

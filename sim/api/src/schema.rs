@@ -134,11 +134,13 @@ impl<'a> Schema<'a> {
     }
 
     /// The schema of a field, open if it may not stand here.
+    #[must_use]
     pub fn field_or_open(self, name: &str) -> Self {
         self.field(name).unwrap_or_else(Self::anything)
     }
 
     /// The schema of list elements.
+    #[must_use]
     pub fn items(self) -> Self {
         self.node.get("items").map_or_else(Self::anything, Self::new)
     }

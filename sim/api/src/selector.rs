@@ -113,7 +113,7 @@ impl FieldRequirement {
                 let value = path.split('.').fold(object, |v, key| v.get(key).unwrap_or(&Value::Null));
                 match value {
                     Value::String(s) => s.clone(),
-                    Value::Null => "".to_owned(),
+                    Value::Null => String::new(),
                     other => other.to_string(),
                 }
             }
@@ -228,6 +228,7 @@ fn split_outside_brackets(text: &str) -> Vec<&str> {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "calls of test tables read better with plain values")]
 mod tests {
     use serde_json::json;
 
@@ -257,7 +258,7 @@ mod tests {
         let pod = json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"nodeName": "node-a"}, "status": {"phase": "Running"}});
         let fields = ["spec.nodeName".to_owned(), "status.phase".to_owned(), "spec.unschedulable".to_owned()];
         let check = |s: &str, expect| {
-            assert_eq!(Selector::parse("", s, &fields).unwrap().matches(&pod), expect, "{s}")
+            assert_eq!(Selector::parse("", s, &fields).unwrap().matches(&pod), expect, "{s}");
         };
         check("metadata.name=p,spec.nodeName=node-a", true);
         check("status.phase!=Running", false);

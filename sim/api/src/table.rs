@@ -50,7 +50,7 @@ pub(crate) fn column(name: &str, priority: i64) -> Column {
 
 /// Which part of the object goes with a row (`includeObject`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum IncludeObject {
+pub(crate) enum IncludeObject {
     /// Only its metadata.
     #[default]
     Metadata,

@@ -1,5 +1,7 @@
 //! The server as kube-rs sees it: typed CRUD, watches that survive cuts, patches, exec, logs, port-forward.
 
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "tests: a panic is the report")]
+
 #[path = "support/processes.rs"]
 mod processes;
 

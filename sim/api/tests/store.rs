@@ -1,5 +1,7 @@
 //! What the store promises, without HTTP.
 
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "tests: a panic is the report")]
+
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};

@@ -177,10 +177,13 @@ fn slice(service: &Value, slice_name: &str, family: &str, ports: &[Value], endpo
     })
 }
 
+/// Endpoints with the same ports: ready ones, the others, the ports.
+type Subset = (Vec<Value>, Vec<Value>, Vec<Value>);
+
 fn endpoints(ctx: &Context<'_>, service: &Value, pods: &[Object]) {
     let v4 = list_at(service, &["spec", "ipFamilies"]).first().is_none_or(|f| f == "IPv4");
     let always = bool_at(service, &["spec", "publishNotReadyAddresses"]);
-    let mut groups: BTreeMap<String, (Vec<Value>, Vec<Value>, Vec<Value>)> = BTreeMap::new();
+    let mut groups: BTreeMap<String, Subset> = BTreeMap::new();
     for pod in pods.iter().filter(|p| !is_deleting(p) || always) {
         let Some(ip) = address(pod, v4) else { continue };
         let mut ports = ports(service, pod);
@@ -211,7 +214,7 @@ fn endpoints(ctx: &Context<'_>, service: &Value, pods: &[Object]) {
         Ok(_) => drop(tried(
             "endpoints",
             ctx.store.modify(&ENDPOINTS, ns, service_name, Sub::Main, |e| {
-                set(e, &["subsets"], Value::Array(subsets))
+                set(e, &["subsets"], Value::Array(subsets));
             }),
         )),
         Err(_) => {

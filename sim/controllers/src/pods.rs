@@ -99,7 +99,7 @@ pub(crate) fn create_pod(ctx: &Context<'_>, component: &str, owner: &Value, pod:
             &format!("Created pod: {}", name(&pod)),
         ),
         Err(error) => {
-            record(ctx, component, owner, "Warning", "FailedCreate", &format!("Error creating: {error}"))
+            record(ctx, component, owner, "Warning", "FailedCreate", &format!("Error creating: {error}"));
         }
     }
 }

@@ -58,7 +58,7 @@ fn schedule(ctx: &Context<'_>, view: &mut View, pod: &Value) {
     match choose(view, pod) {
         Ok(node) => {
             let bound = ctx.store.modify(&PODS, namespace(pod), name(pod), Sub::Main, |p| {
-                set(p, &["spec", "nodeName"], json!(node))
+                set(p, &["spec", "nodeName"], json!(node));
             });
             if let Some(bound) = tried("binding", bound) {
                 mark(ctx, &bound, "True", "", "");

@@ -1,5 +1,7 @@
 //! What the controllers make of objects, step by step and without a clock.
 
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "tests: a panic is the report")]
+
 use std::sync::Arc;
 
 use jiff::SignedDuration;
@@ -135,7 +137,7 @@ fn a_pod_that_fits_nowhere_says_why_and_waits() {
     let mut w = world(&["a"]);
     w.store
         .modify(&NODES, "", "a", Sub::Main, |n| {
-            set(n, &["spec", "taints"], json!([{"key": "k", "value": "v", "effect": "NoSchedule"}]))
+            set(n, &["spec", "taints"], json!([{"key": "k", "value": "v", "effect": "NoSchedule"}]));
         })
         .unwrap();
     w.make(&PODS, "default", pod("p", "x", json!({})));
@@ -190,7 +192,7 @@ fn a_deployment_rolls_without_losing_availability() {
     assert_eq!(w.pods().len(), 4);
     w.store
         .modify(&DEPLOYMENTS, "default", "web", Sub::Main, |d| {
-            d["spec"]["template"]["spec"]["containers"][0]["image"] = json!("i:2")
+            d["spec"]["template"]["spec"]["containers"][0]["image"] = json!("i:2");
         })
         .unwrap();
     // One move of the cluster at a time; never fewer than three ready, never more than five at all.
@@ -284,7 +286,7 @@ fn a_daemon_runs_once_on_every_node_that_fits() {
     assert_eq!(nodes, ["a", "b"]);
     w.store
         .modify(&DAEMONSETS, "default", "d", Sub::Main, |d| {
-            d["spec"]["template"]["spec"]["containers"][0]["image"] = json!("i:2")
+            d["spec"]["template"]["spec"]["containers"][0]["image"] = json!("i:2");
         })
         .unwrap();
     w.run();
@@ -323,7 +325,7 @@ fn endpoints_follow_pods() {
     assert_eq!(str_at(&slice["endpoints"][0], &["targetRef", "name"]), "p");
     w.store
         .modify(&PODS, "default", "p", Sub::Status, |p| {
-            p["status"]["conditions"] = json!([{"type": "Ready", "status": "False"}])
+            p["status"]["conditions"] = json!([{"type": "Ready", "status": "False"}]);
         })
         .unwrap();
     w.settle();

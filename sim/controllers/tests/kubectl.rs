@@ -1,12 +1,14 @@
 //! The cluster as users of `kubectl` see it. Needs a `kubectl` 1.32 or later and skips loudly without.
 
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "tests: a panic is the report")]
+
 #[path = "support/cluster.rs"]
 mod cluster;
 #[path = "support/kubectl.rs"]
 mod kubectl;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use cluster::Cluster;
@@ -16,7 +18,7 @@ use kubectl::Kubectl;
 fn with_cluster(test: impl FnOnce(Kubectl) + Send + 'static) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let cluster = Cluster::start(3);
+        let cluster = Cluster::start(TcpListener::bind("127.0.0.1:0").unwrap(), 3);
         if let Some(kubectl) = Kubectl::find(&cluster.server.url()) {
             tokio::task::spawn_blocking(move || test(kubectl)).await.unwrap();
         }
@@ -106,7 +108,7 @@ fn applying() {
         let wrong = k.fails(&apply, &WEB.replace("replicas: 2", "replicsa: 2")).1;
         assert!(wrong.contains("unknown field \"spec.replicsa\""), "{wrong}");
 
-        let map = "{apiVersion: v1, kind: ConfigMap, metadata: {name: m}, data: {a: '1', b: '2'}}";
+        let map = "---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: m}, data: {a: '1', b: '2'}}";
         let ssa = ["apply", "--server-side", "-f", "-"];
         k.run_with(&ssa, map);
         let other = ["apply", "--server-side", "--field-manager=other", "-f", "-"];
@@ -241,7 +243,7 @@ spec:
 #[test]
 fn custom_resources() {
     with_cluster(|k| {
-        let widget = "{apiVersion: example.com/v1, kind: Widget, metadata: {name: w}, spec: {size: 3}}";
+        let widget = "---\n{apiVersion: example.com/v1, kind: Widget, metadata: {name: w}, spec: {size: 3}}";
         assert!(k.fails(&["apply", "-f", "-"], widget).1.contains("no matches for kind \"Widget\""));
         k.run_with(&["apply", "-f", "-"], WIDGETS);
         k.run(&["wait", "--for=condition=Established", "crd/widgets.example.com", "--timeout=10s"]);

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use crate::error::{ApiError, Cause};
-use crate::object::{at, int_at, list_at, name, set, str_at};
+use crate::object::{int_at, list_at, name, set, set_default, str_at};
 
 /// What is given out.
 #[derive(Debug, Clone)]
@@ -76,63 +76,15 @@ impl Allocator {
     }
 
     fn addresses(&self, service: &mut Value, used: &InUse) -> Result<(), ApiError> {
-        let invalid = |service: &Value, cause| Err(ApiError::invalid("", "Service", name(service), &[cause]));
-        let mut wanted: Vec<String> = list_at(service, &["spec", "clusterIPs"])
-            .iter()
-            .filter_map(|v| v.as_str().map(str::to_owned))
-            .collect();
-        let first = str_at(service, &["spec", "clusterIP"]).to_owned();
+        let mut wanted = texts(service, "clusterIPs");
+        let first = str_at(service, &["spec", "clusterIP"]);
         if wanted.is_empty() && !first.is_empty() {
-            wanted.push(first);
+            wanted.push(first.to_owned());
         }
-        let families: Vec<String> = list_at(service, &["spec", "ipFamilies"])
-            .iter()
-            .filter_map(|v| v.as_str().map(str::to_owned))
-            .collect();
-        let policy = Some(str_at(service, &["spec", "ipFamilyPolicy"]))
-            .filter(|p| !p.is_empty())
-            .unwrap_or("SingleStack")
-            .to_owned();
-        let mut chosen: Vec<&IpNet> = Vec::new();
-        for f in &families {
-            match self.cidrs.iter().find(|c| family(c) == f) {
-                Some(cidr) => chosen.push(cidr),
-                None => {
-                    return invalid(
-                        service,
-                        Cause::invalid("spec.ipFamilies[0]", &json!(f), "not configured on this cluster"),
-                    );
-                }
-            }
-        }
-        if chosen.is_empty() {
-            // The family of an address that is asked for comes first.
-            let asked: Option<IpAddr> = wanted.first().and_then(|w| w.parse().ok());
-            let by_address =
-                asked.and_then(|a| self.cidrs.iter().find(|c| c.addr().is_ipv4() == a.is_ipv4()));
-            chosen.extend(by_address.or(self.cidrs.first()));
-        }
-        if policy != "SingleStack" {
-            for cidr in &self.cidrs {
-                if !chosen.iter().any(|c| family(c) == family(cidr)) {
-                    chosen.push(cidr);
-                }
-            }
-            if policy == "RequireDualStack" && chosen.len() < 2 {
-                return invalid(
-                    service,
-                    Cause::invalid(
-                        "spec.ipFamilyPolicy",
-                        &json!(policy),
-                        "this cluster is not configured for dual-stack services",
-                    ),
-                );
-            }
-        } else {
-            chosen.truncate(1);
-        }
+        let asked: Option<IpAddr> = wanted.first().and_then(|w| w.parse().ok());
+        let chosen = self.ranges(service, asked).map_err(|cause| invalid(service, cause))?;
         set(service, &["spec", "ipFamilies"], chosen.iter().map(|c| family(c)).collect());
-        set(service, &["spec", "ipFamilyPolicy"], json!(policy));
+        set_default(service, &["spec", "ipFamilyPolicy"], json!("SingleStack"));
         if wanted.first().is_some_and(|w| w == "None") {
             set(service, &["spec", "clusterIP"], json!("None"));
             set(service, &["spec", "clusterIPs"], json!(["None"]));
@@ -140,46 +92,48 @@ impl Allocator {
         }
         let mut addresses: Vec<IpAddr> = Vec::new();
         for (i, cidr) in chosen.iter().enumerate() {
-            let address = match wanted.get(i).map(|w| w.parse::<IpAddr>()) {
-                Some(Ok(a)) if cidr.contains(&a) && !used.addresses.contains(&a) => a,
-                Some(Ok(a)) if used.addresses.contains(&a) => {
-                    return invalid(
-                        service,
-                        Cause::invalid(
-                            "spec.clusterIPs",
-                            &json!([a]),
-                            &format!("failed to allocate IP {a}: provided IP is already allocated"),
-                        ),
-                    );
-                }
-                Some(Ok(a)) => {
-                    return invalid(
-                        service,
-                        Cause::invalid(
-                            "spec.clusterIPs",
-                            &json!([a]),
-                            &format!(
-                                "failed to allocate IP {a}: the provided network does not match the current range"
-                            ),
-                        ),
-                    );
-                }
-                Some(Err(_)) => {
-                    return invalid(
-                        service,
-                        Cause::invalid("spec.clusterIPs[0]", &json!(wanted[i]), "must be a valid IP address"),
-                    );
-                }
+            addresses.push(match wanted.get(i) {
+                Some(text) => claim(text, cidr, used).map_err(|cause| invalid(service, cause))?,
                 None => free_address(cidr, &used.addresses, name(service))
                     .ok_or_else(|| ApiError::internal("failed to allocate a serviceIP: range is full"))?,
-            };
-            addresses.push(address);
+            });
         }
         if let Some(first) = addresses.first() {
             set(service, &["spec", "clusterIP"], json!(first));
             set(service, &["spec", "clusterIPs"], json!(addresses));
         }
         Ok(())
+    }
+
+    /// The ranges that a service gets addresses from: the families it names, else the one of the address it asks
+    /// for, else the cluster's first; and the others as well if its policy wants both.
+    fn ranges(&self, service: &Value, asked: Option<IpAddr>) -> Result<Vec<&IpNet>, Cause> {
+        let mut chosen: Vec<&IpNet> = Vec::new();
+        for wanted in texts(service, "ipFamilies") {
+            let found = self.cidrs.iter().find(|c| family(c) == wanted);
+            let unknown =
+                || Cause::invalid("spec.ipFamilies[0]", &json!(wanted), "not configured on this cluster");
+            chosen.push(found.ok_or_else(unknown)?);
+        }
+        if chosen.is_empty() {
+            let same = asked.and_then(|a| self.cidrs.iter().find(|c| c.addr().is_ipv4() == a.is_ipv4()));
+            chosen.extend(same.or(self.cidrs.first()));
+        }
+        let policy = str_at(service, &["spec", "ipFamilyPolicy"]);
+        if matches!(policy, "" | "SingleStack") {
+            chosen.truncate(1);
+            return Ok(chosen);
+        }
+        for cidr in &self.cidrs {
+            if !chosen.iter().any(|c| family(c) == family(cidr)) {
+                chosen.push(cidr);
+            }
+        }
+        if policy == "RequireDualStack" && chosen.len() < 2 {
+            let detail = "this cluster is not configured for dual-stack services";
+            return Err(Cause::invalid("spec.ipFamilyPolicy", &json!(policy), detail));
+        }
+        Ok(chosen)
     }
 
     fn node_ports(&self, service: &mut Value, old: Option<&Value>, used: &InUse) -> Result<(), ApiError> {
@@ -224,6 +178,31 @@ impl Allocator {
         }
         Ok(())
     }
+}
+
+fn invalid(service: &Value, cause: Cause) -> ApiError {
+    ApiError::invalid("", "Service", name(service), &[cause])
+}
+
+/// A list of texts in the spec.
+fn texts(service: &Value, key: &str) -> Vec<String> {
+    list_at(service, &["spec", key]).iter().filter_map(|v| v.as_str().map(str::to_owned)).collect()
+}
+
+/// The address a service asks for, if it may have it.
+fn claim(text: &str, cidr: &IpNet, used: &InUse) -> Result<IpAddr, Cause> {
+    let Ok(address) = text.parse::<IpAddr>() else {
+        return Err(Cause::invalid("spec.clusterIPs[0]", &json!(text), "must be a valid IP address"));
+    };
+    let why = if used.addresses.contains(&address) {
+        "provided IP is already allocated"
+    } else if cidr.contains(&address) {
+        return Ok(address);
+    } else {
+        "the provided network does not match the current range"
+    };
+    let detail = format!("failed to allocate IP {address}: {why}");
+    Err(Cause::invalid("spec.clusterIPs", &json!([address]), &detail))
 }
 
 /// FNV-1a; spreads what is given out without being random.

@@ -49,16 +49,16 @@ pub(crate) fn validate(group: &str, kind: &str, object: &Value) -> Vec<Cause> {
         ("", "Pod") => pod_spec(at(object, &["spec"]), "spec", true, &mut causes),
         ("", "Service") => service(object, &mut causes),
         ("apps", "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet") => {
-            workload(kind, object, &mut causes)
+            workload(kind, object, &mut causes);
         }
         ("batch", "Job") => {
-            pod_spec(at(object, &["spec", "template", "spec"]), "spec.template.spec", false, &mut causes)
+            pod_spec(at(object, &["spec", "template", "spec"]), "spec.template.spec", false, &mut causes);
         }
         ("apiextensions.k8s.io", "CustomResourceDefinition") => crd(object, &mut causes),
-        ("discovery.k8s.io", "EndpointSlice") => {
-            if !matches!(str_at(object, &["addressType"]), "IPv4" | "IPv6" | "FQDN") {
-                causes.push(Cause::required("addressType", ""));
-            }
+        ("discovery.k8s.io", "EndpointSlice")
+            if !matches!(str_at(object, &["addressType"]), "IPv4" | "IPv6" | "FQDN") =>
+        {
+            causes.push(Cause::required("addressType", ""));
         }
         _ => {}
     }
@@ -75,7 +75,7 @@ pub(crate) fn validate_update(group: &str, kind: &str, object: &Value, old: &Val
     };
     match (group, kind) {
         ("apps", "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet") | ("batch", "Job") => {
-            immutable(&["spec", "selector"])
+            immutable(&["spec", "selector"]);
         }
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => immutable(&["roleRef"]),
         ("", "Secret") => immutable(&["type"]),

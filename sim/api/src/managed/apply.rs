@@ -179,6 +179,7 @@ fn prune_map(map: &mut Map<String, Value>, gone: &FieldSet, keep: Option<&FieldS
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "calls of test tables read better with plain values")]
 mod tests {
     use serde_json::json;
 

@@ -147,6 +147,7 @@ fn reorder(list: &mut Vec<Value>, order: &[Value], merge_key: Option<&str>) {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "calls of test tables read better with plain values")]
 mod tests {
     use serde_json::json;
 

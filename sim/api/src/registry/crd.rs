@@ -14,7 +14,7 @@ pub(crate) fn definition_from_crd(crd: &Value) -> Option<ResourceDef> {
     let names = at(spec, &["names"]);
     let mut versions: Vec<Version> =
         list_at(spec, &["versions"]).iter().filter(|v| bool_at(v, &["served"])).map(version).collect();
-    versions.sort_by(|a, b| priority(&b.name).cmp(&priority(&a.name)));
+    versions.sort_by_key(|v| std::cmp::Reverse(priority(&v.name)));
     let first = versions.first()?.name.clone();
     let storage = list_at(spec, &["versions"]).iter().find(|v| bool_at(v, &["storage"]));
     let storage =

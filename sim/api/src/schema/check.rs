@@ -45,7 +45,9 @@ impl Walk {
             ("array", Value::Array(items)) => {
                 let length = path.len();
                 for (i, item) in items.iter_mut().enumerate() {
-                    path.push_str(&format!("[{i}]"));
+                    path.push('[');
+                    path.push_str(&i.to_string());
+                    path.push(']');
                     self.value(item, schema.items(), path);
                     path.truncate(length);
                 }
@@ -104,7 +106,7 @@ impl Walk {
     fn object(&mut self, value: &mut Value, schema: Schema<'_>, path: &mut String) {
         let length = path.len();
         if self.rules {
-            self.defaults(value, schema);
+            Self::defaults(value, schema);
         }
         let Some(map) = value.as_object_mut() else { return };
         // Null means "not set" everywhere but where the schema says otherwise.
@@ -149,7 +151,7 @@ impl Walk {
         }
     }
 
-    fn defaults(&mut self, value: &mut Value, schema: Schema<'_>) {
+    fn defaults(value: &mut Value, schema: Schema<'_>) {
         let Some(map) = value.as_object_mut() else { return };
         for (key, property) in schema.properties() {
             if let Some(default) = property.keyword("default") {

@@ -134,7 +134,7 @@ pub(super) fn answer(store: &Store, path: &str, headers: &HeaderMap) -> Option<R
         .split(',')
         .any(|m| m.contains("as=APIGroupDiscoveryList") && m.contains("v=v2") && !m.contains("v2beta1"));
     match parts.as_slice() {
-        ["api"] | ["apis"] if aggregated => {
+        ["api" | "apis"] if aggregated => {
             let core = parts == ["api"];
             let items: Vec<Value> = catalogue(store)
                 .iter()

@@ -13,19 +13,10 @@ const NAMES: &[(&str, &str)] = &[
     ("deprecatedCount", "count"),
 ];
 
-fn rename(
-    value: &Value,
-    pairs: impl Iterator<Item = (&'static str, &'static str)> + Clone,
-    api_version: &str,
-) -> Value {
+fn rename(value: &Value, name: impl Fn(&str) -> Option<&'static str>, api_version: &str) -> Value {
     let map = value.as_object().cloned().unwrap_or_default();
-    let renamed: Map<String, Value> = map
-        .into_iter()
-        .map(|(k, v)| match pairs.clone().find(|(from, _)| *from == k) {
-            Some((_, to)) => (to.to_owned(), v),
-            None => (k, v),
-        })
-        .collect();
+    let renamed: Map<String, Value> =
+        map.into_iter().map(|(k, v)| (name(&k).map_or(k, str::to_owned), v)).collect();
     let mut renamed = Value::Object(renamed);
     renamed["apiVersion"] = json!(api_version);
     renamed
@@ -33,10 +24,10 @@ fn rename(
 
 /// From events.k8s.io/v1 to core/v1. Also right for patches.
 pub(super) fn to_core(value: &Value) -> Value {
-    rename(value, NAMES.iter().copied(), "v1")
+    rename(value, |k| NAMES.iter().find(|(there, _)| *there == k).map(|(_, here)| *here), "v1")
 }
 
 /// From core/v1 to events.k8s.io/v1.
 pub(super) fn from_core(value: &Value) -> Value {
-    rename(value, NAMES.iter().map(|(a, b)| (*b, *a)), "events.k8s.io/v1")
+    rename(value, |k| NAMES.iter().find(|(_, here)| *here == k).map(|(there, _)| *there), "events.k8s.io/v1")
 }

@@ -12,8 +12,8 @@ use crate::options::Sub;
 use crate::resource::{PODDISRUPTIONBUDGETS, PODS};
 use crate::selector::Selector;
 
-pub(super) fn answer(call: &ResourceCall, body: Value) -> Result<Response, ApiError> {
-    if call.target.subresource == "binding" { bind(call, &body) } else { evict(call, &body) }
+pub(super) fn answer(call: &ResourceCall, body: &Value) -> Result<Response, ApiError> {
+    if call.target.subresource == "binding" { bind(call, body) } else { evict(call, body) }
 }
 
 fn success() -> Response {

@@ -151,7 +151,7 @@ async fn dispatch(call: ResourceCall, verb: &'static str, request: Request) -> R
         match call.target.subresource.as_str() {
             "exec" | "attach" | "portforward" => return super::streams::connect(call, request).await,
             "log" => return super::logs::answer(call).await,
-            "binding" | "eviction" => return pods::answer(&call, read_json(request).await?),
+            "binding" | "eviction" => return pods::answer(&call, &read_json(request).await?),
             _ => {}
         }
     }

@@ -248,7 +248,6 @@ impl Decoder {
                 Err(e) if e.needs_dictionary().is_some() && !self.primed => {
                     self.primed = true;
                     self.decompress.set_dictionary(&dictionary()).map_err(|_| SpdyError::Headers)?;
-                    continue;
                 }
                 Err(_) => return Err(SpdyError::Headers),
                 Ok(_) if out.len() > MAX_HEADER_BYTES => return Err(SpdyError::Headers),

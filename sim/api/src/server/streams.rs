@@ -242,7 +242,7 @@ async fn receive(data: &Bytes, stdin: &mut Option<DuplexStream>, resize: &mpsc::
             };
             if let (Some(width), Some(height)) = (side("Width"), side("Height")) {
                 // A full queue means that nobody looks at sizes.
-                drop(resize.try_send(TerminalSize { width, height }));
+                let _ = resize.try_send(TerminalSize { width, height });
             }
         }
         _ => {}

@@ -129,7 +129,7 @@ pub(super) fn create(call: &ResourceCall, body: Value) -> Result<Response, ApiEr
     let t = &call.target;
     if *call.gr() == SERVICEACCOUNTS && t.subresource == "token" {
         call.app.store.get(call.gr(), &t.namespace, &t.name)?;
-        return reviews::token(&call.app.store, &t.namespace, &t.name, body);
+        return Ok(reviews::token(&call.app.store, &t.namespace, &t.name, body));
     }
     if !t.name.is_empty() {
         return Err(ApiError::method_not_allowed());

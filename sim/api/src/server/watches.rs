@@ -263,7 +263,7 @@ fn coalesce(events: Vec<WatchEvent>) -> Vec<WatchEvent> {
         };
         match kept.iter_mut().rev().find(|o| same(o)) {
             Some(last) if event.kind == ChangeKind::Modified && last.kind != ChangeKind::Deleted => {
-                last.object = event.object
+                last.object = event.object;
             }
             _ => kept.push(event),
         }

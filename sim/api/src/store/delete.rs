@@ -13,9 +13,9 @@ use crate::registry::ResourceDef;
 use crate::resource::{CUSTOMRESOURCEDEFINITIONS, Gr, NAMESPACES, PODS};
 
 /// Keeps an owner until its dependents are gone.
-pub const FOREGROUND: &str = "foregroundDeletion";
+pub(super) const FOREGROUND: &str = "foregroundDeletion";
 /// Keeps an owner until its dependents have forgotten it.
-pub const ORPHAN: &str = "orphan";
+pub(super) const ORPHAN: &str = "orphan";
 const CRD_CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
 impl Core {

@@ -364,7 +364,7 @@ impl Core {
         options: &WriteOptions,
     ) -> Result<Vec<String>, ApiError> {
         let findings = check(object, def.schema(), false);
-        self.report(def, object, options, findings)
+        self.report(def, object, options, &findings)
     }
 
     fn check_schema(
@@ -374,7 +374,7 @@ impl Core {
         options: &WriteOptions,
     ) -> Result<Vec<String>, ApiError> {
         let findings = check(object, def.schema(), def.custom);
-        self.report(def, object, options, findings)
+        self.report(def, object, options, &findings)
     }
 
     #[expect(clippy::unused_self, reason = "reads like the other steps of a write")]
@@ -383,7 +383,7 @@ impl Core {
         def: &ResourceDef,
         object: &Value,
         options: &WriteOptions,
-        findings: crate::schema::Findings,
+        findings: &crate::schema::Findings,
     ) -> Result<Vec<String>, ApiError> {
         if let Some(first) = findings.mistyped.first() {
             return Err(ApiError::bad_request(format!(

@@ -95,7 +95,7 @@ pub(super) fn status(pod: &Value) -> String {
             let waiting = str_at(c, &["state", "waiting", "reason"]);
             let terminated = at(c, &["state", "terminated"]);
             if !waiting.is_empty() {
-                word = waiting.to_owned();
+                waiting.clone_into(&mut word);
             } else if terminated.is_object() {
                 word = ended(terminated);
             } else if bool_at(c, &["ready"]) && at(c, &["state", "running"]).is_object() {

@@ -12,7 +12,7 @@ use sim_api::runtime::{
 };
 
 /// Runs commands on this machine, whatever the pod.
-pub struct Processes;
+pub(super) struct Processes;
 
 impl NodeRuntime for Processes {
     fn exec(

@@ -104,6 +104,7 @@ pub(super) fn preference(pod: &Value, node: &Value) -> i64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "calls of test tables read better with plain values")]
 mod tests {
     use serde_json::json;
 

@@ -11,19 +11,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sim_api::object::{at, is_deleting, list_at, name, namespace, set, str_at, uid};
 use sim_api::resource::{NODES, PODS};
-use sim_api::runtime::{
-    Duplex, ExecRequest, ExecStreams, ExitStatus, LogLine, LogRequest, PodRef, RuntimeError,
-};
 use sim_api::store::StoreOptions;
 use sim_api::{DeleteOptions, ServerConfig, ServerHandle, Store, Sub, WriteOptions};
 use sim_controllers::{ControllerOptions, Controllers};
 use tokio::task::JoinHandle;
 
 /// A running cluster; everything ends when it is dropped.
-pub struct Cluster {
-    pub store: Store,
-    pub server: ServerHandle,
-    pub faults: sim_api::Faults,
+pub(crate) struct Cluster {
+    pub(crate) server: ServerHandle,
     driver: JoinHandle<()>,
 }
 
@@ -35,16 +30,10 @@ impl Drop for Cluster {
 
 impl Cluster {
     /// A cluster with this many nodes.
-    pub fn start(nodes: usize) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
-        Self::start_on(listener, nodes)
-    }
-
-    pub fn start_on(listener: TcpListener, nodes: usize) -> Self {
+    pub(crate) fn start(listener: TcpListener, nodes: usize) -> Self {
         let store = Store::new(StoreOptions::default());
         let mut config = ServerConfig::new(listener);
         config.runtime = Arc::new(processes::Processes);
-        let faults = config.faults.clone();
         let server = sim_api::server::start(store.clone(), config).expect("the server starts");
         for i in 0..nodes {
             let node = format!("node-{}", char::from(b'a' + u8::try_from(i).expect("few nodes")));
@@ -65,7 +54,7 @@ impl Cluster {
                 drop(tokio::time::timeout(Duration::from_millis(500), changes.changed()).await);
             }
         });
-        Self { store, server, faults, driver }
+        Self { server, driver }
     }
 }
 

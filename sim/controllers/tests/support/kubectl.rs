@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::Value;
 
 /// A `kubectl` with its kubeconfig and caches in a directory of its own.
-pub struct Kubectl {
+pub(crate) struct Kubectl {
     program: PathBuf,
     home: tempfile::TempDir,
 }
@@ -37,7 +37,7 @@ fn find() -> Option<PathBuf> {
 
 impl Kubectl {
     /// A `kubectl` for the server at `url`, if there is one.
-    pub fn find(url: &str) -> Option<Self> {
+    pub(crate) fn find(url: &str) -> Option<Self> {
         let program = find()?;
         let home = tempfile::tempdir().unwrap();
         sim_api::write_kubeconfig(&home.path().join("config"), "test", url).unwrap();
@@ -63,12 +63,12 @@ impl Kubectl {
     }
 
     /// Runs a command that must succeed and say nothing on stderr, and returns what it prints.
-    pub fn run(&self, args: &[&str]) -> String {
+    pub(crate) fn run(&self, args: &[&str]) -> String {
         self.run_with(args, "")
     }
 
     /// As [`Kubectl::run`] with standard input.
-    pub fn run_with(&self, args: &[&str], stdin: &str) -> String {
+    pub(crate) fn run_with(&self, args: &[&str], stdin: &str) -> String {
         let out = self.output(args, stdin);
         let (stdout, stderr) = (text(&out.stdout), text(&out.stderr));
         assert!(out.status.success(), "kubectl {args:?} failed: {stderr}{stdout}");
@@ -80,14 +80,14 @@ impl Kubectl {
     }
 
     /// Runs a command that must fail, and returns its exit code and what it says.
-    pub fn fails(&self, args: &[&str], stdin: &str) -> (i32, String) {
+    pub(crate) fn fails(&self, args: &[&str], stdin: &str) -> (i32, String) {
         let out = self.output(args, stdin);
         assert!(!out.status.success(), "kubectl {args:?} succeeds: {}", text(&out.stdout));
         (out.status.code().unwrap_or(-1), text(&out.stderr) + &text(&out.stdout))
     }
 
     /// Starts a command and lets it run; it ends with the value.
-    pub fn start(&self, args: &[&str]) -> Running {
+    pub(crate) fn start(&self, args: &[&str]) -> Running {
         Running(
             self.command(args)
                 .stdin(Stdio::null())
@@ -104,7 +104,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// A command that runs beside the test.
-pub struct Running(pub Child);
+pub(crate) struct Running(pub Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
