@@ -12,6 +12,7 @@ use aya::{Ebpf, EbpfLoader};
 use thiserror::Error;
 
 use crate::pins::Pins;
+use crate::sys;
 use crate::table::{Table, TableError, TableKind};
 use crate::test_run::{TestRun, TestRunError, TestRunResult};
 
@@ -242,6 +243,9 @@ impl Object {
                 program.load().map_err(|error| LoadError::of_program(name, error))?;
             }
         }
+        // Loading reads the kernel's type information, tens of megabytes of small pieces, which a process that lives as
+        // long as an agent should not keep: 14 MiB resident become 5.
+        sys::release_memory();
         Ok(Self { ebpf, tables, kept })
     }
 

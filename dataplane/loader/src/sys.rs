@@ -328,6 +328,15 @@ pub(crate) fn prog_load(
     (result, String::from_utf8_lossy(&log).into_owned())
 }
 
+/// Gives memory that was freed back to the system, where the allocator would keep it.
+pub(crate) fn release_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: malloc_trim takes a number, touches only free memory and may be called at any time from any thread.
+        let _released = unsafe { libc::malloc_trim(0) };
+    }
+}
+
 /// How many CPUs the kernel counts per-CPU values for.
 pub(crate) fn possible_cpus() -> io::Result<usize> {
     // "0-1" or "0,2-5": the kernel lists possible CPUs in ascending order, and sizes per-CPU values by their number.

@@ -138,9 +138,19 @@ fn no_packet_is_missed_while_programs_are_replaced() {
                 done.store(true, Ordering::Relaxed);
             });
             run("ip link set right down");
-            std::thread::sleep(std::time::Duration::from_millis(100));
-            let packets = received("left") - before;
-            let runs: u64 = objects.iter().map(|object| object.run_count("to_host").unwrap()).sum();
+            let counts = || {
+                let runs: u64 = objects.iter().map(|object| object.run_count("to_host").unwrap()).sum();
+                (received("left") - before, runs)
+            };
+            // Packets may still be on their way to the other end.
+            let patience = std::time::Instant::now() + std::time::Duration::from_secs(5);
+            let (packets, runs) = loop {
+                std::thread::sleep(std::time::Duration::from_millis(100));
+                let (packets, runs) = counts();
+                if packets == runs || std::time::Instant::now() > patience {
+                    break (packets, runs);
+                }
+            };
             assert!(packets > 1000, "only {packets} packets were sent");
             assert_eq!(runs, packets, "{kind}: runs of all programs against packets of the device");
             detach(&pins, &hook).unwrap();
