@@ -68,12 +68,18 @@ impl Agent {
 
     /// Removes the interfaces of endpoints that go, and links without an endpoint that a DEL or GC names.
     pub(super) fn remove_interfaces(&mut self, run: &mut Run<'_>) {
-        for id in self.ids(|phase| matches!(phase, Phase::Leaving(_))) {
+        let now = run.now;
+        let leaving = self.ids(
+            |phase| matches!(phase, Phase::Leaving(leaving) if !leaving.link_gone && due(leaving.failure.as_ref(), now)),
+        );
+        if leaving.len() > 1 {
+            let name = |id: &EndpointId| Some(self.state.endpoints.get(*id)?.record.host_name.clone());
+            let names: Vec<String> = leaving.iter().filter_map(name).collect();
+            run.node.delete_pod_interfaces_soon(&names);
+        }
+        for id in leaving {
             let Some(endpoint) = self.state.endpoints.get_mut(id) else { continue };
             let Phase::Leaving(leaving) = &mut endpoint.phase else { continue };
-            if leaving.link_gone || !due(leaving.failure.as_ref(), run.now) {
-                continue;
-            }
             let host_name = endpoint.record.host_name.clone();
             let addresses = endpoint.record.addresses.clone();
             match run.node.delete_pod_interface(&host_name) {
