@@ -8,7 +8,7 @@ use crate::attach::Direction;
 /// The directory below a bpffs that one ABI version of the dataplane keeps its pins in.
 ///
 /// Pins of different ABI versions live side by side, so that a new agent can be put in place before the old one's
-/// tables go; see [`Pins::older_links`].
+/// tables go: an attach takes over the link that another version has pinned for its hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pins {
     base: PathBuf,
