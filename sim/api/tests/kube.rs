@@ -209,6 +209,44 @@ async fn failing_calls_fail_as_often_as_asked() {
     assert!(s.store.get(&NODES, "", "n").is_ok());
 }
 
+#[tokio::test]
+async fn watches_and_lists_misbehave_as_asked() {
+    let s = server();
+    let api: Api<Node> = Api::all(s.client.clone());
+    let watching = CallMatch { verb: Some("watch"), resource: Some(NODES), user_agent: None };
+    let start = s.store.revision().to_string();
+    let relabel = |value: &str| {
+        let change = |n: &mut Value| n["metadata"]["labels"]["zone"] = json!(value);
+        s.store.modify(&NODES, "", "n", Sub::Main, change).unwrap();
+    };
+
+    s.faults.inject(watching.clone(), Effect::Duplicate, Some(1));
+    let mut twice = api.watch(&kube::api::WatchParams::default(), &start).await.unwrap().boxed();
+    s.store.create(&NODES, "", node("n"), &WriteOptions::default()).unwrap();
+    for _ in 0..2 {
+        let event = within("event", twice.try_next()).await.unwrap().unwrap();
+        assert!(matches!(event, kube::api::WatchEvent::Added(_)));
+    }
+
+    s.faults.inject(watching.clone(), Effect::Coalesce(Duration::from_millis(300)), Some(1));
+    let start = s.store.revision().to_string();
+    let mut last = api.watch(&kube::api::WatchParams::default(), &start).await.unwrap().boxed();
+    for value in ["b", "c", "d"] {
+        relabel(value);
+    }
+    let event = within("event", last.try_next()).await.unwrap().unwrap();
+    assert!(matches!(event, kube::api::WatchEvent::Modified(n) if n.labels()["zone"] == "d"));
+
+    s.faults.inject(watching, Effect::Gone, Some(1));
+    let gone = api.watch(&kube::api::WatchParams::default(), &start).await.err().expect("refused");
+    assert!(matches!(&gone, kube::Error::Api(e) if e.code == 410), "{gone}");
+
+    let listing = CallMatch { verb: Some("list"), ..CallMatch::default() };
+    s.faults.inject(listing, Effect::StaleList(1), Some(1));
+    let zone = async || api.list(&ListParams::default()).await.unwrap().items[0].labels()["zone"].clone();
+    assert_eq!((zone().await.as_str(), zone().await.as_str()), ("c", "d"));
+}
+
 async fn running_pod(s: &Server) -> Api<Pod> {
     let pods: Api<Pod> = Api::default_namespaced(s.client.clone());
     pods.create(&PostParams::default(), &pod("p")).await.unwrap();

@@ -25,7 +25,6 @@ pub(crate) fn prepare_create(group: &str, kind: &str, object: &mut Value, now: &
             map_mut(object, &["spec"]);
         }
         ("", "Event") => {
-            set_default(object, &["firstTimestamp"], Value::Null);
             set_default(object, &["reportingComponent"], json!(""));
             set_default(object, &["reportingInstance"], json!(""));
         }

@@ -67,7 +67,7 @@ impl Allocator {
         self.addresses(service, used)?;
         if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
             self.node_ports(service, old, used)?;
-        } else if let Some(ports) = service["spec"]["ports"].as_array_mut() {
+        } else if let Some(ports) = service.pointer_mut("/spec/ports").and_then(Value::as_array_mut) {
             for port in ports {
                 crate::object::remove(port, &["nodePort"]);
             }
@@ -140,7 +140,9 @@ impl Allocator {
         let service_name = name(service).to_owned();
         let mut taken = used.ports.clone();
         let old_ports = old.map_or(&[][..], |o| list_at(o, &["spec", "ports"]));
-        let Some(ports) = service["spec"]["ports"].as_array_mut() else { return Ok(()) };
+        let Some(ports) = service.pointer_mut("/spec/ports").and_then(Value::as_array_mut) else {
+            return Ok(());
+        };
         for (i, port) in ports.iter_mut().enumerate() {
             let protocol = str_at(port, &["protocol"]).to_owned();
             let same = |p: &&Value| p["port"] == port["port"] && str_at(p, &["protocol"]) == protocol;

@@ -86,7 +86,8 @@ pub(super) fn watch(call: ResourceCall) -> Result<Response, ApiError> {
         }
         Some(revision) => revision,
     };
-    let timeout = call.query.number("timeoutSeconds")?.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
+    let timeout =
+        call.query.number("timeoutSeconds")?.filter(|s| *s > 0).map_or(DEFAULT_TIMEOUT, Duration::from_secs);
     let watcher = store.watch(call.gr(), &call.target.namespace, selector, start);
     let mut coalesce = Duration::ZERO;
     let mut copies = 1;

@@ -55,7 +55,7 @@ fn select<'a>(object: &'a Value, path: &str) -> Vec<&'a Value> {
             let end = tail.find(['.', '[']).unwrap_or(tail.len());
             // A dot in a field name is written as `\.`.
             let mut end = end;
-            while end > 0 && tail[..end].ends_with('\\') {
+            while end < tail.len() && tail[..end].ends_with('\\') {
                 end = tail[end + 1..].find(['.', '[']).map_or(tail.len(), |e| end + 1 + e);
             }
             let key = tail[..end].replace('\\', "");
@@ -107,6 +107,7 @@ mod tests {
         assert_eq!(select(&o, ".spec.l[*].s"), [&json!(1), &json!(2)]);
         assert_eq!(select(&o, ".spec.l[1].t"), [&json!("B")]);
         assert_eq!(select(&o, ".spec.a\\.b"), [&json!("x")]);
+        assert!(select(&o, ".spec.a\\").is_empty());
         assert_eq!(select(&o, ".spec['a.b']"), [&json!("x")]);
         assert!(select(&o, ".spec.nothing.x").is_empty());
     }
