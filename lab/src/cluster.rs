@@ -91,6 +91,9 @@ pub enum ClusterError {
     /// A program in a pod could not be run.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// An agent ends whenever it is started.
+    #[error("the agent of {0} ends again and again")]
+    AgentFails(String),
     /// There is no such node.
     #[error("there is no node {0}")]
     NoNode(String),

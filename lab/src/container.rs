@@ -16,6 +16,9 @@ pub mod shim;
 /// Exit code for a program that could not be started, as container runtimes give it.
 pub const CANNOT_START: u8 = 128;
 
+/// What a shim answers once the container's program runs.
+pub const RUNNING: &str = "running\n";
+
 /// What the kubelet tells a shim, as one line of JSON on its standard input. Paths are those of the node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ContainerConfig {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
+use nix::sys::signal::SigSet;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub mod dns;
@@ -87,6 +88,8 @@ pub fn run(args: &[String]) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("watch SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("watch SIGINT")?;
+        // Blocked since the start of the container, so that none is lost before there are handlers.
+        SigSet::all().thread_unblock().context("unblock signals")?;
         let work = async {
             match builtin {
                 Builtin::HttpEcho(options) => http_echo::serve(&options).await,

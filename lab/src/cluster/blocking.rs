@@ -2,10 +2,11 @@
 
 use std::future::Future;
 use std::ops::Deref;
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
-use super::Cluster;
+use super::{Cluster, ClusterError, ExecOutput};
 
 /// A cluster with a runtime of its own; removed when dropped.
 #[derive(Debug)]
@@ -24,6 +25,22 @@ impl BlockingCluster {
     /// borrows the cluster.)
     pub fn wait<'a, F: Future>(&'a self, work: impl FnOnce(&'a Cluster) -> F) -> F::Output {
         self.runtime.block_on(work(&self.cluster))
+    }
+
+    /// As [`Cluster::exec`].
+    ///
+    /// # Errors
+    /// When the pod does not run or the program cannot be started.
+    pub fn exec(&self, namespace: &str, pod: &str, command: &[&str]) -> Result<ExecOutput, ClusterError> {
+        self.runtime.block_on(self.cluster.exec(namespace, pod, command))
+    }
+
+    /// As [`Cluster::wait_running`].
+    ///
+    /// # Errors
+    /// [`ClusterError::Timeout`] with the pod's status.
+    pub fn wait_running(&self, namespace: &str, pod: &str, patience: Duration) -> Result<(), ClusterError> {
+        self.runtime.block_on(self.cluster.wait_running(namespace, pod, patience))
     }
 }
 

@@ -97,6 +97,9 @@ pub struct ClusterBuilder {
 /// Name of the agents' kubeconfig in the shared directory.
 const AGENT_KUBECONFIG: &str = "agent.kubeconfig";
 
+/// An agent that was started this often without getting ready has failed.
+const MAX_STARTS: u64 = 4;
+
 /// Makes names of clusters in one process differ.
 static COUNTER: AtomicU32 = AtomicU32::new(1);
 
@@ -332,9 +335,16 @@ impl ClusterBuilder {
                 said = (agents, ready);
                 self.say(format!("agents: {agents} of {total} ready, nodes: {ready} of {total} Ready"));
             }
-            if ready == total { Ok(()) } else { Err(format!("{ready} of {total} are")) }
+            // An agent that ends again and again will not get better by waiting.
+            let failing = cluster.nodes.iter().find(|n| n.agent().starts() > MAX_STARTS && !cluster.kubelets.is_network_ready(n.name()));
+            match failing {
+                Some(node) => Ok(Err(ClusterError::AgentFails(node.name().to_owned()))),
+                None if ready == total => Ok(Ok(())),
+                None => Err(format!("{ready} of {total} are")),
+            }
         });
-        waited.await.map_err(|problem| BuildError::NotReady { problem, hint: agents_hint(cluster) })?;
+        let ready = waited.await.and_then(|ready| ready);
+        ready.map_err(|problem| BuildError::NotReady { problem, hint: agents_hint(cluster) })?;
 
         let mut objects = workloads::cluster_dns();
         if self.demo {

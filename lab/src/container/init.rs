@@ -1,6 +1,7 @@
 //! `bristle-lab container-init`: process 1 of a container.
 
-use std::io::BufRead as _;
+use std::fs::File;
+use std::io::{BufRead as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
@@ -20,6 +21,9 @@ use crate::machine::rootfs::{self, BIN_DIR, HOST_ROOT};
 
 /// Builds the container's file system and runs its program.
 pub fn main() -> anyhow::Result<ExitCode> {
+    // Process 1 does not get a signal that it does not handle; blocked ones wait until somebody looks.
+    let signals = SigSet::all();
+    signals.thread_block().context("block signals")?;
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("tie the container to its shim")?;
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).context("read the configuration")?;
@@ -28,11 +32,16 @@ pub fn main() -> anyhow::Result<ExitCode> {
         eprintln!("cannot start the container: {e:#}");
         return Ok(ExitCode::from(CANNOT_START));
     }
-    let null = std::fs::File::open("/dev/null").context("open /dev/null")?;
+    let mut shim = File::from(std::io::stdin().as_fd().try_clone_to_owned().context("keep the way to the shim")?);
+    let null = File::open("/dev/null").context("open /dev/null")?;
     nix::unistd::dup2_stdin(&null).context("replace standard input")?;
     match &config.program {
-        Program::Builtin(args) => image::run(args),
-        Program::Command(command) => run_command(&config, command),
+        Program::Builtin(args) => {
+            shim.write_all(b"r").context("tell the shim")?;
+            drop(shim);
+            image::run(args)
+        }
+        Program::Command(command) => run_command(&config, command, &signals, shim),
     }
 }
 
@@ -61,13 +70,19 @@ fn build(config: &ContainerConfig) -> anyhow::Result<()> {
 
 /// Runs a program as a child, so that it has ordinary signal handling (process 1 ignores what it does not handle), passes
 /// signals to it and reaps orphans.
-fn run_command(config: &ContainerConfig, command: &[String]) -> anyhow::Result<ExitCode> {
-    let signals = SigSet::all();
-    signals.thread_block().context("block signals")?;
-    let signal_fd = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context("open a signal descriptor")?;
+fn run_command(config: &ContainerConfig, command: &[String], signals: &SigSet, mut shim: File) -> anyhow::Result<ExitCode> {
+    let signal_fd = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context("open a signal descriptor")?;
     let (program, args) = command.split_first().context("the container has no command")?;
-    // The child must not inherit the blocked signals; a child of the standard library gets an empty mask.
+    while let Ok(Some(info)) = signal_fd.read_signal() {
+        if info.ssi_signo == Signal::SIGTERM as u32 {
+            return Ok(ExitCode::from(128 + Signal::SIGTERM as u8));
+        }
+    }
+    // The child inherits the mask, and it must not be born deaf. A signal that comes in this moment is lost, as one that comes before
+    // a program has set its handlers always is.
+    signals.thread_unblock().context("unblock signals")?;
     let child = Command::new(program).args(args).env_clear().envs(&config.env).current_dir(&config.working_dir).stdin(Stdio::null()).spawn();
+    signals.thread_block().context("block signals")?;
     let child = match child {
         Ok(child) => child,
         Err(e) => {
@@ -75,8 +90,21 @@ fn run_command(config: &ContainerConfig, command: &[String]) -> anyhow::Result<E
             return Ok(ExitCode::from(CANNOT_START));
         }
     };
+    shim.write_all(b"r").context("tell the shim")?;
+    drop(shim);
     let pid = Pid::from_raw(i32::try_from(child.id()).context("a PID fits")?);
     loop {
+        // Before waiting: the child may have ended while signals were not blocked.
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(who, code)) if who == pid => return Ok(ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1))),
+                Ok(WaitStatus::Signaled(who, signal, _)) if who == pid => {
+                    return Ok(ExitCode::from(u8::try_from(128 + signal as i32).unwrap_or(1)));
+                }
+                Ok(WaitStatus::StillAlive) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
         let mut fds = [PollFd::new(signal_fd.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
@@ -87,16 +115,6 @@ fn run_command(config: &ContainerConfig, command: &[String]) -> anyhow::Result<E
                 && signal != Signal::SIGCHLD
             {
                 let _ = kill(pid, signal);
-            }
-        }
-        loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(who, code)) if who == pid => return Ok(ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1))),
-                Ok(WaitStatus::Signaled(who, signal, _)) if who == pid => {
-                    return Ok(ExitCode::from(u8::try_from(128 + signal as i32).unwrap_or(1)));
-                }
-                Ok(WaitStatus::StillAlive) | Err(_) => break,
-                Ok(_) => {}
             }
         }
     }

@@ -1,11 +1,13 @@
 //! `bristle-lab shim`: starts one container, passes signals to it and ends with its exit code.
 //!
-//! Standard input first holds the [`ContainerConfig`] and then one line `signal N` for each signal; when it closes, the container
-//! is killed. Standard output and standard error are the container's own.
+//! Standard input is a socket. It first brings the [`ContainerConfig`] and then one line `signal N` for each signal; when it closes,
+//! the container is killed. The shim answers with [`RUNNING`] once the container's program runs; if it never does, what went wrong is on
+//! standard error and the exit code is [`CANNOT_START`]. Standard output and standard error are the container's own.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitCode, Stdio};
 
@@ -16,7 +18,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
-use super::{CANNOT_START, ContainerConfig};
+use super::{CANNOT_START, ContainerConfig, RUNNING};
 use crate::cgroup;
 
 /// Runs the container to its end.
@@ -30,7 +32,13 @@ pub fn main() -> anyhow::Result<ExitCode> {
     signals.thread_block().context("block signals")?;
     let signal_fd = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context("open a signal descriptor")?;
     let mut child = match start(&config, &line) {
-        Ok(child) => child,
+        Ok((child, mut ready)) => {
+            // One byte when the program runs, none when it does not.
+            if ready.read(&mut [0]).is_ok_and(|n| n == 1) {
+                let _ = stdin.write_all(RUNNING.as_bytes());
+            }
+            child
+        }
         Err(e) => {
             // Goes to the container's log, where its user looks.
             eprintln!("cannot start the container: {e:#}");
@@ -82,7 +90,7 @@ fn pass_signals(stdin: &mut File, child: &mut Child) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn start(config: &ContainerConfig, line: &str) -> anyhow::Result<Child> {
+fn start(config: &ContainerConfig, line: &str) -> anyhow::Result<(Child, UnixStream)> {
     if let Some(path) = &config.cgroup {
         cgroup::join(path).with_context(|| format!("join cgroup {}", path.display()))?;
     }
@@ -91,8 +99,8 @@ fn start(config: &ContainerConfig, line: &str) -> anyhow::Result<Child> {
         setns(netns, CloneFlags::CLONE_NEWNET).with_context(|| format!("enter network namespace {}", path.display()))?;
     }
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWPID).context("make namespaces")?;
-    let mut child = Command::new("/proc/self/exe").arg("container-init").stdin(Stdio::piped()).spawn().context("start process 1")?;
-    let mut input = child.stdin.take().context("standard input is piped")?;
-    input.write_all(line.as_bytes()).context("pass the configuration")?;
-    Ok(child)
+    let (mut ours, theirs) = UnixStream::pair().context("make a socket pair")?;
+    let child = Command::new("/proc/self/exe").arg("container-init").stdin(Stdio::from(OwnedFd::from(theirs))).spawn().context("start process 1")?;
+    ours.write_all(line.as_bytes()).context("pass the configuration")?;
+    Ok((child, ours))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -10,8 +11,10 @@ use std::time::Duration;
 use serde_json::Value;
 use sim_api::Store;
 use sim_api::object::{name, namespace, uid};
-use tokio::io::AsyncWriteExt as _;
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -23,7 +26,7 @@ use super::probe::{self, Outcome, Target};
 use super::sandbox::{Sandbox, container_id};
 use super::spec::{Container, PodSpec, RestartPolicy, expand};
 use super::state::{Ended, Phase, SharedState};
-use crate::container::{CANNOT_START, ContainerConfig, Mount, Program};
+use crate::container::{CANNOT_START, ContainerConfig, Mount, RUNNING};
 use crate::image::{Image, unknown_image};
 use crate::machine::rootfs::BIN_DIR;
 use crate::state::ProcessId;
@@ -195,8 +198,7 @@ async fn run_once(pod: &PodContext, container: &Container, sandbox: &Sandbox, co
         Ok(log) => log,
         Err(e) => return fail(format!("open the log: {e}")),
     };
-    let builtin = matches!(config.program, Program::Builtin(_));
-    let (mut child, mut control) = match spawn(&pod.node, &config).await {
+    let (mut child, control) = match spawn(&pod.node, &config).await {
         Ok(started) => started,
         Err(e) => return fail(format!("start the shim: {e}")),
     };
@@ -208,16 +210,24 @@ async fn run_once(pod: &PodContext, container: &Container, sandbox: &Sandbox, co
         copies.spawn(Arc::clone(&log).copy("stdout", out));
         copies.spawn(Arc::clone(&log).copy("stderr", err));
     }
-    pod.state.container(&container.name, |c| {
-        c.logs = [Some(Arc::clone(&log)), c.logs[0].take()];
-        c.phase = Phase::Running { since: started, shim, id: id.clone() };
-        c.started = container.startup_probe.is_none();
-        c.ready = c.started && container.readiness_probe.is_none();
-    });
-    pod.event(EventKind::Normal, "Started", &format!("Started container {}", container.name));
-
+    pod.state.container(&container.name, |c| c.logs = [Some(Arc::clone(&log)), c.logs[0].take()]);
+    let (answers, mut control) = control.into_split();
+    let (mut answers, mut answer) = (BufReader::new(answers), String::new());
+    let running = tokio::select! {
+        read = answers.read_line(&mut answer) => read.is_ok() && answer == RUNNING,
+        () = pod.stopped() => false,
+    };
     let (unhealthy, mut must_end) = mpsc::channel(1);
-    let probes = start_probes(pod, container, shim, sandbox.ips.first().copied(), unhealthy);
+    let mut probes = JoinSet::new();
+    if running {
+        pod.state.container(&container.name, |c| {
+            c.phase = Phase::Running { since: started, shim, id: id.clone() };
+            c.started = container.startup_probe.is_none();
+            c.ready = c.started && container.readiness_probe.is_none();
+        });
+        pod.event(EventKind::Normal, "Started", &format!("Started container {}", container.name));
+        probes = start_probes(pod, container, shim, sandbox.ips.first().copied(), unhealthy);
+    }
     let mut killed = false;
     let status = tokio::select! {
         status = child.wait() => status,
@@ -225,7 +235,7 @@ async fn run_once(pod: &PodContext, container: &Container, sandbox: &Sandbox, co
             let stop = *pod.stop.borrow();
             end(pod, &mut child, &mut control, stop).await
         }
-        Some(()) = must_end.recv() => {
+        Some(()) = must_end.recv(), if running => {
             killed = true;
             end(pod, &mut child, &mut control, Stop::Gracefully(grace(&pod.spec))).await
         }
@@ -235,7 +245,7 @@ async fn run_once(pod: &PodContext, container: &Container, sandbox: &Sandbox, co
     let _ = timeout(Duration::from_millis(500), async { while copies.join_next().await.is_some() {} }).await;
     log.end();
     let code = status.ok().and_then(|s| s.code()).unwrap_or(137);
-    let cannot_start = code == i32::from(CANNOT_START) && !builtin;
+    let cannot_start = !running && *pod.stop.borrow() == Stop::No;
     let reason = match code {
         0 => "Completed",
         _ if cannot_start => "StartError",
@@ -251,28 +261,30 @@ pub(crate) fn grace(spec: &PodSpec) -> Duration {
     Duration::from_secs(spec.termination_grace_period_seconds.unwrap_or(30))
 }
 
-async fn spawn(node: &Arc<NodeContext>, config: &ContainerConfig) -> std::io::Result<(Child, ChildStdin)> {
+async fn spawn(node: &Arc<NodeContext>, config: &ContainerConfig) -> std::io::Result<(Child, UnixStream)> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    let mut control = UnixStream::from_std(ours)?;
     let runtime = tokio::runtime::Handle::current();
     let spawned = node.ns.run(move || {
         let _guard = runtime.enter();
         Command::new(format!("{BIN_DIR}/bristle-lab"))
             .arg("shim")
             .env_clear()
-            .stdin(Stdio::piped())
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
             .spawn()
     });
-    let mut child = spawned.await.map_err(std::io::Error::other)??;
-    let mut control = child.stdin.take().ok_or_else(|| std::io::Error::other("standard input is piped"))?;
+    let child = spawned.await.map_err(std::io::Error::other)??;
     let line = serde_json::to_string(config).map_err(std::io::Error::other)? + "\n";
     control.write_all(line.as_bytes()).await?;
     Ok((child, control))
 }
 
 /// Ends a container: SIGTERM, then SIGKILL when its time is over. A later, stricter order of the pod shortens the time.
-async fn end(pod: &PodContext, child: &mut Child, control: &mut ChildStdin, stop: Stop) -> std::io::Result<std::process::ExitStatus> {
+async fn end(pod: &PodContext, child: &mut Child, control: &mut OwnedWriteHalf, stop: Stop) -> std::io::Result<std::process::ExitStatus> {
     if let Stop::Gracefully(grace) = stop {
         let _ = control.write_all(b"signal 15\n").await;
         let mut orders = pod.stop.clone();
