@@ -454,4 +454,19 @@ mod tests {
         assert_eq!(decode(&unknown("v9", "Thing", &[])), Err(ProtobufError::UnknownKind("v9 Thing".into())));
         assert_eq!(decode(&unknown("v1", "Pod", &[0x12, 0x7f])), Err(ProtobufError::Malformed));
     }
+
+    #[test]
+    fn spoiled_messages_never_panic() {
+        let container = [f(1, b"c"), f(2, b"i"), f(6, &[24, 80])].concat();
+        let pod = [f(1, &[f(1, b"p"), f(8, &[8, 1])].concat()), f(2, &f(2, &container))].concat();
+        let message = unknown("v1", "Pod", &pod);
+        for i in 0..message.len() {
+            for byte in 0..=255 {
+                let mut spoiled = message.clone();
+                spoiled[i] = byte;
+                drop(decode(&spoiled));
+            }
+            drop(decode(&message[..i]));
+        }
+    }
 }

@@ -54,7 +54,7 @@ impl Default for StoreOptions {
             clock: Arc::new(SystemClock),
             service_cidrs: vec![v4, v6],
             node_ports: (30000, 32767),
-            log_capacity: 20_000,
+            log_capacity: 10_000,
             seed: 0,
         }
     }

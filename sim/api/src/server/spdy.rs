@@ -328,4 +328,19 @@ mod tests {
         decoder.push(&[0, 0, 0, 1, 0, 0xff, 0xff, 0xff]);
         assert!(matches!(decoder.next(), Err(SpdyError::TooLong(_))));
     }
+
+    #[test]
+    fn spoiled_frames_never_panic() {
+        let headers = vec![("port".to_owned(), "80".to_owned())];
+        let wire = Encoder::new().encode(&Frame::SynStream { stream: 1, headers, fin: false });
+        for i in 0..wire.len() {
+            for byte in 0..=255 {
+                let mut spoiled = wire.to_vec();
+                spoiled[i] = byte;
+                let mut decoder = Decoder::new();
+                decoder.push(&spoiled);
+                while let Ok(Some(_)) = decoder.next() {}
+            }
+        }
+    }
 }
