@@ -27,6 +27,9 @@ use answers::{Answer, internal, not_found, stopping, unreadable};
 /// A table is shown with at most so many rows; the agent's memory matters more than a complete dump of half a million.
 const MAP_ROWS: usize = 10_000;
 
+/// Bytes of a long list that are sent together.
+const LIST_PART: usize = 16 * 1024;
+
 /// A silent monitor stream gets an empty line this often, so that a reader that went away is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -169,10 +172,28 @@ async fn map(State(sources): State<Sources>, Path(name): Path<String>) -> Answer
     }
 }
 
+/// One JSON array, written as the table is read.
 async fn connections(State(sources): State<Sources>) -> Answer {
-    let tables = Arc::clone(&sources.tables);
-    let list = tokio::task::spawn_blocking(move || tables.connections()).await.map_err(internal)?;
-    Ok(axum::Json(list.map_err(unreadable)?).into_response())
+    let (parts, received) = tokio::sync::mpsc::channel(4);
+    tokio::task::spawn_blocking(move || {
+        let mut text = vec![b'['];
+        let mut first = true;
+        let result = sources.tables.connections(|entry| {
+            if !std::mem::replace(&mut first, false) {
+                text.push(b',');
+            }
+            // Plain data: there is nothing in it that JSON cannot have.
+            serde_json::to_writer(&mut text, &entry).expect("an entry is plain data");
+            // The reader may be gone.
+            text.len() < LIST_PART || parts.blocking_send(Ok(std::mem::take(&mut text))).is_ok()
+        });
+        text.push(b']');
+        // An error in the middle ends the connection without an end of the list, which the reader notices.
+        drop(parts.blocking_send(result.map(|()| text)));
+    });
+    let parts =
+        futures::stream::unfold(received, async |mut received| Some((received.recv().await?, received)));
+    Ok(([(header::CONTENT_TYPE, "application/json")], Body::from_stream(parts)).into_response())
 }
 
 #[derive(Debug, Default, serde::Deserialize)]

@@ -26,6 +26,9 @@ pub(crate) struct Monitor {
     metrics: Arc<Metrics>,
 }
 
+/// How long an event may wait in the ring before it is read.
+const LOOK: Duration = Duration::from_millis(50);
+
 impl Monitor {
     /// Starts the thread that reads the ring buffer.
     ///
@@ -59,7 +62,8 @@ impl Monitor {
 
     fn read(self, mut reader: EventReader) {
         loop {
-            match reader.wait(Duration::from_mins(1)) {
+            // The programs wake the reader only when the ring fills, so it looks by itself as well.
+            match reader.wait(LOOK) {
                 Ok(_) => {}
                 Err(problem) => {
                     error!("ring buffer: {problem}; the monitor ends, the dataplane goes on");

@@ -54,7 +54,8 @@ pub fn run(flags: &RunFlags) -> Result<()> {
     // 3. Listen before the slow part, so that plugins wait instead of failing.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .max_blocking_threads(4)
+        // Made when needed: one for each list that a slow reader reads.
+        .max_blocking_threads(16)
         .thread_name("worker")
         .enable_all()
         .build()

@@ -97,19 +97,30 @@ impl Tables {
         Ok(Some(dump))
     }
 
-    /// Every connection.
+    /// Hands every connection to `each` until it has had enough (false). A slice at a time: a full table in words would
+    /// be more memory than the agent has otherwise.
     ///
     /// # Errors
     /// When a table cannot be read.
-    pub fn connections(&self) -> Result<Vec<CtEntry>, TableError> {
-        let mut all = Vec::new();
+    pub fn connections(&self, mut each: impl FnMut(CtEntry) -> bool) -> Result<(), TableError> {
+        const SLICE: usize = 1024;
         let now = self.clock.now();
-        for name in ["CT4", "CT6"] {
-            if let Some(table) = self.all.get(name) {
-                table.for_each(|key, value| all.extend(connections::describe(key, value, now)))?;
+        for table in ["CT4", "CT6"].into_iter().filter_map(|name| self.all.get(name)) {
+            let mut position = None;
+            loop {
+                let (rows, next) = table.scan(position.as_ref(), SLICE)?;
+                for (key, value) in rows {
+                    if !connections::describe(&key, &value, now).is_none_or(&mut each) {
+                        return Ok(());
+                    }
+                }
+                position = next;
+                if position.is_none() {
+                    break;
+                }
             }
         }
-        Ok(all)
+        Ok(())
     }
 }
 

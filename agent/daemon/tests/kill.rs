@@ -8,54 +8,16 @@
 mod ping;
 #[path = "kill/stream.rs"]
 mod stream;
+#[path = "support/pods.rs"]
+mod support;
 
-use agent_node::Netns;
 use lab::{BlockingCluster, Cluster};
 use ping::Ping;
-use std::net::IpAddr;
 use std::time::Duration;
 use stream::Stream;
+use support::{PATIENCE, can_run, start_pod};
 
 const KILLS: usize = 50;
-const PATIENCE: Duration = Duration::from_mins(1);
-
-/// Says loudly that the test did not run.
-fn skip(why: &str) {
-    assert!(std::env::var("BRISTLE_REQUIRE_ALL").as_deref() != Ok("1"), "must not be skipped here: {why}");
-    eprintln!("SKIPPED: kill test: {why}");
-}
-
-fn pod(name: &str, node: &str) -> String {
-    format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: default}}\nspec:\n  nodeName: {node}\n  \
-         terminationGracePeriodSeconds: 0\n  containers: [{{name: c, image: bristle/client}}]\n"
-    )
-}
-
-struct Pod {
-    netns: Netns,
-    ips: Vec<IpAddr>,
-}
-
-fn start_pod(cluster: &BlockingCluster, name: &'static str, node: &str) -> Pod {
-    cluster.apply(&pod(name, node)).expect("the pod is accepted");
-    cluster.wait(|c| c.wait_running("default", name, PATIENCE)).expect("the pod runs");
-    let (process, _) = cluster.kubelets().container_process("default", name, None).expect("it has a process");
-    let object = cluster.store().get(&sim_api::resource::PODS, "default", name).expect("it is there");
-    let ips = object["status"]["podIPs"].as_array().expect("it has addresses");
-    let ips: Vec<IpAddr> =
-        ips.iter().map(|ip| ip["ip"].as_str().unwrap_or_default().parse().expect("an address")).collect();
-    // The container's first process enters the namespace a moment after it was started.
-    let since = std::time::Instant::now();
-    loop {
-        let netns = Netns::of_process(process.pid).expect("its network namespace");
-        if netns.run(|| std::net::UdpSocket::bind((ips[0], 0))).expect("enter").is_ok() {
-            return Pod { netns, ips };
-        }
-        assert!(since.elapsed() < PATIENCE, "{name} does not enter its network namespace");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
 
 /// Kills the agent of one node and then the other's, with pauses from nothing to longer than a start takes.
 fn kill_agents(cluster: &BlockingCluster) {
@@ -76,11 +38,8 @@ fn kill_agents(cluster: &BlockingCluster) {
 
 #[test]
 fn fifty_kills_lose_no_connection_and_no_packet() {
-    if !nix::unistd::geteuid().is_root() {
-        return skip("it needs root (network namespaces and eBPF)");
-    }
-    if let Err(missing) = lab::bins::BinDir::find(None) {
-        return skip(&format!("{missing}; `cargo xtask test` builds everything first"));
+    if !can_run("kill test") {
+        return;
     }
     let cluster = Cluster::builder().nodes(2).blocking().expect("a cluster of two nodes");
     let nodes: Vec<String> = cluster.nodes().iter().map(|node| node.name().to_owned()).collect();
