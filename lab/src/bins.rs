@@ -25,7 +25,9 @@ impl BinDir {
     /// # Errors
     /// When a program or the eBPF object is not there.
     pub fn find(given: Option<PathBuf>) -> Result<Self, PreflightError> {
-        let path = given.or_else(|| std::env::var_os(BIN_DIR_ENV).map(PathBuf::from)).unwrap_or_else(beside_this_program);
+        let path = given
+            .or_else(|| std::env::var_os(BIN_DIR_ENV).map(PathBuf::from))
+            .unwrap_or_else(beside_this_program);
         let path = std::path::absolute(&path).unwrap_or(path);
         for program in ["bristle-lab", "bristle-agent", "bristle-cni"] {
             if !path.join(program).is_file() {
@@ -45,12 +47,17 @@ impl BinDir {
 fn beside_this_program() -> PathBuf {
     let program = std::env::current_exe().unwrap_or_default();
     let dir = program.parent().unwrap_or(Path::new("/"));
-    if dir.file_name().is_some_and(|name| name == "deps") { dir.parent().unwrap_or(dir).to_owned() } else { dir.to_owned() }
+    if dir.file_name().is_some_and(|name| name == "deps") {
+        dir.parent().unwrap_or(dir).to_owned()
+    } else {
+        dir.to_owned()
+    }
 }
 
 /// The object named by the environment, beside the binaries, in cargo's target directory above them, or installed.
 fn find_object(bin_dir: &Path) -> Option<PathBuf> {
-    let mut candidates: Vec<PathBuf> = std::env::var_os("BRISTLE_BPF_OBJECT").map(PathBuf::from).into_iter().collect();
+    let mut candidates: Vec<PathBuf> =
+        std::env::var_os("BRISTLE_BPF_OBJECT").map(PathBuf::from).into_iter().collect();
     candidates.push(bin_dir.join(OBJECT));
     candidates.extend(bin_dir.ancestors().take(3).map(|dir| dir.join("bpf").join(OBJECT)));
     candidates.push(Path::new("/usr/lib/bristle").join(OBJECT));

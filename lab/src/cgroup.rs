@@ -14,7 +14,9 @@ use crate::plan::LabName;
 
 /// There is no version 2 hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no cgroup2 file system is mounted: mount one with `mount -t cgroup2 none /sys/fs/cgroup/unified` (make the directory first)")]
+#[error(
+    "no cgroup2 file system is mounted: mount one with `mount -t cgroup2 none /sys/fs/cgroup/unified` (make the directory first)"
+)]
 pub struct NoCgroup2Error;
 
 /// Mount point of the version 2 hierarchy.

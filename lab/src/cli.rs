@@ -30,10 +30,17 @@ pub(crate) fn ask(name: &LabName, request: &Request) -> anyhow::Result<Response>
     }
     match control::ask(&dir.control_socket(), request) {
         Ok(response) => Ok(response),
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => match record.owner_kind {
-            OwnerKind::Supervisor => bail!("lab '{name}' is still starting (process {})", record.owner.pid),
-            OwnerKind::Library => bail!("lab '{name}' belongs to a test (process {}), which takes no commands", record.owner.pid),
-        },
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            match record.owner_kind {
+                OwnerKind::Supervisor => {
+                    bail!("lab '{name}' is still starting (process {})", record.owner.pid)
+                }
+                OwnerKind::Library => bail!(
+                    "lab '{name}' belongs to a test (process {}), which takes no commands",
+                    record.owner.pid
+                ),
+            }
+        }
         Err(e) => Err(e).context("ask the lab"),
     }
 }

@@ -145,7 +145,10 @@ impl Cluster {
     /// # Errors
     /// When there is none.
     pub fn node(&self, name: &str) -> Result<&Node, ClusterError> {
-        self.nodes.iter().find(|node| node.name() == name).ok_or_else(|| ClusterError::NoNode(name.to_owned()))
+        self.nodes
+            .iter()
+            .find(|node| node.name() == name)
+            .ok_or_else(|| ClusterError::NoNode(name.to_owned()))
     }
 
     /// The machine with bridge and router.
@@ -203,7 +206,8 @@ impl Cluster {
             object["metadata"]["namespace"] = Value::from(ns.as_str());
         }
         let object_name = name(&object).to_owned();
-        let options = WriteOptions { field_manager: Some("lab".into()), force: true, ..WriteOptions::default() };
+        let options =
+            WriteOptions { field_manager: Some("lab".into()), force: true, ..WriteOptions::default() };
         self.store.patch(&resource.gr, &ns, &object_name, Sub::Main, &Patch::Apply(object), &options)?;
         Ok(())
     }
@@ -212,7 +216,12 @@ impl Cluster {
     ///
     /// # Errors
     /// [`ClusterError::Timeout`] with what `check` said last.
-    pub async fn wait_for<T>(&self, what: &str, patience: Duration, mut check: impl FnMut(&Store) -> Result<T, String>) -> Result<T, ClusterError> {
+    pub async fn wait_for<T>(
+        &self,
+        what: &str,
+        patience: Duration,
+        mut check: impl FnMut(&Store) -> Result<T, String>,
+    ) -> Result<T, ClusterError> {
         let mut revisions = self.store.subscribe();
         let mut now = String::new();
         let wait = async {
@@ -234,7 +243,12 @@ impl Cluster {
     ///
     /// # Errors
     /// [`ClusterError::Timeout`] with the pod's status.
-    pub async fn wait_running(&self, namespace: &str, pod: &str, patience: Duration) -> Result<(), ClusterError> {
+    pub async fn wait_running(
+        &self,
+        namespace: &str,
+        pod: &str,
+        patience: Duration,
+    ) -> Result<(), ClusterError> {
         self.wait_for(&format!("pod {namespace}/{pod} ready"), patience, |store| {
             let object = store.get(&PODS, namespace, pod).map_err(|e| e.to_string())?;
             if workloads::is_ready(&object) { Ok(()) } else { Err(object["status"].to_string()) }
@@ -260,14 +274,25 @@ impl Cluster {
     ///
     /// # Errors
     /// When the pod does not run or the program cannot be started.
-    pub async fn exec(&self, namespace: &str, pod: &str, command: &[&str]) -> Result<ExecOutput, ClusterError> {
+    pub async fn exec(
+        &self,
+        namespace: &str,
+        pod: &str,
+        command: &[&str],
+    ) -> Result<ExecOutput, ClusterError> {
         let object = self.store.get(&PODS, namespace, pod)?;
         let container = str_at(&object["spec"]["containers"][0], &["name"]).to_owned();
-        let request = ExecRequest { container, command: command.iter().map(|w| (*w).to_owned()).collect(), tty: false };
+        let request =
+            ExecRequest { container, command: command.iter().map(|w| (*w).to_owned()).collect(), tty: false };
         let (out_end, out) = tokio::io::duplex(64 * 1024);
         let (err_end, err) = tokio::io::duplex(64 * 1024);
         let (_keep, resize) = mpsc::channel(1);
-        let streams = ExecStreams { stdin: None, stdout: Some(Box::new(out_end)), stderr: Some(Box::new(err_end)), resize };
+        let streams = ExecStreams {
+            stdin: None,
+            stdout: Some(Box::new(out_end)),
+            stderr: Some(Box::new(err_end)),
+            resize,
+        };
         let run = self.kubelets.exec(self.pod_ref(namespace, pod)?, request, streams);
         let (status, stdout, stderr) = tokio::join!(run, read_all(out), read_all(err));
         Ok(ExecOutput { code: status?.code, stdout, stderr })

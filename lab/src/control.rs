@@ -148,7 +148,9 @@ async fn serve_one(stream: UnixStream, cluster: &Cluster) -> io::Result<()> {
 async fn answer(request: Request, cluster: &Cluster) -> Response {
     match request {
         Request::Status => Response::Status(Box::new(status(cluster))),
-        Request::Find { target } => find(cluster, &target).map_or_else(|message| Response::Error { message }, Response::Found),
+        Request::Find { target } => {
+            find(cluster, &target).map_or_else(|message| Response::Error { message }, Response::Found)
+        }
         Request::Agent { node, action } => match cluster.node(&node) {
             Err(e) => Response::Error { message: e.to_string() },
             Ok(node) => {
@@ -177,8 +179,13 @@ fn find(cluster: &Cluster, target: &str) -> Result<Place, String> {
         return Ok(Place { pid: process.pid, cgroup: Some(cgroup), is_node: false });
     }
     match cluster.store().get(&PODS, namespace, pod) {
-        Ok(object) => Err(format!("pod {namespace}/{pod} does not run: it is {}", str_at(&object, &["status", "phase"]))),
-        Err(_) => Err(format!("there is no node and no pod in namespace {namespace} called {pod}: see `lab status`, and write pods of other namespaces as namespace/pod")),
+        Ok(object) => Err(format!(
+            "pod {namespace}/{pod} does not run: it is {}",
+            str_at(&object, &["status", "phase"])
+        )),
+        Err(_) => Err(format!(
+            "there is no node and no pod in namespace {namespace} called {pod}: see `lab status`, and write pods of other namespaces as namespace/pod"
+        )),
     }
 }
 

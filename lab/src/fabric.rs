@@ -58,9 +58,15 @@ pub enum WiringError {
 }
 
 /// Opens a netlink socket inside a machine and works with it there.
-fn wire<T: Send>(machine: &str, ns: &NsSet, work: impl FnOnce(&mut Netlink) -> Result<T, NetlinkError> + Send) -> Result<T, WiringError> {
+fn wire<T: Send>(
+    machine: &str,
+    ns: &NsSet,
+    work: impl FnOnce(&mut Netlink) -> Result<T, NetlinkError> + Send,
+) -> Result<T, WiringError> {
     let named = |source| WiringError::Netlink { machine: machine.to_owned(), source };
-    ns.run_blocking(|| work(&mut Netlink::open()?)).map_err(|source| WiringError::Enter { machine: machine.to_owned(), source })?.map_err(named)
+    ns.run_blocking(|| work(&mut Netlink::open()?))
+        .map_err(|source| WiringError::Enter { machine: machine.to_owned(), source })?
+        .map_err(named)
 }
 
 fn up(netlink: &mut Netlink, device: &str) -> Result<u32, NetlinkError> {
@@ -74,10 +80,17 @@ fn add_addresses(netlink: &mut Netlink, link: u32, nets: &[IpNet]) -> Result<(),
 }
 
 /// One end in the socket's namespace, the other in `peer`'s.
-fn add_veth(netlink: &mut Netlink, name: &str, master: Option<u32>, peer_name: &str, peer: &NsSet) -> Result<u32, NetlinkError> {
+fn add_veth(
+    netlink: &mut Netlink,
+    name: &str,
+    master: Option<u32>,
+    peer_name: &str,
+    peer: &NsSet,
+) -> Result<u32, NetlinkError> {
     let netns = peer.net().map(|fd| fd.as_fd());
     let kind = LinkSpecKind::Veth(VethPeer { mtu: Some(MTU), netns, ..VethPeer::new(peer_name) });
-    let link = netlink.create_link(&LinkSpec { mtu: Some(MTU), master, up: true, ..LinkSpec::new(name, kind) })?;
+    let link =
+        netlink.create_link(&LinkSpec { mtu: Some(MTU), master, up: true, ..LinkSpec::new(name, kind) })?;
     Ok(link.index)
 }
 
@@ -85,13 +98,20 @@ fn add_veth(netlink: &mut Netlink, name: &str, master: Option<u32>, peer_name: &
 pub fn set_up(plan: &Plan, fabric: &Machine, outside: &Machine) -> Result<(), WiringError> {
     wire(FABRIC, fabric.ns(), |netlink| {
         up(netlink, "lo")?;
-        let bridge = netlink.create_link(&LinkSpec { mtu: Some(MTU), up: true, ..LinkSpec::new(BRIDGE, LinkSpecKind::Bridge) })?.index;
+        let bridge = netlink
+            .create_link(&LinkSpec {
+                mtu: Some(MTU),
+                up: true,
+                ..LinkSpec::new(BRIDGE, LinkSpecKind::Bridge)
+            })?
+            .index;
         add_addresses(netlink, bridge, &plan.router_addresses())?;
         add_addresses(netlink, bridge, &plan.api_addresses())?;
         let link = add_veth(netlink, "outside0", None, NODE_DEVICE, outside.ns())?;
         add_addresses(netlink, link, &plan.outside_link(1))?;
         for server in plan.outside_servers().concat() {
-            let via = plan.outside_link(2).iter().map(IpNet::addr).find(|via| via.is_ipv4() == server.is_ipv4());
+            let via =
+                plan.outside_link(2).iter().map(IpNet::addr).find(|via| via.is_ipv4() == server.is_ipv4());
             netlink.replace_route(&Route::new(IpNet::from(server), link, via))?;
         }
         Ok(())
@@ -154,7 +174,9 @@ pub fn listen(machine: &Machine, address: SocketAddr) -> std::io::Result<TcpList
         .run_blocking(|| {
             for _ in 0..200 {
                 match TcpListener::bind(address) {
-                    Err(e) if e.raw_os_error() == Some(Errno::EADDRNOTAVAIL as i32) => std::thread::sleep(std::time::Duration::from_millis(10)),
+                    Err(e) if e.raw_os_error() == Some(Errno::EADDRNOTAVAIL as i32) => {
+                        std::thread::sleep(std::time::Duration::from_millis(10))
+                    }
                     result => return result,
                 }
             }

@@ -27,7 +27,8 @@ pub enum Image {
 }
 
 /// All built-in images: name without tag, what it is.
-pub const IMAGES: [(&str, Image); 3] = [("bristle/http-echo", Image::HttpEcho), ("bristle/client", Image::Client), ("bristle/dns", Image::Dns)];
+pub const IMAGES: [(&str, Image); 3] =
+    [("bristle/http-echo", Image::HttpEcho), ("bristle/client", Image::Client), ("bristle/dns", Image::Dns)];
 
 impl Image {
     /// Finds the image by the name in a pod's spec; tag, digest and the registry `docker.io` do not matter.
@@ -61,7 +62,10 @@ impl Image {
 /// The message of a pod whose image does not exist.
 pub fn unknown_image(name: &str) -> String {
     let known: Vec<&str> = IMAGES.iter().map(|(name, _)| *name).collect();
-    format!("there is no image \"{name}\" in a lab, and nothing is pulled; the built-in images are {}, and `command` runs programs of this machine in them", known.join(", "))
+    format!(
+        "there is no image \"{name}\" in a lab, and nothing is pulled; the built-in images are {}, and `command` runs programs of this machine in them",
+        known.join(", ")
+    )
 }
 
 #[derive(Debug, Parser)]
@@ -84,7 +88,8 @@ pub fn run(args: &[String]) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("watch SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("watch SIGINT")?;
@@ -121,7 +126,12 @@ mod tests {
 
     #[test]
     fn tags_digests_and_the_default_registry_do_not_matter() {
-        for name in ["bristle/client", "bristle/client:1.2", "docker.io/bristle/client:latest", "bristle/client@sha256:00"] {
+        for name in [
+            "bristle/client",
+            "bristle/client:1.2",
+            "docker.io/bristle/client:latest",
+            "bristle/client@sha256:00",
+        ] {
             assert_eq!(Image::by_name(name), Some(Image::Client), "{name}");
         }
         for name in ["client", "nginx:latest", "other:5000/bristle/client", ""] {
@@ -133,8 +143,17 @@ mod tests {
     fn a_command_replaces_the_program_and_arguments_are_passed_to_it() {
         let words = |list: &[&str]| list.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
         let echo = Image::HttpEcho;
-        assert_eq!(echo.program(&[], &words(&["--port", "80"])), Program::Builtin(words(&["http-echo", "--port", "80"])));
-        assert_eq!(echo.program(&words(&["sleep"]), &words(&["1"])), Program::Command(words(&["sleep", "1"])));
-        assert_eq!(Image::Client.program(&[], &words(&["sleep", "1"])), Program::Command(words(&["sleep", "1"])));
+        assert_eq!(
+            echo.program(&[], &words(&["--port", "80"])),
+            Program::Builtin(words(&["http-echo", "--port", "80"]))
+        );
+        assert_eq!(
+            echo.program(&words(&["sleep"]), &words(&["1"])),
+            Program::Command(words(&["sleep", "1"]))
+        );
+        assert_eq!(
+            Image::Client.program(&[], &words(&["sleep", "1"])),
+            Program::Command(words(&["sleep", "1"]))
+        );
     }
 }

@@ -10,13 +10,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use futures::StreamExt as _;
 use serde_json::Value;
 use sim_api::object::{name, namespace, str_at, uid};
 use sim_api::resource::PODS;
-use sim_api::runtime::{Duplex, ExecRequest, ExecStreams, ExitStatus, LogLine, LogRequest, PodRef, RuntimeError};
+use sim_api::runtime::{
+    Duplex, ExecRequest, ExecStreams, ExitStatus, LogLine, LogRequest, PodRef, RuntimeError,
+};
 use sim_api::store::{Change, ChangeKind};
 use sim_api::{NodeRuntime, Store};
 use tokio::io::AsyncWriteExt as _;
@@ -84,7 +86,10 @@ struct Inner {
 
 impl std::fmt::Debug for Kubelets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kubelets").field("nodes", &self.0.nodes.len()).field("pods", &self.pods().len()).finish()
+        f.debug_struct("Kubelets")
+            .field("nodes", &self.0.nodes.len())
+            .field("pods", &self.pods().len())
+            .finish()
     }
 }
 
@@ -136,7 +141,11 @@ impl Kubelets {
 
     /// Durations of all successful ADD calls on a node.
     pub fn add_times(&self, node: &str) -> Vec<Duration> {
-        self.0.nodes.get(node).map(|n| n.add_times.lock().unwrap_or_else(PoisonError::into_inner).clone()).unwrap_or_default()
+        self.0
+            .nodes
+            .get(node)
+            .map(|n| n.add_times.lock().unwrap_or_else(PoisonError::into_inner).clone())
+            .unwrap_or_default()
     }
 
     /// Whether the node's CNI can attach pods.
@@ -145,13 +154,25 @@ impl Kubelets {
     }
 
     /// Process that holds the namespaces of a container (the first running one without a name), and its cgroup on the host.
-    pub fn container_process(&self, namespace: &str, name: &str, container: Option<&str>) -> Option<(ProcessId, PathBuf)> {
-        let pod = self.pods().values().find(|p| full_name(&p.object.borrow()) == format!("{namespace}/{name}")).cloned()?;
+    pub fn container_process(
+        &self,
+        namespace: &str,
+        name: &str,
+        container: Option<&str>,
+    ) -> Option<(ProcessId, PathBuf)> {
+        let pod = self
+            .pods()
+            .values()
+            .find(|p| full_name(&p.object.borrow()) == format!("{namespace}/{name}"))
+            .cloned()?;
         let state = pod.state.lock();
-        let shim = pod.spec.containers.iter().filter(|c| container.is_none_or(|n| n == c.name)).find_map(|c| match state.containers.get(&c.name)?.phase {
-            Phase::Running { shim, .. } => Some(shim),
-            _ => None,
-        })?;
+        let shim =
+            pod.spec.containers.iter().filter(|c| container.is_none_or(|n| n == c.name)).find_map(|c| {
+                match state.containers.get(&c.name)?.phase {
+                    Phase::Running { shim, .. } => Some(shim),
+                    _ => None,
+                }
+            })?;
         Some((shim, sandbox::host_cgroup(&pod.node, uid(&pod.object.borrow()))))
     }
 
@@ -160,7 +181,10 @@ impl Kubelets {
     }
 
     fn find(&self, pod: &PodRef, container: &str) -> Result<(Arc<Pod>, ContainerState), RuntimeError> {
-        let not_running = || RuntimeError::NotRunning { pod: format!("{}/{}", pod.namespace, pod.name), container: container.to_owned() };
+        let not_running = || RuntimeError::NotRunning {
+            pod: format!("{}/{}", pod.namespace, pod.name),
+            container: container.to_owned(),
+        };
         let found = self.pods().get(&pod.uid).cloned().ok_or_else(not_running)?;
         let state = found.state.lock().containers.get(container).cloned().ok_or_else(not_running)?;
         Ok((found, state))
@@ -267,31 +291,57 @@ async fn follow_dns(mut dns: watch::Receiver<Vec<IpAddr>>, inner: std::sync::Wea
 }
 
 impl NodeRuntime for Kubelets {
-    fn exec(&self, pod: PodRef, request: ExecRequest, streams: ExecStreams) -> BoxFuture<'static, Result<ExitStatus, RuntimeError>> {
+    fn exec(
+        &self,
+        pod: PodRef,
+        request: ExecRequest,
+        streams: ExecStreams,
+    ) -> BoxFuture<'static, Result<ExitStatus, RuntimeError>> {
         let this = self.clone();
         Box::pin(async move {
             let (found, state) = this.find(&pod, &request.container)?;
             let Phase::Running { shim, .. } = state.phase else {
-                return Err(RuntimeError::NotRunning { pod: format!("{}/{}", pod.namespace, pod.name), container: request.container });
+                return Err(RuntimeError::NotRunning {
+                    pod: format!("{}/{}", pod.namespace, pod.name),
+                    container: request.container,
+                });
             };
             let object = found.object.borrow().clone();
-            let container = found.spec.containers.iter().chain(&found.spec.init_containers).find(|c| c.name == request.container).cloned().unwrap_or_default();
+            let container = found
+                .spec
+                .containers
+                .iter()
+                .chain(&found.spec.init_containers)
+                .find(|c| c.name == request.container)
+                .cloned()
+                .unwrap_or_default();
             let hostname = environment::hostname(&object, &found.spec, &found.node);
             let ips = found.state.lock().ips.clone();
             let target = exec::ExecTarget {
                 shim,
                 cgroup: Some(sandbox::host_cgroup(&found.node, &pod.uid)),
-                env: environment::variables(&found.store, &found.node, &object, &hostname, &container, &ips).unwrap_or_else(|_| environment::default_env(&hostname)),
+                env: environment::variables(&found.store, &found.node, &object, &hostname, &container, &ips)
+                    .unwrap_or_else(|_| environment::default_env(&hostname)),
                 working_dir: container.working_dir.clone().unwrap_or_else(|| "/".to_owned()),
             };
             exec::exec(Arc::clone(&found.node), target, request, streams).await
         })
     }
 
-    fn attach(&self, pod: PodRef, request: ExecRequest, streams: ExecStreams) -> BoxFuture<'static, Result<ExitStatus, RuntimeError>> {
+    fn attach(
+        &self,
+        pod: PodRef,
+        request: ExecRequest,
+        streams: ExecStreams,
+    ) -> BoxFuture<'static, Result<ExitStatus, RuntimeError>> {
         let this = self.clone();
         Box::pin(async move {
-            let log = LogRequest { container: request.container.clone(), follow: true, tail_lines: Some(0), ..LogRequest::default() };
+            let log = LogRequest {
+                container: request.container.clone(),
+                follow: true,
+                tail_lines: Some(0),
+                ..LogRequest::default()
+            };
             let mut lines = this.logs(pod.clone(), log).await?;
             if let Some(mut out) = streams.stdout {
                 while let Some(line) = lines.next().await {
@@ -305,21 +355,35 @@ impl NodeRuntime for Kubelets {
         })
     }
 
-    fn logs(&self, pod: PodRef, request: LogRequest) -> BoxFuture<'static, Result<BoxStream<'static, LogLine>, RuntimeError>> {
+    fn logs(
+        &self,
+        pod: PodRef,
+        request: LogRequest,
+    ) -> BoxFuture<'static, Result<BoxStream<'static, LogLine>, RuntimeError>> {
         let this = self.clone();
         Box::pin(async move {
             let (_, state) = this.find(&pod, &request.container)?;
             let [current, previous] = state.logs;
             let log = if request.previous {
-                previous.ok_or_else(|| RuntimeError::NoPrevious { pod: pod.name.clone(), container: request.container.clone() })?
+                previous.ok_or_else(|| RuntimeError::NoPrevious {
+                    pod: pod.name.clone(),
+                    container: request.container.clone(),
+                })?
             } else {
-                current.ok_or_else(|| RuntimeError::NotRunning { pod: format!("{}/{}", pod.namespace, pod.name), container: request.container.clone() })?
+                current.ok_or_else(|| RuntimeError::NotRunning {
+                    pod: format!("{}/{}", pod.namespace, pod.name),
+                    container: request.container.clone(),
+                })?
             };
             Ok(log.read(&request))
         })
     }
 
-    fn port_forward(&self, pod: PodRef, port: u16) -> BoxFuture<'static, Result<Box<dyn Duplex>, RuntimeError>> {
+    fn port_forward(
+        &self,
+        pod: PodRef,
+        port: u16,
+    ) -> BoxFuture<'static, Result<Box<dyn Duplex>, RuntimeError>> {
         let this = self.clone();
         Box::pin(async move {
             let full = format!("{}/{}", pod.namespace, pod.name);

@@ -16,7 +16,11 @@ use lab::plan::{Family, LabName, Routing};
 mod cli;
 
 #[derive(Debug, Parser)]
-#[command(name = "bristle-lab", version, about = "Clusters on this machine: real agents, real CNI calls, real eBPF")]
+#[command(
+    name = "bristle-lab",
+    version,
+    about = "Clusters on this machine: real agents, real CNI calls, real eBPF"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -168,12 +172,19 @@ fn main() -> ExitCode {
         Command::Up(up) => cli::up::up(up).map(|()| ExitCode::SUCCESS),
         Command::Status(lab) => cli::status::status(&lab.name).map(|()| ExitCode::SUCCESS),
         Command::Down { lab, all } => cli::down::down(&lab.name, all).map(|()| ExitCode::SUCCESS),
-        Command::List => cli::status::list().map(|()| ExitCode::SUCCESS),
+        Command::List => {
+            cli::status::list();
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Shell { lab, target, command } => cli::inside::shell(&lab.name, &target, &command),
         Command::Capture(capture) => cli::inside::capture(&capture),
         Command::Kubectl { lab, args } => cli::kubectl::kubectl(&lab.name, &args),
-        Command::Logs { lab, node, follow } => cli::inside::logs(&lab.name, &node, follow).map(|()| ExitCode::SUCCESS),
-        Command::Agent { lab, action, node } => cli::inside::agent(&lab.name, &node, action).map(|()| ExitCode::SUCCESS),
+        Command::Logs { lab, node, follow } => {
+            cli::inside::logs(&lab.name, &node, follow).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Agent { lab, action, node } => {
+            cli::inside::agent(&lab.name, &node, action).map(|()| ExitCode::SUCCESS)
+        }
     };
     match result {
         Ok(code) => code,

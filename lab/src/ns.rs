@@ -55,7 +55,11 @@ impl NsSet {
     pub fn of_process(pid: u32) -> Result<Self, NsError> {
         let mut entries = Vec::with_capacity(NODE_KINDS.len());
         for (kind, flag) in NODE_KINDS {
-            let file = File::open(format!("/proc/{pid}/ns/{kind}")).map_err(|source| NsError::Open { pid, kind, source })?;
+            let file = File::open(format!("/proc/{pid}/ns/{kind}")).map_err(|source| NsError::Open {
+                pid,
+                kind,
+                source,
+            })?;
             entries.push((flag, OwnedFd::from(file)));
         }
         Ok(Self { entries })
@@ -68,7 +72,8 @@ impl NsSet {
 
     /// Another handle on the same namespaces.
     pub fn try_clone(&self) -> io::Result<Self> {
-        let entries = self.entries.iter().map(|(flag, fd)| Ok((*flag, fd.try_clone()?))).collect::<io::Result<_>>()?;
+        let entries =
+            self.entries.iter().map(|(flag, fd)| Ok((*flag, fd.try_clone()?))).collect::<io::Result<_>>()?;
         Ok(Self { entries })
     }
 
@@ -142,7 +147,10 @@ impl NsSet {
         F: FnOnce() -> T + Send,
     {
         thread::scope(|scope| {
-            scope.spawn(|| self.enter().map(|()| work())).join().expect("work inside a machine does not panic")
+            scope
+                .spawn(|| self.enter().map(|()| work()))
+                .join()
+                .expect("work inside a machine does not panic")
         })
     }
 }

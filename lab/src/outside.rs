@@ -69,7 +69,12 @@ fn bind(outside: &Machine, address: SocketAddr) -> io::Result<TcpListener> {
 /// Makes a certificate for the names and addresses outside and writes it for clients.
 fn certificate(plan: &Plan, share: &Path) -> io::Result<TlsAcceptor> {
     let addresses = plan.outside_servers().concat();
-    let names = plan.outside_names.iter().cloned().chain(addresses.iter().map(ToString::to_string)).collect::<Vec<_>>();
+    let names = plan
+        .outside_names
+        .iter()
+        .cloned()
+        .chain(addresses.iter().map(ToString::to_string))
+        .collect::<Vec<_>>();
     let own = rcgen::generate_simple_self_signed(names).map_err(io::Error::other)?;
     std::fs::write(share.join(CERTIFICATE), own.cert.pem())?;
     let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());

@@ -77,7 +77,9 @@ pub struct LabName(String);
 
 /// Why a text is no lab name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no lab name: use 1 to 32 lower-case letters, digits and '-', starting and ending with a letter or digit")]
+#[error(
+    "'{0}' is no lab name: use 1 to 32 lower-case letters, digits and '-', starting and ending with a letter or digit"
+)]
 pub struct LabNameError(String);
 
 impl LabName {
@@ -207,7 +209,10 @@ impl Plan {
 
     /// Link network between the fabric's router (.1) and the outside (.2).
     pub fn outside_link(&self, host: u8) -> Vec<IpNet> {
-        self.nets(Ipv4Addr::new(172, 31, self.index, host), Ipv6Addr::new(0xfd00, 0x31, decimal_as_hex(self.index), 0, 0, 0, 0, host.into()))
+        self.nets(
+            Ipv4Addr::new(172, 31, self.index, host),
+            Ipv6Addr::new(0xfd00, 0x31, decimal_as_hex(self.index), 0, 0, 0, 0, host.into()),
+        )
     }
 
     /// Addresses of the two servers outside: TEST-NET-2 and TEST-NET-3 of RFC 5737, and the documentation block of RFC 3849.
@@ -249,7 +254,7 @@ impl Plan {
 /// 42 → 0x42: makes a decimal number readable in an IPv6 address.
 fn decimal_as_hex(n: u8) -> u16 {
     let n = u16::from(n);
-    (n / 100) << 8 | (n / 10 % 10) << 4 | n % 10
+    ((n / 100) << 8) | ((n / 10 % 10) << 4) | (n % 10)
 }
 
 #[cfg(test)]
@@ -257,7 +262,14 @@ mod tests {
     use super::*;
 
     fn plan(family: Family) -> Plan {
-        Plan { name: "t".parse().expect("a name"), index: 42, nodes: 3, family, routing: Routing::Vxlan, outside_names: default_outside_names() }
+        Plan {
+            name: "t".parse().expect("a name"),
+            index: 42,
+            nodes: 3,
+            family,
+            routing: Routing::Vxlan,
+            outside_names: default_outside_names(),
+        }
     }
 
     #[test]
@@ -280,7 +292,8 @@ mod tests {
     #[test]
     fn no_two_machines_share_an_address() {
         let plan = Plan { nodes: MAX_NODES, ..plan(Family::Dual) };
-        let mut all: Vec<IpAddr> = (1..=plan.nodes).flat_map(|n| plan.node_addresses(n)).map(|n| n.addr()).collect();
+        let mut all: Vec<IpAddr> =
+            (1..=plan.nodes).flat_map(|n| plan.node_addresses(n)).map(|n| n.addr()).collect();
         all.extend(plan.api_addresses().iter().chain(&plan.router_addresses()).map(IpNet::addr));
         let count = all.len();
         all.sort();

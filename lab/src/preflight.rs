@@ -3,7 +3,13 @@
 use std::path::{Path, PathBuf};
 
 /// Programs of the host that pods and the lab use, with the Debian package that has them.
-const TOOLS: &[(&str, &str)] = &[("curl", "curl"), ("ping", "iputils-ping"), ("nslookup", "bind9-dnsutils"), ("tcpdump", "tcpdump"), ("sh", "dash")];
+const TOOLS: &[(&str, &str)] = &[
+    ("curl", "curl"),
+    ("ping", "iputils-ping"),
+    ("nslookup", "bind9-dnsutils"),
+    ("tcpdump", "tcpdump"),
+    ("sh", "dash"),
+];
 /// Oldest kernel, as (major, minor).
 const OLDEST_KERNEL: (u32, u32) = (5, 10);
 
@@ -11,13 +17,17 @@ const OLDEST_KERNEL: (u32, u32) = (5, 10);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PreflightError {
     /// Not the superuser.
-    #[error("a lab makes network namespaces and loads eBPF programs, which needs root: run the same command with sudo")]
+    #[error(
+        "a lab makes network namespaces and loads eBPF programs, which needs root: run the same command with sudo"
+    )]
     NotRoot,
     /// Kernel too old.
     #[error("the kernel is {0}, but 5.10 or later is needed: boot a newer kernel")]
     KernelTooOld(String),
     /// No BTF.
-    #[error("the kernel has no BTF (/sys/kernel/btf/vmlinux): boot a kernel built with CONFIG_DEBUG_INFO_BTF, as distributions' kernels are")]
+    #[error(
+        "the kernel has no BTF (/sys/kernel/btf/vmlinux): boot a kernel built with CONFIG_DEBUG_INFO_BTF, as distributions' kernels are"
+    )]
     NoBtf,
     /// No overlay file system.
     #[error("the kernel has no overlay file system: load it with `modprobe overlay`")]
@@ -57,7 +67,8 @@ pub fn machine() -> Result<(), PreflightError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(PreflightError::NotRoot);
     }
-    let release = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let release =
+        nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
     if kernel_version(&release).is_some_and(|v| v < OLDEST_KERNEL) {
         return Err(PreflightError::KernelTooOld(release));
     }

@@ -93,7 +93,9 @@ pub struct LabRecord {
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// There is such a lab already.
-    #[error("lab '{0}' exists already: see it with `lab status --name {0}`, remove it with `lab down --name {0}`")]
+    #[error(
+        "lab '{0}' exists already: see it with `lab status --name {0}`, remove it with `lab down --name {0}`"
+    )]
     Exists(LabName),
     /// No index is left.
     #[error("there are {MAX_INDEX} labs on this machine already: remove some with `lab down`")]
@@ -144,7 +146,8 @@ impl LabDir {
         if dir.path.exists() {
             return Err(StateError::Exists(plan.name));
         }
-        let used: Vec<u8> = Self::all().into_iter().filter_map(|d| d.record().ok()).map(|r| r.plan.index).collect();
+        let used: Vec<u8> =
+            Self::all().into_iter().filter_map(|d| d.record().ok()).map(|r| r.plan.index).collect();
         plan.index = (1..=MAX_INDEX).find(|i| !used.contains(i)).ok_or(StateError::NoIndex)?;
         let owner = ProcessId::of(std::process::id()).expect("this process runs");
         let record = LabRecord { plan, owner_kind, owner, machines: Vec::new() };
@@ -210,7 +213,11 @@ impl LabDir {
     pub fn record(&self) -> Result<LabRecord, StateError> {
         let path = self.path.join("lab.json");
         let text = fs::read_to_string(&path).map_err(|source| {
-            if source.kind() == io::ErrorKind::NotFound { StateError::Unknown(self.name.clone()) } else { io_at("read", &path)(source) }
+            if source.kind() == io::ErrorKind::NotFound {
+                StateError::Unknown(self.name.clone())
+            } else {
+                io_at("read", &path)(source)
+            }
         })?;
         serde_json::from_str(&text).map_err(|e| io_at("parse", &path)(e.into()))
     }
@@ -222,7 +229,8 @@ impl LabDir {
         let text = serde_json::to_string_pretty(record).expect("a record is plain data");
         fs::write(&new, text).and_then(|()| fs::rename(&new, &path)).map_err(io_at("write", &path))?;
         let pid_file = self.path.join("supervisor.pid");
-        fs::write(&pid_file, format!("{} {}\n", record.owner.pid, record.owner.start_time)).map_err(io_at("write", &pid_file))
+        fs::write(&pid_file, format!("{} {}\n", record.owner.pid, record.owner.start_time))
+            .map_err(io_at("write", &pid_file))
     }
 
     /// All labs, by name; also remains that have no readable record.
@@ -257,7 +265,9 @@ impl LabDir {
         // A task of the supervisor that is still on its way out may put a last file (a container's log) in meanwhile.
         for _ in 0..40 {
             match fs::remove_dir_all(&self.path) {
-                Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => std::thread::sleep(Duration::from_millis(50)),
+                Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                    std::thread::sleep(Duration::from_millis(50))
+                }
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_at("remove", &self.path)(e)),
                 _ => return Ok(()),
             }

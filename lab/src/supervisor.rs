@@ -67,7 +67,11 @@ pub fn early_log(name: &LabName) -> PathBuf {
 pub fn main(spec: UpSpec) -> anyhow::Result<()> {
     // Fails only for a process that leads a group already; then there is no terminal to get away from.
     let _ = nix::unistd::setsid();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("start the runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
     runtime.block_on(async {
         match run(spec).await {
             Ok(()) => Ok(()),

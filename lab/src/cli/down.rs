@@ -38,10 +38,18 @@ fn remove(lab: &LabDir, skip_tests: bool) -> anyhow::Result<()> {
     {
         if record.owner_kind == OwnerKind::Library {
             if skip_tests {
-                println!("lab '{}' left alone: it belongs to process {}, which still runs", lab.name(), record.owner.pid);
+                println!(
+                    "lab '{}' left alone: it belongs to process {}, which still runs",
+                    lab.name(),
+                    record.owner.pid
+                );
                 return Ok(());
             }
-            bail!("lab '{}' belongs to process {}, which still runs: end that one, and the lab goes with it", lab.name(), record.owner.pid);
+            bail!(
+                "lab '{}' belongs to process {}, which still runs: end that one, and the lab goes with it",
+                lab.name(),
+                record.owner.pid
+            );
         }
         let _ = record.owner.signal(Signal::SIGTERM);
         if !record.owner.wait_gone(PATIENCE) {

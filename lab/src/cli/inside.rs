@@ -49,7 +49,8 @@ pub(crate) fn shell(name: &LabName, target: &str, command: &[OsString]) -> anyho
 /// Runs `capture`: tcpdump in the target's network namespace, with the files of this machine.
 pub(crate) fn capture(options: &Capture) -> anyhow::Result<ExitCode> {
     let place = find(&options.lab.name, &options.target)?;
-    let netns = NsSet::of_netns(Path::new(&format!("/proc/{}/ns/net", place.pid))).context("open the network namespace")?;
+    let netns = NsSet::of_netns(Path::new(&format!("/proc/{}/ns/net", place.pid)))
+        .context("open the network namespace")?;
     netns.enter()?;
     let mut tcpdump = Command::new("tcpdump");
     tcpdump.args(["-n", "-U", "-Z", "root", "-i", &options.interface]);

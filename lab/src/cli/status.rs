@@ -17,41 +17,67 @@ pub(crate) fn status(name: &LabName) -> anyhow::Result<()> {
 
 fn print(status: &Status) {
     let plan = &status.plan;
-    println!("lab '{}': {} nodes, {} addresses, {} routing, API server {}\n", plan.name, plan.nodes, plan.family, plan.routing, status.url);
+    println!(
+        "lab '{}': {} nodes, {} addresses, {} routing, API server {}\n",
+        plan.name, plan.nodes, plan.family, plan.routing, status.url
+    );
     let nodes = status.nodes.iter().map(|n| {
         let agent = n.agent_pid.map_or_else(|| "down".to_owned(), |pid| format!("pid {pid}"));
-        vec![n.name.clone(), ready(n.ready), agent, n.agent_starts.saturating_sub(1).to_string(), n.addresses.join(","), n.pod_cidrs.join(",")]
+        vec![
+            n.name.clone(),
+            ready(n.ready),
+            agent,
+            n.agent_starts.saturating_sub(1).to_string(),
+            n.addresses.join(","),
+            n.pod_cidrs.join(","),
+        ]
     });
-    table(&["NODE", "STATUS", "AGENT", "RESTARTS", "ADDRESSES", "POD CIDRS"], nodes.collect());
+    table(&["NODE", "STATUS", "AGENT", "RESTARTS", "ADDRESSES", "POD CIDRS"], &nodes.collect::<Vec<_>>());
     println!();
-    let pods = status.pods.iter().map(|p| vec![format!("{}/{}", p.namespace, p.name), p.phase.clone(), ready(p.ready), p.node.clone(), p.ips.join(",")]);
-    table(&["POD", "PHASE", "STATUS", "NODE", "ADDRESSES"], pods.collect());
+    let pods = status.pods.iter().map(|p| {
+        vec![
+            format!("{}/{}", p.namespace, p.name),
+            p.phase.clone(),
+            ready(p.ready),
+            p.node.clone(),
+            p.ips.join(","),
+        ]
+    });
+    table(&["POD", "PHASE", "STATUS", "NODE", "ADDRESSES"], &pods.collect::<Vec<_>>());
 }
 
 fn ready(ready: bool) -> String {
     if ready { "Ready" } else { "NotReady" }.to_owned()
 }
 
-fn table(head: &[&str], rows: Vec<Vec<String>>) {
+fn table(head: &[&str], rows: &[Vec<String>]) {
     let head: Vec<String> = head.iter().map(|h| (*h).to_owned()).collect();
     let mut widths = vec![0; head.len()];
-    for row in std::iter::once(&head).chain(&rows) {
+    for row in std::iter::once(&head).chain(rows) {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = cell.len().max(*width);
         }
     }
-    for row in std::iter::once(&head).chain(&rows) {
-        let line: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+    for row in std::iter::once(&head).chain(rows) {
+        let line: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         println!("{}", line.join("  ").trim_end());
     }
 }
 
 /// Runs `list`.
-pub(crate) fn list() -> anyhow::Result<()> {
+pub(crate) fn list() {
     let rows: Vec<Vec<String>> = LabDir::all()
         .iter()
         .map(|lab| match lab.record() {
-            Err(_) => vec![lab.name().to_string(), "broken".to_owned(), String::new(), String::new(), String::new(), String::new()],
+            Err(_) => vec![
+                lab.name().to_string(),
+                "broken".to_owned(),
+                String::new(),
+                String::new(),
+                String::new(),
+                String::new(),
+            ],
             Ok(record) => {
                 let state = match (record.owner.is_alive(), record.owner_kind) {
                     (false, _) => "crashed".to_owned(),
@@ -59,14 +85,20 @@ pub(crate) fn list() -> anyhow::Result<()> {
                     (true, OwnerKind::Library) => format!("of process {}", record.owner.pid),
                 };
                 let plan = record.plan;
-                vec![plan.name.to_string(), state, plan.index.to_string(), plan.nodes.to_string(), plan.family.to_string(), plan.routing.to_string()]
+                vec![
+                    plan.name.to_string(),
+                    state,
+                    plan.index.to_string(),
+                    plan.nodes.to_string(),
+                    plan.family.to_string(),
+                    plan.routing.to_string(),
+                ]
             }
         })
         .collect();
     if rows.is_empty() {
         println!("there are no labs: create one with `{} up`", super::COMMAND);
     } else {
-        table(&["LAB", "STATE", "INDEX", "NODES", "FAMILY", "ROUTING"], rows);
+        table(&["LAB", "STATE", "INDEX", "NODES", "FAMILY", "ROUTING"], &rows);
     }
-    Ok(())
 }

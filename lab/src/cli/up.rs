@@ -22,7 +22,8 @@ pub(crate) fn up(options: Up) -> anyhow::Result<()> {
     let bins = BinDir::find(options.bin_dir)?;
     let name = options.lab.name;
     refuse_existing(&name)?;
-    let [one, two]: [String; 2] = options.outside_names.try_into().map_err(|_| anyhow::anyhow!("give two outside names"))?;
+    let [one, two]: [String; 2] =
+        options.outside_names.try_into().map_err(|_| anyhow::anyhow!("give two outside names"))?;
     let spec = UpSpec {
         name: name.clone(),
         nodes: options.nodes,
@@ -36,7 +37,12 @@ pub(crate) fn up(options: Up) -> anyhow::Result<()> {
     let started = Instant::now();
     println!("lab '{name}': {} nodes, {} addresses, {} routing", spec.nodes, spec.family, spec.routing);
     fs::create_dir_all(STATE_ROOT).with_context(|| format!("make {STATE_ROOT}"))?;
-    let log = OpenOptions::new().create(true).write(true).truncate(true).open(early_log(&name)).context("open the supervisor's log")?;
+    let log = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .open(early_log(&name))
+        .context("open the supervisor's log")?;
     let mut child = Command::new(bins.lab())
         .arg("supervise")
         .arg(serde_json::to_string(&spec)?)
@@ -72,7 +78,9 @@ fn refuse_existing(name: &LabName) -> anyhow::Result<()> {
         Ok(record) if record.owner.is_alive() => bail!(
             "lab '{name}' is up already: see it with `{COMMAND} status{flag}`, remove it with `{COMMAND} down{flag}`, or start another one with --name"
         ),
-        _ => bail!("a lab '{name}' crashed earlier: remove what it left with `{COMMAND} down{flag}`, then start again"),
+        _ => bail!(
+            "a lab '{name}' crashed earlier: remove what it left with `{COMMAND} down{flag}`, then start again"
+        ),
     }
 }
 
@@ -95,7 +103,8 @@ fn what_next(name: &LabName) -> String {
 
 /// Runs the hidden command `supervise`.
 pub(crate) fn supervise(spec: &str) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("BRISTLE_LAB_LOG").unwrap_or_else(|_| "info".into());
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_env("BRISTLE_LAB_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     supervisor::main(serde_json::from_str(spec).context("parse the lab's description")?)
 }

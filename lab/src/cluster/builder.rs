@@ -210,7 +210,11 @@ impl ClusterBuilder {
     /// # Errors
     /// As [`ClusterBuilder::build`].
     pub fn blocking(self) -> Result<BlockingCluster, BuildError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(io_at("start a runtime"))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(io_at("start a runtime"))?;
         let cluster = runtime.block_on(self.build())?;
         Ok(BlockingCluster::new(cluster, runtime))
     }
@@ -231,7 +235,8 @@ impl ClusterBuilder {
         let bins = BinDir::find(self.bin_dir.clone())?;
         preflight::raise_file_limit();
         let free_name = || format!("lib-{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
-        let name = self.name.clone().unwrap_or_else(|| free_name().parse().expect("made of allowed characters"));
+        let name =
+            self.name.clone().unwrap_or_else(|| free_name().parse().expect("made of allowed characters"));
         let plan = Plan {
             name,
             index: 0,
@@ -249,7 +254,12 @@ impl ClusterBuilder {
         built
     }
 
-    async fn build_in(&self, dir: &LabDir, mut record: LabRecord, bins: BinDir) -> Result<Cluster, BuildError> {
+    async fn build_in(
+        &self,
+        dir: &LabDir,
+        mut record: LabRecord,
+        bins: BinDir,
+    ) -> Result<Cluster, BuildError> {
         let plan = record.plan.clone();
         let plain = |name: &str| InitConfig { hostname: name.to_owned(), root: None, forwarding: true };
         let fabric = Machine::start(&bins.lab(), &plain(FABRIC))?;
@@ -257,7 +267,8 @@ impl ClusterBuilder {
         record.machines.extend([&fabric, &outside].into_iter().filter_map(|m| ProcessId::of(m.pid())));
         dir.write_record(&record)?;
         fabric::set_up(&plan, &fabric, &outside)?;
-        let outside_servers = outside::serve(&plan, &outside, &dir.share()).map_err(io_at("serve outside the cluster"))?;
+        let outside_servers =
+            outside::serve(&plan, &outside, &dir.share()).map_err(io_at("serve outside the cluster"))?;
         self.say("outside world: ready");
 
         let mut nodes = Vec::new();
@@ -297,7 +308,14 @@ impl ClusterBuilder {
         Ok(cluster)
     }
 
-    fn start_server(&self, dir: &LabDir, plan: &Plan, fabric: &Machine, store: &Store, kubelets: &Kubelets) -> Result<server::ServerHandle, BuildError> {
+    fn start_server(
+        &self,
+        dir: &LabDir,
+        plan: &Plan,
+        fabric: &Machine,
+        store: &Store,
+        kubelets: &Kubelets,
+    ) -> Result<server::ServerHandle, BuildError> {
         let local = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(io_at("listen on 127.0.0.1"))?;
         let mut config = ServerConfig::new(local);
         config.listeners.extend(fabric::api_listeners(plan, fabric)?);
@@ -305,9 +323,13 @@ impl ClusterBuilder {
         config.faults = self.faults.clone();
         let server = server::start(store.clone(), config).map_err(io_at("start the API server"))?;
         let addresses: Vec<_> = plan.api_addresses().iter().map(IpNet::addr).collect();
-        store.set_api_endpoints(&addresses, API_PORT).map_err(|e| BuildError::NotReady { problem: e.into(), hint: String::new() })?;
-        write_kubeconfig(&dir.kubeconfig(), &format!("bristle-{}", plan.name), &server.url()).map_err(io_at("write the kubeconfig"))?;
-        write_kubeconfig(&dir.share().join(AGENT_KUBECONFIG), "bristle", &plan.api_url()).map_err(io_at("write the agents' kubeconfig"))?;
+        store
+            .set_api_endpoints(&addresses, API_PORT)
+            .map_err(|e| BuildError::NotReady { problem: e.into(), hint: String::new() })?;
+        write_kubeconfig(&dir.kubeconfig(), &format!("bristle-{}", plan.name), &server.url())
+            .map_err(io_at("write the kubeconfig"))?;
+        write_kubeconfig(&dir.share().join(AGENT_KUBECONFIG), "bristle", &plan.api_url())
+            .map_err(io_at("write the agents' kubeconfig"))?;
         Ok(server)
     }
 
@@ -336,7 +358,10 @@ impl ClusterBuilder {
                 self.say(format!("agents: {agents} of {total} ready, nodes: {ready} of {total} Ready"));
             }
             // An agent that ends again and again will not get better by waiting.
-            let failing = cluster.nodes.iter().find(|n| n.agent().starts() > MAX_STARTS && !cluster.kubelets.is_network_ready(n.name()));
+            let failing = cluster
+                .nodes
+                .iter()
+                .find(|n| n.agent().starts() > MAX_STARTS && !cluster.kubelets.is_network_ready(n.name()));
             match failing {
                 Some(node) => Ok(Err(ClusterError::AgentFails(node.name().to_owned()))),
                 None if ready == total => Ok(Ok(())),
@@ -357,7 +382,9 @@ impl ClusterBuilder {
         });
         let wanted = usize::try_from(wanted.sum::<u64>()).unwrap_or(usize::MAX);
         for object in objects {
-            cluster.apply_object(object).map_err(|problem| BuildError::NotReady { problem, hint: String::new() })?;
+            cluster
+                .apply_object(object)
+                .map_err(|problem| BuildError::NotReady { problem, hint: String::new() })?;
         }
         let mut said = usize::MAX;
         let waited = cluster.wait_for("all pods ready", self.patience, |store| {
@@ -370,8 +397,11 @@ impl ClusterBuilder {
             if ready >= wanted {
                 return Ok(());
             }
-            let why = |p: &serde_json::Value| format!("{}: {}", sim_api::object::name(p), p["status"]["containerStatuses"][0]["state"]);
-            let unready: Vec<String> = pods.iter().filter(|p| !workloads::is_ready(p)).map(|p| why(p)).collect();
+            let why = |p: &serde_json::Value| {
+                format!("{}: {}", sim_api::object::name(p), p["status"]["containerStatuses"][0]["state"])
+            };
+            let unready: Vec<String> =
+                pods.iter().filter(|p| !workloads::is_ready(p)).map(|p| why(p)).collect();
             Err(format!("{ready} of {wanted} are; {}", unready.join(", ")))
         });
         waited.await.map_err(|problem| BuildError::NotReady { problem, hint: agents_hint(cluster) })
@@ -380,7 +410,8 @@ impl ClusterBuilder {
 
 /// The last lines of the first agent's log that is not ready, or of the first at all.
 fn agents_hint(cluster: &Cluster) -> String {
-    let node = cluster.nodes.iter().find(|n| !cluster.kubelets.is_network_ready(n.name())).or(cluster.nodes.first());
+    let node =
+        cluster.nodes.iter().find(|n| !cluster.kubelets.is_network_ready(n.name())).or(cluster.nodes.first());
     let Some(node) = node else { return String::new() };
     let log = fs::read_to_string(cluster.dir.agent_log(node.name())).unwrap_or_default();
     let lines: Vec<&str> = log.lines().collect();
@@ -397,11 +428,20 @@ fn store_options(plan: &Plan) -> StoreOptions {
     if plan.family.has_v6() {
         service_cidrs.extend(format!("fd00:9:{index}::/112").parse::<IpNet>());
     }
-    StoreOptions { clock: Arc::new(SystemClock), service_cidrs, node_ports: (30000, 32767), log_capacity: 10_000, seed: u64::from(index) }
+    StoreOptions {
+        clock: Arc::new(SystemClock),
+        service_cidrs,
+        node_ports: (30000, 32767),
+        log_capacity: 10_000,
+        seed: u64::from(index),
+    }
 }
 
 fn start_controllers(plan: &Plan, store: &Store) -> JoinSet<()> {
-    let mut controllers = Controllers::new(store.clone(), ControllerOptions { pod_cidrs: plan.cluster_cidrs(), node_grace_s: 40 });
+    let mut controllers = Controllers::new(
+        store.clone(),
+        ControllerOptions { pod_cidrs: plan.cluster_cidrs(), node_grace_s: 40 },
+    );
     let store = store.clone();
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
@@ -438,29 +478,30 @@ fn kubelet_setups(dir: &LabDir, plan: &Plan, nodes: &[Node]) -> Result<Vec<NodeS
 
 /// Names that the cluster DNS knows besides the cluster's own: nodes and the outside.
 fn fixed_names(plan: &Plan) -> BTreeMap<String, Vec<std::net::IpAddr>> {
-    let nodes = (1..=plan.nodes).map(|n| (Plan::node_name(n), plan.node_addresses(n).iter().map(IpNet::addr).collect()));
+    let nodes = (1..=plan.nodes)
+        .map(|n| (Plan::node_name(n), plan.node_addresses(n).iter().map(IpNet::addr).collect()));
     let outside = plan.outside_names.iter().cloned().zip(plan.outside_servers());
     nodes.chain(outside).collect()
 }
 
 fn node_config(dir: &LabDir, plan: &Plan, number: u8, bins: &BinDir) -> Result<InitConfig, BuildError> {
-        let name = Plan::node_name(number);
-        let cgroup = cgroup::lab_path(dir.name())?.join(&name);
-        for path in [dir.node(&name), dir.machine_base(&name), cgroup.clone()] {
-            fs::create_dir_all(&path).map_err(io_at(format!("make {}", path.display())))?;
-        }
-        Ok(InitConfig {
-            hostname: name.clone(),
-            forwarding: false,
-            root: Some(RootConfig {
-                base: dir.machine_base(&name),
-                cgroup,
-                bin_dir: bins.path.clone(),
-                object: bins.object.clone(),
-                share: dir.share(),
-                hosts: plan.hosts_file(),
-                // Nodes know the names they need from /etc/hosts; a resolver that nobody answers would only slow failures down.
-                resolv_conf: "# names are in /etc/hosts\n".to_owned(),
-            }),
-        })
+    let name = Plan::node_name(number);
+    let cgroup = cgroup::lab_path(dir.name())?.join(&name);
+    for path in [dir.node(&name), dir.machine_base(&name), cgroup.clone()] {
+        fs::create_dir_all(&path).map_err(io_at(format!("make {}", path.display())))?;
     }
+    Ok(InitConfig {
+        hostname: name.clone(),
+        forwarding: false,
+        root: Some(RootConfig {
+            base: dir.machine_base(&name),
+            cgroup,
+            bin_dir: bins.path.clone(),
+            object: bins.object.clone(),
+            share: dir.share(),
+            hosts: plan.hosts_file(),
+            // Nodes know the names they need from /etc/hosts; a resolver that nobody answers would only slow failures down.
+            resolv_conf: "# names are in /etc/hosts\n".to_owned(),
+        }),
+    })
+}

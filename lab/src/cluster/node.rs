@@ -58,7 +58,10 @@ impl Node {
     /// # Errors
     /// When the node cannot be entered or the program not be started.
     pub fn run(&self, program: &str, args: &[&str]) -> io::Result<Output> {
-        self.machine.ns().run_blocking(|| Command::new(program).args(args).current_dir("/").output()).map_err(io::Error::other)?
+        self.machine
+            .ns()
+            .run_blocking(|| Command::new(program).args(args).current_dir("/").output())
+            .map_err(io::Error::other)?
     }
 
     pub(super) fn stop(&mut self) {

@@ -49,7 +49,12 @@ pub fn outer(target: &Target) -> anyhow::Result<ExitCode> {
     if target.tty {
         inner.arg("--tty");
     }
-    let status = inner.arg("--").args(&target.command).current_dir(&target.cwd).status().with_context(|| format!("run in {}", target.cwd))?;
+    let status = inner
+        .arg("--")
+        .args(&target.command)
+        .current_dir(&target.cwd)
+        .status()
+        .with_context(|| format!("run in {}", target.cwd))?;
     Ok(ExitCode::from(exit_code(status)))
 }
 

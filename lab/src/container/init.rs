@@ -32,7 +32,8 @@ pub fn main() -> anyhow::Result<ExitCode> {
         eprintln!("cannot start the container: {e:#}");
         return Ok(ExitCode::from(CANNOT_START));
     }
-    let mut shim = File::from(std::io::stdin().as_fd().try_clone_to_owned().context("keep the way to the shim")?);
+    let mut shim =
+        File::from(std::io::stdin().as_fd().try_clone_to_owned().context("keep the way to the shim")?);
     let null = File::open("/dev/null").context("open /dev/null")?;
     nix::unistd::dup2_stdin(&null).context("replace standard input")?;
     match &config.program {
@@ -70,8 +71,14 @@ fn build(config: &ContainerConfig) -> anyhow::Result<()> {
 
 /// Runs a program as a child, so that it has ordinary signal handling (process 1 ignores what it does not handle), passes
 /// signals to it and reaps orphans.
-fn run_command(config: &ContainerConfig, command: &[String], signals: &SigSet, mut shim: File) -> anyhow::Result<ExitCode> {
-    let signal_fd = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context("open a signal descriptor")?;
+fn run_command(
+    config: &ContainerConfig,
+    command: &[String],
+    signals: &SigSet,
+    mut shim: File,
+) -> anyhow::Result<ExitCode> {
+    let signal_fd = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .context("open a signal descriptor")?;
     let (program, args) = command.split_first().context("the container has no command")?;
     while let Ok(Some(info)) = signal_fd.read_signal() {
         if info.ssi_signo == Signal::SIGTERM as u32 {
@@ -81,7 +88,13 @@ fn run_command(config: &ContainerConfig, command: &[String], signals: &SigSet, m
     // The child inherits the mask, and it must not be born deaf. A signal that comes in this moment is lost, as one that comes before
     // a program has set its handlers always is.
     signals.thread_unblock().context("unblock signals")?;
-    let child = Command::new(program).args(args).env_clear().envs(&config.env).current_dir(&config.working_dir).stdin(Stdio::null()).spawn();
+    let child = Command::new(program)
+        .args(args)
+        .env_clear()
+        .envs(&config.env)
+        .current_dir(&config.working_dir)
+        .stdin(Stdio::null())
+        .spawn();
     signals.thread_block().context("block signals")?;
     let child = match child {
         Ok(child) => child,
@@ -97,7 +110,9 @@ fn run_command(config: &ContainerConfig, command: &[String], signals: &SigSet, m
         // Before waiting: the child may have ended while signals were not blocked.
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(who, code)) if who == pid => return Ok(ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1))),
+                Ok(WaitStatus::Exited(who, code)) if who == pid => {
+                    return Ok(ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1)));
+                }
                 Ok(WaitStatus::Signaled(who, signal, _)) if who == pid => {
                     return Ok(ExitCode::from(u8::try_from(128 + signal as i32).unwrap_or(1)));
                 }

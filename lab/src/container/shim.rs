@@ -30,7 +30,8 @@ pub fn main() -> anyhow::Result<ExitCode> {
     // Before anything is started: only now is the signal sure to be seen.
     let signals = SigSet::from_iter([Signal::SIGCHLD]);
     signals.thread_block().context("block signals")?;
-    let signal_fd = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context("open a signal descriptor")?;
+    let signal_fd = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .context("open a signal descriptor")?;
     let mut child = match start(&config, &line) {
         Ok((child, mut ready)) => {
             // One byte when the program runs, none when it does not.
@@ -50,7 +51,10 @@ pub fn main() -> anyhow::Result<ExitCode> {
             let code = status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(1);
             return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
         }
-        let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN), PollFd::new(signal_fd.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [
+            PollFd::new(stdin.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signal_fd.as_fd(), PollFlags::POLLIN),
+        ];
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(e) => return Err(e).context("poll"),
@@ -82,7 +86,10 @@ fn pass_signals(stdin: &mut File, child: &mut Child) -> anyhow::Result<()> {
         return Ok(());
     }
     for line in String::from_utf8_lossy(&chunk[..read]).lines() {
-        let signal = line.strip_prefix("signal ").and_then(|n| n.parse::<i32>().ok()).and_then(|n| Signal::try_from(n).ok());
+        let signal = line
+            .strip_prefix("signal ")
+            .and_then(|n| n.parse::<i32>().ok())
+            .and_then(|n| Signal::try_from(n).ok());
         if let (Some(signal), Ok(pid)) = (signal, i32::try_from(child.id())) {
             let _ = kill(Pid::from_raw(pid), signal);
         }
@@ -96,11 +103,22 @@ fn start(config: &ContainerConfig, line: &str) -> anyhow::Result<(Child, UnixStr
     }
     if let Some(path) = &config.netns {
         let netns = File::open(path).with_context(|| format!("open network namespace {}", path.display()))?;
-        setns(netns, CloneFlags::CLONE_NEWNET).with_context(|| format!("enter network namespace {}", path.display()))?;
+        setns(netns, CloneFlags::CLONE_NEWNET)
+            .with_context(|| format!("enter network namespace {}", path.display()))?;
     }
-    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWPID).context("make namespaces")?;
+    unshare(
+        CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWUTS
+            | CloneFlags::CLONE_NEWIPC
+            | CloneFlags::CLONE_NEWPID,
+    )
+    .context("make namespaces")?;
     let (mut ours, theirs) = UnixStream::pair().context("make a socket pair")?;
-    let child = Command::new("/proc/self/exe").arg("container-init").stdin(Stdio::from(OwnedFd::from(theirs))).spawn().context("start process 1")?;
+    let child = Command::new("/proc/self/exe")
+        .arg("container-init")
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .spawn()
+        .context("start process 1")?;
     ours.write_all(line.as_bytes()).context("pass the configuration")?;
     Ok((child, ours))
 }

@@ -46,7 +46,9 @@ pub struct Options {
 /// Answers queries over UDP and TCP.
 pub async fn serve(options: &Options) -> anyhow::Result<()> {
     let tcp = super::listen_tcp(options.port).await?;
-    let udp = UdpSocket::bind(tcp.local_addr().context("own address")?).await.with_context(|| format!("listen on UDP port {}", options.port))?;
+    let udp = UdpSocket::bind(tcp.local_addr().context("own address")?)
+        .await
+        .with_context(|| format!("listen on UDP port {}", options.port))?;
     println!("dns listens on {}", udp.local_addr().context("own address")?);
     let zone = Arc::new(ZoneFile::new(options.zone.clone()));
     tokio::select! {
@@ -102,7 +104,8 @@ impl ZoneFile {
         let modified = std::fs::metadata(&self.path).and_then(|m| m.modified()).ok();
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if cache.0 != modified
-            && let Some(zone) = std::fs::read(&self.path).ok().and_then(|text| serde_json::from_slice(&text).ok())
+            && let Some(zone) =
+                std::fs::read(&self.path).ok().and_then(|text| serde_json::from_slice(&text).ok())
         {
             *cache = (modified, Arc::new(zone));
         }
@@ -113,7 +116,9 @@ impl ZoneFile {
 /// The answer to a query; `None` when it is no query at all.
 fn answer(query: &[u8], zone: &Zone, max_len: usize) -> Option<Vec<u8>> {
     let query = message::parse(query)?;
-    let Some(question) = &query.question else { return Some(message::encode(&query, Rcode::FormErr, &[], max_len)) };
+    let Some(question) = &query.question else {
+        return Some(message::encode(&query, Rcode::FormErr, &[], max_len));
+    };
     let (rcode, answers) = look_up(question, zone);
     Some(message::encode(&query, rcode, &answers, max_len))
 }
@@ -132,7 +137,10 @@ fn look_up(question: &Question, zone: &Zone) -> (Rcode, Vec<Answer>) {
         message::TYPE_ANY => true,
         _ => false,
     };
-    (Rcode::NoError, addresses.iter().filter(wanted).map(|ip| Answer { address: *ip, ttl_s: TTL_S }).collect())
+    (
+        Rcode::NoError,
+        addresses.iter().filter(wanted).map(|ip| Answer { address: *ip, ttl_s: TTL_S }).collect(),
+    )
 }
 
 #[cfg(test)]
@@ -140,8 +148,16 @@ mod tests {
     use super::*;
 
     fn zone() -> Zone {
-        let names = [("web.default.svc.cluster.local", vec!["10.0.0.1", "fd00::1"]), ("one.outside.test", vec!["198.51.100.10"])];
-        Zone { names: names.into_iter().map(|(n, a)| (n.to_owned(), a.iter().map(|a| a.parse().expect("an address")).collect())).collect() }
+        let names = [
+            ("web.default.svc.cluster.local", vec!["10.0.0.1", "fd00::1"]),
+            ("one.outside.test", vec!["198.51.100.10"]),
+        ];
+        Zone {
+            names: names
+                .into_iter()
+                .map(|(n, a)| (n.to_owned(), a.iter().map(|a| a.parse().expect("an address")).collect()))
+                .collect(),
+        }
     }
 
     fn ask(name: &str, kind: u16) -> (Rcode, Vec<String>) {
@@ -151,8 +167,14 @@ mod tests {
 
     #[test]
     fn answers_by_family() {
-        assert_eq!(ask("web.default.svc.cluster.local", message::TYPE_A), (Rcode::NoError, vec!["10.0.0.1".into()]));
-        assert_eq!(ask("web.default.svc.cluster.local", message::TYPE_AAAA), (Rcode::NoError, vec!["fd00::1".into()]));
+        assert_eq!(
+            ask("web.default.svc.cluster.local", message::TYPE_A),
+            (Rcode::NoError, vec!["10.0.0.1".into()])
+        );
+        assert_eq!(
+            ask("web.default.svc.cluster.local", message::TYPE_AAAA),
+            (Rcode::NoError, vec!["fd00::1".into()])
+        );
         assert_eq!(ask("one.outside.test", message::TYPE_AAAA), (Rcode::NoError, vec![]));
     }
 

@@ -22,7 +22,10 @@ pub struct Options {
 
 /// The routes: `/healthz`, `/hostname`, and the echo everywhere else.
 pub fn router() -> Router {
-    Router::new().route("/healthz", get(|| async { "ok\n" })).route("/hostname", get(|| async { format!("{}\n", hostname()) })).fallback(echo)
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/hostname", get(|| async { format!("{}\n", hostname()) }))
+        .fallback(echo)
 }
 
 /// Listens on all ports, on IPv4 and IPv6.
@@ -31,7 +34,9 @@ pub async fn serve(options: &Options) -> anyhow::Result<()> {
     for port in &options.ports {
         let listener = super::listen_tcp(*port).await?;
         println!("http-echo listens on {}", listener.local_addr().context("own address")?);
-        servers.spawn(async move { axum::serve(listener, router().into_make_service_with_connect_info::<SocketAddr>()).await });
+        servers.spawn(async move {
+            axum::serve(listener, router().into_make_service_with_connect_info::<SocketAddr>()).await
+        });
     }
     match servers.join_next().await {
         Some(ended) => ended.context("server task")?.context("serve"),
@@ -43,9 +48,17 @@ fn hostname() -> String {
     nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-async fn echo(ConnectInfo(client): ConnectInfo<SocketAddr>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Json<Value> {
-    let headers: Map<String, Value> =
-        headers.iter().map(|(name, value)| (name.to_string(), Value::from(String::from_utf8_lossy(value.as_bytes())))).collect();
+async fn echo(
+    ConnectInfo(client): ConnectInfo<SocketAddr>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Json<Value> {
+    let headers: Map<String, Value> = headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), Value::from(String::from_utf8_lossy(value.as_bytes()))))
+        .collect();
     Json(json!({
         "hostname": hostname(),
         "client": client.ip().to_canonical().to_string(),

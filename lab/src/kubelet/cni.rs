@@ -111,7 +111,11 @@ impl NetworkConfig {
     }
 
     /// Attaches a pod; returns the final result of the chain and how long it took.
-    pub(crate) async fn add(&self, node: &Arc<NsSet>, pod: &Attachment) -> Result<(Value, Duration), CniError> {
+    pub(crate) async fn add(
+        &self,
+        node: &Arc<NsSet>,
+        pod: &Attachment,
+    ) -> Result<(Value, Duration), CniError> {
         let start = Instant::now();
         let mut result = None;
         for plugin in &self.plugins {
@@ -121,7 +125,12 @@ impl NetworkConfig {
     }
 
     /// Detaches a pod; `previous` is the result of ADD if it is known.
-    pub(crate) async fn del(&self, node: &Arc<NsSet>, pod: &Attachment, previous: Option<&Value>) -> Result<(), CniError> {
+    pub(crate) async fn del(
+        &self,
+        node: &Arc<NsSet>,
+        pod: &Attachment,
+        previous: Option<&Value>,
+    ) -> Result<(), CniError> {
         for plugin in self.plugins.iter().rev() {
             self.call(node, "DEL", plugin, previous, Some(pod)).await?;
         }
@@ -196,7 +205,8 @@ impl NetworkConfig {
         if output.status.success() {
             return Ok(value.unwrap_or_default());
         }
-        let text = |key: &str| value.as_ref().and_then(|v| v.get(key)).and_then(Value::as_str).unwrap_or_default();
+        let text =
+            |key: &str| value.as_ref().and_then(|v| v.get(key)).and_then(Value::as_str).unwrap_or_default();
         let message = match (text("msg"), text("details")) {
             ("", _) => format!("{} {}", output.status, String::from_utf8_lossy(&output.stderr).trim()),
             (msg, "") => msg.to_owned(),
@@ -219,7 +229,9 @@ mod tests {
 
     #[test]
     fn reads_lists_and_single_plugins() {
-        let list = NetworkConfig::parse(&json!({"name": "n", "cniVersion": "1.1.0", "plugins": [{"type": "a"}, {"type": "b"}]}));
+        let list = NetworkConfig::parse(
+            &json!({"name": "n", "cniVersion": "1.1.0", "plugins": [{"type": "a"}, {"type": "b"}]}),
+        );
         assert_eq!(list.map(|l| l.plugins.len()), Some(2));
         assert!(NetworkConfig::parse(&json!({"name": "n", "type": "a"})).is_some());
         assert!(NetworkConfig::parse(&json!({"name": "n", "plugins": []})).is_none());

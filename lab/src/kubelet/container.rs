@@ -92,7 +92,14 @@ struct Run {
 }
 
 /// Runs a container until it has ended for good or the pod is to end; returns the last exit code, if it ever ran.
-pub(crate) async fn run(pod: PodContext, container: Container, sandbox: Sandbox, mounts: Arc<Vec<Mount>>, volumes: Arc<BTreeMap<String, PathBuf>>, policy: RestartPolicy) -> Option<i32> {
+pub(crate) async fn run(
+    pod: PodContext,
+    container: Container,
+    sandbox: Sandbox,
+    mounts: Arc<Vec<Mount>>,
+    volumes: Arc<BTreeMap<String, PathBuf>>,
+    policy: RestartPolicy,
+) -> Option<i32> {
     let name = container.name.clone();
     let mut attempt = 0;
     let mut backoff = MIN_BACKOFF;
@@ -104,8 +111,13 @@ pub(crate) async fn run(pod: PodContext, container: Container, sandbox: Sandbox,
             match attempted {
                 Ok(config) => break Some(config),
                 Err((reason, message)) => {
-                    pod.state.container(&name, |c| c.phase = Phase::Waiting { reason, message: message.clone() });
-                    pod.event(EventKind::Warning, if reason == "ImagePullBackOff" { "Failed" } else { reason }, &message);
+                    pod.state
+                        .container(&name, |c| c.phase = Phase::Waiting { reason, message: message.clone() });
+                    pod.event(
+                        EventKind::Warning,
+                        if reason == "ImagePullBackOff" { "Failed" } else { reason },
+                        &message,
+                    );
                     tokio::select! {
                         () = pod.stopped() => break None,
                         () = sleep(RETRY) => {}
@@ -117,7 +129,8 @@ pub(crate) async fn run(pod: PodContext, container: Container, sandbox: Sandbox,
         let run = run_once(&pod, &container, &sandbox, config, attempt).await;
         last_code = Some(run.ended.code);
         let stopping = *pod.stop.borrow() != Stop::No;
-        let again = !stopping && (run.killed && policy != RestartPolicy::Never || policy.restarts(run.ended.code));
+        let again =
+            !stopping && (run.killed && policy != RestartPolicy::Never || policy.restarts(run.ended.code));
         if !again {
             pod.state.container(&name, |c| c.phase = Phase::Ended(run.ended));
             break;
@@ -128,7 +141,8 @@ pub(crate) async fn run(pod: PodContext, container: Container, sandbox: Sandbox,
         // The first new start comes at once, as the kubelet does it; the pauses begin with the second.
         if attempt > 0 {
             let pod_name = super::full_name(&pod.pod.borrow());
-            let message = format!("back-off {}s restarting failed container={name} pod={pod_name}", backoff.as_secs());
+            let message =
+                format!("back-off {}s restarting failed container={name} pod={pod_name}", backoff.as_secs());
             pod.event(EventKind::Warning, "BackOff", &message);
             pod.state.container(&name, |c| {
                 c.last = Some(run.ended);
@@ -153,10 +167,20 @@ pub(crate) async fn run(pod: PodContext, container: Container, sandbox: Sandbox,
 }
 
 /// Everything the shim needs, or why the container cannot be made now (reason and message of its waiting state).
-fn prepare(pod: &PodContext, container: &Container, sandbox: &Sandbox, mounts: &[Mount], volumes: &BTreeMap<String, PathBuf>) -> Result<ContainerConfig, (&'static str, String)> {
+fn prepare(
+    pod: &PodContext,
+    container: &Container,
+    sandbox: &Sandbox,
+    mounts: &[Mount],
+    volumes: &BTreeMap<String, PathBuf>,
+) -> Result<ContainerConfig, (&'static str, String)> {
     let object = pod.pod.borrow().clone();
     // The image is the one thing of a container that may be changed in place.
-    let image = PodSpec::of(&object).containers.iter().find(|c| c.name == container.name).map_or_else(|| container.image.clone(), |c| c.image.clone());
+    let image = PodSpec::of(&object)
+        .containers
+        .iter()
+        .find(|c| c.name == container.name)
+        .map_or_else(|| container.image.clone(), |c| c.image.clone());
     let image = Image::by_name(&image).ok_or_else(|| ("ImagePullBackOff", unknown_image(&image)))?;
     let hostname = hostname(&object, &pod.spec, &pod.node);
     let env = environment::variables(&pod.store, &pod.node, &object, &hostname, container, &sandbox.ips)
@@ -168,7 +192,11 @@ fn prepare(pod: &PodContext, container: &Container, sandbox: &Sandbox, mounts: &
         let Some(from) = volumes.get(&mount.name) else {
             return Err(("CreateContainerConfigError", format!("volume \"{}\" not found", mount.name)));
         };
-        let from = if mount.sub_path.is_empty() { from.clone() } else { from.join(mount.sub_path.trim_start_matches('/')) };
+        let from = if mount.sub_path.is_empty() {
+            from.clone()
+        } else {
+            from.join(mount.sub_path.trim_start_matches('/'))
+        };
         all.push(Mount { from, to: PathBuf::from(&mount.mount_path), read_only: mount.read_only });
     }
     Ok(ContainerConfig {
@@ -183,13 +211,26 @@ fn prepare(pod: &PodContext, container: &Container, sandbox: &Sandbox, mounts: &
     })
 }
 
-async fn run_once(pod: &PodContext, container: &Container, sandbox: &Sandbox, config: ContainerConfig, attempt: u32) -> Run {
+async fn run_once(
+    pod: &PodContext,
+    container: &Container,
+    sandbox: &Sandbox,
+    config: ContainerConfig,
+    attempt: u32,
+) -> Run {
     let started = pod.store.now();
     let object = pod.pod.borrow().clone();
     let id = format!("bristle-lab://{}", container_id(uid(&object), &container.name, attempt));
     let fail = |message: String| {
         pod.event(EventKind::Warning, "Failed", &format!("Error: {message}"));
-        let ended = Ended { code: CANNOT_START.into(), reason: "StartError", message, started, finished: pod.store.now(), id: id.clone() };
+        let ended = Ended {
+            code: CANNOT_START.into(),
+            reason: "StartError",
+            message,
+            started,
+            finished: pod.store.now(),
+            id: id.clone(),
+        };
         Run { ended, killed: false }
     };
     let dir = format!("{}_{}_{}", namespace(&object), name(&object), uid(&object));
@@ -284,7 +325,12 @@ async fn spawn(node: &Arc<NodeContext>, config: &ContainerConfig) -> std::io::Re
 }
 
 /// Ends a container: SIGTERM, then SIGKILL when its time is over. A later, stricter order of the pod shortens the time.
-async fn end(pod: &PodContext, child: &mut Child, control: &mut OwnedWriteHalf, stop: Stop) -> std::io::Result<std::process::ExitStatus> {
+async fn end(
+    pod: &PodContext,
+    child: &mut Child,
+    control: &mut OwnedWriteHalf,
+    stop: Stop,
+) -> std::io::Result<std::process::ExitStatus> {
     if let Stop::Gracefully(grace) = stop {
         let _ = control.write_all(b"signal 15\n").await;
         let mut orders = pod.stop.clone();
@@ -308,7 +354,13 @@ async fn end(pod: &PodContext, child: &mut Child, control: &mut OwnedWriteHalf, 
     child.wait().await
 }
 
-fn start_probes(pod: &PodContext, container: &Container, shim: ProcessId, ip: Option<IpAddr>, unhealthy: mpsc::Sender<()>) -> JoinSet<()> {
+fn start_probes(
+    pod: &PodContext,
+    container: &Container,
+    shim: ProcessId,
+    ip: Option<IpAddr>,
+    unhealthy: mpsc::Sender<()>,
+) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let target = Target { node: Arc::clone(&pod.node), container: container.clone(), shim, ip };
     let context = pod.clone();
@@ -335,10 +387,15 @@ fn start_probes(pod: &PodContext, container: &Container, shim: ProcessId, ip: Op
             if let Some(probe) = container.readiness_probe.clone() {
                 let report = |outcome: Outcome| {
                     if let Outcome::Failure(why) = &outcome {
-                        context.event(EventKind::Warning, "Unhealthy", &format!("Readiness probe failed: {why}"));
+                        context.event(
+                            EventKind::Warning,
+                            "Unhealthy",
+                            &format!("Readiness probe failed: {why}"),
+                        );
                     }
                     let ready = outcome == Outcome::Success;
-                    if context.state.lock().containers.get(&container.name).is_some_and(|c| c.ready != ready) {
+                    if context.state.lock().containers.get(&container.name).is_some_and(|c| c.ready != ready)
+                    {
                         context.state.container(&container.name, |c| c.ready = ready);
                     }
                 };
@@ -349,8 +406,16 @@ fn start_probes(pod: &PodContext, container: &Container, shim: ProcessId, ip: Op
             if let Some(probe) = container.liveness_probe.clone() {
                 let report = |outcome| {
                     if let Outcome::Failure(why) = outcome {
-                        context.event(EventKind::Warning, "Unhealthy", &format!("Liveness probe failed: {why}"));
-                        context.event(EventKind::Normal, "Killing", &format!("Container {} failed liveness probe, will be restarted", container.name));
+                        context.event(
+                            EventKind::Warning,
+                            "Unhealthy",
+                            &format!("Liveness probe failed: {why}"),
+                        );
+                        context.event(
+                            EventKind::Normal,
+                            "Killing",
+                            &format!("Container {} failed liveness probe, will be restarted", container.name),
+                        );
                         let _ = unhealthy.try_send(());
                     }
                 };
@@ -361,4 +426,3 @@ fn start_probes(pod: &PodContext, container: &Container, shim: ProcessId, ip: Op
     });
     tasks
 }
-

@@ -50,7 +50,10 @@ impl NodeContext {
     /// A path of the node as this process reaches it.
     pub(crate) fn file(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
-        Path::new("/proc").join(self.pid.to_string()).join("root").join(path.strip_prefix("/").unwrap_or(path))
+        Path::new("/proc")
+            .join(self.pid.to_string())
+            .join("root")
+            .join(path.strip_prefix("/").unwrap_or(path))
     }
 
     /// Notes the duration of a successful ADD.
@@ -77,7 +80,15 @@ pub(crate) struct Events {
 
 impl Events {
     /// Reports on an object.
-    pub(crate) fn report(&self, store: &Store, node: &str, about: &Value, kind: EventKind, reason: &str, message: &str) {
+    pub(crate) fn report(
+        &self,
+        store: &Store,
+        node: &str,
+        about: &Value,
+        kind: EventKind,
+        reason: &str,
+        message: &str,
+    ) {
         let now = timestamp(store.now());
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let options = WriteOptions::default();

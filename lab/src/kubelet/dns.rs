@@ -21,7 +21,12 @@ const SETTLE: Duration = Duration::from_millis(10);
 pub(crate) type FixedNames = BTreeMap<String, Vec<IpAddr>>;
 
 /// Writes the zone and tells the DNS server's addresses whenever they change; never returns.
-pub(crate) async fn keep(store: Store, share: PathBuf, fixed: FixedNames, servers: watch::Sender<Vec<IpAddr>>) {
+pub(crate) async fn keep(
+    store: Store,
+    share: PathBuf,
+    fixed: FixedNames,
+    servers: watch::Sender<Vec<IpAddr>>,
+) {
     let mut revisions = store.subscribe();
     let mut written = None;
     loop {
@@ -75,7 +80,9 @@ fn names(store: &Store, fixed: &FixedNames) -> BTreeMap<String, Vec<IpAddr>> {
     let mut all = fixed.clone();
     let mut slices: BTreeMap<(String, String), Vec<_>> = BTreeMap::new();
     for slice in store.list(&ENDPOINTSLICES, "") {
-        if let Some(service) = labels(&slice).and_then(|l| l.get("kubernetes.io/service-name")).and_then(Value::as_str) {
+        if let Some(service) =
+            labels(&slice).and_then(|l| l.get("kubernetes.io/service-name")).and_then(Value::as_str)
+        {
             slices.entry((namespace(&slice).to_owned(), service.to_owned())).or_default().push(slice);
         }
     }
@@ -87,7 +94,9 @@ fn names(store: &Store, fixed: &FixedNames) -> BTreeMap<String, Vec<IpAddr>> {
         }
         if str_at(&service, &["spec", "clusterIP"]) == "None" {
             let unready_too = service["spec"]["publishNotReadyAddresses"] == true;
-            for slice in slices.get(&(namespace(&service).to_owned(), name(&service).to_owned())).into_iter().flatten() {
+            for slice in
+                slices.get(&(namespace(&service).to_owned(), name(&service).to_owned())).into_iter().flatten()
+            {
                 for endpoint in list_at(slice, &["endpoints"]) {
                     if endpoint["conditions"]["ready"] == false && !unready_too {
                         continue;

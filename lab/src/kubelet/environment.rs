@@ -25,7 +25,9 @@ pub(crate) enum EnvironmentError {
     #[error("{0} not found")]
     Missing(String),
     /// A volume source that is not supported.
-    #[error("volume \"{0}\" has a source that labs do not support: use emptyDir, hostPath, configMap, secret or downwardAPI")]
+    #[error(
+        "volume \"{0}\" has a source that labs do not support: use emptyDir, hostPath, configMap, secret or downwardAPI"
+    )]
     Volume(String),
     /// A file could not be written.
     #[error("write {}", path.display())]
@@ -40,7 +42,11 @@ pub(crate) enum EnvironmentError {
 
 /// Variables that every container has.
 pub(crate) fn default_env(hostname: &str) -> BTreeMap<String, String> {
-    let set = [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("HOME", "/root"), ("HOSTNAME", hostname)];
+    let set = [
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("HOME", "/root"),
+        ("HOSTNAME", hostname),
+    ];
     set.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
 }
 
@@ -62,7 +68,12 @@ fn data(store: &Store, secret: bool, ns: &str, name: &str) -> Option<BTreeMap<St
 /// A field of the pod that the downward API offers.
 fn field(pod: &Value, path: &str, ips: &[IpAddr], node: &NodeContext) -> String {
     let join = |ips: &[IpAddr]| ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    let keyed = |what: &str| path.strip_prefix(what).and_then(|r| r.strip_prefix("['")).and_then(|r| r.strip_suffix("']")).map(str::to_owned);
+    let keyed = |what: &str| {
+        path.strip_prefix(what)
+            .and_then(|r| r.strip_prefix("['"))
+            .and_then(|r| r.strip_suffix("']"))
+            .map(str::to_owned)
+    };
     match path {
         "metadata.name" => name(pod).to_owned(),
         "metadata.namespace" => namespace(pod).to_owned(),
@@ -86,16 +97,31 @@ fn field(pod: &Value, path: &str, ips: &[IpAddr], node: &NodeContext) -> String 
 }
 
 /// The container's variables.
-pub(crate) fn variables(store: &Store, node: &NodeContext, pod: &Value, hostname: &str, container: &Container, ips: &[IpAddr]) -> Result<BTreeMap<String, String>, EnvironmentError> {
+pub(crate) fn variables(
+    store: &Store,
+    node: &NodeContext,
+    pod: &Value,
+    hostname: &str,
+    container: &Container,
+    ips: &[IpAddr],
+) -> Result<BTreeMap<String, String>, EnvironmentError> {
     let ns = namespace(pod);
     let mut env = default_env(hostname);
     for source in &container.env_from {
         for (reference, secret) in [(&source.config_map_ref, false), (&source.secret_ref, true)] {
             let Some(reference) = reference else { continue };
             match data(store, secret, ns, &reference.name) {
-                Some(all) => env.extend(all.into_iter().map(|(k, v)| (format!("{}{k}", source.prefix), String::from_utf8_lossy(&v).into_owned()))),
+                Some(all) => env.extend(all.into_iter().map(|(k, v)| {
+                    (format!("{}{k}", source.prefix), String::from_utf8_lossy(&v).into_owned())
+                })),
                 None if reference.optional => {}
-                None => return Err(EnvironmentError::Missing(format!("{} \"{}\"", kind_word(secret), reference.name))),
+                None => {
+                    return Err(EnvironmentError::Missing(format!(
+                        "{} \"{}\"",
+                        kind_word(secret),
+                        reference.name
+                    )));
+                }
             }
         }
     }
@@ -116,7 +142,13 @@ fn kind_word(secret: bool) -> &'static str {
     if secret { "secret" } else { "configmap" }
 }
 
-fn value_from(store: &Store, node: &NodeContext, pod: &Value, from: &Value, ips: &[IpAddr]) -> Result<Option<String>, EnvironmentError> {
+fn value_from(
+    store: &Store,
+    node: &NodeContext,
+    pod: &Value,
+    from: &Value,
+    ips: &[IpAddr],
+) -> Result<Option<String>, EnvironmentError> {
     let path = str_at(from, &["fieldRef", "fieldPath"]);
     if !path.is_empty() {
         return Ok(Some(field(pod, path, ips, node)));
@@ -127,7 +159,9 @@ fn value_from(store: &Store, node: &NodeContext, pod: &Value, from: &Value, ips:
         return match data(store, secret, namespace(pod), object).and_then(|mut all| all.remove(key)) {
             Some(value) => Ok(Some(String::from_utf8_lossy(&value).into_owned())),
             None if at(reference, &["optional"]) == true => Ok(None),
-            None => Err(EnvironmentError::Missing(format!("key {key} in {} \"{object}\"", kind_word(secret)))),
+            None => {
+                Err(EnvironmentError::Missing(format!("key {key} in {} \"{object}\"", kind_word(secret))))
+            }
         };
     }
     Ok(Some(String::new()))
@@ -148,16 +182,27 @@ pub(crate) fn hostname(pod: &Value, spec: &PodSpec, node: &NodeContext) -> Strin
 }
 
 /// Writes the files that all containers of the pod share and returns how they are mounted.
-pub(crate) fn write_pod_files(node: &NodeContext, pod: &Value, spec: &PodSpec, ips: &[IpAddr]) -> Result<Vec<Mount>, EnvironmentError> {
+pub(crate) fn write_pod_files(
+    node: &NodeContext,
+    pod: &Value,
+    spec: &PodSpec,
+    ips: &[IpAddr],
+) -> Result<Vec<Mount>, EnvironmentError> {
     let dir = pod_dir(uid(pod));
     let hostname = hostname(pod, spec, node);
     let mut hosts = if spec.host_network {
         node.hosts.clone()
     } else {
-        let mut text = String::from("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+        let mut text = String::from(
+            "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
+        );
         for ip in ips {
             let _ = match &spec.subdomain {
-                Some(sub) => writeln!(text, "{ip}\t{hostname}.{sub}.{}.svc.{CLUSTER_DOMAIN}\t{hostname}", namespace(pod)),
+                Some(sub) => writeln!(
+                    text,
+                    "{ip}\t{hostname}.{sub}.{}.svc.{CLUSTER_DOMAIN}\t{hostname}",
+                    namespace(pod)
+                ),
                 None => writeln!(text, "{ip}\t{hostname}"),
             };
         }
@@ -170,12 +215,19 @@ pub(crate) fn write_pod_files(node: &NodeContext, pod: &Value, spec: &PodSpec, i
     write(node, &dir.join("etc/hostname"), format!("{hostname}\n").as_bytes())?;
     write_resolv_conf(node, pod, spec)?;
     let files = ["etc/hosts", "etc/hostname", "etc/resolv.conf"];
-    Ok(files.into_iter().map(|f| Mount { from: dir.join(f), to: Path::new("/").join(f), read_only: false }).collect())
+    Ok(files
+        .into_iter()
+        .map(|f| Mount { from: dir.join(f), to: Path::new("/").join(f), read_only: false })
+        .collect())
 }
 
 /// Writes the pod's resolv.conf; again whenever the cluster DNS has another address. It is written in place, because containers
 /// have this very file mounted.
-pub(crate) fn write_resolv_conf(node: &NodeContext, pod: &Value, spec: &PodSpec) -> Result<(), EnvironmentError> {
+pub(crate) fn write_resolv_conf(
+    node: &NodeContext,
+    pod: &Value,
+    spec: &PodSpec,
+) -> Result<(), EnvironmentError> {
     let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
     let cluster = match policy {
         "ClusterFirst" => !spec.host_network,
@@ -187,13 +239,22 @@ pub(crate) fn write_resolv_conf(node: &NodeContext, pod: &Value, spec: &PodSpec)
     let mut options: Vec<String> = Vec::new();
     if cluster {
         servers.extend(node.dns.borrow().iter().map(ToString::to_string));
-        searches.extend([format!("{}.svc.{CLUSTER_DOMAIN}", namespace(pod)), format!("svc.{CLUSTER_DOMAIN}"), CLUSTER_DOMAIN.to_owned()]);
+        searches.extend([
+            format!("{}.svc.{CLUSTER_DOMAIN}", namespace(pod)),
+            format!("svc.{CLUSTER_DOMAIN}"),
+            CLUSTER_DOMAIN.to_owned(),
+        ]);
         options.push("ndots:5".into());
     }
     if let Some(config) = &spec.dns_config {
         servers.extend(config.nameservers.iter().cloned());
         searches.extend(config.searches.iter().cloned());
-        options.extend(config.options.iter().map(|o| o.value.as_ref().map_or(o.name.clone(), |v| format!("{}:{v}", o.name))));
+        options.extend(
+            config
+                .options
+                .iter()
+                .map(|o| o.value.as_ref().map_or(o.name.clone(), |v| format!("{}:{v}", o.name))),
+        );
     }
     let mut text = String::new();
     for server in servers.iter().take(3) {
@@ -211,11 +272,18 @@ pub(crate) fn write_resolv_conf(node: &NodeContext, pod: &Value, spec: &PodSpec)
 fn write(node: &NodeContext, path: &Path, bytes: &[u8]) -> Result<(), EnvironmentError> {
     let file = node.file(path);
     let made = file.parent().map_or(Ok(()), fs::create_dir_all);
-    made.and_then(|()| fs::write(&file, bytes)).map_err(|source| EnvironmentError::Io { path: path.to_owned(), source })
+    made.and_then(|()| fs::write(&file, bytes))
+        .map_err(|source| EnvironmentError::Io { path: path.to_owned(), source })
 }
 
 /// Prepares the pod's volumes; name → directory or file on the node.
-pub(crate) fn volumes(store: &Store, node: &NodeContext, pod: &Value, spec: &PodSpec, ips: &[IpAddr]) -> Result<BTreeMap<String, PathBuf>, EnvironmentError> {
+pub(crate) fn volumes(
+    store: &Store,
+    node: &NodeContext,
+    pod: &Value,
+    spec: &PodSpec,
+    ips: &[IpAddr],
+) -> Result<BTreeMap<String, PathBuf>, EnvironmentError> {
     let mut all = BTreeMap::new();
     for volume in &spec.volumes {
         let volume_name = str_at(volume, &["name"]).to_owned();
@@ -227,7 +295,9 @@ pub(crate) fn volumes(store: &Store, node: &NodeContext, pod: &Value, spec: &Pod
         match object.map(|(k, v)| (k.as_str(), v)) {
             None | Some(("emptyDir", _)) => {}
             Some(("hostPath", source)) => place = PathBuf::from(str_at(source, &["path"])),
-            Some((kind @ ("configMap" | "secret"), source)) => write_data(store, node, pod, kind == "secret", source, &dir)?,
+            Some((kind @ ("configMap" | "secret"), source)) => {
+                write_data(store, node, pod, kind == "secret", source, &dir)?
+            }
             Some(("downwardAPI", source)) => {
                 for item in sim_api::object::list_at(source, &["items"]) {
                     let text = field(pod, str_at(item, &["fieldRef", "fieldPath"]), ips, node);
@@ -243,10 +313,21 @@ pub(crate) fn volumes(store: &Store, node: &NodeContext, pod: &Value, spec: &Pod
     Ok(all)
 }
 
-fn write_data(store: &Store, node: &NodeContext, pod: &Value, secret: bool, source: &Value, dir: &Path) -> Result<(), EnvironmentError> {
+fn write_data(
+    store: &Store,
+    node: &NodeContext,
+    pod: &Value,
+    secret: bool,
+    source: &Value,
+    dir: &Path,
+) -> Result<(), EnvironmentError> {
     let object = str_at(source, &[if secret { "secretName" } else { "name" }]);
     let Some(all) = data(store, secret, namespace(pod), object) else {
-        return if at(source, &["optional"]) == true { Ok(()) } else { Err(EnvironmentError::Missing(format!("{} \"{object}\"", kind_word(secret)))) };
+        return if at(source, &["optional"]) == true {
+            Ok(())
+        } else {
+            Err(EnvironmentError::Missing(format!("{} \"{object}\"", kind_word(secret))))
+        };
     };
     let items = sim_api::object::list_at(source, &["items"]);
     if items.is_empty() {
@@ -254,7 +335,9 @@ fn write_data(store: &Store, node: &NodeContext, pod: &Value, secret: bool, sour
     }
     for item in items {
         let key = str_at(item, &["key"]);
-        let value = all.get(key).ok_or_else(|| EnvironmentError::Missing(format!("key {key} in {} \"{object}\"", kind_word(secret))))?;
+        let value = all.get(key).ok_or_else(|| {
+            EnvironmentError::Missing(format!("key {key} in {} \"{object}\"", kind_word(secret)))
+        })?;
         write(node, &dir.join(str_at(item, &["path"]).trim_start_matches('/')), value)?;
     }
     Ok(())

@@ -52,14 +52,31 @@ fn exit_status(status: ProcessStatus) -> ExitStatus {
 }
 
 /// Runs a program with the client's streams. Dropping the future ends the program.
-pub(crate) async fn exec(node: Arc<NodeContext>, target: ExecTarget, request: ExecRequest, streams: ExecStreams) -> Result<ExitStatus, RuntimeError> {
-    if request.tty { exec_tty(&node, target, &request, streams).await } else { exec_pipes(&node, &target, &request, streams).await }
+pub(crate) async fn exec(
+    node: Arc<NodeContext>,
+    target: ExecTarget,
+    request: ExecRequest,
+    streams: ExecStreams,
+) -> Result<ExitStatus, RuntimeError> {
+    if request.tty {
+        exec_tty(&node, target, &request, streams).await
+    } else {
+        exec_pipes(&node, &target, &request, streams).await
+    }
 }
 
-async fn exec_pipes(node: &NodeContext, target: &ExecTarget, request: &ExecRequest, streams: ExecStreams) -> Result<ExitStatus, RuntimeError> {
+async fn exec_pipes(
+    node: &NodeContext,
+    target: &ExecTarget,
+    request: &ExecRequest,
+    streams: ExecStreams,
+) -> Result<ExitStatus, RuntimeError> {
     let mut command = command(node, target, &request.command, false);
     let piped = |wanted: bool| if wanted { Stdio::piped() } else { Stdio::null() };
-    command.stdin(piped(streams.stdin.is_some())).stdout(piped(streams.stdout.is_some())).stderr(piped(streams.stderr.is_some()));
+    command
+        .stdin(piped(streams.stdin.is_some()))
+        .stdout(piped(streams.stdout.is_some()))
+        .stderr(piped(streams.stderr.is_some()));
     let mut child = command.spawn().map_err(|source| spawn_error(request, source))?;
     let input = child.stdin.take().zip(streams.stdin);
     // Input goes on until the program ends; the task must not outlive this future.
@@ -85,7 +102,12 @@ async fn exec_pipes(node: &NodeContext, target: &ExecTarget, request: &ExecReque
     status.map(exit_status).map_err(|source| spawn_error(request, source))
 }
 
-async fn exec_tty(node: &NodeContext, mut target: ExecTarget, request: &ExecRequest, streams: ExecStreams) -> Result<ExitStatus, RuntimeError> {
+async fn exec_tty(
+    node: &NodeContext,
+    mut target: ExecTarget,
+    request: &ExecRequest,
+    streams: ExecStreams,
+) -> Result<ExitStatus, RuntimeError> {
     let failed = |source| spawn_error(request, source);
     let Pty { output, input: mut to_program, size: terminal, program } = Pty::open().map_err(failed)?;
     let end = || program.try_clone().map(Stdio::from);
@@ -141,14 +163,20 @@ impl Drop for AbortOnDrop {
 }
 
 /// Runs an exec probe; `Err` has the output.
-pub(crate) async fn run_in_container(node: &NodeContext, shim: ProcessId, container: &Container, argv: &[String]) -> Result<(), String> {
+pub(crate) async fn run_in_container(
+    node: &NodeContext,
+    shim: ProcessId,
+    container: &Container,
+    argv: &[String],
+) -> Result<(), String> {
     let target = ExecTarget {
         shim,
         cgroup: None,
         env: default_env(&container.name),
         working_dir: container.working_dir.clone().unwrap_or_else(|| "/".into()),
     };
-    let output = command(node, &target, argv, false).stdin(Stdio::null()).output().await.map_err(|e| e.to_string())?;
+    let output =
+        command(node, &target, argv, false).stdin(Stdio::null()).output().await.map_err(|e| e.to_string())?;
     if output.status.success() {
         return Ok(());
     }
@@ -156,14 +184,20 @@ pub(crate) async fn run_in_container(node: &NodeContext, shim: ProcessId, contai
 }
 
 /// Connects to a port of a pod's loopback interface, IPv4 first. `netns` is a path of the node; `None`: the node's own.
-pub(crate) async fn connect_loopback(node: &NodeContext, netns: Option<&std::path::Path>, port: u16) -> std::io::Result<tokio::net::TcpStream> {
+pub(crate) async fn connect_loopback(
+    node: &NodeContext,
+    netns: Option<&std::path::Path>,
+    port: u16,
+) -> std::io::Result<tokio::net::TcpStream> {
     let set = match netns {
         Some(path) => Arc::new(NsSet::of_netns(&node.file(path))?),
         None => Arc::clone(&node.ns),
     };
     let stream = set
         .run(move || {
-            let connect = |ip: std::net::IpAddr| TcpStream::connect_timeout(&SocketAddr::new(ip, port), Duration::from_secs(5));
+            let connect = |ip: std::net::IpAddr| {
+                TcpStream::connect_timeout(&SocketAddr::new(ip, port), Duration::from_secs(5))
+            };
             connect(Ipv4Addr::LOCALHOST.into()).or_else(|_| connect(Ipv6Addr::LOCALHOST.into()))
         })
         .await

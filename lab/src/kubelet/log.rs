@@ -49,7 +49,11 @@ impl ContainerLog {
             fs::create_dir_all(dir)?;
         }
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
-        Ok(Arc::new(Self { path, open: Mutex::new(Open { file, length: 0 }), progress: watch::Sender::default() }))
+        Ok(Arc::new(Self {
+            path,
+            open: Mutex::new(Open { file, length: 0 }),
+            progress: watch::Sender::default(),
+        }))
     }
 
     /// Copies a stream of the container into the log until it ends.
@@ -98,7 +102,10 @@ impl ContainerLog {
     /// The last bytes that the container wrote, for its termination message.
     pub(crate) fn tail(&self, lines: usize) -> String {
         let all: Vec<LogLine> = read_records(&self.path);
-        all.iter().skip(all.len().saturating_sub(lines)).map(|l| String::from_utf8_lossy(&l.text).into_owned()).collect()
+        all.iter()
+            .skip(all.len().saturating_sub(lines))
+            .map(|l| String::from_utf8_lossy(&l.text).into_owned())
+            .collect()
     }
 
     /// The lines that a request asks for; with `follow` the stream goes on until the container ends.
@@ -118,7 +125,8 @@ impl ContainerLog {
         if !request.follow {
             return existing.boxed();
         }
-        let follower = Follower { log: Arc::clone(self), progress, seen, reader: file_reader, pending: VecDeque::new() };
+        let follower =
+            Follower { log: Arc::clone(self), progress, seen, reader: file_reader, pending: VecDeque::new() };
         existing.chain(stream::unfold(follower, Follower::next)).boxed()
     }
 }

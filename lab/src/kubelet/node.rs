@@ -90,17 +90,25 @@ fn set_ready(store: &Store, node: &NodeContext, network: &Result<(), String>) ->
     let ready = match network {
         Ok(()) => condition("Ready", true, "KubeletReady", "kubelet is posting ready status"),
         Err(why) => {
-            let message = format!("container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: {why}");
+            let message = format!(
+                "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: {why}"
+            );
             condition("Ready", false, "KubeletNotReady", &message)
         }
     };
     let conditions = json!([
-        condition("MemoryPressure", false, "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        condition(
+            "MemoryPressure",
+            false,
+            "KubeletHasSufficientMemory",
+            "kubelet has sufficient memory available"
+        ),
         condition("DiskPressure", false, "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
         condition("PIDPressure", false, "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
         ready,
     ]);
-    let mut addresses: Vec<Value> = node.addresses.iter().map(|ip| json!({"type": "InternalIP", "address": ip})).collect();
+    let mut addresses: Vec<Value> =
+        node.addresses.iter().map(|ip| json!({"type": "InternalIP", "address": ip})).collect();
     addresses.push(json!({"type": "Hostname", "address": node.name}));
     store.modify(&NODES, "", &node.name, Sub::Status, |object| {
         let mut status = json!({
@@ -116,7 +124,11 @@ fn set_ready(store: &Store, node: &NodeContext, network: &Result<(), String>) ->
 /// Conditions whose status stays keep the time of their last change.
 fn keep_times(new: &mut Value, old: &Value) {
     for condition in new.as_array_mut().into_iter().flatten() {
-        let same = old.as_array().into_iter().flatten().find(|o| o["type"] == condition["type"] && o["status"] == condition["status"]);
+        let same = old
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|o| o["type"] == condition["type"] && o["status"] == condition["status"]);
         if let Some(old) = same {
             condition["lastTransitionTime"] = old["lastTransitionTime"].clone();
         }
@@ -125,7 +137,9 @@ fn keep_times(new: &mut Value, old: &Value) {
 
 fn renew_lease(store: &Store, node: &NodeContext) -> Result<(), ApiError> {
     let now = rfc3339_micro(store.now());
-    match store.modify(&LEASES, "kube-node-lease", &node.name, Sub::Main, |lease| lease["spec"]["renewTime"] = json!(now)) {
+    match store.modify(&LEASES, "kube-node-lease", &node.name, Sub::Main, |lease| {
+        lease["spec"]["renewTime"] = json!(now)
+    }) {
         Err(e) if e.is_not_found() => {
             let lease = json!({
                 "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": node.name, "namespace": "kube-node-lease"},
@@ -148,14 +162,22 @@ fn arch() -> &'static str {
 fn capacity() -> Value {
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let memory = fs::read_to_string("/proc/meminfo").ok();
-    let kib = memory.as_deref().and_then(|m| m.lines().next()?.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(1 << 20);
+    let kib = memory
+        .as_deref()
+        .and_then(|m| m.lines().next()?.split_ascii_whitespace().nth(1)?.parse::<u64>().ok())
+        .unwrap_or(1 << 20);
     json!({"cpu": cpus.to_string(), "memory": format!("{kib}Ki"), "pods": MAX_PODS.to_string(), "ephemeral-storage": "100Gi"})
 }
 
 fn node_info() -> Value {
-    let kernel = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let kernel =
+        nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let os = release.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).map_or("Linux", |n| n.trim_matches('"')).to_owned();
+    let os = release
+        .lines()
+        .find_map(|l| l.strip_prefix("PRETTY_NAME="))
+        .map_or("Linux", |n| n.trim_matches('"'))
+        .to_owned();
     json!({
         "machineID": "", "systemUUID": "", "bootID": "", "kernelVersion": kernel, "osImage": os,
         "containerRuntimeVersion": format!("bristle-lab://{}", env!("CARGO_PKG_VERSION")),

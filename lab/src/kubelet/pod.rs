@@ -56,7 +56,11 @@ pub(crate) struct Pod {
 
 impl Pod {
     /// Starts working on a pod; the task ends when nothing of the pod is left.
-    pub(crate) fn start(store: Store, node: Arc<NodeContext>, object: Arc<Value>) -> (Arc<Self>, JoinHandle<()>) {
+    pub(crate) fn start(
+        store: Store,
+        node: Arc<NodeContext>,
+        object: Arc<Value>,
+    ) -> (Arc<Self>, JoinHandle<()>) {
         let (updates, receiver) = mpsc::unbounded_channel();
         let state = Arc::new(SharedState::default());
         let spec = Arc::new(PodSpec::of(&object));
@@ -72,7 +76,15 @@ impl Pod {
             sandbox: sandbox_rx,
             updates,
         });
-        let context = PodContext { node, store, pod: object_rx, spec, state, events: Arc::new(Events::default()), stop: stop_rx };
+        let context = PodContext {
+            node,
+            store,
+            pod: object_rx,
+            spec,
+            state,
+            events: Arc::new(Events::default()),
+            stop: stop_rx,
+        };
         let worker = Worker { context, object: object_tx, stop: stop_tx, sandbox: sandbox_tx, gone: false };
         let task = tokio::spawn(worker.run(receiver));
         (pod, task)
@@ -122,8 +134,11 @@ impl Worker {
         match update {
             Update::Object(object) => {
                 if is_deleting(&object) {
-                    let seconds = int_at(&object, &["metadata", "deletionGracePeriodSeconds"]).and_then(|s| u64::try_from(s).ok()).unwrap_or(0);
-                    let order = if seconds == 0 { Stop::Now } else { Stop::Gracefully(Duration::from_secs(seconds)) };
+                    let seconds = int_at(&object, &["metadata", "deletionGracePeriodSeconds"])
+                        .and_then(|s| u64::try_from(s).ok())
+                        .unwrap_or(0);
+                    let order =
+                        if seconds == 0 { Stop::Now } else { Stop::Gracefully(Duration::from_secs(seconds)) };
                     self.stop.send_if_modified(|stop| {
                         let stricter = *stop == Stop::No || order == Stop::Now && *stop != Stop::Now;
                         if stricter {
@@ -145,7 +160,11 @@ impl Worker {
     async fn end(mut self, mut updates: mpsc::UnboundedReceiver<Update>, mut life: JoinSet<()>) {
         let object = self.object.borrow().clone();
         for container in self.context.spec.containers.iter().filter(|c| self.is_running(&c.name)) {
-            self.context.event(EventKind::Normal, "Killing", &format!("Stopping container {}", container.name));
+            self.context.event(
+                EventKind::Normal,
+                "Killing",
+                &format!("Stopping container {}", container.name),
+            );
         }
         while !life.is_empty() {
             tokio::select! {
@@ -181,7 +200,12 @@ impl Worker {
     }
 
     fn is_running(&self, container: &str) -> bool {
-        self.context.state.lock().containers.get(container).is_some_and(|c| matches!(c.phase, Phase::Running { .. }))
+        self.context
+            .state
+            .lock()
+            .containers
+            .get(container)
+            .is_some_and(|c| matches!(c.phase, Phase::Running { .. }))
     }
 
     /// Brings the object's status up to date.
@@ -196,7 +220,8 @@ impl Worker {
             if uid(pod) != ours {
                 return;
             }
-            let new = context.state.lock().status(pod, &context.spec, &context.node.addresses, context.store.now());
+            let new =
+                context.state.lock().status(pod, &context.spec, &context.node.addresses, context.store.now());
             if !pod["status"].is_object() {
                 pod["status"] = serde_json::json!({});
             }
@@ -232,7 +257,15 @@ async fn live(pod: PodContext, sandbox_out: watch::Sender<Option<Sandbox>>) {
         _ => RestartPolicy::OnFailure,
     };
     for init in &pod.spec.init_containers {
-        let code = container::run(pod.clone(), init.clone(), sandbox.clone(), Arc::clone(&mounts), Arc::clone(&volumes), init_policy).await;
+        let code = container::run(
+            pod.clone(),
+            init.clone(),
+            sandbox.clone(),
+            Arc::clone(&mounts),
+            Arc::clone(&volumes),
+            init_policy,
+        )
+        .await;
         if code != Some(0) {
             return;
         }
@@ -240,7 +273,14 @@ async fn live(pod: PodContext, sandbox_out: watch::Sender<Option<Sandbox>>) {
     pod.state.change(|s| s.initialized = true);
     let mut running = JoinSet::new();
     for one in &pod.spec.containers {
-        running.spawn(container::run(pod.clone(), one.clone(), sandbox.clone(), Arc::clone(&mounts), Arc::clone(&volumes), pod.spec.restart_policy));
+        running.spawn(container::run(
+            pod.clone(),
+            one.clone(),
+            sandbox.clone(),
+            Arc::clone(&mounts),
+            Arc::clone(&volumes),
+            pod.spec.restart_policy,
+        ));
     }
     while running.join_next().await.is_some() {}
 }
@@ -256,7 +296,11 @@ async fn make_sandbox(pod: &PodContext) -> Option<Sandbox> {
             return None;
         }
         // Not given up half way: what has been begun must be known, so that it can be undone.
-        let made = if pod.spec.host_network { sandbox::create_host_network(&pod.node, &object) } else { sandbox::create(&pod.node, &object, attempt).await };
+        let made = if pod.spec.host_network {
+            sandbox::create_host_network(&pod.node, &object)
+        } else {
+            sandbox::create(&pod.node, &object, attempt).await
+        };
         match made {
             Ok(sandbox) => return Some(sandbox),
             Err(e) => {
@@ -292,11 +336,17 @@ async fn make_files(pod: &PodContext, sandbox: &Sandbox) -> Option<(Vec<Mount>, 
     let mut pause = MIN_RETRY;
     loop {
         let object = pod.pod.borrow().clone();
-        let made = environment::write_pod_files(&pod.node, &object, &pod.spec, &sandbox.ips)
-            .and_then(|mounts| Ok((mounts, environment::volumes(&pod.store, &pod.node, &object, &pod.spec, &sandbox.ips)?)));
+        let made =
+            environment::write_pod_files(&pod.node, &object, &pod.spec, &sandbox.ips).and_then(|mounts| {
+                Ok((mounts, environment::volumes(&pod.store, &pod.node, &object, &pod.spec, &sandbox.ips)?))
+            });
         match made {
             Ok(made) => return Some(made),
-            Err(e) => pod.event(EventKind::Warning, "FailedMount", &format!("MountVolume.SetUp failed: {}", crate::error_chain(&e))),
+            Err(e) => pod.event(
+                EventKind::Warning,
+                "FailedMount",
+                &format!("MountVolume.SetUp failed: {}", crate::error_chain(&e)),
+            ),
         }
         tokio::select! {
             () = pod.stopped() => return None,

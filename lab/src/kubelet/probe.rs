@@ -1,5 +1,6 @@
 //! Probes of containers, executed from the node as a kubelet does it.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +9,8 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::exec::run_in_container;
 use super::context::NodeContext;
+use super::exec::run_in_container;
 use super::spec::{Container, HttpGet, Probe};
 use crate::state::ProcessId;
 
@@ -58,7 +59,11 @@ pub(crate) async fn watch(target: Target, probe: Probe, mut report: impl FnMut(O
             Err(why) => {
                 (successes, failures) = (0, failures + 1);
                 // Before the first success the quicker beat must not use up the failures that the spec allows.
-                let allowed = if has_succeeded { probe.failure_threshold.max(1) } else { slow_threshold(&probe, period) };
+                let allowed = if has_succeeded {
+                    probe.failure_threshold.max(1)
+                } else {
+                    slow_threshold(&probe, period)
+                };
                 if failures >= allowed {
                     report(Outcome::Failure(why));
                     failures = 0;
@@ -91,16 +96,29 @@ async fn once(target: &Target, probe: &Probe) -> Result<(), String> {
     timeout(limit, attempt).await.unwrap_or_else(|_| Err(format!("timeout after {limit:?}")))
 }
 
-async fn connect(target: &Target, port: &Value, host: Option<&str>, limit: Duration) -> Result<(tokio::net::TcpStream, SocketAddr), String> {
+async fn connect(
+    target: &Target,
+    port: &Value,
+    host: Option<&str>,
+    limit: Duration,
+) -> Result<(tokio::net::TcpStream, SocketAddr), String> {
     let port = target.container.port(port).ok_or_else(|| format!("the container has no port {port}"))?;
     let ip = match host {
         Some(host) => host.parse().map_err(|_| format!("\"{host}\" is no IP address"))?,
         None => target.ip.ok_or("the pod has no address")?,
     };
     let address = SocketAddr::new(ip, port);
-    let dialed = target.node.ns.run(move || TcpStream::connect_timeout(&address, limit)).await.map_err(|e| e.to_string())?;
+    let dialed = target
+        .node
+        .ns
+        .run(move || TcpStream::connect_timeout(&address, limit))
+        .await
+        .map_err(|e| e.to_string())?;
     let stream = dialed.map_err(|e| format!("dial tcp {address}: {e}"))?;
-    let stream = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream)).map_err(|e| e.to_string())?;
+    let stream = stream
+        .set_nonblocking(true)
+        .and_then(|()| tokio::net::TcpStream::from_std(stream))
+        .map_err(|e| e.to_string())?;
     Ok((stream, address))
 }
 
@@ -111,9 +129,12 @@ async fn http_get(target: &Target, probe: &HttpGet, limit: Duration) -> Result<(
         return Ok(());
     }
     let path = probe.path.as_deref().filter(|p| !p.is_empty()).unwrap_or("/");
-    let mut request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: kube-probe/1.33\r\nAccept: */*\r\nConnection: close\r\n");
+    let mut request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: kube-probe/1.33\r\nAccept: */*\r\nConnection: close\r\n"
+    );
     for header in &probe.http_headers {
-        request.push_str(&format!("{}: {}\r\n", header.name, header.value.as_deref().unwrap_or_default()));
+        // Writing to a String cannot fail.
+        let _ = write!(request, "{}: {}\r\n", header.name, header.value.as_deref().unwrap_or_default());
     }
     request.push_str("\r\n");
     stream.write_all(request.as_bytes()).await.map_err(|e| e.to_string())?;

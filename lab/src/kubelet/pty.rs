@@ -56,7 +56,11 @@ impl PtySize {
 pub(crate) struct PtyOutput(pipe::Receiver);
 
 impl AsyncRead for PtyOutput {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match ready!(Pin::new(&mut self.0).poll_read(cx, buf)) {
             // The last program has closed its end: that is the end of the stream.
             Err(e) if e.raw_os_error() == Some(nix::errno::Errno::EIO as i32) => Poll::Ready(Ok(())),

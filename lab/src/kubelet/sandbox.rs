@@ -58,26 +58,41 @@ pub(crate) fn host_cgroup(node: &NodeContext, uid: &str) -> PathBuf {
 }
 
 fn make_cgroup(node: &NodeContext, uid: &str) -> Result<PathBuf, SandboxError> {
-    fs::create_dir_all(host_cgroup(node, uid)).map_err(|e| SandboxError::Kernel { step: "make cgroup", why: e.to_string() })?;
+    fs::create_dir_all(host_cgroup(node, uid))
+        .map_err(|e| SandboxError::Kernel { step: "make cgroup", why: e.to_string() })?;
     Ok(Path::new("/sys/fs/cgroup/pods").join(uid))
 }
 
 /// Makes the sandbox of a pod in the node's network.
 pub(crate) fn create_host_network(node: &NodeContext, pod: &Value) -> Result<Sandbox, SandboxError> {
-    Ok(Sandbox { netns: None, cgroup: make_cgroup(node, uid(pod))?, ips: node.addresses.clone(), attachment: None })
+    Ok(Sandbox {
+        netns: None,
+        cgroup: make_cgroup(node, uid(pod))?,
+        ips: node.addresses.clone(),
+        attachment: None,
+    })
 }
 
 /// Makes namespace and cgroup and attaches the pod. After a failure nothing is left; `attempt` makes the container id differ from
 /// that of earlier attempts, as with real runtimes.
-pub(crate) async fn create(node: &Arc<NodeContext>, pod: &Value, attempt: u32) -> Result<Sandbox, SandboxError> {
+pub(crate) async fn create(
+    node: &Arc<NodeContext>,
+    pod: &Value,
+    attempt: u32,
+) -> Result<Sandbox, SandboxError> {
     let _turn = node.sandboxes.acquire().await.expect("the semaphore is never closed");
     let config = NetworkConfig::load(&node.file(CONF_DIR))?;
     let cgroup = make_cgroup(node, uid(pod))?;
     let container_id = container_id(uid(pod), "sandbox", attempt);
     let netns = Path::new("/run/netns").join(format!("cni-{}-{attempt}", uid(pod)));
     make_netns(node, &netns).await?;
-    let attachment =
-        Attachment { container_id, netns: netns.clone(), namespace: namespace(pod).to_owned(), name: name(pod).to_owned(), uid: uid(pod).to_owned() };
+    let attachment = Attachment {
+        container_id,
+        netns: netns.clone(),
+        namespace: namespace(pod).to_owned(),
+        name: name(pod).to_owned(),
+        uid: uid(pod).to_owned(),
+    };
     match config.add(&node.ns, &attachment).await {
         Ok((result, took)) => {
             node.record_add(took);
@@ -94,7 +109,11 @@ pub(crate) async fn create(node: &Arc<NodeContext>, pod: &Value, attempt: u32) -
 }
 
 /// Detaches the pod and removes namespace and cgroup. May be repeated after a failure.
-pub(crate) async fn remove(node: &Arc<NodeContext>, uid: &str, sandbox: &Sandbox) -> Result<(), SandboxError> {
+pub(crate) async fn remove(
+    node: &Arc<NodeContext>,
+    uid: &str,
+    sandbox: &Sandbox,
+) -> Result<(), SandboxError> {
     let _turn = node.sandboxes.acquire().await.expect("the semaphore is never closed");
     if let Some((attachment, result)) = &sandbox.attachment {
         let config = NetworkConfig::load(&node.file(CONF_DIR))?;
@@ -134,7 +153,11 @@ async fn make_netns(node: &NodeContext, path: &Path) -> Result<(), SandboxError>
     let netns = made.await.map_err(|e| failed(e.to_string()))?.map_err(failed)?;
     let mounted = node.ns.run_outside_pids(move || -> io::Result<()> {
         File::create(&path)?;
-        let tree = open_tree(&netns, "", OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH)?;
+        let tree = open_tree(
+            &netns,
+            "",
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH,
+        )?;
         Ok(move_mount(&tree, "", CWD, &path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
     });
     mounted.await?.map_err(|e| failed(format!("mount it: {e}")))
@@ -143,19 +166,21 @@ async fn make_netns(node: &NodeContext, path: &Path) -> Result<(), SandboxError>
 async fn remove_netns(node: &NodeContext, path: &Path) -> Result<(), SandboxError> {
     let path = path.to_owned();
     let removed = node.ns.run_outside_pids(move || delete_named(&path)).await?;
-    removed.map_err(|e| SandboxError::Kernel { step: "remove network namespace", why: crate::error_chain(&e) })
+    removed
+        .map_err(|e| SandboxError::Kernel { step: "remove network namespace", why: crate::error_chain(&e) })
 }
 
 /// An id as container runtimes make them: 64 hexadecimal digits, the same for the same run of the same container.
 pub(crate) fn container_id(uid: &str, name: &str, attempt: u32) -> String {
+    use std::fmt::Write as _;
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-    (0..4u8)
-        .map(|part| {
-            let mut hasher = DefaultHasher::new();
-            (uid, name, attempt, part).hash(&mut hasher);
-            format!("{:016x}", hasher.finish())
-        })
-        .collect()
+    (0..4u8).fold(String::new(), |mut id, part| {
+        let mut hasher = DefaultHasher::new();
+        (uid, name, attempt, part).hash(&mut hasher);
+        // Writing to a String cannot fail.
+        let _ = write!(id, "{:016x}", hasher.finish());
+        id
+    })
 }
 
 #[cfg(test)]

@@ -187,9 +187,12 @@ impl Container {
     pub(crate) fn port(&self, port: &Value) -> Option<u16> {
         match port {
             Value::Number(n) => n.as_u64().and_then(|n| u16::try_from(n).ok()),
-            Value::String(name) => {
-                self.ports.iter().find(|p| p.name.as_ref() == Some(name)).map(|p| p.container_port).or_else(|| name.parse().ok())
-            }
+            Value::String(name) => self
+                .ports
+                .iter()
+                .find(|p| p.name.as_ref() == Some(name))
+                .map(|p| p.container_port)
+                .or_else(|| name.parse().ok()),
             _ => None,
         }
     }
@@ -241,7 +244,9 @@ mod tests {
     #[test]
     fn expands_variables_as_the_api_says() {
         let env = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
-        for (text, want) in [("$(A)", "1"), ("x$(B)y", "x$(B)y"), ("$$(A)", "$(A)"), ("$A $", "$A $"), ("$(A", "$(A")] {
+        for (text, want) in
+            [("$(A)", "1"), ("x$(B)y", "x$(B)y"), ("$$(A)", "$(A)"), ("$A $", "$A $"), ("$(A", "$(A")]
+        {
             assert_eq!(expand(text, &env), want);
         }
     }

@@ -131,8 +131,12 @@ impl PodState {
     /// the pod is being ended.
     pub(crate) fn status(&self, pod: &Value, spec: &PodSpec, host_ips: &[IpAddr], now: Timestamp) -> Value {
         let phase = self.phase(spec);
-        let unready: Vec<&str> =
-            spec.containers.iter().filter(|c| !self.containers.get(&c.name).is_some_and(|s| s.ready)).map(|c| c.name.as_str()).collect();
+        let unready: Vec<&str> = spec
+            .containers
+            .iter()
+            .filter(|c| !self.containers.get(&c.name).is_some_and(|s| s.ready))
+            .map(|c| c.name.as_str())
+            .collect();
         let ready = unready.is_empty() && phase == "Running";
         let why_not = match phase {
             "Succeeded" => ("PodCompleted", String::new()),
@@ -140,16 +144,30 @@ impl PodState {
             _ => ("ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" "))),
         };
         let mut conditions: Vec<Value> = list_at(pod, &["status", "conditions"]).to_vec();
-        let mut set = |kind: &str, value: bool, why: Option<(&str, &str)>| set_condition(&mut conditions, kind, value, why, now);
+        let mut set = |kind: &str, value: bool, why: Option<(&str, &str)>| {
+            set_condition(&mut conditions, kind, value, why, now)
+        };
         set("PodReadyToStartContainers", self.sandbox, None);
-        set("Initialized", self.initialized, (!self.initialized).then_some(("ContainersNotInitialized", "init containers have not completed")));
+        set(
+            "Initialized",
+            self.initialized,
+            (!self.initialized).then_some(("ContainersNotInitialized", "init containers have not completed")),
+        );
         let because = (!ready).then_some((why_not.0, why_not.1.as_str()));
         set("ContainersReady", ready, because);
         set("Ready", ready, because);
         set("PodScheduled", true, None);
 
         let statuses = |list: &[super::spec::Container]| -> Vec<Value> {
-            list.iter().map(|c| container_status(&c.name, &c.image, self.containers.get(&c.name).unwrap_or(&ContainerState::default()))).collect()
+            list.iter()
+                .map(|c| {
+                    container_status(
+                        &c.name,
+                        &c.image,
+                        self.containers.get(&c.name).unwrap_or(&ContainerState::default()),
+                    )
+                })
+                .collect()
         };
         let mut status = json!({
             "phase": phase,
@@ -176,7 +194,10 @@ impl PodState {
             return "Failed";
         }
         let state = |name: &str| self.containers.get(name);
-        let failed_init = spec.init_containers.iter().any(|c| matches!(state(&c.name).map(|s| &s.phase), Some(Phase::Ended(e)) if e.code != 0));
+        let failed_init = spec
+            .init_containers
+            .iter()
+            .any(|c| matches!(state(&c.name).map(|s| &s.phase), Some(Phase::Ended(e)) if e.code != 0));
         if failed_init && spec.restart_policy == RestartPolicy::Never {
             return "Failed";
         }
@@ -203,7 +224,13 @@ impl PodState {
     }
 }
 
-fn set_condition(conditions: &mut Vec<Value>, kind: &str, value: bool, why: Option<(&str, &str)>, now: Timestamp) {
+fn set_condition(
+    conditions: &mut Vec<Value>,
+    kind: &str,
+    value: bool,
+    why: Option<(&str, &str)>,
+    now: Timestamp,
+) {
     let word = if value { "True" } else { "False" };
     let old = conditions.iter().position(|c| c.get("type").and_then(Value::as_str) == Some(kind));
     let since = old
@@ -211,7 +238,8 @@ fn set_condition(conditions: &mut Vec<Value>, kind: &str, value: bool, why: Opti
         .filter(|c| c.get("status").and_then(Value::as_str) == Some(word))
         .and_then(|c| c.get("lastTransitionTime").cloned())
         .unwrap_or_else(|| json!(timestamp(now)));
-    let mut condition = json!({"type": kind, "status": word, "lastProbeTime": null, "lastTransitionTime": since});
+    let mut condition =
+        json!({"type": kind, "status": word, "lastProbeTime": null, "lastTransitionTime": since});
     if let Some((reason, message)) = why {
         condition["reason"] = json!(reason);
         if !message.is_empty() {
@@ -237,8 +265,12 @@ fn ended_json(ended: &Ended) -> Value {
 
 fn container_status(name: &str, image: &str, state: &ContainerState) -> Value {
     let (now, id) = match &state.phase {
-        Phase::Waiting { reason, message } if message.is_empty() => (json!({"waiting": {"reason": reason}}), None),
-        Phase::Waiting { reason, message } => (json!({"waiting": {"reason": reason, "message": message}}), None),
+        Phase::Waiting { reason, message } if message.is_empty() => {
+            (json!({"waiting": {"reason": reason}}), None)
+        }
+        Phase::Waiting { reason, message } => {
+            (json!({"waiting": {"reason": reason, "message": message}}), None)
+        }
         Phase::Running { since, id, .. } => (json!({"running": {"startedAt": timestamp(*since)}}), Some(id)),
         Phase::Ended(ended) => (ended_json(ended), Some(&ended.id)),
     };
@@ -257,12 +289,21 @@ mod tests {
     use super::*;
 
     fn spec(policy: &str) -> PodSpec {
-        PodSpec::of(&json!({"spec": {"containers": [{"name": "a", "image": "i"}, {"name": "b", "image": "i"}], "restartPolicy": policy}}))
+        PodSpec::of(
+            &json!({"spec": {"containers": [{"name": "a", "image": "i"}, {"name": "b", "image": "i"}], "restartPolicy": policy}}),
+        )
     }
 
     fn ended(code: i32) -> Phase {
         let at = Timestamp::UNIX_EPOCH;
-        Phase::Ended(Ended { code, reason: "Error", message: String::new(), started: at, finished: at, id: "x".into() })
+        Phase::Ended(Ended {
+            code,
+            reason: "Error",
+            message: String::new(),
+            started: at,
+            finished: at,
+            id: "x".into(),
+        })
     }
 
     fn state(phases: [Option<Phase>; 2]) -> PodState {
@@ -277,7 +318,11 @@ mod tests {
 
     #[test]
     fn phases_follow_the_api() {
-        let running = Phase::Running { since: Timestamp::UNIX_EPOCH, shim: ProcessId { pid: 1, start_time: 1 }, id: "x".into() };
+        let running = Phase::Running {
+            since: Timestamp::UNIX_EPOCH,
+            shim: ProcessId { pid: 1, start_time: 1 },
+            id: "x".into(),
+        };
         let cases = [
             ([None, None], "Pending"),
             ([Some(running.clone()), None], "Running"),

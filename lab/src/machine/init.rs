@@ -82,7 +82,8 @@ pub fn main() -> anyhow::Result<()> {
         rootfs::mount_fs("sysfs", Path::new("/sys"), None)?;
     }
     nix::unistd::sethostname(&config.hostname).context("set the host name")?;
-    let forwarding: &[(&str, &str)] = if config.forwarding { &[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")] } else { &[] };
+    let forwarding: &[(&str, &str)] =
+        if config.forwarding { &[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")] } else { &[] };
     for (name, value) in SYSCTLS.iter().chain(forwarding) {
         let path = Path::new("/proc/sys/net").join(name);
         if path.exists() {
@@ -92,7 +93,8 @@ pub fn main() -> anyhow::Result<()> {
 
     let signals = SigSet::from_iter([Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT]);
     signals.thread_block().context("block signals")?;
-    let signal_fd = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context("open a signal descriptor")?;
+    let signal_fd = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .context("open a signal descriptor")?;
     println!("ready");
     std::io::stdout().flush()?;
     watch(&signal_fd)
@@ -102,7 +104,10 @@ pub fn main() -> anyhow::Result<()> {
 fn watch(signal_fd: &SignalFd) -> anyhow::Result<()> {
     let stdin = std::io::stdin();
     loop {
-        let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN), PollFd::new(signal_fd.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [
+            PollFd::new(stdin.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signal_fd.as_fd(), PollFlags::POLLIN),
+        ];
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(e) => return Err(e).context("poll"),

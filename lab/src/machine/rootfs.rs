@@ -38,7 +38,8 @@ const NONE: Option<&str> = None;
 
 /// Stops mount events in both directions between this mount namespace and its parent.
 pub fn make_private() -> Result<(), RootfsError> {
-    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).at("make mounts private below", Path::new("/"))
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
+        .at("make mounts private below", Path::new("/"))
 }
 
 /// Mounts a file system of `kind` at `at`, making the directory first.
@@ -64,15 +65,18 @@ pub fn bind(from: &Path, to: &Path, recursive: bool) -> Result<(), RootfsError> 
 /// Puts a private layer over `lower`; `base` becomes a tmpfs that holds it. Returns the new root, not yet entered.
 pub fn overlay(lower: &Path, base: &Path) -> Result<PathBuf, RootfsError> {
     fs::create_dir_all(base).at("make directory", base)?;
-    mount(Some("tmpfs"), base, Some("tmpfs"), MsFlags::empty(), Some("mode=0755")).at("mount tmpfs at", base)?;
+    mount(Some("tmpfs"), base, Some("tmpfs"), MsFlags::empty(), Some("mode=0755"))
+        .at("mount tmpfs at", base)?;
     let lower_view = base.join("lower");
     bind(lower, &lower_view, false)?;
     let (upper, work, root) = (base.join("upper"), base.join("work"), base.join("root"));
     for dir in [&upper, &work, &root] {
         fs::create_dir_all(dir).at("make directory", dir)?;
     }
-    let options = format!("lowerdir={},upperdir={},workdir={}", lower_view.display(), upper.display(), work.display());
-    mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(options.as_str())).at("mount overlay at", &root)?;
+    let options =
+        format!("lowerdir={},upperdir={},workdir={}", lower_view.display(), upper.display(), work.display());
+    mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+        .at("mount overlay at", &root)?;
     Ok(root)
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::Path;
 
 use lab::plan::{Family, Routing};
 use lab::state::{LabDir, ProcessId};
@@ -13,7 +13,10 @@ use crate::common::{PATIENCE, able, make};
 
 /// Two nodes with a client on the first and a server on the second.
 #[fixture]
-fn cluster(#[default(Family::Dual)] family: Family, #[default(Routing::Vxlan)] routing: Routing) -> Option<BlockingCluster> {
+fn cluster(
+    #[default(Family::Dual)] family: Family,
+    #[default(Routing::Vxlan)] routing: Routing,
+) -> Option<BlockingCluster> {
     let cluster = make(Cluster::builder().nodes(2).family(family).routing(routing))?;
     cluster
         .apply(
@@ -65,21 +68,27 @@ fn addresses(cluster: &BlockingCluster, pod: &str) -> Vec<String> {
 #[case::native(Family::Dual, Routing::Native)]
 #[case::only_v6(Family::V6, Routing::Vxlan)]
 fn pods_of_two_nodes_reach_each_other(
-    #[case] _family: Family,
-    #[case] _routing: Routing,
+    #[case] family: Family,
+    #[case] routing: Routing,
     #[from(cluster)]
-    #[with(_family, _routing)]
+    #[with(family, routing)]
     cluster: Option<BlockingCluster>,
 ) {
     let Some(cluster) = cluster else { return };
+    assert_eq!(cluster.plan().routing, routing);
     let addresses = addresses(&cluster, "server");
-    assert_eq!(addresses.len(), if _family == Family::Dual { 2 } else { 1 });
+    assert_eq!(addresses.len(), if family == Family::Dual { 2 } else { 1 });
     for ip in &addresses {
         let ping = exec(&cluster, &["ping", "-c", "3", "-i", "0.1", "-W", "2", ip]);
         assert!(ping.success(), "{ping:?}");
-        let url = if ip.contains(':') { format!("http://[{ip}]:8080/x?y=1") } else { format!("http://{ip}:8080/x?y=1") };
+        let url = if ip.contains(':') {
+            format!("http://[{ip}]:8080/x?y=1")
+        } else {
+            format!("http://{ip}:8080/x?y=1")
+        };
         let curl = exec(&cluster, &["curl", "-sS", "-m", "5", &url]);
-        let answer: serde_json::Value = serde_json::from_str(&curl.stdout).unwrap_or_else(|e| panic!("{e}: {curl:?}"));
+        let answer: serde_json::Value =
+            serde_json::from_str(&curl.stdout).unwrap_or_else(|e| panic!("{e}: {curl:?}"));
         assert_eq!((answer["hostname"].as_str(), answer["query"].as_str()), (Some("server"), Some("y=1")));
         // Nobody translates addresses between pods.
         let client = answer["client"].as_str().unwrap_or_default();
@@ -87,7 +96,8 @@ fn pods_of_two_nodes_reach_each_other(
     }
     let names = exec(&cluster, &["nslookup", "server.default.svc.cluster.local"]);
     assert!(addresses.iter().all(|ip| names.stdout.contains(ip.as_str())), "{names:?}");
-    let world = cluster.nodes()[0].run("curl", &["-sS", "-m", "5", "http://one.outside.test/"]).expect("curl runs");
+    let world =
+        cluster.nodes()[0].run("curl", &["-sS", "-m", "5", "http://one.outside.test/"]).expect("curl runs");
     assert!(String::from_utf8_lossy(&world.stdout).contains("one.outside.test"), "{world:?}");
 }
 
@@ -124,8 +134,9 @@ fn nodes_can_be_cut_off(cluster: Option<BlockingCluster>) {
 }
 
 /// What of a cluster can be seen from the root namespaces.
-fn traces(dir: &LabDir, machines: &[ProcessId], cgroup: &PathBuf) -> Vec<String> {
-    let mut traces: Vec<String> = machines.iter().filter(|m| m.is_alive()).map(|m| format!("process {}", m.pid)).collect();
+fn traces(dir: &LabDir, machines: &[ProcessId], cgroup: &Path) -> Vec<String> {
+    let mut traces: Vec<String> =
+        machines.iter().filter(|m| m.is_alive()).map(|m| format!("process {}", m.pid)).collect();
     for path in [dir.path(), cgroup] {
         if path.exists() {
             traces.push(path.display().to_string());

@@ -19,12 +19,22 @@ impl Lab {
 
     fn run(&self, args: &[&str]) -> Output {
         let program = BinDir::find(None).expect("the programs are there").lab();
-        Command::new(program).args(&args[..1]).args(["--name", self.0.as_str()]).args(&args[1..]).output().expect("the program runs")
+        Command::new(program)
+            .args(&args[..1])
+            .args(["--name", self.0.as_str()])
+            .args(&args[1..])
+            .output()
+            .expect("the program runs")
     }
 
     fn ok(&self, args: &[&str]) -> String {
         let output = self.run(args);
-        assert!(output.status.success(), "{args:?}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{args:?}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -54,7 +64,10 @@ fn a_lab_comes_up_is_used_and_goes() {
     other.ok(&["up", "--nodes", "1", "--family", "v4", "--routing", "native", "--bare"]);
 
     let status = lab.ok(&["status"]);
-    assert!(status.contains("node-2") && status.contains("default/client") && !status.contains("NotReady"), "{status}");
+    assert!(
+        status.contains("node-2") && status.contains("default/client") && !status.contains("NotReady"),
+        "{status}"
+    );
     assert_eq!(lab.ok(&["shell", "client", "--", "sh", "-c", "hostname; echo $((6 * 7))"]), "client\n42\n");
     assert_eq!(lab.ok(&["shell", "node-2", "--", "hostname"]), "node-2\n");
     assert_eq!(lab.run(&["shell", "client", "--", "sh", "-c", "exit 7"]).status.code(), Some(7));
@@ -67,7 +80,10 @@ fn a_lab_comes_up_is_used_and_goes() {
     let list = Command::new(program).arg("list").output().expect("list runs");
     let list = String::from_utf8_lossy(&list.stdout).into_owned();
     assert!(list.contains(lab.0.as_str()) && list.contains(other.0.as_str()), "{list}");
-    assert_ne!(LabDir::of(&lab.0).record().expect("a").plan.index, LabDir::of(&other.0).record().expect("b").plan.index);
+    assert_ne!(
+        LabDir::of(&lab.0).record().expect("a").plan.index,
+        LabDir::of(&other.0).record().expect("b").plan.index
+    );
     lab.ok(&["down"]);
     assert!(!LabDir::of(&lab.0).path().exists());
     other.ok(&["status"]);
@@ -96,7 +112,10 @@ fn what_a_crashed_lab_left_is_removed() {
 
 #[test]
 fn the_other_arm_is_refused_in_words() {
-    let output = Command::new(env!("CARGO_BIN_EXE_bristle-lab")).args(["up", "--on", "kind"]).output().expect("the program runs");
+    let output = Command::new(env!("CARGO_BIN_EXE_bristle-lab"))
+        .args(["up", "--on", "kind"])
+        .output()
+        .expect("the program runs");
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("use --on netns"));
 }

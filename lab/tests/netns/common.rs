@@ -12,7 +12,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) fn able() -> bool {
     let problem = preflight::machine().and_then(|()| BinDir::find(None).map(drop));
     let Err(problem) = problem else { return true };
-    assert!(std::env::var_os("BRISTLE_REQUIRE_ALL").is_none_or(|v| v != "1"), "this test must run, but {problem}");
+    assert!(
+        std::env::var_os("BRISTLE_REQUIRE_ALL").is_none_or(|v| v != "1"),
+        "this test must run, but {problem}"
+    );
     eprintln!("SKIPPED: this test needs root, network namespaces and the built programs: {problem}");
     false
 }

@@ -52,27 +52,45 @@ fn apply(cluster: &BlockingCluster, name: &str, spec: &str) {
 #[rstest]
 fn containers_end_and_run_again_as_the_policy_says(cluster: Option<BlockingCluster>) {
     let Some(cluster) = cluster else { return };
-    let command = |script: &str| format!("containers: [{{name: c, image: bristle/client, command: [sh, -c, '{script}']}}]");
+    let command = |script: &str| {
+        format!("containers: [{{name: c, image: bristle/client, command: [sh, -c, '{script}']}}]")
+    };
     apply(&cluster, "never", &format!("{{restartPolicy: Never, {}}}", command("echo once; exit 3")));
     apply(&cluster, "done", &format!("{{restartPolicy: OnFailure, {}}}", command("exit 0")));
     apply(&cluster, "again", &format!("{{{}}}", command("echo run $$; sleep 0.2; exit 1")));
-    apply(&cluster, "nosuch", "{containers: [{name: c, image: bristle/client, command: [/no/such/program]}]}");
+    apply(
+        &cluster,
+        "nosuch",
+        "{containers: [{name: c, image: bristle/client, command: [/no/such/program]}]}",
+    );
     apply(&cluster, "unknown", "{containers: [{name: c, image: 'nginx:1'}]}");
 
     let never = wait(&cluster, "never", "Failed", |s| s["phase"] == "Failed");
     assert_eq!(never["containerStatuses"][0]["state"]["terminated"]["exitCode"], 3);
     assert_eq!(log(&cluster, "never", false), "once\n");
     wait(&cluster, "done", "Succeeded", |s| s["phase"] == "Succeeded");
-    let again = wait(&cluster, "again", "a pause between runs", |s| s["containerStatuses"][0]["state"]["waiting"]["reason"] == "CrashLoopBackOff");
-    assert_eq!((again["phase"].as_str(), again["containerStatuses"][0]["restartCount"].as_u64()), (Some("Running"), Some(1)));
+    let again = wait(&cluster, "again", "a pause between runs", |s| {
+        s["containerStatuses"][0]["state"]["waiting"]["reason"] == "CrashLoopBackOff"
+    });
+    assert_eq!(
+        (again["phase"].as_str(), again["containerStatuses"][0]["restartCount"].as_u64()),
+        (Some("Running"), Some(1))
+    );
     assert_eq!(again["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 1);
     assert!(log(&cluster, "again", true).starts_with("run "));
-    let nosuch = wait(&cluster, "nosuch", "a failed start", |s| s["containerStatuses"][0]["lastState"]["terminated"].is_object());
+    let nosuch = wait(&cluster, "nosuch", "a failed start", |s| {
+        s["containerStatuses"][0]["lastState"]["terminated"].is_object()
+    });
     let ended = &nosuch["containerStatuses"][0]["lastState"]["terminated"];
     assert_eq!(ended["reason"], "StartError");
     assert!(ended["message"].as_str().is_some_and(|m| m.contains("/no/such/program")), "{ended}");
-    let unknown = wait(&cluster, "unknown", "no image", |s| s["containerStatuses"][0]["state"]["waiting"]["reason"] == "ImagePullBackOff");
-    let message = unknown["containerStatuses"][0]["state"]["waiting"]["message"].as_str().unwrap_or_default().to_owned();
+    let unknown = wait(&cluster, "unknown", "no image", |s| {
+        s["containerStatuses"][0]["state"]["waiting"]["reason"] == "ImagePullBackOff"
+    });
+    let message = unknown["containerStatuses"][0]["state"]["waiting"]["message"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     assert!(message.contains("bristle/http-echo"), "{message}");
 }
 
@@ -82,7 +100,13 @@ fn probes_decide_about_ready_and_restart(cluster: Option<BlockingCluster>) {
     let probe = "periodSeconds: 1, failureThreshold: 1, exec: {command: [test, -e, /tmp/ok]}";
     let sleep = "image: bristle/client, command: [sh, -c, 'touch /tmp/ok; sleep 1000']";
     apply(&cluster, "ready", &format!("{{containers: [{{name: c, {sleep}, readinessProbe: {{{probe}}}}}]}}"));
-    apply(&cluster, "live", &format!("{{terminationGracePeriodSeconds: 1, containers: [{{name: c, {sleep}, livenessProbe: {{{probe}}}}}]}}"));
+    apply(
+        &cluster,
+        "live",
+        &format!(
+            "{{terminationGracePeriodSeconds: 1, containers: [{{name: c, {sleep}, livenessProbe: {{{probe}}}}}]}}"
+        ),
+    );
     for name in ["ready", "live"] {
         cluster.wait_running("default", name, PATIENCE).expect("it gets ready");
     }
@@ -93,7 +117,9 @@ fn probes_decide_about_ready_and_restart(cluster: Option<BlockingCluster>) {
         assert!(removed.success(), "{removed:?}");
     }
     wait(&cluster, "ready", "no longer ready", |s| s["containerStatuses"][0]["ready"] == false);
-    let live = wait(&cluster, "live", "a restart", |s| s["containerStatuses"][0]["restartCount"] == 1 && s["containerStatuses"][0]["ready"] == true);
+    let live = wait(&cluster, "live", "a restart", |s| {
+        s["containerStatuses"][0]["restartCount"] == 1 && s["containerStatuses"][0]["ready"] == true
+    });
     assert!(live["containerStatuses"][0]["lastState"]["terminated"].is_object());
 }
 
@@ -131,7 +157,10 @@ spec:
     let script = "echo $COLOR $IP $BOTH; hostname; pwd; cat /config/file.txt /data/x; touch /root/mine; head -1 /proc/1/cgroup; ls /sys/fs/cgroup/pods | wc -l";
     let output = cluster.exec("default", "env", &["sh", "-c", script]).expect("exec works");
     let ip = pod(&cluster, "env")["status"]["podIP"].as_str().unwrap_or_default().to_owned();
-    assert!(output.stdout.starts_with(&format!("blue {ip} blue-$(NOT)\nenv\n/tmp\nhellofrom-init\n")), "{output:?}");
+    assert!(
+        output.stdout.starts_with(&format!("blue {ip} blue-$(NOT)\nenv\n/tmp\nhellofrom-init\n")),
+        "{output:?}"
+    );
     assert!(!std::path::Path::new("/root/mine").exists(), "what a pod writes stays in the pod");
 }
 
@@ -139,14 +168,32 @@ spec:
 fn a_deleted_pod_ends_in_order_and_leaves_nothing(cluster: Option<BlockingCluster>) {
     let Some(cluster) = cluster else { return };
     let trap = "trap \"echo bye; exit 0\" TERM; echo up; while :; do sleep 0.05; done";
-    apply(&cluster, "polite", &format!("{{terminationGracePeriodSeconds: 30, containers: [{{name: c, image: bristle/client, command: [sh, -c, '{trap}']}}]}}"));
-    apply(&cluster, "deaf", "{terminationGracePeriodSeconds: 1, containers: [{name: c, image: bristle/client, command: [sh, -c, 'trap \"\" TERM; while :; do sleep 0.1; done']}]}");
-    apply(&cluster, "forced", "{terminationGracePeriodSeconds: 600, containers: [{name: c, image: bristle/client, command: [sh, -c, 'trap \"\" TERM; while :; do sleep 0.1; done']}]}");
+    apply(
+        &cluster,
+        "polite",
+        &format!(
+            "{{terminationGracePeriodSeconds: 30, containers: [{{name: c, image: bristle/client, command: [sh, -c, '{trap}']}}]}}"
+        ),
+    );
+    apply(
+        &cluster,
+        "deaf",
+        "{terminationGracePeriodSeconds: 1, containers: [{name: c, image: bristle/client, command: [sh, -c, 'trap \"\" TERM; while :; do sleep 0.1; done']}]}",
+    );
+    apply(
+        &cluster,
+        "forced",
+        "{terminationGracePeriodSeconds: 600, containers: [{name: c, image: bristle/client, command: [sh, -c, 'trap \"\" TERM; while :; do sleep 0.1; done']}]}",
+    );
     for name in ["polite", "deaf", "forced"] {
         cluster.wait_running("default", name, PATIENCE).expect("it gets ready");
         let uid = pod(&cluster, name)["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
         let node = &cluster.nodes()[0];
-        let traces = [format!("/run/netns/cni-{uid}-0"), format!("/run/pods/{uid}"), format!("/sys/fs/cgroup/pods/{uid}")];
+        let traces = [
+            format!("/run/netns/cni-{uid}-0"),
+            format!("/run/pods/{uid}"),
+            format!("/sys/fs/cgroup/pods/{uid}"),
+        ];
         assert!(traces.iter().all(|t| node.file(t).exists()), "{traces:?}");
         let options = if name == "forced" { DeleteOptions::now() } else { DeleteOptions::default() };
         let start = std::time::Instant::now();
@@ -181,16 +228,27 @@ fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
 fn forty_pods_at_once_get_addresses_of_their_own(cluster: Option<BlockingCluster>) {
     let Some(cluster) = cluster else { return };
     for n in 0..40 {
-        apply(&cluster, &format!("p{n}"), "{terminationGracePeriodSeconds: 0, containers: [{name: c, image: bristle/client}]}");
+        apply(
+            &cluster,
+            &format!("p{n}"),
+            "{terminationGracePeriodSeconds: 0, containers: [{name: c, image: bristle/client}]}",
+        );
     }
     let waited = cluster.wait(|c| {
         c.wait_for("40 pods ready", PATIENCE, |store| {
-            let ready = store.list(&PODS, "default").iter().filter(|p| lab::cluster::workloads::is_ready(p)).count();
+            let ready =
+                store.list(&PODS, "default").iter().filter(|p| lab::cluster::workloads::is_ready(p)).count();
             if ready == 40 { Ok(()) } else { Err(format!("{ready} are")) }
         })
     });
     waited.unwrap_or_else(|e| panic!("{e}"));
-    let mut ips: Vec<String> = cluster.store().list(&PODS, "").iter().flat_map(|p| p["status"]["podIPs"].as_array().cloned().unwrap_or_default()).map(|ip| ip.to_string()).collect();
+    let mut ips: Vec<String> = cluster
+        .store()
+        .list(&PODS, "")
+        .iter()
+        .flat_map(|p| p["status"]["podIPs"].as_array().cloned().unwrap_or_default())
+        .map(|ip| ip.to_string())
+        .collect();
     ips.sort();
     let count = ips.len();
     ips.dedup();

@@ -69,7 +69,13 @@ pub fn parse(bytes: &[u8]) -> Option<Query> {
     if flags & 0x8000 != 0 {
         return None;
     }
-    let mut query = Query { id, recursion_desired: flags & 0x100 != 0, question_bytes: Vec::new(), question: None, edns: false };
+    let mut query = Query {
+        id,
+        recursion_desired: flags & 0x100 != 0,
+        question_bytes: Vec::new(),
+        question: None,
+        edns: false,
+    };
     if questions != 1 || flags & 0x7800 != 0 {
         return Some(query);
     }
@@ -178,7 +184,12 @@ mod tests {
     fn reads_a_query_and_answers_it() {
         let query = parse(&query(&["Web", "test"], TYPE_A)).expect("a query");
         assert_eq!(query.question, Some(Question { name: "web.test".into(), kind: TYPE_A }));
-        let answer = encode(&query, Rcode::NoError, &[Answer { address: "10.0.0.1".parse().expect("an address"), ttl_s: 5 }], MAX_UDP);
+        let answer = encode(
+            &query,
+            Rcode::NoError,
+            &[Answer { address: "10.0.0.1".parse().expect("an address"), ttl_s: 5 }],
+            MAX_UDP,
+        );
         assert_eq!(&answer[..12], &[0x12, 0x34, 0x85, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
         assert_eq!(&answer[answer.len() - 4..], &[10, 0, 0, 1]);
     }
