@@ -1,6 +1,7 @@
 //! `EVENTS`: the ring buffer, and the records in it.
 //!
 //! Every record is one [`Event`]: a fixed header and room for the first bytes of the packet, of which `len_cap` count.
+//! The programs wake the reader only when a quarter of the ring is filled; it should look every 50 ms or so by itself.
 //! When the ring is full, records are lost and counted in [`crate::metrics::EVENTS_LOST`]; verdicts do not depend on it.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};

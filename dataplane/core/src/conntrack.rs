@@ -36,8 +36,9 @@ pub fn lookup<H: Packet + Maps, F: Ip, const PROGRAM: u8>(
     flight.from_high = F::order(&mut flight.key);
     let bytes = u64::from(host.len());
     let packet = &*flight;
-    F::ct(host, &packet.key, |entry| established(config, packet, sender, bytes, entry, route))
-        .unwrap_or(Hit::Unsure)
+    let hit = F::ct(host, &packet.key, |entry| established(config, packet, sender, bytes, entry, route));
+    flight.has_row = hit.is_some();
+    hit.unwrap_or(Hit::Unsure)
 }
 
 #[inline(always)]
@@ -160,6 +161,9 @@ pub enum Found {
 /// Looks closer. Changes nothing.
 #[inline(always)]
 pub fn look<H: Packet + Maps, F: Ip>(host: H, config: &NodeConfig, flight: &Flight<F>) -> Found {
+    if !flight.has_row {
+        return Found::Nothing;
+    }
     let (from_high, now) = (flight.from_high, flight.now);
     let begun = flight.kind == Kind::Tcp && begins(flight.tcp_flags);
     let ticks_per_s = config.ticks_per_s;

@@ -22,6 +22,8 @@ pub struct Flight<F: Ip> {
     pub hops: u8,
     /// Whether the sender is the higher end of the key.
     pub from_high: bool,
+    /// Whether the key has a row, be it of a connection that is over.
+    pub has_row: bool,
 }
 
 impl<F: Ip> Flight<F> {
@@ -37,6 +39,7 @@ impl<F: Ip> Flight<F> {
             tcp_flags: 0,
             hops: 0,
             from_high: false,
+            has_row: false,
         }
     }
 

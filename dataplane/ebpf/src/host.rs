@@ -8,17 +8,18 @@ use core::mem::MaybeUninit;
 use core::ptr;
 
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
+    __sk_buff, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP,
+    BPF_RB_NO_WAKEUP, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
 };
 use aya_ebpf::helpers::{
     bpf_csum_update, bpf_get_hash_recalc, bpf_jiffies64, bpf_ktime_get_ns, bpf_redirect, bpf_redirect_neigh,
-    bpf_redirect_peer, bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_pull_data,
-    bpf_skb_set_tunnel_key,
+    bpf_redirect_peer, bpf_ringbuf_query, bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_load_bytes,
+    bpf_skb_pull_data, bpf_skb_set_tunnel_key,
 };
 use dataplane_abi::config::NodeConfig;
 use dataplane_abi::conntrack::{CtEntry, CtKey4, CtKey6};
 use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
-use dataplane_abi::events::{Event, EventHeader, PAYLOAD_MAX};
+use dataplane_abi::events::{EVENTS, Event, EventHeader, PAYLOAD_MAX};
 use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
 use dataplane_abi::metrics::EVENTS_LOST;
@@ -41,6 +42,8 @@ const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
 /// Bytes of `bpf_tunnel_key` that every kernel since 5.10 knows: up to the local address.
 const TUNNEL_KEY_LEN: u32 = size_of::<TunnelKey>() as u32;
+/// Bytes in the ring at which its reader is woken.
+const RING_FILLS: u64 = EVENTS.max_entries as u64 / 4;
 /// Hop limit of outer packets.
 const TUNNEL_TTL: u8 = 64;
 
@@ -390,7 +393,13 @@ impl Events for Kernel {
                     bpf_skb_load_bytes(self.0.cast(), 0, (&raw mut (*event).payload).cast::<c_void>(), len);
             }
         }
-        record.submit(0);
+        // Waking the reader for each record would cost more than the packet; it looks by itself every now and then.
+        // Only a ring that fills is reason to wake it.
+        let ring = (&raw const tables::EVENTS).cast_mut().cast::<c_void>();
+        // SAFETY: the address of a map is what the helper wants.
+        let filled = unsafe { bpf_ringbuf_query(ring, u64::from(BPF_RB_AVAIL_DATA)) };
+        let wake = if filled > RING_FILLS { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
+        record.submit(u64::from(wake));
     }
 }
 

@@ -117,8 +117,11 @@ fn any_frame_gets_one_verdict_and_one_count() {
             in_world += 1;
             let context = || format!("seed {seed}, frame {run}, {program:?}: {bytes:02x?}");
             let Ok(verdict) = verdict else { panic!("panicked: {}", context()) };
-            let counted: u64 = world.counters().iter().map(|(_, _, packets)| packets).sum();
-            assert_eq!(counted, in_world, "{}", context());
+            // Reading all the counters takes longer than a packet.
+            if in_world.is_multiple_of(64) {
+                let counted: u64 = world.counters().iter().map(|(_, _, packets)| packets).sum();
+                assert_eq!(counted, in_world, "{}", context());
+            }
             assert_eq!(frame.bytes.len(), bytes.len(), "{}", context());
             if matches!(verdict, Verdict::Drop(_) | Verdict::Skip | Verdict::Pass) {
                 assert_eq!(frame.bytes, bytes, "{}", context());
