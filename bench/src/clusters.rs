@@ -144,14 +144,25 @@ impl Lab {
     }
 }
 
-/// Network namespace of the process that was started with exactly this command line.
-pub fn netns_of_command(command: &[&str]) -> anyhow::Result<PathBuf> {
-    let wanted = command.join("\0") + "\0";
-    let is_it =
-        |pid: &u32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == wanted.as_bytes());
-    let pid =
-        processes().into_iter().find(is_it).with_context(|| format!("no process {}", command.join(" ")))?;
-    Ok(PathBuf::from(format!("/proc/{pid}/ns/net")))
+/// Network namespace of the process that was started with exactly this command line (the program with or without its
+/// path). A pod may be reported as running a moment before its program is.
+pub fn netns_of_command(command: &[&str], limit: Duration) -> anyhow::Result<PathBuf> {
+    let bare = command.join("\0") + "\0";
+    let with_path = format!("/{bare}");
+    let is_it = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line == bare.as_bytes() || line.ends_with(with_path.as_bytes())
+    };
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(pid) = processes().into_iter().find(is_it) {
+            return Ok(PathBuf::from(format!("/proc/{pid}/ns/net")));
+        }
+        if Instant::now() >= deadline {
+            bail!("no process {}", command.join(" "));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// Resident memory of a process, in MiB.
@@ -215,13 +226,12 @@ mod tests {
     fn a_process_is_found_by_its_command_line_and_measured() {
         let seconds = format!("77.{}", std::process::id());
         let mut child = std::process::Command::new("sleep").arg(&seconds).spawn().expect("sleep runs");
-        std::thread::sleep(Duration::from_millis(50));
-        let found = netns_of_command(&["sleep", &seconds]);
+        let found = netns_of_command(&["sleep", &seconds], Duration::from_secs(5));
         let memory = resident_mib(child.id());
         child.kill().expect("can be killed");
         child.wait().expect("ends");
         assert_eq!(found.expect("is found"), PathBuf::from(format!("/proc/{}/ns/net", child.id())));
         assert!(memory.expect("is measured") > 0.0);
-        assert!(netns_of_command(&["sleep", "no such process"]).is_err());
+        assert!(netns_of_command(&["sleep", "no such process"], Duration::ZERO).is_err());
     }
 }

@@ -178,6 +178,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
             });
             // The lab goes as a whole; deleting its objects one by one first would only take time.
             options.keep = true;
+            options.any_certificate = true;
             let code = run(&client, &matrix, &args.common, &options).await;
             drop(lab);
             code
@@ -256,6 +257,7 @@ impl Common {
             images: Images { client: self.client_image.clone(), echo: self.echo_image.clone() },
             nodes: None,
             ready_limit: Duration::from_secs(self.ready_limit),
+            any_certificate: false,
             name_limit: Duration::from_secs(15),
             keep: self.keep,
         }

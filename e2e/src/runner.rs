@@ -39,6 +39,8 @@ pub struct Options {
     pub nodes: Option<(String, String)>,
     /// How long the workloads may take to become ready.
     pub ready_limit: Duration,
+    /// Take any certificate from the outside: a lab signs its own.
+    pub any_certificate: bool,
     /// How long the services' names may take to resolve, all together.
     pub name_limit: Duration,
     /// Leave everything in place at the end.
@@ -102,6 +104,7 @@ pub async fn run(
         deployed,
         families: families.clone(),
         captures: options.captures.clone(),
+        any_certificate: options.any_certificate,
         names: BTreeMap::new(),
     };
     if cases.iter().any(|case| matches!(case.to, Target::Service(_))) {
@@ -135,6 +138,7 @@ struct Session<'m> {
     deployed: Deployed,
     families: Vec<Family>,
     captures: PathBuf,
+    any_certificate: bool,
     /// Service names that did not resolve before the first case, with the resolver's complaint.
     names: BTreeMap<String, String>,
 }
@@ -341,7 +345,11 @@ impl Session<'_> {
                 let name = self.matrix.outside_name(*which);
                 let port = case.port.unwrap_or(80);
                 let scheme = if port == 443 { "https" } else { "http" };
-                attempt(curl(family, &format!("{scheme}://{name}:{port}/")), None, vec![port])
+                let mut command = curl(family, &format!("{scheme}://{name}:{port}/"));
+                if self.any_certificate {
+                    command.insert(1, "--insecure".to_owned());
+                }
+                attempt(command, None, vec![port])
             }
             Target::Agents => Err("the case has no traffic".to_owned()),
         }

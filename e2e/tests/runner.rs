@@ -298,6 +298,7 @@ async fn run(faults: Faults, selection: &str, captures: &Path) -> Report {
         images: Images { client: "client".into(), echo: "echo".into() },
         nodes: None,
         ready_limit: Duration::from_secs(20),
+        any_certificate: false,
         name_limit: Duration::from_millis(200),
         // Nobody plays the namespace controller.
         keep: true,

@@ -4,10 +4,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use lab::cluster::Node;
 use lab::plan::Routing;
+use nix::sys::signal::Signal;
 
 use super::contender::Topology;
+use super::netns::command;
 use crate::clusters::{Lab, netns_of_command};
 
 /// Two pods of one node.
@@ -17,6 +20,8 @@ pub const NATIVE: &str = "bristle-native";
 /// Pods of two nodes with a VXLAN tunnel between them.
 pub const VXLAN: &str = "bristle-vxlan";
 
+/// Device that joins two nodes.
+const WIRE: &str = "wire";
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
 /// Labs that are up; dropping them removes them.
@@ -37,6 +42,7 @@ pub async fn up(bin_dir: Option<&PathBuf>, wanted: &dyn Fn(&str) -> bool) -> any
         }
         let lab =
             Lab::up(word, 2, routing, bin_dir).await.with_context(|| format!("lab with {word} routing"))?;
+        wire(&lab).await.context("join the nodes by a wire")?;
         let (client, _) = pod(&lab, word, "client", 0)?;
         for (name, node) in contenders.iter().filter(|(name, _)| wanted(name)) {
             let (server, address) = pod(&lab, word, &format!("server-{node}"), *node)?;
@@ -55,6 +61,48 @@ impl Labs {
     }
 }
 
+/// Joins the two nodes by one veth pair and makes the agents use it.
+///
+/// Nodes of a lab are joined by a bridge in a namespace of its own, which costs two more devices a packet; the nodes of
+/// the yardsticks have one veth pair between them, and a machine's network card costs no bridge either. The wire has the
+/// nodes' own addresses with the other node as peer, so its route is more specific than that of the bridge.
+async fn wire(lab: &Lab) -> anyhow::Result<()> {
+    let nodes = lab.cluster.nodes();
+    let [first, second] = nodes else { bail!("two nodes are to be joined, not {}", nodes.len()) };
+    let [one, two] = [first, second].map(|node| node.machine().pid().to_string());
+    let link = ["link", "add", WIRE, "mtu", "1500", "netns", &one, "type", "veth"];
+    command("ip", &[&link[..], &["peer", "name", WIRE, "mtu", "1500", "netns", &two]].concat(), None)?;
+    for (node, peer) in [(first, second), (second, first)] {
+        on_node(node, &["link", "set", WIRE, "up"])?;
+        for (own, other) in node.addresses().into_iter().zip(peer.addresses()) {
+            let length = if own.is_ipv4() { 32 } else { 128 };
+            let (own, other) = (own.to_string(), format!("{other}/{length}"));
+            let nodad: &[&str] = if length == 128 { &["nodad"] } else { &[] };
+            on_node(node, &[&["addr", "add", &own, "peer", &other, "dev", WIRE][..], nodad].concat())?;
+        }
+    }
+    for node in nodes {
+        let agent = node.agent();
+        let starts = agent.starts();
+        agent.reconfigure(|command| command.args.extend(["--device".to_owned(), WIRE.to_owned()]));
+        if !agent.kill(Signal::SIGTERM) {
+            bail!("the agent of {} does not run", node.name());
+        }
+        agent.wait_started_after(starts).await;
+    }
+    // It attaches its programs and moves its routes within a fraction of this.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    Ok(())
+}
+
+fn on_node(node: &Node, args: &[&str]) -> anyhow::Result<()> {
+    let output = node.run("ip", args).context("run ip on a node")?;
+    if !output.status.success() {
+        bail!("ip {} on {}: {}", args.join(" "), node.name(), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
 /// A pod that sleeps on the `node`th node: its network namespace and its IPv4 address.
 ///
 /// The generator is started straight into the pod's network namespace, as it is for the yardsticks, so that nothing
@@ -66,5 +114,8 @@ fn pod(lab: &Lab, routing: &str, name: &str, node: usize) -> anyhow::Result<(Pat
     lab.create_pod(name, &lab.node(node)?, &command)?;
     let pods = lab.wait_running(name, 1, READY_LIMIT)?;
     let address = pods.iter().flat_map(|pod| &pod.addresses).copied().find(IpAddr::is_ipv4);
-    Ok((netns_of_command(&command)?, address.with_context(|| format!("pod {name} has no IPv4 address"))?))
+    Ok((
+        netns_of_command(&command, READY_LIMIT)?,
+        address.with_context(|| format!("pod {name} has no IPv4 address"))?,
+    ))
 }
