@@ -16,6 +16,7 @@ pub trait Raw: Copy + FromBytes + IntoBytes + Immutable {}
 impl<T: Copy + FromBytes + IntoBytes + Immutable> Raw for T {}
 
 /// The packet, from its link layer header on.
+#[expect(clippy::len_without_is_empty, reason = "there are no empty packets")]
 pub trait Packet: Copy {
     /// Length in bytes, whether the bytes are at hand or not.
     fn len(self) -> u32;

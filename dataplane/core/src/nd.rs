@@ -40,8 +40,9 @@ const DST: usize = HEADER_LEN + 24;
 const ICMP: usize = HEADER_LEN + 40;
 const TARGET: usize = ICMP + 8;
 const OPTION: usize = ICMP + 24;
-/// Bytes behind the link layer header of a message with one option.
+/// Length of a frame with one option, and its last byte.
 const END: u32 = 14 + 72;
+const LAST: usize = OPTION + 7;
 
 /// Bytes behind the IPv6 header.
 const LENGTH: u16 = 32;
@@ -63,7 +64,7 @@ pub fn answer<H: Host>(host: H, kind: u8) -> Step {
 fn solicited<H: Host>(host: H) -> Step {
     let Some(config) = host.config() else { return Step::Skip };
     // Solicitations without the option (duplicate address detection) or with more than it are not answered.
-    if host.load::<u8>(END as usize - 1).is_none() && !host.pull(END) {
+    if host.load::<u8>(LAST).is_none() && !host.pull(END) {
         return Step::Skip;
     }
     let Some(header) = host.load::<Header>(HEADER) else { return Step::Skip };

@@ -23,7 +23,7 @@ fn converse(world: &World, family: u8, steps: &[Step<'_>]) {
         let from_a1 = sender.id == A1.id;
         let (to, sport, dport) = if from_a1 { (&A2, 4000, 80) } else { (&A1, 80, 4000) };
         let bytes = craft(sender, to.ip(family)).tcp(sport, dport, *flags, b"");
-        let (verdict, _) = world.from_pod(sender, &bytes);
+        let (verdict, _) = world.pod_sends(sender, &bytes);
         assert_eq!(verdict, Verdict::Peer { ifindex: to.ifindex }, "step {at}");
         let entry = world.ct(A1.ip(family), A2.ip(family), 4000, 80, 6).expect("a row");
         assert_eq!(CtState::from_number(entry.state), Some(*state), "step {at}");
@@ -102,7 +102,7 @@ fn silence_ends_connections_by_their_state() {
             let craft = craft(pod, to.v4);
             let bytes = flags
                 .map_or_else(|| craft.udp(sport, dport, b""), |flags| craft.tcp(sport, dport, flags, b""));
-            assert_eq!(world.from_pod(pod, &bytes).0, Verdict::Peer { ifindex: to.ifindex });
+            assert_eq!(world.pod_sends(pod, &bytes).0, Verdict::Peer { ifindex: to.ifindex });
         };
         send(&A1);
         world.seconds(seconds);
@@ -120,13 +120,13 @@ fn a_new_revision_is_judged_again_and_keeps_the_counters() {
     for family in FAMILIES {
         let mut world = World::vxlan();
         let bytes = craft(&A1, A2.ip(family)).udp(7, 8, b"");
-        assert_eq!(world.from_pod(&A1, &bytes).0, Verdict::Peer { ifindex: A2.ifindex });
+        assert_eq!(world.pod_sends(&A1, &bytes).0, Verdict::Peer { ifindex: A2.ifindex });
         // A2 is gone and its address belongs to another pod with another device.
         let next = Pod { ifindex: 77, id: 177, identity: 4242, mac: [6; 6], ..A2 };
         world.endpoint(A2.ip(family), Some(&next));
-        assert_eq!(world.from_pod(&A1, &bytes).0, Verdict::Peer { ifindex: A2.ifindex }, "not told yet");
+        assert_eq!(world.pod_sends(&A1, &bytes).0, Verdict::Peer { ifindex: A2.ifindex }, "not told yet");
         world.revise();
-        let (verdict, frame) = world.from_pod(&A1, &bytes);
+        let (verdict, frame) = world.pod_sends(&A1, &bytes);
         assert_eq!(verdict, Verdict::Peer { ifindex: 77 });
         assert_eq!(frame.bytes[..6], [6; 6]);
         let entry = world.ct(A1.ip(family), A2.ip(family), 7, 8, 17).expect("a row");
@@ -141,19 +141,19 @@ fn pods_may_not_pretend() {
     for family in FAMILIES {
         let world = World::vxlan();
         let genuine = craft(&A1, B1.ip(family)).udp(7, 8, b"");
-        assert!(matches!(world.from_pod(&A1, &genuine).0, Verdict::Tunnel { .. }));
+        assert!(matches!(world.pod_sends(&A1, &genuine).0, Verdict::Tunnel { .. }));
         let not_mine = Verdict::Drop(DropReason::InvalidSourceIp);
         // Another pod injects into A1's connection, with and without A1's MAC.
-        assert_eq!(world.from_pod(&A2, &genuine).0, not_mine);
+        assert_eq!(world.pod_sends(&A2, &genuine).0, not_mine);
         let injected = Craft::new(A1.ip(family), B1.ip(family)).macs(A2.mac, A2.gateway).udp(7, 8, b"");
-        assert_eq!(world.from_pod(&A2, &injected).0, not_mine);
+        assert_eq!(world.pod_sends(&A2, &injected).0, not_mine);
         // Addresses that are nobody's, the node's, and a MAC that is not the pod's.
         for src in [outside(family), world::node_ip(1, family), B1.ip(family)] {
             let bytes = Craft::new(src, A2.ip(family)).macs(A1.mac, A1.gateway).udp(7, 8, b"");
-            assert_eq!(world.from_pod(&A1, &bytes).0, not_mine);
+            assert_eq!(world.pod_sends(&A1, &bytes).0, not_mine);
         }
         let bytes = Craft::new(A1.ip(family), A2.ip(family)).macs([9; 6], A1.gateway).udp(7, 9, b"");
-        assert_eq!(world.from_pod(&A1, &bytes).0, not_mine);
+        assert_eq!(world.pod_sends(&A1, &bytes).0, not_mine);
         assert_eq!(world.counters(), [(0, Egress, 1), (132, Egress, 6)]);
         let entry = world.ct(A1.ip(family), B1.ip(family), 7, 8, 17).expect("a row");
         assert_eq!(entry.dirs[0].packets, 1, "what was dropped is not of the connection");
@@ -167,10 +167,10 @@ fn echo_in_both_directions_with_one_identifier_is_two_connections() {
         let proto = if family == 4 { 1 } else { 58 };
         let (a, b) = (A1.ip(family), A2.ip(family));
         for (pod, dst) in [(&A1, b), (&A2, a)] {
-            let (verdict, _) = world.from_pod(pod, &craft(pod, dst).echo(true, 5, 1, b""));
+            let (verdict, _) = world.pod_sends(pod, &craft(pod, dst).echo(true, 5, 1, b""));
             assert!(matches!(verdict, Verdict::Peer { .. }));
         }
-        let (verdict, _) = world.from_pod(&A2, &craft(&A2, a).echo(false, 5, 1, b""));
+        let (verdict, _) = world.pod_sends(&A2, &craft(&A2, a).echo(false, 5, 1, b""));
         assert_eq!(verdict, Verdict::Peer { ifindex: A1.ifindex });
         let there = world.ct(a, b, 5, 0, proto).expect("a row");
         let back = world.ct(a, b, 0, 5, proto).expect("another row");
@@ -183,7 +183,7 @@ fn echo_in_both_directions_with_one_identifier_is_two_connections() {
 fn a_full_table_forgets_the_idle_and_keeps_the_busy() {
     let mut world = World::vxlan();
     *world.native.tables_mut().ct4.get_mut() = LruTable::<Ct4>::new(64);
-    let send = |world: &World, port| world.from_pod(&A1, &craft(&A1, A2.v4).udp(port, 53, b"")).0;
+    let send = |world: &World, port| world.pod_sends(&A1, &craft(&A1, A2.v4).udp(port, 53, b"")).0;
     for port in 1..=500 {
         assert_eq!(send(&world, port), Verdict::Peer { ifindex: A2.ifindex });
         assert_eq!(send(&world, 1), Verdict::Peer { ifindex: A2.ifindex });
@@ -200,7 +200,7 @@ fn a_full_table_forgets_the_idle_and_keeps_the_busy() {
 fn without_any_room_a_new_connection_is_dropped() {
     let mut world = World::vxlan();
     *world.native.tables_mut().ct4.get_mut() = LruTable::<Ct4>::new(0);
-    let (verdict, _) = world.from_pod(&A1, &craft(&A1, A2.v4).udp(1, 2, b""));
+    let (verdict, _) = world.pod_sends(&A1, &craft(&A1, A2.v4).udp(1, 2, b""));
     assert_eq!(verdict, Verdict::Drop(DropReason::CtCreateFailed));
     assert_eq!(world.counters(), [(155, Egress, 1)]);
 }
@@ -209,7 +209,7 @@ fn without_any_room_a_new_connection_is_dropped() {
 fn the_way_back_is_known_from_the_first_packet_on() {
     for family in FAMILIES {
         let world = World::vxlan();
-        world.from_pod(&A1, &craft(&A1, B1.ip(family)).udp(7, 8, b""));
+        world.forwards(&A1, &craft(&A1, B1.ip(family)).udp(7, 8, b""));
         let entry = world.ct(A1.ip(family), B1.ip(family), 7, 8, 17).expect("a row");
         assert_eq!(entry.dirs[1].way.kind, WayKind::Local as u8);
         assert_eq!(entry.dirs[1].way.ifindex, A1.ifindex);

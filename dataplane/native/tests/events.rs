@@ -31,7 +31,7 @@ fn a_trace_says_who_and_where() {
     for family in FAMILIES {
         let world = world(3);
         let bytes = craft(&A1, A2.ip(family)).tcp(4000, 80, 2, b"");
-        let (_, frame) = world.from_pod(&A1, &bytes);
+        let (_, frame) = world.pod_sends(&A1, &bytes);
         let events = world.events();
         let [Event { header, payload }] = &events[..] else { panic!("one event, not {}", events.len()) };
         assert_eq!(
@@ -66,8 +66,8 @@ fn medium_tells_of_what_is_new_and_then_once_per_interval() {
     use TracePoint::{ToEndpoint, ToOverlay};
     use TraceReason::{Established, New, Reply};
     let world = world(3);
-    let send = |flags| world.from_pod(&A1, &craft(&A1, A2.v4).tcp(4000, 80, flags, b""));
-    let answer = |flags| world.from_pod(&A2, &craft(&A2, A1.v4).tcp(80, 4000, flags, b""));
+    let send = |flags| world.forwards(&A1, &craft(&A1, A2.v4).tcp(4000, 80, flags, b""));
+    let answer = |flags| world.forwards(&A2, &craft(&A2, A1.v4).tcp(80, 4000, flags, b""));
     send(2);
     assert_eq!(told(&world), [(Some(ToEndpoint), Some(New))]);
     answer(18);
@@ -85,7 +85,7 @@ fn medium_tells_of_what_is_new_and_then_once_per_interval() {
     assert_eq!(told(&world), [(Some(ToEndpoint), Some(Established)), (Some(ToEndpoint), Some(Reply))]);
     send(17);
     assert_eq!(told(&world), [(Some(ToEndpoint), Some(Established))], "FIN was not seen before");
-    world.from_pod(&A1, &craft(&A1, B1.v4).udp(1, 2, b""));
+    world.forwards(&A1, &craft(&A1, B1.v4).udp(1, 2, b""));
     assert_eq!(told(&world), [(Some(ToOverlay), Some(New))]);
     assert_eq!(HZ, world.config.ticks_per_s);
 }
@@ -95,7 +95,7 @@ fn low_tells_of_every_packet_once_and_none_also_where_it_came_from() {
     let count = |aggregation| {
         let world = world(aggregation);
         for _ in 0..3 {
-            world.from_pod(&A1, &craft(&A1, A2.v4).udp(1, 2, b""));
+            world.forwards(&A1, &craft(&A1, A2.v4).udp(1, 2, b""));
         }
         told(&world)
     };
@@ -112,8 +112,8 @@ fn events_can_be_switched_off_and_counters_stay() {
     world.config.flags.remove(ConfigFlags::DROP_EVENTS | ConfigFlags::TRACE_EVENTS);
     world.config.aggregation = 0;
     world.write_config();
-    world.from_pod(&A1, &craft(&A1, A2.v4).udp(1, 2, b""));
-    let (verdict, _) = world.from_pod(&A2, &craft(&A1, A2.v4).udp(1, 2, b""));
+    world.forwards(&A1, &craft(&A1, A2.v4).udp(1, 2, b""));
+    let (verdict, _) = world.pod_sends(&A2, &craft(&A1, A2.v4).udp(1, 2, b""));
     assert_eq!(verdict, Verdict::Drop(DropReason::InvalidSourceIp));
     assert!(world.events().is_empty());
     assert_eq!(world.counters().len(), 2);
@@ -124,7 +124,7 @@ fn long_packets_are_cut_and_lost_records_are_counted() {
     let mut world = World::vxlan();
     world.native.tables_mut().events.replace(Ring::new(4 * 192));
     for port in 1..=10 {
-        world.from_pod(&A1, &craft(&A1, A2.v4).udp(port, 2, &[7; 1000]));
+        world.forwards(&A1, &craft(&A1, A2.v4).udp(port, 2, &[7; 1000]));
     }
     let events = world.events();
     assert_eq!(events.len(), 4);

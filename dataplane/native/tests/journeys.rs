@@ -32,7 +32,7 @@ fn pods_of_one_node_talk_and_share_one_row() {
     for family in FAMILIES {
         let world = World::vxlan();
         let (a, b) = (A1.ip(family), A2.ip(family));
-        let (verdict, frame) = world.from_pod(&A1, &craft(&A1, b).tcp(4000, 80, SYN, b""));
+        let (verdict, frame) = world.pod_sends(&A1, &craft(&A1, b).tcp(4000, 80, SYN, b""));
         assert_delivered(verdict, &frame, &A2);
         assert_eq!(hops(&frame.bytes), 63);
         let entry = world.ct(a, b, 4000, 80, 6).expect("a row");
@@ -40,9 +40,9 @@ fn pods_of_one_node_talk_and_share_one_row() {
         assert_eq!(entry.dirs.map(|d| d.identity.0), [A1.identity, A2.identity]);
         assert_eq!(entry.dirs.map(|d| d.way.kind), [WayKind::Local as u8; 2]);
 
-        let (verdict, frame) = world.from_pod(&A2, &craft(&A2, a).tcp(80, 4000, SYN_ACK, b""));
+        let (verdict, frame) = world.pod_sends(&A2, &craft(&A2, a).tcp(80, 4000, SYN_ACK, b""));
         assert_delivered(verdict, &frame, &A1);
-        let (verdict, _) = world.from_pod(&A1, &craft(&A1, b).tcp(4000, 80, ACK, b"hello"));
+        let (verdict, _) = world.pod_sends(&A1, &craft(&A1, b).tcp(4000, 80, ACK, b"hello"));
         assert_eq!(verdict, Verdict::Peer { ifindex: A2.ifindex });
         let entry = world.ct(a, b, 4000, 80, 6).expect("a row");
         assert_eq!(entry.state, CtState::Established as u8);
@@ -59,23 +59,23 @@ fn another_node_is_reached_through_the_tunnel_with_the_senders_identity() {
     for family in FAMILIES {
         let (here, there) = (World::vxlan(), World::node(2, Routing::Vxlan));
         let (a, b) = (A1.ip(family), B1.ip(family));
-        let (verdict, frame) = here.from_pod(&A1, &craft(&A1, b).udp(5353, 53, b"ask"));
+        let (verdict, frame) = here.pod_sends(&A1, &craft(&A1, b).udp(5353, 53, b"ask"));
         assert_eq!(verdict, Verdict::Tunnel { ifindex: OVERLAY });
         let node = Addr::from_ip(node_ip(2, 4)).0.0;
         assert_eq!(frame.to_tunnel, Some(Tunnel { node, family: 1, key: A1.identity }));
         assert_eq!(hops(&frame.bytes), 63);
 
-        let (verdict, frame) = there.from_overlay(&frame.bytes, A1.identity);
+        let (verdict, frame) = there.tunnel_brings(&frame.bytes, A1.identity);
         assert_delivered(verdict, &frame, &B1);
         assert!(frame.accepted);
         assert_eq!(hops(&frame.bytes), 62);
         let entry = there.ct(a, b, 5353, 53, 17).expect("a row");
         assert_eq!(entry.dirs.map(|d| d.identity.0), [A1.identity, B1.identity]);
 
-        let (verdict, frame) = there.from_pod(&B1, &craft(&B1, a).udp(53, 5353, b"answer"));
+        let (verdict, frame) = there.pod_sends(&B1, &craft(&B1, a).udp(53, 5353, b"answer"));
         assert_eq!(verdict, Verdict::Tunnel { ifindex: OVERLAY });
         assert_eq!(frame.to_tunnel.map(|t| t.key), Some(B1.identity));
-        let (verdict, frame) = here.from_overlay(&frame.bytes, B1.identity);
+        let (verdict, frame) = here.tunnel_brings(&frame.bytes, B1.identity);
         assert_delivered(verdict, &frame, &A1);
         assert_eq!(here.counters(), [(0, Ingress, 1), (0, Egress, 1)]);
         assert_eq!(there.counters(), [(0, Ingress, 1), (0, Egress, 1)]);
@@ -86,7 +86,7 @@ fn another_node_is_reached_through_the_tunnel_with_the_senders_identity() {
 fn another_node_is_a_neighbour_in_native_mode() {
     for family in FAMILIES {
         let (here, there) = (World::node(1, Routing::Native), World::node(2, Routing::Native));
-        let (verdict, frame) = here.from_pod(&A1, &craft(&A1, B1.ip(family)).tcp(4000, 80, SYN, b""));
+        let (verdict, frame) = here.pod_sends(&A1, &craft(&A1, B1.ip(family)).tcp(4000, 80, SYN, b""));
         let address = Addr::from_ip(node_ip(2, family)).0.0;
         let number = if family == 4 { 1 } else { 2 };
         assert_eq!(verdict, Verdict::Neighbour { ifindex: UNDERLAY, family: number, address });
@@ -102,7 +102,7 @@ fn a_host_behind_the_tunnel_is_a_remote_node_here() {
     for family in FAMILIES {
         let world = World::vxlan();
         let bytes = Craft::new(node_ip(2, family), A1.ip(family)).udp(1, 2, b"");
-        let (verdict, _) = world.from_overlay(&bytes, 1);
+        let (verdict, _) = world.tunnel_brings(&bytes, 1);
         assert_eq!(verdict, Verdict::Peer { ifindex: A1.ifindex });
         let entry = world.ct(node_ip(2, family), A1.ip(family), 1, 2, 17).expect("a row");
         assert_eq!(entry.dirs[0].identity, Identity::REMOTE_NODE);
@@ -120,7 +120,7 @@ fn the_node_itself_and_the_outside_are_left_to_the_stack() {
             (outside(family), if family == 4 { Identity::WORLD_IPV4 } else { Identity::WORLD_IPV6 }),
         ] {
             let sent = craft(&A1, dst).echo(true, 9, 1, b"ping");
-            let (verdict, frame) = world.from_pod(&A1, &sent);
+            let (verdict, frame) = world.pod_sends(&A1, &sent);
             assert_eq!(verdict, Verdict::Pass);
             assert_eq!(frame.bytes, sent, "the stack does the rest");
             let proto = if family == 4 { 1 } else { 58 };
@@ -225,7 +225,7 @@ fn what_a_router_would_refuse_goes_to_the_stack_untouched() {
     for family in FAMILIES {
         let world = World::vxlan();
         let large = craft(&A1, B1.ip(family)).dont_fragment().udp(1, 2, &[0; 1450]);
-        let (verdict, frame) = world.from_pod(&A1, &large);
+        let (verdict, frame) = world.pod_sends(&A1, &large);
         assert_eq!((verdict, frame.bytes), (Verdict::Pass, large.clone()));
         // It will be cut before it leaves, so its own length does not matter.
         let mut cut_later = Frame::new(large, A1.ifindex);
@@ -236,7 +236,7 @@ fn what_a_router_would_refuse_goes_to_the_stack_untouched() {
         );
         for dst in [A2.ip(family), B1.ip(family)] {
             let last_hop = craft(&A1, dst).hops(1).udp(3, 4, b"");
-            let (verdict, frame) = world.from_pod(&A1, &last_hop);
+            let (verdict, frame) = world.pod_sends(&A1, &last_hop);
             assert_eq!((verdict, frame.bytes), (Verdict::Pass, last_hop));
         }
     }

@@ -31,7 +31,7 @@ fn arp_is_answered_for_everything_but_the_pods_own_address() {
     let world = World::vxlan();
     let own = octets4(A1.v4);
     for target in [octets4(router(1, 4)), octets4(A2.v4), octets4(outside(4)), [10, 9, 9, 9]] {
-        let (verdict, frame) = world.from_pod(&A1, &arp_request(A1.mac, own, target));
+        let (verdict, frame) = world.pod_sends(&A1, &arp_request(A1.mac, own, target));
         assert_eq!(verdict, Verdict::Egress { ifindex: A1.ifindex });
         let mut expected = [A1.mac, A1.gateway].concat();
         expected.extend([0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 2]);
@@ -44,7 +44,7 @@ fn arp_is_answered_for_everything_but_the_pods_own_address() {
     // Duplicate address detection and announcements of the own address.
     for sender in [[0; 4], own] {
         let sent = arp_request(A1.mac, sender, own);
-        let (verdict, frame) = world.from_pod(&A1, &sent);
+        let (verdict, frame) = world.pod_sends(&A1, &sent);
         assert_eq!((verdict, frame.bytes), (Verdict::Skip, sent));
     }
     // The node, should its device want to know: it hears the answer on the same device.
@@ -64,7 +64,7 @@ fn solicitations_are_answered_for_the_router_and_other_pods() {
         (octets6(A1.v6), octets6(A2.v6), A1.gateway, 0x60),
         (link_local, octets6(router(1, 6)), HOST_MAC, 0xE0),
     ] {
-        let (verdict, frame) = world.from_pod(&A1, &solicitation(A1.mac, sender, target));
+        let (verdict, frame) = world.pod_sends(&A1, &solicitation(A1.mac, sender, target));
         assert_eq!(verdict, Verdict::Egress { ifindex: A1.ifindex });
         let answer = &frame.bytes;
         assert!(checksums_are_right(answer));
@@ -80,13 +80,13 @@ fn solicitations_are_answered_for_the_router_and_other_pods() {
     // Asked directly, the gateway confirms the address by which it was asked.
     let mut direct = solicitation(A1.mac, link_local, octets6(router(1, 6)));
     direct[..6].copy_from_slice(&[4; 6]);
-    let (_, frame) = world.from_pod(&A1, &direct);
+    let (_, frame) = world.pod_sends(&A1, &direct);
     assert_eq!(frame.bytes[80..86], [4; 6]);
 
     let own = solicitation(A1.mac, octets6(A1.v6), octets6(A1.v6));
-    assert_eq!(world.from_pod(&A1, &own).0, Verdict::Skip);
+    assert_eq!(world.pod_sends(&A1, &own).0, Verdict::Skip);
     let unknown = solicitation(A1.mac, octets6(A1.v6), octets6(B1.v6));
-    assert_eq!(world.from_pod(&A1, &unknown).0, Verdict::Drop(DropReason::UnknownTarget));
+    assert_eq!(world.pod_sends(&A1, &unknown).0, Verdict::Drop(DropReason::UnknownTarget));
     assert_eq!(world.counters(), [(0, Egress, 4), (3, Egress, 1), (150, Egress, 1)]);
 }
 
@@ -109,7 +109,7 @@ fn what_a_pod_says_to_groups_is_dropped_with_a_reason() {
         (craft(&A1, "255.255.255.255".parse().expect("an address")).udp(68, 67, b""), 150),
     ] {
         let world = World::vxlan();
-        let (verdict, _) = world.from_pod(&A1, &bytes);
+        let (verdict, _) = world.pod_sends(&A1, &bytes);
         assert_eq!(verdict, Verdict::Drop(DropReason::from_number(reason).expect("a reason")));
         assert_eq!(world.counters(), [(reason, Egress, 1)]);
         assert!(world.native.tables().ct6.borrow().is_empty());
@@ -122,14 +122,14 @@ fn fragments_follow_their_first() {
         let world = World::vxlan();
         let craft = craft(&A1, B1.ip(family)).id(77);
         let later = craft.clone().fragment(100, false).upper(17, vec![1; 40], None);
-        assert_eq!(world.from_pod(&A1, &later).0, Verdict::Drop(DropReason::FragmentNotFound));
+        assert_eq!(world.pod_sends(&A1, &later).0, Verdict::Drop(DropReason::FragmentNotFound));
         let first = craft.clone().fragment(0, true).udp(5000, 53, &[1; 64]);
-        assert!(matches!(world.from_pod(&A1, &first).0, Verdict::Tunnel { .. }));
-        let (verdict, frame) = world.from_pod(&A1, &later);
+        assert!(matches!(world.pod_sends(&A1, &first).0, Verdict::Tunnel { .. }));
+        let (verdict, frame) = world.pod_sends(&A1, &later);
         assert!(matches!(verdict, Verdict::Tunnel { .. }));
         assert!(checksums_are_right(&frame.bytes));
         let other = craft.clone().id(78).fragment(100, false).upper(17, vec![1; 40], None);
-        assert_eq!(world.from_pod(&A1, &other).0, Verdict::Drop(DropReason::FragmentNotFound));
+        assert_eq!(world.pod_sends(&A1, &other).0, Verdict::Drop(DropReason::FragmentNotFound));
         let entry = world.ct(A1.ip(family), B1.ip(family), 5000, 53, 17).expect("one row for all");
         assert_eq!(entry.dirs[0].packets, 2);
         assert_eq!(world.counters(), [(0, Egress, 2), (175, Egress, 2)]);
@@ -139,7 +139,7 @@ fn fragments_follow_their_first() {
 #[test]
 fn options_and_extension_headers_are_passed() {
     let plain = |world: &World, bytes: &[u8]| {
-        let (verdict, frame) = world.from_pod(&A1, bytes);
+        let (verdict, frame) = world.pod_sends(&A1, bytes);
         assert_eq!(verdict, Verdict::Peer { ifindex: A2.ifindex });
         assert_eq!(frame.bytes[40..], bytes[40..], "only the fixed header changes");
         assert!(checksums_are_right(&frame.bytes));
@@ -191,7 +191,7 @@ fn bad_headers_have_their_reasons() {
         ("hardly a frame", vec![0; 13], 139),
     ] {
         let world = World::vxlan();
-        let (verdict, frame) = world.from_pod(&A1, &bytes);
+        let (verdict, frame) = world.pod_sends(&A1, &bytes);
         let reason = DropReason::from_number(reason).expect("a reason");
         assert_eq!(verdict, Verdict::Drop(reason), "{what}");
         assert_eq!(frame.bytes, bytes, "{what}");
@@ -220,10 +220,10 @@ fn icmp_errors_go_the_way_of_what_they_are_about() {
                 1 => asked.tcp(5000, 80, 2, b""),
                 _ => asked.echo(true, 5, 1, b""),
             };
-            let (_, sent) = world.from_pod(&A1, &asked);
+            let (_, sent) = world.pod_sends(&A1, &asked);
             // The other pod refuses.
             let refused = craft(&A2, A1.ip(family)).error_about(unreachable.0, unreachable.1, &sent.bytes);
-            let (verdict, frame) = world.from_pod(&A2, &refused);
+            let (verdict, frame) = world.pod_sends(&A2, &refused);
             assert_eq!(verdict, Verdict::Peer { ifindex: A1.ifindex });
             assert!(checksums_are_right(&frame.bytes));
             // A router on the way complains, through the stack.
@@ -237,13 +237,13 @@ fn icmp_errors_go_the_way_of_what_they_are_about() {
 
             // About nothing that is known, from a pod that has no part in it, and to someone who did not send it.
             let world = World::vxlan();
-            let (verdict, _) = world.from_pod(&A2, &refused);
+            let (verdict, _) = world.pod_sends(&A2, &refused);
             assert_eq!(verdict, Verdict::Drop(DropReason::UnknownCtState));
-            world.from_pod(&A1, &asked);
+            world.forwards(&A1, &asked);
             let stranger = Pod { mac: A1.mac, ..A1 };
-            assert_eq!(world.from_pod(&stranger, &refused).0, Verdict::Drop(DropReason::InvalidSourceIp));
+            assert_eq!(world.pod_sends(&stranger, &refused).0, Verdict::Drop(DropReason::InvalidSourceIp));
             let misled = craft(&A2, B1.ip(family)).error_about(unreachable.0, unreachable.1, &asked);
-            assert_eq!(world.from_pod(&A2, &misled).0, Verdict::Drop(DropReason::InvalidPacket));
+            assert_eq!(world.pod_sends(&A2, &misled).0, Verdict::Drop(DropReason::InvalidPacket));
         }
     }
 }
@@ -258,7 +258,7 @@ fn bytes_that_are_not_at_hand_make_no_difference() {
             solicitation(A1.mac, octets6(A1.v6), octets6(router(1, 6))),
             arp_request(A1.mac, octets4(A1.v4), octets4(A2.v4)),
         ] {
-            let (verdict, whole) = World::vxlan().from_pod(&A1, &bytes);
+            let (verdict, whole) = World::vxlan().pod_sends(&A1, &bytes);
             for at_hand in [0, 14, 33, 34, 40, 54, 60] {
                 let mut frame = Frame::new(bytes.clone(), A1.ifindex);
                 frame.at_hand = at_hand;

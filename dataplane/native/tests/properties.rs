@@ -132,7 +132,7 @@ proptest! {
     #[test]
     fn forwarding_keeps_checksums_right(bytes in crafted()) {
         let right = checksums_are_right(&bytes);
-        let (verdict, frame) = World::vxlan().from_pod(&A1, &bytes);
+        let (verdict, frame) = World::vxlan().pod_sends(&A1, &bytes);
         if matches!(verdict, Verdict::Peer { .. } | Verdict::Tunnel { .. }) {
             prop_assert_eq!(checksums_are_right(&frame.bytes), right);
         }
@@ -185,9 +185,9 @@ proptest! {
         let peer = if remote { B1 } else { A2 };
         let (a, b) = (A1.ip(family), peer.ip(family));
         let make = |craft: Craft, sport, dport| if tcp { craft.tcp(sport, dport, 16, b"") } else { craft.udp(sport, dport, b"") };
-        world.from_pod(&A1, &make(world::craft(&A1, b), sport, dport));
+        world.forwards(&A1, &make(world::craft(&A1, b), sport, dport));
         let back = make(world::craft(&peer, a), dport, sport);
-        let (verdict, _) = if remote { world.from_overlay(&back, peer.identity) } else { world.from_pod(&peer, &back) };
+        let (verdict, _) = if remote { world.tunnel_brings(&back, peer.identity) } else { world.pod_sends(&peer, &back) };
         prop_assert_eq!(verdict, Verdict::Peer { ifindex: A1.ifindex });
         let rows = world.native.tables().ct4.borrow().len() + world.native.tables().ct6.borrow().len();
         prop_assert_eq!(rows, 1);

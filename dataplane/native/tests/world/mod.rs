@@ -197,12 +197,18 @@ impl World {
     }
 
     /// A pod sends.
-    pub(crate) fn from_pod(&self, pod: &Pod, bytes: &[u8]) -> (Verdict, Frame) {
+    pub(crate) fn pod_sends(&self, pod: &Pod, bytes: &[u8]) -> (Verdict, Frame) {
         self.run(Program::FromContainer, bytes, pod.ifindex)
     }
 
+    /// A pod sends, and the packet goes on.
+    pub(crate) fn forwards(&self, pod: &Pod, bytes: &[u8]) {
+        let (verdict, _) = self.pod_sends(pod, bytes);
+        assert!(!matches!(verdict, Verdict::Drop(_) | Verdict::Skip), "{verdict:?}");
+    }
+
     /// A frame comes out of the tunnel.
-    pub(crate) fn from_overlay(&self, bytes: &[u8], key: u32) -> (Verdict, Frame) {
+    pub(crate) fn tunnel_brings(&self, bytes: &[u8], key: u32) -> (Verdict, Frame) {
         let mut frame = Frame::new(bytes.to_vec(), OVERLAY);
         frame.accepted = false;
         frame.from_tunnel = Some(Tunnel { node: [0; 16], family: 1, key });
