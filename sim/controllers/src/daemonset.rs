@@ -117,7 +117,7 @@ fn keep_revision(ctx: &Context<'_>, daemon: &Value, hash: &str) {
         .filter_map(|r| int_at(r, &["revision"]))
         .max()
         .unwrap_or(0)
-        + 1;
+        .saturating_add(1);
     let mut template = at(daemon, &["spec", "template"]).clone();
     template["$patch"] = json!("replace");
     let mut labels = at(daemon, &["spec", "template", "metadata", "labels"]).clone();

@@ -57,10 +57,14 @@ fn reconcile(ctx: &Context<'_>, deployment: &Value) {
     let current = match current {
         Some(set) => {
             // An old template has come back: its set becomes the newest again.
-            if revision(&set) < latest && !paused { set_revision(ctx, &set, latest + 1) } else { Some(set) }
+            if revision(&set) < latest && !paused {
+                set_revision(ctx, &set, latest.saturating_add(1))
+            } else {
+                Some(set)
+            }
         }
         None if paused => None,
-        None => create_set(ctx, deployment, &hash, latest + 1),
+        None => create_set(ctx, deployment, &hash, latest.saturating_add(1)),
     };
     if let Some(current) = &current {
         let number = revision(current).to_string();

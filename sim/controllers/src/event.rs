@@ -27,7 +27,7 @@ pub(crate) fn record(
     let now = rfc3339(ctx.now);
     if ctx.store.get(&EVENTS, ns, &event_name).is_ok() {
         let counted = ctx.store.modify(&EVENTS, ns, &event_name, Sub::Main, |e| {
-            let count = int_at(e, &["count"]).unwrap_or(1) + 1;
+            let count = int_at(e, &["count"]).unwrap_or(1).saturating_add(1);
             set(e, &["count"], json!(count));
             set(e, &["lastTimestamp"], json!(now));
         });

@@ -356,3 +356,51 @@ fn a_namespace_is_furnished_and_emptied() {
     assert!(w.store.get(&NAMESPACES, "", "x").is_err());
     assert!(w.store.list(&PODS, "x").is_empty());
 }
+
+#[test]
+fn the_same_history_gives_the_same_cluster() {
+    let run = || {
+        let mut w = world(&["a", "b", "c"]);
+        w.make(&DEPLOYMENTS, "default", deployment("i:1", 5));
+        w.run();
+        w.store
+            .modify(&DEPLOYMENTS, "default", "web", Sub::Main, |d| {
+                d["spec"]["template"]["spec"]["containers"][0]["image"] = json!("i:2");
+            })
+            .unwrap();
+        w.run();
+        w.store.resources().iter().flat_map(|d| w.store.list(&d.gr, "")).collect::<Vec<_>>()
+    };
+    assert_eq!(run(), run());
+}
+
+#[test]
+fn odd_numbers_do_not_stop_the_controllers() {
+    let mut w = world(&["a"]);
+    let mut odd = deployment("i:1", 2);
+    odd["spec"]["strategy"] =
+        json!({"rollingUpdate": {"maxSurge": i64::MAX, "maxUnavailable": "99999999999%"}});
+    w.make(&DEPLOYMENTS, "default", odd);
+    w.run();
+    let set_name = name(&w.store.list(&REPLICASETS, "default")[0]).to_owned();
+    w.store
+        .modify(&REPLICASETS, "default", &set_name, Sub::Main, |s| {
+            set(
+                s,
+                &["metadata", "annotations", "deployment.kubernetes.io/revision"],
+                json!(i64::MAX.to_string()),
+            );
+        })
+        .unwrap();
+    w.store
+        .modify(&DEPLOYMENTS, "default", "web", Sub::Main, |d| {
+            d["spec"]["template"]["spec"]["containers"][0]["image"] = json!("i:2");
+        })
+        .unwrap();
+    w.run();
+    assert_eq!(w.pods().len(), 2);
+    let too_big = w
+        .store
+        .modify(&DEPLOYMENTS, "default", "web", Sub::Main, |d| d["spec"]["replicas"] = json!(i64::MAX));
+    assert_eq!(too_big.unwrap_err().code, 400);
+}

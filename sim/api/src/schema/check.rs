@@ -24,6 +24,12 @@ pub fn check(value: &mut Value, schema: Schema<'_>, rules: bool) -> Findings {
     walk.findings
 }
 
+/// True for a whole number in the range of the field's format.
+fn fits(number: &serde_json::Number, schema: Schema<'_>) -> bool {
+    let narrow = schema.keyword("format").and_then(Value::as_str) == Some("int32");
+    number.as_i64().is_some_and(|n| !narrow || i32::try_from(n).is_ok())
+}
+
 struct Walk {
     rules: bool,
     findings: Findings,
@@ -56,7 +62,7 @@ impl Walk {
                 }
             }
             ("string", Value::String(_)) | ("boolean", Value::Bool(_)) => {}
-            ("integer", Value::Number(n)) if n.is_i64() || n.is_u64() => {}
+            ("integer", Value::Number(n)) if fits(n, schema) => {}
             // Quantities are strings that may be written as numbers.
             ("string", Value::Number(n)) if self.quantity(schema) => {
                 let text = n.to_string();

@@ -33,8 +33,10 @@ pub(super) fn bootstrap(core: &mut Core) {
         json!({"metadata": {"name": "cluster-admin"}, "rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]}),
     ));
     for (resource, namespace, object) in objects {
-        core.create(&resource, namespace, object, &WriteOptions::default())
-            .expect("the first objects are valid");
+        // Odd service ranges may leave no address for the first service; the cluster then lives without.
+        if let Err(error) = core.create(&resource, namespace, object, &WriteOptions::default()) {
+            tracing::warn!(%error, %resource, "a first object of the cluster was refused");
+        }
     }
 }
 
