@@ -19,7 +19,7 @@ impl Random {
     }
 
     pub(crate) fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.next() % n as u64).unwrap()
+        usize::try_from(self.next() % n as u64).expect("below n")
     }
 
     pub(crate) fn value(&mut self, depth: usize) -> Value {
@@ -39,7 +39,7 @@ impl Random {
             &["", "x", "None", "25%", "1.2.3.4", "::", "TCP", "2026-01-01T00:00:00Z", "ü/\\~1", "delete"];
         match self.below(if depth == 0 { 6 } else { 8 }) {
             0 => Value::Null,
-            1 => json!(self.next() % 2 == 0),
+            1 => json!(self.next().is_multiple_of(2)),
             2 => json!(self.next().cast_signed()),
             3 => json!(-1.5),
             4 | 5 => json!(TEXTS[self.below(TEXTS.len())]),
@@ -58,7 +58,7 @@ impl Random {
         match value {
             Value::Object(map) if deeper && !map.is_empty() => {
                 let i = self.below(map.len());
-                let child = map.values_mut().nth(i).unwrap();
+                let child = map.values_mut().nth(i).expect("below the length");
                 self.spoil(child);
             }
             Value::Array(list) if deeper && !list.is_empty() => {
