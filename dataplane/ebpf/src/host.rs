@@ -64,12 +64,12 @@ const _: () = assert!(size_of::<TunnelKey>() == 28);
 /// The packet on which a program runs, and the world around it.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub struct Kernel(*mut __sk_buff);
+pub(crate) struct Kernel(*mut __sk_buff);
 
 impl Kernel {
     /// The host of a program that was started with this context.
     #[inline(always)]
-    pub const fn new(skb: *mut __sk_buff) -> Self {
+    pub(crate) const fn new(skb: *mut __sk_buff) -> Self {
         Self(skb)
     }
 
@@ -81,7 +81,7 @@ impl Kernel {
 
     /// Does what a program decided; the result is the program's.
     #[inline(always)]
-    pub fn carry_out(self, verdict: Verdict) -> i32 {
+    pub(crate) fn carry_out(self, verdict: Verdict) -> i32 {
         match verdict {
             Verdict::Pass => ACT_OK,
             Verdict::Skip => ACT_UNSPEC,

@@ -26,7 +26,7 @@ macro_rules! entry {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[classifier]
-        pub fn $name(context: TcContext) -> i32 {
+        fn $name(context: TcContext) -> i32 {
             let kernel = Kernel::new(context.skb.skb);
             kernel.carry_out(programs::$name(kernel))
         }
@@ -64,7 +64,7 @@ entry! {
 
 /// Writes the kernel's clocks into `CLOCK`. The agent runs it by `BPF_PROG_TEST_RUN`; it is never attached.
 #[classifier]
-pub fn clock_probe(_context: TcContext) -> i32 {
+fn clock_probe(_context: TcContext) -> i32 {
     // SAFETY: both helpers only read clocks.
     let (ticks, ktime_ns) = unsafe { (bpf_jiffies64(), bpf_ktime_get_ns()) };
     match tables::CLOCK.set(0, ClockEntry { ticks, ktime_ns }, 0) {
