@@ -2,6 +2,9 @@
 //!
 //! The reader is a descriptor that becomes readable ([`EventReader::as_fd`]) and a call that takes one record
 //! ([`EventReader::next`]). There should be one reader per node: readers share one position.
+//!
+//! The programs wake a sleeping reader only when the ring fills, because waking costs more than a packet: look into the
+//! ring every now and then (50 ms) as well.
 
 use std::fmt;
 use std::io;
@@ -77,7 +80,8 @@ impl EventReader {
         self.malformed
     }
 
-    /// Waits until a record is there (true) or the time is over (false).
+    /// Waits until a record is there (true) or the time is over (false). Returns at once when one is there already; one
+    /// that comes meanwhile does not always end the wait (see the module's words), so wait in short pieces.
     pub fn wait(&self, timeout: Duration) -> io::Result<bool> {
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
