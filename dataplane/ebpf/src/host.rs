@@ -44,6 +44,9 @@ const AF_INET6: u32 = 10;
 const TUNNEL_KEY_LEN: u32 = size_of::<TunnelKey>() as u32;
 /// Bytes in the ring at which its reader is woken.
 const RING_FILLS: u64 = EVENTS.max_entries as u64 / 4;
+/// Bytes above [`RING_FILLS`] up to which records wake it: a few records, in case several CPUs pass the mark at once.
+/// Not all above: a wake-up costs as much as fifty packets, and a reader that is behind knows.
+const WAKE_SPAN: u64 = 16 * size_of::<Event>() as u64;
 /// Hop limit of outer packets.
 const TUNNEL_TTL: u8 = 64;
 
@@ -398,7 +401,8 @@ impl Events for Kernel {
         let ring = (&raw const tables::EVENTS).cast_mut().cast::<c_void>();
         // SAFETY: the address of a map is what the helper wants.
         let filled = unsafe { bpf_ringbuf_query(ring, u64::from(BPF_RB_AVAIL_DATA)) };
-        let wake = if filled > RING_FILLS { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
+        let passes = filled.wrapping_sub(RING_FILLS) < WAKE_SPAN;
+        let wake = if passes { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
         record.submit(u64::from(wake));
     }
 }

@@ -82,3 +82,19 @@ fn what_does_not_fit_the_ring_is_counted() {
         assert!(reader.next().is_some());
     });
 }
+
+#[test]
+fn a_ring_that_fills_wakes_its_reader() {
+    with_object(|_, _, object| {
+        tell_of_drops(&object);
+        let reader = EventReader::of(&object).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Asleep before the first record comes.
+                std::thread::sleep(Duration::from_millis(200));
+                object.test_run("from_container", &TestRun::new(&FOREIGN).repeat(4000)).unwrap();
+            });
+            assert!(reader.wait(Duration::from_secs(20)).unwrap());
+        });
+    });
+}
