@@ -4,11 +4,14 @@ mod world;
 
 use dataplane_abi::config::Routing;
 use dataplane_abi::conntrack::{CtState, WayKind};
+use dataplane_abi::endpoints::Endpoints;
+use dataplane_abi::ipcache::IpCache;
 use dataplane_abi::metrics::Direction::{Egress, Ingress};
 use dataplane_abi::program::Program;
-use dataplane_abi::{Addr, DropReason, Identity};
+use dataplane_abi::{Addr, DropReason, Identity, Table};
 use dataplane_core::Verdict;
 use dataplane_native::craft::{Craft, checksums_are_right};
+use dataplane_native::tables::{HashTable, LpmTable};
 use dataplane_native::{Frame, Tunnel};
 use world::{A1, A2, B1, FAMILIES, HOST, OVERLAY, Pod, UNDERLAY, World, craft, node_ip, outside, router};
 
@@ -94,6 +97,23 @@ fn another_node_is_a_neighbour_in_native_mode() {
         assert_delivered(verdict, &frame, &B1);
         assert_eq!(hops(&frame.bytes), 62);
         assert_eq!(there.counters(), [(0, Ingress, 1)]);
+    }
+}
+
+#[test]
+fn an_established_packet_needs_nothing_but_its_row() {
+    for family in FAMILIES {
+        let mut world = World::vxlan();
+        let here = craft(&A1, A2.ip(family)).tcp(4000, 80, ACK, b"");
+        let there = craft(&A1, B1.ip(family)).tcp(4000, 80, ACK, b"");
+        world.forwards(&A1, &here);
+        world.forwards(&A1, &there);
+        // Without a word (no new revision) every other table loses its rows.
+        world.native.tables_mut().endpoints = HashTable::new(Endpoints::SPEC.max_entries);
+        world.native.tables_mut().ipcache = LpmTable::new(IpCache::SPEC.max_entries);
+        assert_eq!(world.pod_sends(&A1, &here).0, Verdict::Peer { ifindex: A2.ifindex });
+        assert_eq!(world.pod_sends(&A1, &there).0, Verdict::Tunnel { ifindex: OVERLAY });
+        assert_eq!(world.counters(), [(0, Egress, 4)]);
     }
 }
 
@@ -244,7 +264,6 @@ fn what_a_router_would_refuse_goes_to_the_stack_untouched() {
 
 #[test]
 fn a_node_without_configuration_does_nothing() {
-    let world = World::vxlan();
     let empty = dataplane_native::Native::new();
     for program in Program::ALL {
         let sent = craft(&A1, A2.v4).udp(1, 2, b"");
@@ -253,5 +272,4 @@ fn a_node_without_configuration_does_nothing() {
         assert_eq!(frame.bytes, sent);
     }
     assert!(empty.counters().is_empty());
-    drop(world);
 }
