@@ -1,7 +1,7 @@
 //! Two hosts side by side through a scenario.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use dataplane_loader::Clock;
 
@@ -36,7 +36,11 @@ impl fmt::Display for Mismatch {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        write!(text, "{byte:02x}").expect("strings take all");
+    }
+    text
 }
 
 /// What was tried, to see that the generator still reaches what it should.
@@ -154,23 +158,23 @@ pub(crate) fn run(
 }
 
 fn differences(native: &Outcome, kernel: &Outcome) -> String {
-    let mut text = String::new();
+    let mut lines = Vec::new();
     if native.verdict != kernel.verdict {
-        text += &format!("verdict: native {}, kernel {}\n", native.verdict, kernel.verdict);
+        lines.push(format!("verdict: native {}, kernel {}", native.verdict, kernel.verdict));
     }
     if native.frame != kernel.frame {
-        text += &format!("frame: native {}\n       kernel {}\n", hex(&native.frame), hex(&kernel.frame));
+        lines.push(format!("frame: native {}\n       kernel {}", hex(&native.frame), hex(&kernel.frame)));
     }
     if native.mark != kernel.mark {
-        text += &format!("mark: native {:#x}, kernel {:#x}\n", native.mark, kernel.mark);
+        lines.push(format!("mark: native {:#x}, kernel {:#x}", native.mark, kernel.mark));
     }
     if native.events != kernel.events {
         let list = |outcome: &Outcome| -> Vec<String> {
             outcome.events.iter().map(|event| format!("{:?} {}", event.header, hex(&event.payload))).collect()
         };
-        text += &format!("events: native {:#?}\n        kernel {:#?}\n", list(native), list(kernel));
+        lines.push(format!("events: native {:#?}\n        kernel {:#?}", list(native), list(kernel)));
     }
-    text
+    lines.join("\n")
 }
 
 /// The first difference between the tables, if there is one.

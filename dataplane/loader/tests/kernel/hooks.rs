@@ -75,7 +75,7 @@ fn an_attachment_outlives_the_object_and_ends_with_its_device() {
             let how = object.attach_by(&pins, "from_container", &hook, kind).unwrap();
             assert_eq!(how, Attached::New, "{kind}");
             run("ip link del left");
-            assert_eq!(prune(&pins).unwrap(), [hook.clone()]);
+            assert_eq!(prune(&pins).unwrap(), std::slice::from_ref(&hook));
             assert_eq!(list(&pins).unwrap(), []);
         }
     });
