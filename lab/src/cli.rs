@@ -1,6 +1,7 @@
 //! The commands for people.
 
-use std::io;
+use std::fmt;
+use std::io::{self, Write as _};
 
 use anyhow::{Context as _, bail};
 use lab::control::{self, Request, Response};
@@ -11,10 +12,16 @@ pub(crate) mod down;
 pub(crate) mod inside;
 pub(crate) mod kubectl;
 pub(crate) mod status;
+mod terminal;
 pub(crate) mod up;
 
 /// How a user types these commands.
 pub(crate) const COMMAND: &str = "cargo xtask lab";
+
+/// Prints a line. A reader that has gone away (`| head`) is no reason to make noise, nor to stop what is being done.
+pub(crate) fn say(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
 
 /// ` --name x` unless it is the default lab.
 pub(crate) fn name_flag(name: &LabName) -> String {

@@ -104,6 +104,8 @@ pub struct NodeStatus {
     pub agent_pid: Option<u32>,
     /// How often the agent was started.
     pub agent_starts: u64,
+    /// Successful CNI ADD calls; median and 99th percentile of their duration in milliseconds.
+    pub adds: Option<(usize, f64, f64)>,
 }
 
 /// State of a pod.
@@ -193,6 +195,12 @@ fn texts(list: &[Value]) -> Vec<String> {
     list.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect()
 }
 
+fn add_times(mut times: Vec<std::time::Duration>) -> Option<(usize, f64, f64)> {
+    times.sort();
+    let at = |percent: usize| times.get((times.len() * percent / 100).min(times.len().saturating_sub(1)));
+    Some((times.len(), at(50)?.as_secs_f64() * 1e3, at(99)?.as_secs_f64() * 1e3))
+}
+
 fn status(cluster: &Cluster) -> Status {
     let objects = cluster.store().list(&NODES, "");
     let node_status = |node: &crate::cluster::Node| {
@@ -204,6 +212,7 @@ fn status(cluster: &Cluster) -> Status {
             pod_cidrs: object.map(|o| texts(list_at(o, &["spec", "podCIDRs"]))).unwrap_or_default(),
             agent_pid: node.agent().process().map(|p| p.pid),
             agent_starts: node.agent().starts(),
+            adds: add_times(cluster.kubelets().add_times(node.name())),
         }
     };
     let pod_status = |pod: &sim_api::Object| PodStatus {

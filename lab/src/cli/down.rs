@@ -9,6 +9,8 @@ use lab::state::{LabDir, OwnerKind};
 use lab::supervisor::early_log;
 use nix::sys::signal::Signal;
 
+use super::say;
+
 /// How long a supervisor may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -22,7 +24,7 @@ pub(crate) fn down(name: &LabName, all: bool) -> anyhow::Result<()> {
     }
     let labs = LabDir::all();
     if labs.is_empty() {
-        println!("there are no labs");
+        say(format_args!("there are no labs"));
     }
     labs.iter().try_for_each(|lab| remove(lab, true))
 }
@@ -30,7 +32,7 @@ pub(crate) fn down(name: &LabName, all: bool) -> anyhow::Result<()> {
 fn remove(lab: &LabDir, skip_tests: bool) -> anyhow::Result<()> {
     let _ = fs::remove_file(early_log(lab.name()));
     if !lab.path().exists() {
-        println!("there is no lab '{}'", lab.name());
+        say(format_args!("there is no lab '{}'", lab.name()));
         return Ok(());
     }
     if let Ok(record) = lab.record()
@@ -38,11 +40,11 @@ fn remove(lab: &LabDir, skip_tests: bool) -> anyhow::Result<()> {
     {
         if record.owner_kind == OwnerKind::Library {
             if skip_tests {
-                println!(
+                say(format_args!(
                     "lab '{}' left alone: it belongs to process {}, which still runs",
                     lab.name(),
                     record.owner.pid
-                );
+                ));
                 return Ok(());
             }
             bail!(
@@ -58,6 +60,6 @@ fn remove(lab: &LabDir, skip_tests: bool) -> anyhow::Result<()> {
         }
     }
     lab.sweep()?;
-    println!("lab '{}' removed", lab.name());
+    say(format_args!("lab '{}' removed", lab.name()));
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -14,7 +14,7 @@ use lab::ns::NsSet;
 use lab::plan::LabName;
 use lab::state::LabDir;
 
-use super::ask;
+use super::{ask, say};
 use crate::Capture;
 
 fn find(name: &LabName, target: &str) -> anyhow::Result<Place> {
@@ -24,7 +24,7 @@ fn find(name: &LabName, target: &str) -> anyhow::Result<Place> {
     }
 }
 
-/// Runs `shell`: becomes `node-exec` with the user's terminal.
+/// Runs `shell`: becomes `node-exec`, or runs it on a terminal of its own if the user has one.
 pub(crate) fn shell(name: &LabName, target: &str, command: &[OsString]) -> anyhow::Result<ExitCode> {
     let place = find(name, target)?;
     let own = std::env::current_exe().context("find this program")?;
@@ -32,6 +32,10 @@ pub(crate) fn shell(name: &LabName, target: &str, command: &[OsString]) -> anyho
     exec.args(["node-exec", "--pid", &place.pid.to_string()]);
     if let Some(cgroup) = &place.cgroup {
         exec.arg("--cgroup").arg(cgroup);
+    }
+    let terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+    if terminal {
+        exec.arg("--tty");
     }
     exec.arg("--");
     if command.is_empty() {
@@ -43,7 +47,11 @@ pub(crate) fn shell(name: &LabName, target: &str, command: &[OsString]) -> anyho
     } else {
         exec.args(command);
     }
-    Err(exec.exec()).context("run node-exec")
+    if !terminal {
+        return Err(exec.exec()).context("run node-exec");
+    }
+    let status = super::terminal::run(&mut exec).context("run node-exec")?;
+    Ok(ExitCode::from(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(1)))
 }
 
 /// Runs `capture`: tcpdump in the target's network namespace, with the files of this machine.
@@ -93,6 +101,6 @@ pub(crate) fn agent(name: &LabName, node: &str, action: AgentAction) -> anyhow::
         AgentAction::Stop => "stopped",
         AgentAction::Start => "started",
     };
-    println!("agent of {node} {done}");
+    say(format_args!("agent of {node} {done}"));
     Ok(())
 }

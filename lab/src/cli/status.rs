@@ -4,36 +4,41 @@ use lab::control::{Request, Response, Status};
 use lab::plan::LabName;
 use lab::state::{LabDir, OwnerKind};
 
-use super::ask;
+use super::{ask, say};
 
 /// Runs `status`.
 pub(crate) fn status(name: &LabName) -> anyhow::Result<()> {
     if let Response::Status(status) = ask(name, &Request::Status)? {
         print(&status);
-        println!("\nkubeconfig: {}", LabDir::of(name).kubeconfig().display());
+        say(format_args!("\nkubeconfig: {}", LabDir::of(name).kubeconfig().display()));
     }
     Ok(())
 }
 
 fn print(status: &Status) {
     let plan = &status.plan;
-    println!(
+    say(format_args!(
         "lab '{}': {} nodes, {} addresses, {} routing, API server {}\n",
         plan.name, plan.nodes, plan.family, plan.routing, status.url
-    );
+    ));
     let nodes = status.nodes.iter().map(|n| {
         let agent = n.agent_pid.map_or_else(|| "down".to_owned(), |pid| format!("pid {pid}"));
+        let restarts = n.agent_starts.saturating_sub(1).to_string();
+        let adds =
+            n.adds.map_or_else(String::new, |(n, median, p99)| format!("{n}: {median:.0}/{p99:.0} ms"));
         vec![
             n.name.clone(),
             ready(n.ready),
             agent,
-            n.agent_starts.saturating_sub(1).to_string(),
+            restarts,
             n.addresses.join(","),
             n.pod_cidrs.join(","),
+            adds,
         ]
     });
-    table(&["NODE", "STATUS", "AGENT", "RESTARTS", "ADDRESSES", "POD CIDRS"], &nodes.collect::<Vec<_>>());
-    println!();
+    let head = ["NODE", "STATUS", "AGENT", "RESTARTS", "ADDRESSES", "POD CIDRS", "CNI ADD (MEDIAN/P99)"];
+    table(&head, &nodes.collect::<Vec<_>>());
+    say(format_args!(""));
     let pods = status.pods.iter().map(|p| {
         vec![
             format!("{}/{}", p.namespace, p.name),
@@ -61,7 +66,7 @@ fn table(head: &[&str], rows: &[Vec<String>]) {
     for row in std::iter::once(&head).chain(rows) {
         let line: Vec<String> =
             row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        println!("{}", line.join("  ").trim_end());
+        say(format_args!("{}", line.join("  ").trim_end()));
     }
 }
 
@@ -97,7 +102,7 @@ pub(crate) fn list() {
         })
         .collect();
     if rows.is_empty() {
-        println!("there are no labs: create one with `{} up`", super::COMMAND);
+        say(format_args!("there are no labs: create one with `{} up`", super::COMMAND));
     } else {
         table(&["LAB", "STATE", "INDEX", "NODES", "FAMILY", "ROUTING"], &rows);
     }

@@ -12,7 +12,7 @@ use lab::preflight;
 use lab::state::{LabDir, STATE_ROOT};
 use lab::supervisor::{self, Message, UpSpec, early_log};
 
-use super::{COMMAND, name_flag};
+use super::{COMMAND, name_flag, say};
 use crate::Up;
 
 /// Runs `up`.
@@ -35,7 +35,10 @@ pub(crate) fn up(options: Up) -> anyhow::Result<()> {
         agent_args: options.agent_args,
     };
     let started = Instant::now();
-    println!("lab '{name}': {} nodes, {} addresses, {} routing", spec.nodes, spec.family, spec.routing);
+    say(format_args!(
+        "lab '{name}': {} nodes, {} addresses, {} routing",
+        spec.nodes, spec.family, spec.routing
+    ));
     fs::create_dir_all(STATE_ROOT).with_context(|| format!("make {STATE_ROOT}"))?;
     let log = OpenOptions::new()
         .create(true)
@@ -55,10 +58,16 @@ pub(crate) fn up(options: Up) -> anyhow::Result<()> {
     let output = child.stdout.take().context("standard output is piped")?;
     for line in BufReader::new(output).lines() {
         match serde_json::from_str(&line.context("read progress")?).context("parse progress")? {
-            Message::Progress(text) => println!("  {:>5.1} s  {text}", started.elapsed().as_secs_f64()),
+            Message::Progress(text) => {
+                say(format_args!("  {:>5.1} s  {text}", started.elapsed().as_secs_f64()))
+            }
             Message::Failed(why) => bail!("{why}\n(log of the supervisor: {})", early_log(&name).display()),
             Message::Ready => {
-                println!("ready after {:.1} s\n\n{}", started.elapsed().as_secs_f64(), what_next(&name));
+                say(format_args!(
+                    "ready after {:.1} s\n\n{}",
+                    started.elapsed().as_secs_f64(),
+                    what_next(&name)
+                ));
                 return Ok(());
             }
         }
