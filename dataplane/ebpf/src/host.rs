@@ -12,7 +12,7 @@ use aya_ebpf::bindings::{
     BPF_RB_NO_WAKEUP, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
 };
 use aya_ebpf::helpers::{
-    bpf_csum_update, bpf_get_hash_recalc, bpf_jiffies64, bpf_ktime_get_ns, bpf_redirect, bpf_redirect_neigh,
+    bpf_csum_update, bpf_jiffies64, bpf_ktime_get_ns, bpf_redirect, bpf_redirect_neigh,
     bpf_redirect_peer, bpf_ringbuf_query, bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_load_bytes,
     bpf_skb_pull_data, bpf_skb_set_tunnel_key,
 };
@@ -153,8 +153,8 @@ impl Packet for Kernel {
 
     #[inline(always)]
     fn hash(self) -> u32 {
-        // SAFETY: the context is valid.
-        unsafe { bpf_get_hash_recalc(self.0) as u32 }
+        // What the device or the stack has found; to find it out now would cost more than the rest of the event.
+        self.skb().hash
     }
 
     #[inline(always)]
