@@ -317,6 +317,8 @@ async fn read_all(mut from: impl tokio::io::AsyncRead + Unpin) -> String {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        // First, so that what ends now is not started again.
+        self.kubelets.stop();
         self.controllers.abort_all();
         self.outside_servers.abort_all();
         for node in &mut self.nodes {

@@ -95,9 +95,7 @@ impl std::fmt::Debug for Kubelets {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            task.abort();
-        }
+        self.abort();
     }
 }
 
@@ -137,6 +135,11 @@ impl Kubelets {
         tasks.push(tokio::spawn(dispatch(store.clone(), Arc::downgrade(&self.0))).abort_handle());
         tasks.push(tokio::spawn(follow_dns(self.0.dns.subscribe(), Arc::downgrade(&self.0))).abort_handle());
         self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
+    }
+
+    /// Stops working on pods and nodes; what runs is left to its node. Tasks may still be at their last step when this returns.
+    pub fn stop(&self) {
+        self.0.abort();
     }
 
     /// Durations of all successful ADD calls on a node.
@@ -192,6 +195,12 @@ impl Kubelets {
 }
 
 impl Inner {
+    fn abort(&self) {
+        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
+        }
+    }
+
     fn pods(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Pod>>> {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -39,7 +39,7 @@ struct Up {
     #[command(flatten)]
     lab: Name,
     /// Nodes
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=200))]
     nodes: u8,
     /// Address families of nodes and pods
     #[arg(long, value_enum, default_value_t = Family::Dual)]

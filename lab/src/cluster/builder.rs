@@ -487,7 +487,7 @@ fn fixed_names(plan: &Plan) -> BTreeMap<String, Vec<std::net::IpAddr>> {
 fn node_config(dir: &LabDir, plan: &Plan, number: u8, bins: &BinDir) -> Result<InitConfig, BuildError> {
     let name = Plan::node_name(number);
     let cgroup = cgroup::lab_path(dir.name())?.join(&name);
-    for path in [dir.node(&name), dir.machine_base(&name), cgroup.clone()] {
+    for path in [dir.node(&name).join("pods"), dir.machine_base(&name), cgroup.clone()] {
         fs::create_dir_all(&path).map_err(io_at(format!("make {}", path.display())))?;
     }
     Ok(InitConfig {

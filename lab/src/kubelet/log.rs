@@ -45,8 +45,12 @@ struct Progress {
 impl ContainerLog {
     /// Opens a new log file.
     pub(crate) fn create(path: PathBuf) -> io::Result<Arc<Self>> {
-        if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir)?;
+        // Two levels, the pod's and the container's. Not more: after the lab's end its directory must not come back.
+        for dir in path.ancestors().skip(1).take(2).collect::<Vec<_>>().into_iter().rev() {
+            match fs::create_dir(dir) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                _ => {}
+            }
         }
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
         Ok(Arc::new(Self {
