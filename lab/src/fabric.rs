@@ -175,7 +175,7 @@ pub fn listen(machine: &Machine, address: SocketAddr) -> std::io::Result<TcpList
             for _ in 0..200 {
                 match TcpListener::bind(address) {
                     Err(e) if e.raw_os_error() == Some(Errno::EADDRNOTAVAIL as i32) => {
-                        std::thread::sleep(std::time::Duration::from_millis(10))
+                        std::thread::sleep(std::time::Duration::from_millis(10));
                     }
                     result => return result,
                 }

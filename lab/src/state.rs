@@ -266,7 +266,7 @@ impl LabDir {
         for _ in 0..40 {
             match fs::remove_dir_all(&self.path) {
                 Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                    std::thread::sleep(Duration::from_millis(50))
+                    std::thread::sleep(Duration::from_millis(50));
                 }
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_at("remove", &self.path)(e)),
                 _ => return Ok(()),

@@ -59,7 +59,7 @@ pub(crate) fn up(options: Up) -> anyhow::Result<()> {
     for line in BufReader::new(output).lines() {
         match serde_json::from_str(&line.context("read progress")?).context("parse progress")? {
             Message::Progress(text) => {
-                say(format_args!("  {:>5.1} s  {text}", started.elapsed().as_secs_f64()))
+                say(format_args!("  {:>5.1} s  {text}", started.elapsed().as_secs_f64()));
             }
             Message::Failed(why) => bail!("{why}\n(log of the supervisor: {})", early_log(&name).display()),
             Message::Ready => {

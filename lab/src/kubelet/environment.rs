@@ -296,7 +296,7 @@ pub(crate) fn volumes(
             None | Some(("emptyDir", _)) => {}
             Some(("hostPath", source)) => place = PathBuf::from(str_at(source, &["path"])),
             Some((kind @ ("configMap" | "secret"), source)) => {
-                write_data(store, node, pod, kind == "secret", source, &dir)?
+                write_data(store, node, pod, kind == "secret", source, &dir)?;
             }
             Some(("downwardAPI", source)) => {
                 for item in sim_api::object::list_at(source, &["items"]) {

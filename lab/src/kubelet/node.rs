@@ -138,7 +138,7 @@ fn keep_times(new: &mut Value, old: &Value) {
 fn renew_lease(store: &Store, node: &NodeContext) -> Result<(), ApiError> {
     let now = rfc3339_micro(store.now());
     match store.modify(&LEASES, "kube-node-lease", &node.name, Sub::Main, |lease| {
-        lease["spec"]["renewTime"] = json!(now)
+        lease["spec"]["renewTime"] = json!(now);
     }) {
         Err(e) if e.is_not_found() => {
             let lease = json!({

@@ -145,7 +145,7 @@ impl PodState {
         };
         let mut conditions: Vec<Value> = list_at(pod, &["status", "conditions"]).to_vec();
         let mut set = |kind: &str, value: bool, why: Option<(&str, &str)>| {
-            set_condition(&mut conditions, kind, value, why, now)
+            set_condition(&mut conditions, kind, value, why, now);
         };
         set("PodReadyToStartContainers", self.sandbox, None);
         set(
