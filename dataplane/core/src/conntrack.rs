@@ -54,7 +54,7 @@ fn established<F: Ip>(
     let reply = entry.origin_is_high() != packet.from_high;
     let [first, second] = &mut entry.dirs;
     let (half, back) = if reply { (second, first) } else { (first, second) };
-    if half.revision != config.revision || (sender != 0 && back.way.ifindex != sender) || kind == Kind::Error
+    if half.revision != packet.revision || (sender != 0 && back.way.ifindex != sender) || kind == Kind::Error
     {
         return Hit::Unsure;
     }
@@ -192,15 +192,8 @@ pub struct End {
 
 /// Writes the ends into the row of a living connection and counts the packet.
 #[inline(always)]
-pub fn refresh<H: Packet + Maps, F: Ip>(
-    host: H,
-    config: &NodeConfig,
-    flight: &Flight<F>,
-    dir: CtDir,
-    src: &End,
-    dst: &End,
-) {
-    let (now, revision) = (flight.now, config.revision);
+pub fn refresh<H: Packet + Maps, F: Ip>(host: H, flight: &Flight<F>, dir: CtDir, src: &End, dst: &End) {
+    let (now, revision) = (flight.now, flight.revision);
     let bytes = u64::from(host.len());
     let (kind, flags) = (flight.kind, flight.tcp_flags);
     F::ct(host, &flight.key, |entry| {
@@ -228,14 +221,8 @@ pub fn refresh<H: Packet + Maps, F: Ip>(
 
 /// Makes the row of a new connection. False: there is no room.
 #[inline(always)]
-pub fn create<H: Packet + Maps, F: Ip>(
-    host: H,
-    config: &NodeConfig,
-    flight: &Flight<F>,
-    src: &End,
-    dst: &End,
-) -> bool {
-    let (now, revision) = (flight.now, config.revision);
+pub fn create<H: Packet + Maps, F: Ip>(host: H, flight: &Flight<F>, src: &End, dst: &End) -> bool {
+    let (now, revision) = (flight.now, flight.revision);
     let bytes = u64::from(host.len());
     F::ct_create(host, &flight.key, |entry| {
         entry.last_seen = now;

@@ -1,6 +1,7 @@
 //! A packet on its way through a program.
 
 use dataplane_abi::Identity;
+use dataplane_abi::config::NodeConfig;
 
 use crate::conntrack::End;
 use crate::ip::Ip;
@@ -14,6 +15,9 @@ pub struct Flight<F: Ip> {
     pub hop_word: u32,
     /// Low 32 bits of the tick.
     pub now: u32,
+    /// The node's revision before any other table was read. What is learned from those is of this revision or a later
+    /// one; were it read afterwards, rows of the revision before could pass for rows of the new one.
+    pub revision: u32,
     /// What kind of packet it is.
     pub kind: Kind,
     /// TCP flags; for [`Kind::Control`] the ICMP type.
@@ -29,12 +33,13 @@ pub struct Flight<F: Ip> {
 impl<F: Ip> Flight<F> {
     /// A packet of which nothing is known yet.
     #[inline(always)]
-    pub fn new(ticks: u64) -> Self {
+    pub fn new(ticks: u64, config: &NodeConfig) -> Self {
         let [a, b, c, d, ..] = ticks.to_le_bytes();
         Self {
             key: F::NO_KEY,
             hop_word: 0,
             now: u32::from_le_bytes([a, b, c, d]),
+            revision: config.revision,
             kind: Kind::Datagram,
             tcp_flags: 0,
             hops: 0,

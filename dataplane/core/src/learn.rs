@@ -2,6 +2,8 @@
 //!
 //! This is the one place where a connection is judged with both ends known; policy belongs here.
 
+use core::hint::black_box;
+
 use dataplane_abi::config::{ConfigFlags, NodeConfig};
 use dataplane_abi::conntrack::{CtDir, WayKind};
 use dataplane_abi::events::{EventHeader, TraceReason};
@@ -43,7 +45,8 @@ pub fn learn<H: Host, F: Ip, const PROGRAM: u8>(host: H, flight: &Flight<F>, rou
     route.src = src.identity;
     route.report = config.flags.contains(ConfigFlags::TRACE_EVENTS);
 
-    let found = conntrack::look(host, config, flight);
+    // Without this the kernel's verifier follows each outcome through all that comes after by itself.
+    let found = black_box(conntrack::look(host, config, flight));
     if is_error {
         route.reason = TraceReason::Related as u8;
         return match found {
@@ -54,16 +57,16 @@ pub fn learn<H: Host, F: Ip, const PROGRAM: u8>(host: H, flight: &Flight<F>, rou
     match found {
         Found::Original => {
             route.reason = TraceReason::Established as u8;
-            conntrack::refresh(host, config, flight, CtDir::Original, &src, &route.to);
+            conntrack::refresh(host, flight, CtDir::Original, &src, &route.to);
         }
         Found::Reply => {
             route.reason = TraceReason::Reply as u8;
             route.flags |= EventHeader::REPLY;
-            conntrack::refresh(host, config, flight, CtDir::Reply, &src, &route.to);
+            conntrack::refresh(host, flight, CtDir::Reply, &src, &route.to);
         }
         Found::Nothing | Found::Reopened => {
             route.reason = TraceReason::New as u8;
-            if !conntrack::create(host, config, flight, &src, &route.to) {
+            if !conntrack::create(host, flight, &src, &route.to) {
                 return Step::Drop(DropReason::CtCreateFailed);
             }
         }

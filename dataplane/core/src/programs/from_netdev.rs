@@ -53,7 +53,7 @@ fn is_plainly_for_node<H: Host, F: Ip>(host: H, config: &NodeConfig) -> bool {
 #[inline(never)]
 fn ip<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
     let Some(config) = host.config() else { return Step::Skip };
-    let mut flight = Flight::<F>::new(host.ticks());
+    let mut flight = Flight::<F>::new(host.ticks(), config);
     if let Err(reason) = F::parse(host, &mut flight) {
         return if is_for_pod::<H, F>(host) { Step::Drop(reason) } else { Step::Skip };
     }

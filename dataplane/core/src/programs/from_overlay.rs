@@ -53,7 +53,7 @@ pub fn from_overlay<H: Host>(host: H) -> Verdict {
 #[inline(never)]
 fn ip<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
     let Some(config) = host.config() else { return Step::Skip };
-    let mut flight = Flight::<F>::new(host.ticks());
+    let mut flight = Flight::<F>::new(host.ticks(), config);
     if let Err(reason) = F::parse(host, &mut flight) {
         // The node itself may speak protocols that conntrack does not know.
         return if is_for_node::<H, F>(host) { Step::Pass } else { Step::Drop(reason) };

@@ -47,7 +47,7 @@ pub fn to_container<H: Host>(host: H) -> Verdict {
 #[inline(never)]
 fn ip<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
     let Some(config) = host.config() else { return Step::Skip };
-    let mut flight = Flight::<F>::new(host.ticks());
+    let mut flight = Flight::<F>::new(host.ticks(), config);
     if let Err(reason) = F::parse(host, &mut flight) {
         return Step::Drop(reason);
     }
