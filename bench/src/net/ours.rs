@@ -10,7 +10,7 @@ use lab::plan::Routing;
 use nix::sys::signal::Signal;
 
 use super::contender::Topology;
-use super::netns::command;
+use super::netns;
 use crate::clusters::{Lab, netns_of_command};
 
 /// Two pods of one node.
@@ -71,7 +71,7 @@ async fn wire(lab: &Lab) -> anyhow::Result<()> {
     let [first, second] = nodes else { bail!("two nodes are to be joined, not {}", nodes.len()) };
     let [one, two] = [first, second].map(|node| node.machine().pid().to_string());
     let link = ["link", "add", WIRE, "mtu", "1500", "netns", &one, "type", "veth"];
-    command("ip", &[&link[..], &["peer", "name", WIRE, "mtu", "1500", "netns", &two]].concat(), None)?;
+    netns::command("ip", &[&link[..], &["peer", "name", WIRE, "mtu", "1500", "netns", &two]].concat(), None)?;
     for (node, peer) in [(first, second), (second, first)] {
         on_node(node, &["link", "set", WIRE, "up"])?;
         for (own, other) in node.addresses().into_iter().zip(peer.addresses()) {
@@ -113,9 +113,11 @@ fn pod(lab: &Lab, routing: &str, name: &str, node: usize) -> anyhow::Result<(Pat
     let command = ["sleep", &seconds];
     lab.create_pod(name, &lab.node(node)?, &command)?;
     let pods = lab.wait_running(name, 1, READY_LIMIT)?;
+    let netns = netns_of_command(&command, READY_LIMIT)?;
+    // The yardsticks have all these ports too: with fewer, a connection costs a longer search for a free one.
+    let script = "printf '1024 65535' > /proc/sys/net/ipv4/ip_local_port_range";
+    let enter = format!("--net={}", netns.display());
+    netns::command("nsenter", &[&enter, "sh", "-c", script], None)?;
     let address = pods.iter().flat_map(|pod| &pod.addresses).copied().find(IpAddr::is_ipv4);
-    Ok((
-        netns_of_command(&command, READY_LIMIT)?,
-        address.with_context(|| format!("pod {name} has no IPv4 address"))?,
-    ))
+    Ok((netns, address.with_context(|| format!("pod {name} has no IPv4 address"))?))
 }
