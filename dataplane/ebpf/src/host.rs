@@ -12,9 +12,9 @@ use aya_ebpf::bindings::{
     BPF_RB_NO_WAKEUP, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
 };
 use aya_ebpf::helpers::{
-    bpf_csum_update, bpf_jiffies64, bpf_ktime_get_ns, bpf_redirect, bpf_redirect_neigh,
-    bpf_redirect_peer, bpf_ringbuf_query, bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_load_bytes,
-    bpf_skb_pull_data, bpf_skb_set_tunnel_key,
+    bpf_csum_update, bpf_jiffies64, bpf_ktime_get_ns, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
+    bpf_ringbuf_query, bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_pull_data,
+    bpf_skb_set_tunnel_key,
 };
 use dataplane_abi::config::NodeConfig;
 use dataplane_abi::conntrack::{CtEntry, CtKey4, CtKey6};
