@@ -155,6 +155,7 @@ impl Agent {
             ipam: Ipam::new(config.quarantine, ipam.ipam.clone()),
             underlay: None,
             base: None,
+            listeners: false,
         };
         let mut lasting_findings = findings;
         for mut record in endpoints {
@@ -237,6 +238,7 @@ impl Agent {
                 }
             }
             Event::Cni(request) => return self.cni(now, request),
+            Event::Listeners(any) => self.state.listeners = any,
             Event::CtGc => self.ct_gc.start_now(now),
             Event::Tick => {}
         }

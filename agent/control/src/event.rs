@@ -26,6 +26,9 @@ pub enum Event {
     Underlay(DeviceFacts),
     /// A request of the container runtime. Every request gets exactly one [`crate::Reply`] with its id, here or from a later `reconcile`.
     Cni(CniRequest),
+    /// Whether anybody listens to events now. Without a listener the programs tell of drops only: what nobody reads
+    /// would still cost each new connection the writing of its records.
+    Listeners(bool),
     /// Search the conntrack tables now, whatever the interval.
     CtGc,
     /// Time has passed; sent at [`crate::Agent::next_deadline`].

@@ -22,6 +22,8 @@ pub(crate) struct State {
     pub(crate) ipam: Ipam,
     pub(crate) underlay: Option<DeviceFacts>,
     pub(crate) base: Option<BaseFacts>,
+    /// Somebody listens to events.
+    pub(crate) listeners: bool,
 }
 
 impl State {

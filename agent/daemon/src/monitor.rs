@@ -1,13 +1,15 @@
 //! Events as they happen: the ring buffer's one reader, and any number of listeners behind bounded queues.
 //!
 //! Nobody waits here: a full ring loses events in the dataplane (counted there), a slow listener loses events in its
-//! own queue (counted and told to it), and without listeners events are counted and thrown away unread.
+//! own queue (counted and told to it), and without listeners only drops are told, counted and thrown away unread.
 
 mod decode;
 
+use crate::control::Control;
 use crate::metrics::{Metrics, count};
 use agent_api::monitor::{LostEvent, MonitorEvent};
 use agent_api::{Timestamp, monitor};
+use agent_control::Event;
 use anyhow::{Context as _, Result};
 use dataplane_loader::EventReader;
 use std::sync::Arc;
@@ -30,17 +32,17 @@ pub(crate) struct Monitor {
 const LOOK: Duration = Duration::from_millis(50);
 
 impl Monitor {
-    /// Starts the thread that reads the ring buffer.
+    /// Starts the thread that reads the ring buffer, and tells `control` whether anybody listens.
     ///
     /// # Errors
     /// When the system has no thread left.
-    pub(crate) fn start(reader: EventReader, metrics: Arc<Metrics>) -> Result<Self> {
+    pub(crate) fn start(reader: EventReader, control: Control, metrics: Arc<Metrics>) -> Result<Self> {
         let (events, _) = broadcast::channel(QUEUE);
         let monitor = Self { events, metrics };
         let this = monitor.clone();
         std::thread::Builder::new()
             .name("monitor".to_owned())
-            .spawn(move || this.read(reader))
+            .spawn(move || this.read(reader, &control))
             .context("cannot start the monitor thread")?;
         Ok(monitor)
     }
@@ -60,8 +62,14 @@ impl Monitor {
         self.metrics.events.load(Ordering::Relaxed)
     }
 
-    fn read(self, mut reader: EventReader) {
+    fn read(self, mut reader: EventReader, control: &Control) {
+        let mut told = false;
         loop {
+            let listened = self.listeners() > 0;
+            if listened != told {
+                told = listened;
+                control.event(Event::Listeners(listened));
+            }
             // The programs wake the reader only when the ring fills, so it looks by itself as well.
             match reader.wait(LOOK) {
                 Ok(_) => {}

@@ -105,7 +105,7 @@ pub fn run(flags: &RunFlags) -> Result<()> {
     let sources = Sources {
         control: control.clone(),
         tables,
-        monitor: Monitor::start(reader, Arc::clone(&metrics))?,
+        monitor: Monitor::start(reader, control.clone(), Arc::clone(&metrics))?,
         watch: watch.clone(),
         metrics,
         fixed,

@@ -11,9 +11,10 @@ use crate::plan::Plan;
 const MONITOR_FLAGS: u8 = 0x07;
 
 /// The row, without revision and digest; `None` while too little is known.
-pub(crate) fn row(config: &Config, plan: &Plan, ticks_per_s: u32) -> Option<NodeConfig> {
+pub(crate) fn row(config: &Config, plan: &Plan, listeners: bool, ticks_per_s: u32) -> Option<NodeConfig> {
     let (base, underlay) = (plan.base?, plan.underlay.as_ref()?);
-    let mut flags = ConfigFlags::SOURCE_CHECK | ConfigFlags::DROP_EVENTS | ConfigFlags::TRACE_EVENTS;
+    let mut flags = ConfigFlags::SOURCE_CHECK | ConfigFlags::DROP_EVENTS;
+    flags.set(ConfigFlags::TRACE_EVENTS, listeners);
     flags.set(ConfigFlags::IPV4, plan.v4);
     flags.set(ConfigFlags::IPV6, plan.v6);
     let interval_ms = u128::from(ticks_per_s).saturating_mul(config.report_interval.as_millis()) / 1000;

@@ -184,7 +184,7 @@ impl Agent {
                 }
             }
         }
-        config::row(&self.config, &self.plan, self.outside.clock?.ticks_per_s)
+        config::row(&self.config, &self.plan, self.state.listeners, self.outside.clock?.ticks_per_s)
     }
 
     pub(super) fn attach_and_route(&mut self, run: &mut Run<'_>, knowledge: Knowledge) {

@@ -254,3 +254,17 @@ fn addresses_of_the_node_are_never_a_pods() {
     assert_eq!(given, ["10.10.1.3", "10.10.1.5", "10.10.1.6"]);
     world.add("c4").unwrap_err();
 }
+
+#[test]
+fn connections_are_told_of_only_while_somebody_listens() {
+    let mut world = World::ready(Routing::Vxlan, 2);
+    let told =
+        |world: &World| world.node_config().flags.contains(dataplane_abi::config::ConfigFlags::TRACE_EVENTS);
+    assert!(!told(&world));
+    world.event(Event::Listeners(true));
+    world.settle();
+    assert!(told(&world));
+    world.event(Event::Listeners(false));
+    world.settle();
+    assert!(!told(&world));
+}
