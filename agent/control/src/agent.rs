@@ -87,6 +87,8 @@ pub(crate) struct Outside {
     pub(crate) ipcache: Tracked<IpNet, IpCacheEntry>,
     pub(crate) routes: Tracked<IpNet, Route>,
     pub(crate) programs: Tracked<(String, Program), u32>,
+    /// What was taken off the underlay device because it has no work there.
+    pub(crate) clean_underlay: Option<Vec<(String, u32, Program)>>,
     /// The row of `CONFIG`, as it was last read or written.
     pub(crate) config: Option<NodeConfig>,
     /// Rows have changed since the revision in `CONFIG` was raised, if only there and back.
@@ -105,6 +107,7 @@ pub(crate) struct Failures {
     pub(crate) read_back: Option<Failure>,
     pub(crate) base: Option<Failure>,
     pub(crate) config: Option<Failure>,
+    pub(crate) leftovers: Option<Failure>,
     pub(crate) documents: Option<Failure>,
 }
 
@@ -114,6 +117,7 @@ impl Failures {
             ("read-back", &self.read_back),
             ("base-links", &self.base),
             ("CONFIG", &self.config),
+            ("programs of the underlay", &self.leftovers),
             ("state-directory", &self.documents),
         ];
         named.into_iter().filter_map(|(name, failure)| Some((name, failure.as_ref()?)))
@@ -195,6 +199,7 @@ impl Agent {
                 ipcache: Tracked::new(controllers::ipcache::hash),
                 routes: Tracked::new(|_, _| 0),
                 programs: Tracked::new(|_, _| 0),
+                clean_underlay: None,
                 config: None,
                 moved: false,
                 garbage: BTreeSet::new(),

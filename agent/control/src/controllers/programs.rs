@@ -1,5 +1,6 @@
 //! Which program is attached to which link.
 
+use crate::config::Routing;
 use crate::plan::Plan;
 use crate::ports::{HOST_LINK, OVERLAY_LINK, Program};
 use crate::state::endpoints::Endpoint;
@@ -11,11 +12,31 @@ pub(crate) fn base(plan: &Plan) -> Vec<((String, Program), u32)> {
     let mut programs = vec![
         on(HOST_LINK, Program::FromHost, facts.host.ifindex),
         on(HOST_LINK, Program::ToHost, facts.host.ifindex),
-        on(&underlay.name, Program::FromNetdev, underlay.ifindex),
-        on(&underlay.name, Program::ToNetdev, underlay.ifindex),
     ];
+    programs.extend(of_underlay(plan).iter().map(|program| on(&underlay.name, *program, underlay.ifindex)));
     programs.extend(facts.overlay.map(|overlay| on(OVERLAY_LINK, Program::FromOverlay, overlay.ifindex)));
     programs
+}
+
+/// Programs that have work on the underlay device: every packet between nodes pays for each of them.
+///
+/// With native routing packets for pods come in there. Behind the tunnel none do, and nothing is translated on the
+/// way out yet in either mode.
+fn of_underlay(plan: &Plan) -> &'static [Program] {
+    match plan.routing {
+        Routing::Native => &[Program::FromNetdev],
+        Routing::Vxlan => &[],
+    }
+}
+
+/// Programs that an earlier agent, with another mode or of another version, may have left on the underlay device.
+pub(crate) fn leftovers(plan: &Plan) -> Vec<(String, u32, Program)> {
+    let Some(underlay) = &plan.underlay else { return Vec::new() };
+    [Program::FromNetdev, Program::ToNetdev]
+        .into_iter()
+        .filter(|program| !of_underlay(plan).contains(program))
+        .map(|program| (underlay.name.clone(), underlay.ifindex, program))
+        .collect()
 }
 
 /// Programs of a pod's link.

@@ -187,8 +187,30 @@ impl Agent {
         config::row(&self.config, &self.plan, self.state.listeners, self.outside.clock?.ticks_per_s)
     }
 
+    /// Once per underlay device: what an earlier agent attached is not known, so it is taken off unseen.
+    fn detach_leftovers(&mut self, run: &mut Run<'_>) {
+        let leftovers = programs::leftovers(&self.plan);
+        let clean = self.outside.clean_underlay.as_ref() == Some(&leftovers);
+        if clean || !due(self.failures.leftovers.as_ref(), run.now) {
+            return;
+        }
+        let mut slot = self.failures.leftovers.take();
+        for (link, ifindex, program) in &leftovers {
+            let result = run.node.detach(link, *ifindex, *program);
+            let failed = result.is_err();
+            run.note(&mut slot, result);
+            if failed {
+                self.failures.leftovers = slot;
+                return;
+            }
+        }
+        self.failures.leftovers = slot;
+        self.outside.clean_underlay = Some(leftovers);
+    }
+
     pub(super) fn attach_and_route(&mut self, run: &mut Run<'_>, knowledge: Knowledge) {
         if self.outside.config.is_some() {
+            self.detach_leftovers(run);
             // Nothing is known to be attached at start, so every program is put in place once by every agent.
             let pass = self.outside.programs.write(run.now, Knowledge::Full, |(link, program), ifindex| {
                 run.node.attach(link, *ifindex, *program)

@@ -268,3 +268,15 @@ fn connections_are_told_of_only_while_somebody_listens() {
     world.settle();
     assert!(!told(&world));
 }
+
+#[test]
+fn the_underlay_carries_only_programs_that_have_work() {
+    let mut world = World::ready(Routing::Native, 2);
+    assert!(world.node.links()["eth0"].programs.contains(&Program::FromNetdev));
+    // The node comes back in the other mode: what the earlier agent attached is taken off.
+    world.config.routing = Routing::Vxlan;
+    world.restart();
+    world.sync(2);
+    world.settle();
+    assert_eq!(world.node.links()["eth0"].programs.len(), 0);
+}

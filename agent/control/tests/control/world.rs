@@ -364,7 +364,8 @@ impl World {
         assert_eq!(self.node.links().keys().map(String::as_str).collect::<BTreeSet<_>>(), links);
         let on = |link: &str| self.node.links()[link].programs.clone();
         assert_eq!(on(HOST_LINK), BTreeSet::from([Program::FromHost, Program::ToHost]));
-        assert_eq!(on(DEVICE), BTreeSet::from([Program::FromNetdev, Program::ToNetdev]));
+        let of_device = if vxlan { BTreeSet::new() } else { BTreeSet::from([Program::FromNetdev]) };
+        assert_eq!(on(DEVICE), of_device);
         if vxlan {
             assert_eq!(on(OVERLAY_LINK), BTreeSet::from([Program::FromOverlay]));
         }
