@@ -33,7 +33,6 @@ const ONLY: &[(&str, &[&str])] = &[
     ("aya", &["dataplane-loader"]),
     ("aya-ebpf", &["dataplane-ebpf"]),
     ("kube", &["agent-daemon", "e2e"]),
-    ("rtnetlink", &["agent-node"]),
 ];
 
 /// Crates that may hold no unsafe code at all, in any file.
