@@ -403,5 +403,3 @@ fn nobody_reading_the_result_is_a_failure() {
     let outcome: Outcome = Call::new("VERSION").stdin("{}").stdout_closed().run();
     assert_ne!(outcome.code, 0);
 }
-
-/// Prints what a call costs before it reaches the agent: `cargo test --release -p bristle-cni --test plugin start -- --nocapture`.
