@@ -364,8 +364,7 @@ impl World {
         assert_eq!(self.node.links().keys().map(String::as_str).collect::<BTreeSet<_>>(), links);
         let on = |link: &str| self.node.links()[link].programs.clone();
         assert_eq!(on(HOST_LINK), BTreeSet::from([Program::FromHost, Program::ToHost]));
-        let of_device = if vxlan { BTreeSet::new() } else { BTreeSet::from([Program::FromNetdev]) };
-        assert_eq!(on(DEVICE), of_device);
+        assert_eq!(on(DEVICE), (!vxlan).then_some(Program::FromNetdev).into_iter().collect());
         if vxlan {
             assert_eq!(on(OVERLAY_LINK), BTreeSet::from([Program::FromOverlay]));
         }
