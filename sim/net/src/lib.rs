@@ -8,7 +8,9 @@
 //!
 //! TCP is smoltcp's; the layers below it are our own, so that neighbours, fragments, path MTU and ICMP errors follow Linux, and an
 //! idle host costs next to nothing. Deliberately absent: group membership, router and duplicate address discovery, redirects, options
-//! of IPv4 headers beyond passing them on, the ageing of resolved neighbours, ICMP rate limits, congestion and ECN marks.
+//! of IPv4 headers beyond passing them on, the ageing of resolved neighbours, ICMP rate limits, congestion and ECN marks,
+//! ICMP errors about packets that stay incomplete. Other than in Linux, a lost TCP segment is sent again after a second at least, and
+//! no connection waits in `TIME-WAIT`.
 #![forbid(unsafe_code)]
 
 pub mod checksum;

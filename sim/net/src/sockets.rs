@@ -5,12 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::client::{About, Client, ClientId, ClientKind, ClientReport, ClientSpec, World};
-use crate::frame::{mix, u16_at};
+use crate::frame::{mix, put, u16_at, u32_at};
 use crate::icmp::Report;
 use crate::ip::{self, Ip};
 use crate::net::Net;
 use crate::ports::Ports;
 use crate::tcp::Tcp;
+
+const FIN: u8 = 0x01;
 
 /// A socket that serves, on all addresses.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -164,11 +166,15 @@ impl Sockets {
         let hop = net.route(ip.source, None).map_or(1500, |hop| hop.mtu);
         let buffer = usize::try_from(hop).unwrap_or_default().clamp(4096, 16_384);
         let listener = server.filter(|_| opens && !known).map(|kind| (kind, buffer));
-        // smoltcp takes a plain header only.
-        let plain =
-            ip::build((ip.source, ip.destination), ip::TCP, ip.hop_limit, None, &packet[ip.payload..ip.end]);
         let mut world = world!(self, now, net);
-        world.tcp().receive(now, ends, plain, listener);
+        let tcp = world.tcp();
+        if let Some((kind, buffer)) = listener {
+            tcp.listen(ends.0, ends.1, kind, buffer);
+        }
+        for segment in digestible(&packet[ip.payload..ip.end], ip) {
+            // smoltcp takes a plain header only.
+            tcp.receive(now, ip::build((ip.source, ip.destination), ip::TCP, ip.hop_limit, None, &segment));
+        }
         if known || listener.is_some() { Taken::Yes } else { Taken::No }
     }
 
@@ -241,4 +247,26 @@ impl Sockets {
             client.error(&mut world, &about, report.too_big.is_some());
         }
     }
+}
+
+/// A segment as smoltcp can take it: one that ends a connection and repeats data that is there already loses its end there, so the end
+/// comes separately.
+fn digestible(segment: &[u8], ip: &Ip) -> Vec<Vec<u8>> {
+    let header = segment.get(12).map_or(0, |byte| usize::from(byte >> 4) * 4);
+    let (Some(flags), Some(sequence)) = (segment.get(13).copied(), u32_at(segment, 4)) else {
+        return Vec::new();
+    };
+    if flags & FIN == 0 || header < 20 || segment.len() <= header {
+        return vec![segment.to_vec()];
+    }
+    let mut data = segment.to_vec();
+    data[13] = flags & !FIN;
+    let mut end = segment[..header].to_vec();
+    let length = u32::try_from(segment.len() - header).unwrap_or_default();
+    put(&mut end, 4, &sequence.wrapping_add(length).to_be_bytes());
+    for part in [&mut data, &mut end] {
+        put(part, 16, &[0, 0]);
+        ip::seal((ip.source, ip.destination), ip::TCP, 16, part);
+    }
+    vec![data, end]
 }

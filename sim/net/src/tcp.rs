@@ -13,8 +13,6 @@ use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpEndpoint, IpListenEndpoint, Ipv4Address, Ipv6Address};
 
-use crate::sockets::ServerKind;
-
 mod serve;
 
 /// How long a connection may get no answer before it is given up.
@@ -80,17 +78,8 @@ impl Tcp {
         self.pairs.contains_key(&(local, remote))
     }
 
-    /// A segment came in. With `listener` one that opens a connection finds a server.
-    pub(crate) fn receive(
-        &mut self,
-        now: Duration,
-        (local, remote): (SocketAddr, SocketAddr),
-        packet: Vec<u8>,
-        listener: Option<(ServerKind, usize)>,
-    ) {
-        if let Some((kind, buffer)) = listener {
-            self.listen(local, remote, kind, buffer);
-        }
+    /// A segment came in, for a connection or a server or nobody.
+    pub(crate) fn receive(&mut self, now: Duration, packet: Vec<u8>) {
         self.wire.inbound = Some(packet);
         self.interface.poll_ingress_single(instant(now), &mut self.wire, &mut self.sockets);
     }

@@ -28,7 +28,7 @@ enum Work {
 
 impl Tcp {
     /// Waits for the connection that a SYN is about to open.
-    pub(super) fn listen(&mut self, local: SocketAddr, remote: SocketAddr, kind: ServerKind, buffer: usize) {
+    pub(crate) fn listen(&mut self, local: SocketAddr, remote: SocketAddr, kind: ServerKind, buffer: usize) {
         let (mut socket, work) = match kind {
             ServerKind::Http => (new_socket(MOST_REQUEST, buffer), Work::Request(Vec::new())),
             ServerKind::TcpEcho | ServerKind::UdpEcho => (new_socket(buffer, buffer), Work::Echo),

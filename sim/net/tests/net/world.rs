@@ -66,8 +66,8 @@ enum End {
     Node(usize, u32),
 }
 
-/// Whether a frame survives the way to a place: name of the end, its number, the frame.
-type Filter = Box<dyn FnMut(&Summary) -> bool>;
+/// Whether a frame survives its way.
+type Filter = Box<dyn FnMut(Duration, &Summary) -> bool>;
 
 pub(crate) struct World {
     pub(crate) now: Duration,
@@ -117,43 +117,46 @@ pub(crate) fn routes(node: usize) -> Vec<Route> {
     ]
 }
 
+/// The pod of a node, with all servers.
+pub(crate) fn host(node: usize, seed: u64) -> Host {
+    let default = ["0.0.0.0/0", "::/0"].map(|net| net.parse().unwrap());
+    let mut host = Host::new(&HostConfig {
+        mac: pod_mac(node),
+        mtu: 1500,
+        addresses: [Family::V4, Family::V6].map(|family| pod(node, family).into()).to_vec(),
+        routes: vec![
+            (default[0], Some(gateway(node, Family::V4))),
+            (default[1], Some(gateway(node, Family::V6))),
+        ],
+        seed: seed * 100 + u64::try_from(node).unwrap(),
+    });
+    host.serve(Server { kind: ServerKind::Http, port: 80 });
+    host.serve(Server { kind: ServerKind::TcpEcho, port: 7 });
+    host.serve(Server { kind: ServerKind::UdpEcho, port: 7 });
+    host
+}
+
+pub(crate) fn node(number: usize, seed: u64) -> Node {
+    let mut node = Node::new(seed * 100 + 50 + u64::try_from(number).unwrap());
+    links(number, 1500).into_iter().for_each(|link| node.set_link(link));
+    node.set_routes(routes(number));
+    node
+}
+
 impl World {
     pub(crate) fn new() -> Self {
         Self::with_seed(1)
     }
 
     pub(crate) fn with_seed(seed: u64) -> Self {
-        let host = |node: usize| {
-            let default = ["0.0.0.0/0", "::/0"].map(|net| net.parse().unwrap());
-            let mut host = Host::new(&HostConfig {
-                mac: pod_mac(node),
-                mtu: 1500,
-                addresses: [Family::V4, Family::V6].map(|family| pod(node, family).into()).to_vec(),
-                routes: vec![
-                    (default[0], Some(gateway(node, Family::V4))),
-                    (default[1], Some(gateway(node, Family::V6))),
-                ],
-                seed: seed * 100 + u64::try_from(node).unwrap(),
-            });
-            host.serve(Server { kind: ServerKind::Http, port: 80 });
-            host.serve(Server { kind: ServerKind::TcpEcho, port: 7 });
-            host.serve(Server { kind: ServerKind::UdpEcho, port: 7 });
-            host
-        };
-        let node = |number: usize| {
-            let mut node = Node::new(seed * 100 + 50 + u64::try_from(number).unwrap());
-            links(number, 1500).into_iter().for_each(|link| node.set_link(link));
-            node.set_routes(routes(number));
-            node
-        };
         Self {
             now: Duration::ZERO,
-            hosts: vec![host(A), host(B)],
-            nodes: vec![node(A), node(B)],
+            hosts: vec![host(A, seed), host(B, seed)],
+            nodes: vec![node(A, seed), node(B, seed)],
             trace: Vec::new(),
             drops: Vec::new(),
             polls: 0,
-            passes: Box::new(|_| true),
+            passes: Box::new(|_, _| true),
             wire: BTreeMap::new(),
             sequence: 0,
             ids: 0,
@@ -234,17 +237,12 @@ impl World {
         for action in actions {
             match action {
                 Action::Transmit { ifindex: UNDERLAY, frame } => {
-                    for other in 0..self.nodes.len() {
-                        let to_it = frame.bytes[..6] == node_mac(other, UNDERLAY) || frame.bytes[0] & 1 != 0;
-                        if other != node && to_it {
-                            self.put(End::Node(other, UNDERLAY), frame.clone());
-                        }
-                    }
-                    if !self.nodes.iter().enumerate().any(|(other, _)| {
-                        other != node
-                            && (frame.bytes[..6] == node_mac(other, UNDERLAY) || frame.bytes[0] & 1 != 0)
-                    }) {
-                        self.trace.push((self.now, frame));
+                    let to_it = |other: &usize| {
+                        frame.bytes[..6] == node_mac(*other, UNDERLAY) || frame.bytes[0] & 1 != 0
+                    };
+                    match (0..self.nodes.len()).filter(|other| *other != node).find(to_it) {
+                        Some(other) => self.put(End::Node(other, UNDERLAY), frame),
+                        None => self.trace.push((self.now, frame)),
                     }
                 }
                 Action::Transmit { ifindex: POD, frame } => self.put(End::Host(node), frame),
@@ -257,7 +255,7 @@ impl World {
     }
 
     fn put(&mut self, end: End, frame: Frame) {
-        let passes = (self.passes)(&Summary::of(&frame.bytes));
+        let passes = (self.passes)(self.now, &Summary::of(&frame.bytes));
         self.trace.push((self.now, frame.clone()));
         if passes {
             self.sequence += 1;
@@ -266,7 +264,7 @@ impl World {
     }
 }
 
-fn ids(next: &mut u64) -> impl FnMut() -> PacketId {
+pub(crate) fn ids(next: &mut u64) -> impl FnMut() -> PacketId {
     || {
         *next += 1;
         PacketId(*next)
