@@ -6,8 +6,6 @@ use std::time::Duration;
 use crate::stack::{Stack, Turn};
 use crate::{Action, ClientId, ClientReport, ClientSpec, Frame, Link, PacketId, Route, Server};
 
-pub use crate::net::LinkKind;
-
 /// The network stack of a node.
 ///
 /// Whoever drives it gives it what comes in and carries out the [`Action`]s that come back, in their order. Every frame that is

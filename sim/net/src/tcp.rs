@@ -1,7 +1,8 @@
 //! TCP by smoltcp, over IP packets that our own layers bring and take.
 //!
-//! The engine has no addresses of its own and takes every packet that reaches it for its own: the layers below have looked. Connections cost memory only while they are there: the listening socket of a
-//! server is made when a SYN comes in, and one that waits out `TIME-WAIT` is removed at once.
+//! The engine has no addresses and takes every packet that reaches it for its own: the layers below have looked. Connections cost
+//! memory only while they are there: the listening socket of a server is made when a SYN comes in, and a connection that would wait
+//! out `TIME-WAIT` is removed at once.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -13,10 +14,10 @@ use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpEndpoint, IpListenEndpoint, Ipv4Address, Ipv6Address};
 
+mod patience;
 mod serve;
 
-/// How long a connection may get no answer before it is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
+use patience::Patience;
 
 /// What a socket that could not act waits.
 const TICK: Duration = Duration::from_millis(1);
@@ -33,11 +34,18 @@ pub(crate) struct Tcp {
     pairs: BTreeMap<(SocketAddr, SocketAddr), SocketHandle>,
     served: Vec<serve::Connection>,
     /// Closed by their users, but still talking.
-    closing: Vec<(SocketHandle, u16)>,
+    closing: Vec<Closing>,
     /// Ports of connections that ended.
     free: Vec<u16>,
     /// When the sockets last had their turn.
     stepped: Duration,
+}
+
+/// A connection that its user has closed.
+struct Closing {
+    handle: SocketHandle,
+    port: u16,
+    patience: Patience,
 }
 
 impl Tcp {
@@ -108,19 +116,22 @@ impl Tcp {
             return;
         }
         socket.close();
-        socket.set_timeout(Some(PATIENCE.into()));
-        self.closing.push((handle.0, port));
+        self.closing.push(Closing { handle: handle.0, port, patience: Patience::default() });
     }
 
     /// Gives up a connection: the other side gets a reset, and the port is free.
     pub(crate) fn abort(&mut self, now: Duration, handle: Handle, port: u16) {
         self.free.push(port);
-        let socket = self.sockets.get_mut::<Socket<'_>>(handle.0);
+        self.break_off(now, handle.0);
+    }
+
+    fn break_off(&mut self, now: Duration, handle: SocketHandle) {
+        let socket = self.sockets.get_mut::<Socket<'_>>(handle);
         if socket.state() != State::SynSent {
             socket.abort();
             self.flush(now);
         }
-        self.remove(handle.0);
+        self.remove(handle);
     }
 
     fn remove(&mut self, handle: SocketHandle) {
@@ -137,19 +148,24 @@ impl Tcp {
     /// Lets servers and sockets act; gives back the ports of connections that ended.
     pub(crate) fn step(&mut self, now: Duration) -> Vec<u16> {
         self.flush(now);
-        self.serve();
+        self.serve(now);
         self.flush(now);
         self.stepped = now;
-        let ended = |state| matches!(state, State::Closed | State::TimeWait);
-        let closing = std::mem::take(&mut self.closing);
-        for (handle, port) in closing {
-            if ended(self.sockets.get::<Socket<'_>>(handle).state()) {
-                self.remove(handle);
-                self.free.push(port);
+        let mut closing = std::mem::take(&mut self.closing);
+        closing.retain_mut(|connection| {
+            let socket = self.sockets.get::<Socket<'_>>(connection.handle);
+            let ended = matches!(socket.state(), State::Closed | State::TimeWait);
+            if ended {
+                self.remove(connection.handle);
+            } else if connection.patience.is_over(now, socket) {
+                self.break_off(now, connection.handle);
             } else {
-                self.closing.push((handle, port));
+                return true;
             }
-        }
+            self.free.push(connection.port);
+            false
+        });
+        self.closing = closing;
         std::mem::take(&mut self.free)
     }
 
@@ -160,10 +176,14 @@ impl Tcp {
 
     /// When [`Tcp::step`] is due.
     pub(crate) fn next(&mut self, now: Duration) -> Option<Duration> {
-        let at = self.interface.poll_at(instant(now), &self.sockets)?;
-        let at = Duration::from_micros(u64::try_from(at.total_micros()).unwrap_or_default());
-        // A socket that has just had its turn and still wants one waits for the other side.
-        Some(if at <= self.stepped { self.stepped + TICK } else { at }.max(now))
+        let sockets = self.interface.poll_at(instant(now), &self.sockets).map(|at| {
+            let at = Duration::from_micros(u64::try_from(at.total_micros()).unwrap_or_default());
+            // A socket that has just had its turn and still wants one waits for the other side.
+            if at <= self.stepped { self.stepped + TICK } else { at }
+        });
+        let closing = self.closing.iter().filter_map(|connection| connection.patience.until());
+        let served = self.served.iter().filter_map(serve::Connection::until);
+        sockets.into_iter().chain(closing).chain(served).min().map(|at| at.max(now))
     }
 }
 

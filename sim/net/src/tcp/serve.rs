@@ -1,12 +1,13 @@
 //! The servers' side of TCP: a connection each, from its SYN to its end.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::{Socket, State};
 use smoltcp::wire::IpListenEndpoint;
 
-use super::{PATIENCE, Tcp, new_socket};
+use super::{Patience, Tcp, new_socket};
 use crate::sockets::ServerKind;
 
 /// A request that is longer than this is none.
@@ -18,6 +19,14 @@ const MOST_BODY: usize = 65_535;
 pub(super) struct Connection {
     handle: SocketHandle,
     work: Work,
+    patience: Patience,
+}
+
+impl Connection {
+    /// When it is given up if nothing happens.
+    pub(super) fn until(&self) -> Option<Duration> {
+        self.patience.until()
+    }
 }
 
 enum Work {
@@ -33,17 +42,16 @@ impl Tcp {
             ServerKind::Http => (new_socket(MOST_REQUEST, buffer), Work::Request(Vec::new())),
             ServerKind::TcpEcho | ServerKind::UdpEcho => (new_socket(buffer, buffer), Work::Echo),
         };
-        socket.set_timeout(Some(PATIENCE.into()));
         let at = IpListenEndpoint { addr: Some(local.ip().into()), port: local.port() };
         if socket.listen(at).is_ok() {
             let handle = self.sockets.add(socket);
             self.pairs.insert((local, remote), handle);
-            self.served.push(Connection { handle, work });
+            self.served.push(Connection { handle, work, patience: Patience::default() });
         }
     }
 
     /// Lets every server do what it can.
-    pub(super) fn serve(&mut self) {
+    pub(super) fn serve(&mut self, now: Duration) {
         let mut served = std::mem::take(&mut self.served);
         served.retain_mut(|connection| {
             let socket = self.sockets.get_mut::<Socket<'_>>(connection.handle);
@@ -52,8 +60,12 @@ impl Tcp {
             let over = matches!(socket.state(), State::Closed | State::Listen | State::TimeWait);
             if over {
                 self.remove(connection.handle);
+            } else if connection.patience.is_over(now, socket) {
+                self.break_off(now, connection.handle);
+            } else {
+                return true;
             }
-            !over
+            false
         });
         self.served = served;
     }

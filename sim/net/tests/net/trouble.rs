@@ -79,8 +79,8 @@ fn a_silent_neighbour_is_told_after_three_questions(#[values(Family::V4, Family:
         .map(|((at, _), _)| *at)
         .collect();
     assert_eq!(questions.len(), 3, "{:#?}", world.lines());
-    assert_eq!(questions[1] - questions[0], Duration::from_secs(1));
-    assert_eq!(questions[2] - questions[1], Duration::from_secs(1));
+    assert_eq!(questions[1], questions[0] + Duration::from_secs(1));
+    assert_eq!(questions[2], questions[1] + Duration::from_secs(1));
 }
 
 /// A world in which the underlay takes less than the pods send.
@@ -250,4 +250,44 @@ fn what_a_program_accepts_is_for_the_node() {
     assert!(matches!(refused[..], [sim_net::Action::Dropped { why: StackDrop::NotForUs, .. }]));
     let accepted = node.receive(Duration::ZERO, UNDERLAY, frame, true, &mut ids(&mut 0));
     assert!(matches!(accepted[0], sim_net::Action::Dropped { why: StackDrop::NoSocket, .. }), "{accepted:?}");
+}
+
+#[rstest]
+#[case::silent_for_hours(Duration::from_secs(3 * 3600), None)]
+#[case::cut_off_for_minutes(Duration::from_millis(100), Some(Duration::from_secs(300)))]
+fn an_open_connection_stays(#[case] interval: Duration, #[case] dark: Option<Duration>) {
+    let mut world = World::new();
+    let timeout = Duration::from_secs(1000);
+    let spec = ClientSpec { count: 5, interval, timeout, ..client(ClientKind::TcpEcho, pod(B, Family::V4)) };
+    let from = Duration::from_millis(150);
+    world.passes = Box::new(move |now, _| dark.is_none_or(|dark| !(from..from + dark).contains(&now)));
+    let id = world.start(spec);
+    world.pass(Duration::from_secs(24 * 3600));
+    let report = world.report(id);
+    assert_eq!((report.sent, report.answered, report.resets), (5, 5, 0), "{report:?}");
+    let opened = world.lines().iter().filter(|line| line.ends_with("TCP SYN")).count();
+    assert_eq!(opened, 3, "one connection, seen on three links");
+}
+
+/// Neither a half open connection, nor one that waits for an end, nor one with data in flight keeps a server busy for ever.
+#[rstest]
+#[case::half_open("SYN+ACK", ClientKind::Http, 70)]
+#[case::half_closed("FIN+ACK", ClientKind::Http, 130)]
+#[case::in_the_middle("PSH+ACK", ClientKind::TcpEcho, 1000)]
+fn who_went_away_is_forgotten(#[case] last: &'static str, #[case] kind: ClientKind, #[case] seconds: u64) {
+    let mut world = World::new();
+    // From the moment that the server says this, the client hears and says nothing more.
+    let mut gone = false;
+    world.passes = Box::new(move |_, summary| {
+        let line = summary.to_string();
+        gone |= line.starts_with("10.11.1.5:") && line.contains(last);
+        !gone
+    });
+    let id = world.start(ClientSpec { count: 1, size: 300, ..client(kind, pod(B, Family::V4)) });
+    world.pass(Duration::from_secs(2));
+    assert!(world.lines().iter().any(|line| line.contains(last)), "{:#?}", world.lines());
+    world.hosts[A].stop(id);
+    world.pass(Duration::from_secs(seconds));
+    let now = world.now;
+    assert_eq!(world.hosts[B].next_poll(now), None);
 }

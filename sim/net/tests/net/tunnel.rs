@@ -11,23 +11,10 @@ use crate::world::{A, B, Family, UNDERLAY, ids, links, node_mac, pod, underlay};
 const NOW: Duration = Duration::ZERO;
 const OVERLAY: u32 = 4;
 
-/// A node with a tunnel device that has met the other one.
 fn node(number: usize) -> Node {
     let mut node = Node::new(7);
     links(number, 1500).into_iter().for_each(|link| node.set_link(link));
     node.set_link(overlay(number));
-    for family in [Family::V4, Family::V6] {
-        let other = 1 - number;
-        // Whoever is asked knows the asker afterwards.
-        let craft = Craft::new([0; 6], pod(number, family), pod(other, family));
-        node.send_to_neighbour(
-            NOW,
-            UNDERLAY,
-            underlay(other, family),
-            craft.udp((1, 2), b""),
-            &mut ids(&mut 0),
-        );
-    }
     node
 }
 
@@ -41,23 +28,15 @@ fn overlay(number: usize) -> Link {
     }
 }
 
-/// Two nodes that know each other.
+/// Two nodes that know each other: one has asked, the other has answered.
 fn pair() -> (Node, Node) {
     let (mut a, mut b) = (node(A), node(B));
-    let mut to_b: Vec<Frame> = Vec::new();
     for family in [Family::V4, Family::V6] {
-        let craft = Craft::new([0; 6], pod(A, family), underlay(B, family));
-        for address in [underlay(B, family)] {
-            a.send_to_neighbour(NOW, UNDERLAY, address, craft.udp((1, 9), b""), &mut ids(&mut 0));
-        }
-    }
-    // Ask until everything is answered.
-    let seconds = Duration::from_secs(1);
-    to_b.extend(sent(&a.poll(seconds, &mut ids(&mut 0))).into_iter().map(|(_, frame)| frame.clone()));
-    for frame in to_b {
-        for (_, answer) in sent(&b.receive(seconds, UNDERLAY, frame, false, &mut ids(&mut 0))) {
-            a.receive(seconds, UNDERLAY, answer.clone(), false, &mut ids(&mut 0));
-        }
+        let frame = Craft::new([0; 6], underlay(A, family), underlay(B, family)).udp((1, 9), b"");
+        let asked = a.send_to_neighbour(NOW, UNDERLAY, underlay(B, family), frame, &mut ids(&mut 0));
+        let answered = b.receive(NOW, UNDERLAY, sent(&asked)[0].1.clone(), false, &mut ids(&mut 0));
+        let known = a.receive(NOW, UNDERLAY, sent(&answered)[0].1.clone(), false, &mut ids(&mut 0));
+        assert_eq!(sent(&known).len(), 1, "what waited goes out");
     }
     (a, b)
 }
