@@ -177,3 +177,101 @@ impl Partial {
         Some(packet)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: Duration = Duration::ZERO;
+
+    fn ends(v4: bool) -> (IpAddr, IpAddr) {
+        let text = if v4 { ("10.0.0.1", "10.0.0.2") } else { ("fd00::1", "fd00::2") };
+        (text.0.parse().unwrap(), text.1.parse().unwrap())
+    }
+
+    fn packet(v4: bool, length: usize) -> Vec<u8> {
+        let data: Vec<u8> = (0..length).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        ip::build(ends(v4), ip::UDP, 64, Some(0), &data)
+    }
+
+    fn add(reassembly: &mut Reassembly, now: Duration, piece: &[u8]) -> Option<Vec<u8>> {
+        reassembly.add(now, &Ip::parse(piece).unwrap(), piece)
+    }
+
+    /// The payload; identification and flags are not what was sent.
+    fn payload(packet: &[u8]) -> &[u8] {
+        let ip = Ip::parse(packet).unwrap();
+        assert_eq!((ip.piece, ip.protocol), (None, ip::UDP));
+        &packet[ip.payload..ip.end]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn in_any_order_and_repeated_they_are_one(
+            v4 in any::<bool>(),
+            length in 3000_usize..20_000,
+            (first, second) in (600_usize..1500, 300_usize..600),
+            order in Just((0..200_usize).collect::<Vec<_>>()).prop_shuffle(),
+        ) {
+            let packet = packet(v4, length);
+            let mut pieces = cut(&packet, first, 77);
+            if v4 {
+                // Routers may cut again.
+                pieces = pieces.iter().flat_map(|piece| cut(piece, second, 99)).collect();
+            }
+            let most = if v4 { second } else { first };
+            prop_assert!(pieces.iter().all(|piece| piece.len() <= most));
+            let mut reassembly = Reassembly::default();
+            let mut whole = Vec::new();
+            for at in order.into_iter().filter(|at| *at < pieces.len()) {
+                whole.extend(add(&mut reassembly, NOW, &pieces[at]));
+                if whole.is_empty() {
+                    prop_assert_eq!(add(&mut reassembly, NOW, &pieces[at]), None);
+                }
+            }
+            prop_assert_eq!(whole.len(), 1);
+            prop_assert_eq!(payload(&whole[0]), payload(&packet));
+        }
+    }
+
+    #[test]
+    fn what_overlaps_is_discarded() {
+        for v4 in [true, false] {
+            let pieces = cut(&packet(v4, 3000), 1200, 77);
+            let mut forged = pieces[1].clone();
+            let last = forged.len() - 1;
+            forged[last] ^= 1;
+            let mut reassembly = Reassembly::default();
+            assert_eq!(add(&mut reassembly, NOW, &pieces[0]), None);
+            assert_eq!(add(&mut reassembly, NOW, &pieces[1]), None);
+            assert_eq!(add(&mut reassembly, NOW, &forged), None);
+            assert_eq!(add(&mut reassembly, NOW, &pieces[2]), None, "nothing is left to complete");
+        }
+    }
+
+    #[test]
+    fn what_stays_incomplete_is_forgotten() {
+        for (v4, patience) in [(true, PATIENCE_V4), (false, PATIENCE_V6)] {
+            let pieces = cut(&packet(v4, 2000), 1200, 77);
+            assert_eq!(pieces.len(), 2);
+            for (late, complete) in [(patience / 2, true), (patience, false)] {
+                let mut reassembly = Reassembly::default();
+                assert_eq!(add(&mut reassembly, NOW, &pieces[1]), None);
+                assert_eq!(add(&mut reassembly, late, &pieces[0]).is_some(), complete);
+            }
+        }
+    }
+
+    #[test]
+    fn incomplete_packets_are_few() {
+        let mut reassembly = Reassembly::default();
+        for id in 0..1000 {
+            add(&mut reassembly, NOW, &cut(&packet(false, 2000), 1200, id)[0]);
+        }
+        assert_eq!(reassembly.partial.len(), MOST_PACKETS);
+    }
+}

@@ -125,3 +125,57 @@ pub(crate) fn report(v4: bool, message: &[u8]) -> Option<Report<'_>> {
     };
     Some(Report { too_big, about, quote })
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn packet(source: &str, destination: &str, protocol: u8, data: &[u8]) -> Vec<u8> {
+        ip::build((source.parse().unwrap(), destination.parse().unwrap()), protocol, 64, Some(9), data)
+    }
+
+    #[rstest]
+    #[case::a_datagram("10.0.0.1", "10.0.0.2", ip::UDP, true)]
+    #[case::an_echo_request("10.0.0.1", "10.0.0.2", ip::ICMP, true)]
+    #[case::to_a_group("10.0.0.1", "224.0.0.9", ip::UDP, false)]
+    #[case::to_everybody("10.0.0.1", "255.255.255.255", ip::UDP, false)]
+    #[case::from_nobody("0.0.0.0", "10.0.0.2", ip::UDP, false)]
+    #[case::from_a_group("224.0.0.9", "10.0.0.2", ip::UDP, false)]
+    #[case::a_datagram_v6("fd00::1", "fd00::2", ip::UDP, true)]
+    #[case::to_a_group_v6("fd00::1", "ff02::1", ip::UDP, false)]
+    #[case::from_nobody_v6("::", "fd00::2", ip::UDP, false)]
+    fn about_what(#[case] source: &str, #[case] destination: &str, #[case] protocol: u8, #[case] may: bool) {
+        let about = packet(source, destination, protocol, &[8, 0, 0, 0, 0, 0, 0, 0]);
+        let from = if source.contains(':') { "fd00::9" } else { "10.0.0.9" };
+        assert_eq!(error(Error::HopLimit, from.parse().unwrap(), &about).is_some(), may);
+    }
+
+    #[rstest]
+    #[case("10.0.0.1", "10.0.0.2", 576)]
+    #[case("fd00::1", "fd00::2", 1280)]
+    fn a_quote_is_as_long_as_it_may_be_and_no_error_is_answered(
+        #[case] source: &str,
+        #[case] destination: &str,
+        #[case] most: usize,
+    ) {
+        let from: IpAddr = destination.parse().unwrap();
+        let about = packet(source, destination, ip::UDP, &[7; 4000]);
+        let told = error(Error::TooBig(1400), from, &about).unwrap();
+        assert_eq!(told.len(), most);
+        let ip = Ip::parse(&told).unwrap();
+        let said = report(from.is_ipv4(), &told[ip.payload..ip.end]).unwrap();
+        assert_eq!((said.too_big, said.about.destination), (Some(1400), from));
+        assert_eq!(said.quote, &about[..said.quote.len()]);
+        assert_eq!(error(Error::HopLimit, source.parse().unwrap(), &told), None);
+    }
+
+    #[test]
+    fn a_later_fragment_is_not_told_of() {
+        let whole = packet("10.0.0.1", "10.0.0.2", ip::UDP, &[7; 4000]);
+        let pieces = crate::fragment::cut(&whole, 1400, 5);
+        let told = |piece: &Vec<u8>| error(Error::HopLimit, "10.0.0.9".parse().unwrap(), piece).is_some();
+        assert_eq!(pieces.iter().map(told).collect::<Vec<_>>(), [true, false, false]);
+    }
+}

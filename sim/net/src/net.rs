@@ -11,6 +11,8 @@ use crate::ip;
 
 /// How long a path MTU that somebody told of is believed: what Linux takes.
 const PATH_MTU_LIFE: Duration = Duration::from_secs(600);
+/// What every link takes (RFC 791): a header with all options, and something behind it.
+const LEAST_MTU: u32 = 68;
 /// Path MTUs that are remembered.
 const MOST_PATH_MTUS: usize = 256;
 
@@ -161,7 +163,7 @@ impl Net {
                 Some(ifindex) => self.links.get(&ifindex)?,
                 None => self.links.values().next()?,
             };
-            return Some(Hop { ifindex: link.ifindex, next: to, mtu: link.mtu, source: None });
+            return Some(Hop { ifindex: link.ifindex, next: to, mtu: link.mtu.max(LEAST_MTU), source: None });
         }
         let usable = |route: &&Route| self.links.contains_key(&route.ifindex);
         let connected = self.connected.lookup(to).filter(usable);
@@ -170,6 +172,7 @@ impl Net {
         let route = if length(given) > length(connected) { given? } else { connected.or(given)? };
         let link = self.links.get(&route.ifindex)?;
         let mtu = route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
+        let mtu = mtu.max(LEAST_MTU);
         Some(Hop { ifindex: route.ifindex, next: route.gateway.unwrap_or(to), mtu, source: route.source })
     }
 
@@ -307,6 +310,15 @@ mod tests {
         assert_eq!(net.route("8.8.8.8".parse().unwrap(), None), None);
         assert!(!net.is_own("192.168.0.1".parse().unwrap()));
         assert!(net.is_own("10.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn no_link_is_so_narrow_that_nothing_passes() {
+        let mut net = net();
+        let mut link = net.links[&2].clone();
+        (link.mtu, link.addresses) = (0, vec!["172.16.0.1/24".parse().unwrap()]);
+        net.set_link(link);
+        assert_eq!(net.route("172.16.0.2".parse().unwrap(), None).unwrap().mtu, 68);
     }
 
     #[test]

@@ -64,3 +64,65 @@ fn clamp(segment: &mut [u8], header: usize, most: usize) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::checksum;
+
+    fn segment(v4: bool, flags: u8, options: &[u8], data: &[u8]) -> Vec<u8> {
+        let text = if v4 { ("10.0.0.1", "10.0.0.2") } else { ("fd00::1", "fd00::2") };
+        let ends: (IpAddr, IpAddr) = (text.0.parse().unwrap(), text.1.parse().unwrap());
+        let offset = u8::try_from((20 + options.len()) / 4 * 16).unwrap();
+        let mut segment =
+            vec![1, 1, 0, 80, 0xFF, 0xFF, 0xFF, 0xF0, 0, 0, 0, 9, offset, flags, 4, 0, 0, 0, 0, 0];
+        segment.extend_from_slice(options);
+        segment.extend_from_slice(data);
+        ip::seal(ends, ip::TCP, 16, &mut segment);
+        ip::build(ends, ip::TCP, 64, None, &segment)
+    }
+
+    fn fitted(packet: &[u8], mtu: usize) -> Vec<Vec<u8>> {
+        fit(packet.to_vec(), &Ip::parse(packet).unwrap(), mtu)
+    }
+
+    #[test]
+    fn cut_segments_are_the_same_stream() {
+        let data: Vec<u8> = (0..3000_u32).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        for v4 in [true, false] {
+            let pieces = fitted(&segment(v4, FIN | PSH | 0x10, &[1, 1, 1, 1], &data), 1300);
+            let mut stream = Vec::new();
+            let mut expected = 0xFFFF_FFF0_u32;
+            for (index, piece) in pieces.iter().enumerate() {
+                assert!(piece.len() <= 1300);
+                let ip = Ip::parse(piece).unwrap();
+                let segment = &piece[ip.payload..];
+                assert_eq!(checksum::transport(ip.source, ip.destination, ip::TCP, segment), 0);
+                assert_eq!(u32_at(segment, 4), Some(expected));
+                let last = index + 1 == pieces.len();
+                assert_eq!(segment[13], if last { FIN | PSH | 0x10 } else { 0x10 });
+                stream.extend_from_slice(&segment[24..]);
+                expected = expected.wrapping_add(u32::try_from(segment.len() - 24).unwrap());
+            }
+            assert_eq!(stream, data);
+        }
+    }
+
+    #[test]
+    fn the_announced_size_fits_the_way() {
+        for (v4, size) in [(true, 1400 - 40), (false, 1400 - 60)] {
+            let announced = |mtu, options: &[u8]| {
+                let out = fitted(&segment(v4, SYN, options, &[]), mtu).remove(0);
+                let ip = Ip::parse(&out).unwrap();
+                let segment = &out[ip.payload..];
+                assert_eq!(checksum::transport(ip.source, ip.destination, ip::TCP, segment), 0);
+                u16_at(segment, 20 + 2 + options.iter().take_while(|kind| **kind == 1).count())
+            };
+            assert_eq!(announced(1400, &[2, 4, 0x22, 0xC4]), Some(size));
+            assert_eq!(announced(1400, &[1, 1, 1, 1, 2, 4, 0x22, 0xC4]), Some(size));
+            assert_eq!(announced(1400, &[2, 4, 2, 0]), Some(512), "less stays");
+        }
+    }
+}
