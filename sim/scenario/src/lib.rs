@@ -9,5 +9,18 @@
 pub mod model;
 pub mod outcome;
 
+mod decode;
+mod form;
+mod read;
+
+pub mod error;
+pub mod names;
+pub mod path;
+pub mod rng;
+pub mod validate;
+
+pub use error::{Invalid, Problem, ScenarioError};
 pub use model::Scenario;
 pub use outcome::Outcome;
+pub use rng::Rng;
+pub use validate::Known;
