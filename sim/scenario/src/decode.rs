@@ -272,9 +272,9 @@ impl<'de> EnumAccess<'de> for Variant<'_> {
 
     fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), Failure> {
         let name: StrDeserializer<'_, Failure> = self.word.into_deserializer();
-        let variant = seed.deserialize(name).map_err(|failure| {
-            if self.value.is_some() { failure.at_key(self.word) } else { failure }
-        })?;
+        let variant = seed
+            .deserialize(name)
+            .map_err(|failure| if self.value.is_some() { failure.at_key(self.word) } else { failure })?;
         Ok((variant, self))
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde::de::value::{MapAccessDeserializer, StringDeserializer};
 use serde::de::{
-    DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer as _, MapAccess, VariantAccess, Visitor,
+    DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer as _, MapAccess, VariantAccess,
+    Visitor,
 };
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -240,7 +241,10 @@ impl<'de> Visitor<'de> for FaultVisitor {
             }
         }
         let (_, kind) = found.ok_or_else(|| {
-            M::Error::custom(format!("the fault breaks nothing: give it one of {}", one_of(&FAULT_FIELDS[2..])))
+            M::Error::custom(format!(
+                "the fault breaks nothing: give it one of {}",
+                one_of(&FAULT_FIELDS[2..])
+            ))
         })?;
         Ok(Fault { node, lasts, kind })
     }

@@ -754,7 +754,7 @@ pub mod time {
     pub mod option {
         use std::time::Duration;
 
-        use serde::{Serializer};
+        use serde::Serializer;
 
         /// For serde's `with`.
         ///

@@ -85,18 +85,8 @@ pub const DROP_REASONS: &[&str] = &[
 ];
 
 /// Names of the tables.
-pub const TABLES: &[&str] = &[
-    "CONFIG",
-    "ENDPOINTS",
-    "IPCACHE",
-    "CT4",
-    "CT6",
-    "FRAGS4",
-    "FRAGS6",
-    "METRICS",
-    "EVENTS",
-    "CLOCK",
-];
+pub const TABLES: &[&str] =
+    &["CONFIG", "ENDPOINTS", "IPCACHE", "CT4", "CT6", "FRAGS4", "FRAGS6", "METRICS", "EVENTS", "CLOCK"];
 
 impl Default for Known<'static> {
     /// [`DROP_REASONS`] and [`TABLES`].

@@ -87,9 +87,10 @@ fn check_format(value: &Value, format: &str) -> Result<(), Problem> {
     }
     match value.get("bristle") {
         Some(Value::String(found)) if found == format => Ok(()),
-        Some(Value::String(found)) => {
-            Err(Problem::new(Path::of("bristle"), format!("found format `{found}`, this reads `{format}` alone")))
-        }
+        Some(Value::String(found)) => Err(Problem::new(
+            Path::of("bristle"),
+            format!("found format `{found}`, this reads `{format}` alone"),
+        )),
         Some(_) => {
             Err(Problem::new(Path::of("bristle"), format!("found no text, expected the format `{format}`")))
         }
@@ -103,7 +104,7 @@ fn check_format(value: &Value, format: &str) -> Result<(), Problem> {
 fn syntax(error: &serde_yaml_ng::Error, file: &str) -> ScenarioError {
     let (line, column) = error.location().map_or((1, 1), |at| (at.line(), at.column()));
     let text = error.to_string();
-    let message = text.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&text).to_owned();
+    let message = text.replace(&format!(" at line {line} column {column}"), "");
     let place = Some(FilePlace { file: file.to_owned(), line, column });
     ScenarioError::Form(Problem { path: Path::default(), place, message })
 }

@@ -25,9 +25,9 @@ impl Rng {
     /// The stream of a purpose, such as (`link`, 3). Streams of other names or indices have nothing in common with it.
     pub fn stream(seed: u64, name: &str, index: u64) -> Self {
         // FNV-1a, 64 bits: tells names apart; SplitMix64 then spreads the bits.
-        let hash = name
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
         let mut seed = SplitMix(seed).next();
         for part in [hash, index] {
             seed = SplitMix(seed ^ part).next();

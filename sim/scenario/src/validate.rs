@@ -4,9 +4,9 @@
 //! expectations are right for every run is another question, see [`crate::judge`].
 
 mod cluster;
-mod fault;
-mod objects;
-mod traffic;
+pub(crate) mod fault;
+pub(crate) mod objects;
+pub(crate) mod traffic;
 
 use std::time::Duration;
 
@@ -30,8 +30,13 @@ impl Scenario {
     /// # Errors
     /// Everything that is not possible.
     pub fn validate(&self, known: &Known<'_>) -> Result<(), Invalid> {
-        let mut walk =
-            Walk { scenario: self, known, objects: Objects::new(self.cluster.nodes), at: Path::default(), problems: Vec::new() };
+        let mut walk = Walk {
+            scenario: self,
+            known,
+            objects: Objects::new(self.cluster.nodes),
+            at: Path::default(),
+            problems: Vec::new(),
+        };
         walk.head();
         cluster::check(&mut walk);
         let mut latest = Duration::ZERO;
@@ -70,7 +75,8 @@ impl Walk<'_> {
 
     fn head(&mut self) {
         let name = &self.scenario.name;
-        if name.is_empty() || !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') {
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        {
             self.wrong("name", format!("`{name}` is no name: write lower case letters, digits and `-`"));
         }
     }
@@ -108,7 +114,9 @@ impl Walk<'_> {
             if !is_label(name) {
                 self.wrong(
                     field,
-                    format!("`{name}` is no name: up to 63 lower case letters, digits and `-`, no `-` at an end"),
+                    format!(
+                        "`{name}` is no name: up to 63 lower case letters, digits and `-`, no `-` at an end"
+                    ),
                 );
             }
         }
@@ -158,7 +166,10 @@ impl Walk<'_> {
             Expect::PodsReady(count) => {
                 let most = self.objects.alive();
                 if !self.objects.workloads_applied() && usize::try_from(*count).unwrap_or(usize::MAX) > most {
-                    self.wrong("expect.pods-ready", format!("{count} pods cannot be ready: there are {most}"));
+                    self.wrong(
+                        "expect.pods-ready",
+                        format!("{count} pods cannot be ready: there are {most}"),
+                    );
                 }
             }
             Expect::Allocated(_) | Expect::NoDrops => {}
@@ -200,7 +211,10 @@ impl Walk<'_> {
     fn table(&mut self, field: &str, name: &str) {
         if !self.known.tables.contains(&name) {
             let hint = hint(name, self.known.tables);
-            self.wrong(field, format!("`{name}` is no table; there are {}{hint}", self.known.tables.join(", ")));
+            self.wrong(
+                field,
+                format!("`{name}` is no table; there are {}{hint}", self.known.tables.join(", ")),
+            );
         }
     }
 }

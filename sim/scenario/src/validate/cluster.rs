@@ -23,7 +23,10 @@ pub(super) fn check(walk: &mut Walk<'_>) {
     if !POD_CIDR_BITS.contains(&bits) {
         walk.wrong("pod-cidr-bits", format!("{bits} is no possible prefix length of a pod CIDR: 16 to 30"));
     } else if u32::from(cluster.nodes) > 1 << (bits - CLUSTER_BITS) {
-        walk.wrong("nodes", format!("{} pod CIDRs of /{bits} do not fit into a /{CLUSTER_BITS}", cluster.nodes));
+        walk.wrong(
+            "nodes",
+            format!("{} pod CIDRs of /{bits} do not fit into a /{CLUSTER_BITS}", cluster.nodes),
+        );
     }
     for (name, capacity) in &cluster.tables {
         walk.table(&format!("tables.{name}"), name);

@@ -18,7 +18,9 @@ pub(super) fn check(walk: &mut Walk<'_>, index: usize, fault: &Fault) {
         FaultKind::Api(ApiFault::Slow(by)) if by.is_zero() => {
             walk.wrong("fault.api.slow", "late by nothing is not late");
         }
-        FaultKind::Api(ApiFault::Stale(0)) => walk.wrong("fault.api.stale", "behind by 0 changes is not behind"),
+        FaultKind::Api(ApiFault::Stale(0)) => {
+            walk.wrong("fault.api.stale", "behind by 0 changes is not behind")
+        }
         FaultKind::Api(ApiFault::Error(status)) if !STATUSES.contains(status) => {
             walk.wrong("fault.api.error", format!("{status} is not among the known: 410, 429, 500, 503"));
         }
@@ -92,10 +94,17 @@ fn name(kind: &FaultKind) -> String {
 
 fn check_link(walk: &mut Walk<'_>, link: &LinkFault) {
     if *link == LinkFault::default() {
-        walk.wrong("fault.link", "the link has no fault: give it loss, duplicate, reorder, corrupt, delay, jitter or mtu");
+        walk.wrong(
+            "fault.link",
+            "the link has no fault: give it loss, duplicate, reorder, corrupt, delay, jitter or mtu",
+        );
     }
-    let probabilities =
-        [("loss", link.loss), ("duplicate", link.duplicate), ("reorder", link.reorder), ("corrupt", link.corrupt)];
+    let probabilities = [
+        ("loss", link.loss),
+        ("duplicate", link.duplicate),
+        ("reorder", link.reorder),
+        ("corrupt", link.corrupt),
+    ];
     for (field, p) in probabilities {
         if !(0.0..=1.0).contains(&p) {
             walk.wrong(&format!("fault.link.{field}"), format!("{p} is no probability: 0 to 1"));

@@ -70,7 +70,8 @@ impl Objects {
     }
 
     pub(super) fn node(&self, name: &str) -> Result<(), String> {
-        let number = name.strip_prefix("node-").and_then(|n| n.parse::<u16>().ok().filter(|_| !n.starts_with('0')));
+        let number =
+            name.strip_prefix("node-").and_then(|n| n.parse::<u16>().ok().filter(|_| !n.starts_with('0')));
         match number {
             Some(n) if (1..=self.nodes).contains(&n) => Ok(()),
             _ if self.nodes == 1 => Err(format!("there is no node `{name}`: the only one is node-1")),
@@ -82,7 +83,9 @@ impl Objects {
         match self.pods.get(&key) {
             Some(State::Alive(_)) => return Err(format!("pod `{key}` is there already")),
             Some(State::Leaving) => {
-                return Err(format!("pod `{key}` may be there still: wait for `ready` or `rest` after its deletion"));
+                return Err(format!(
+                    "pod `{key}` may be there still: wait for `ready` or `rest` after its deletion"
+                ));
             }
             Some(State::Gone) | None => {}
         }
@@ -102,7 +105,9 @@ impl Objects {
     pub(super) fn pod(&self, key: &PodKey) -> Result<(), String> {
         match self.pods.get(key) {
             Some(State::Alive(_)) => Ok(()),
-            Some(State::Leaving | State::Gone) => Err(format!("pod `{key}` has been deleted before this step")),
+            Some(State::Leaving | State::Gone) => {
+                Err(format!("pod `{key}` has been deleted before this step"))
+            }
             None if self.of_workload(key) => Ok(()),
             None => {
                 let known: Vec<String> = self.pods.keys().map(ToString::to_string).collect();

@@ -52,7 +52,10 @@ fn family(walk: &mut Walk<'_>, traffic: &Traffic) {
             walk.wrong("traffic.family", format!("{} is no address of {}", traffic.to, word(family)));
         }
     } else if let Some(of) = of_address.filter(|of| lacks(*of)) {
-        walk.wrong("traffic.to", format!("{} is {}, the cluster is {} alone", traffic.to, word(of), word(cluster)));
+        walk.wrong(
+            "traffic.to",
+            format!("{} is {}, the cluster is {} alone", traffic.to, word(of), word(cluster)),
+        );
     }
 }
 
@@ -76,7 +79,7 @@ fn numbers(walk: &mut Walk<'_>, traffic: &Traffic) {
     }
 }
 
-/// Whether something listens that could answer, or nothing that could, by what is expected.
+/// Whether something listens that can answer, if an answer is expected.
 fn served(walk: &mut Walk<'_>, traffic: &Traffic) {
     let (Place::Pod { namespace, name }, Some(port)) = (&traffic.to, traffic.port) else {
         return;
@@ -86,12 +89,10 @@ fn served(walk: &mut Walk<'_>, traffic: &Traffic) {
         return;
     };
     let answers = answered_by(serves, traffic.kind, port);
-    match traffic.expect {
-        TrafficExpect::Ok | TrafficExpect::Survive if !answers => {
-            let wanted = Serve { kind: server_of(traffic.kind), port };
-            walk.wrong("traffic.port", format!("nothing in pod `{key}` answers: it does not serve `{wanted}`"));
-        }
-        _ => {}
+    let expected = matches!(traffic.expect, TrafficExpect::Ok | TrafficExpect::Survive);
+    if expected && !answers && port != 0 && traffic.kind != TrafficKind::Ping {
+        let wanted = Serve { kind: server_of(traffic.kind), port };
+        walk.wrong("traffic.port", format!("nothing in pod `{key}` answers: it does not serve `{wanted}`"));
     }
 }
 
