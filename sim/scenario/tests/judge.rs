@@ -1,4 +1,5 @@
 //! What a scenario may ask for: the rules, one by one.
+#![allow(clippy::unwrap_used, reason = "tests: a panic is the report")]
 
 use sim_scenario::builder::{Builder, ms, secs};
 use sim_scenario::model::{ApiFault, CniFault, Expect, FaultKind, LinkFault, TrafficExpect};
