@@ -59,6 +59,8 @@ pub trait RawTable {
     fn delete_raw(&mut self, key: &[u8]) -> Result<(), UpdateError>;
     /// Every row, ordered by the bytes of its key.
     fn dump_raw(&self) -> Vec<RawRow>;
+    /// Changes how many rows it may hold; rows beyond that stay until they are removed or make room.
+    fn set_capacity(&mut self, max_entries: u32);
 }
 
 /// All tables of a node.
@@ -148,6 +150,17 @@ impl Tables {
     /// Removes a row.
     pub fn delete(&mut self, name: &str, key: &[u8]) -> Result<(), UpdateError> {
         self.with_mut(name, |table| table.delete_raw(key)).unwrap_or(Err(UpdateError::NoTable))
+    }
+
+    /// Changes how many rows a table (or records the ring) may hold; `None`: as many as the ABI says. Arrays keep their size.
+    pub fn set_capacity(&mut self, name: &str, max_entries: Option<u32>) {
+        if name == events::EVENTS.name {
+            let records = max_entries.unwrap_or_else(|| Ring::records(events::EVENTS.max_entries));
+            self.events.get_mut().set_capacity(records);
+            return;
+        }
+        let usual = dataplane_abi::table::by_name(name).map_or(u32::MAX, |spec| spec.max_entries);
+        self.with_mut(name, |table| table.set_capacity(max_entries.unwrap_or(usual)));
     }
 
     /// Every row of a table, ordered by the bytes of its key; arrays with all their rows.

@@ -1,2 +1,35 @@
-//! To come.
+//! The simulator's native arm: a cluster in one process, on virtual time.
+//!
+//! Each node runs the real [`agent_control::Agent`] and the real programs of `dataplane-core` on tables in memory.
+//! Only what lies outside of them is simulated: the API server's watches, the runtime, hosts' network stacks, wires, time.
+//! One seed decides every order, delay and fault, so a run can be repeated exactly.
+//!
+//! Start reading at [`run`], then `sim.rs` (the loop), `world.rs` (what happens), `path.rs` (packets) and `check.rs` (invariants).
+//! It must not know Linux: everything here runs on any machine, without privileges.
 #![forbid(unsafe_code)]
+
+mod agents;
+mod check;
+mod cni;
+mod fabric;
+mod faults;
+mod kubelet;
+mod node;
+mod objects;
+mod outside;
+mod path;
+mod ports;
+mod queue;
+mod rows;
+mod run;
+mod sim;
+mod steps;
+mod trace;
+mod traffic;
+mod view;
+mod watch;
+mod world;
+
+pub use check::Violation;
+pub use run::{Options, Report, known, run};
+pub use world::Stats;

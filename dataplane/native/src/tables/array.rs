@@ -55,6 +55,8 @@ impl<T: Table> RawTable for ArrayTable<T> {
         Err(UpdateError::Kind)
     }
 
+    fn set_capacity(&mut self, _: u32) {}
+
     fn dump_raw(&self) -> Vec<RawRow> {
         let keys = (0_u32..).map(|index| index.to_ne_bytes().to_vec());
         keys.zip(self.rows.iter().map(|value| value.as_bytes().to_vec())).collect()

@@ -100,6 +100,10 @@ impl RawTable for LpmTable {
         self.remove(&key).map(drop).ok_or(UpdateError::NoRow)
     }
 
+    fn set_capacity(&mut self, max_entries: u32) {
+        self.capacity = usize::try_from(max_entries).unwrap_or(usize::MAX);
+    }
+
     fn dump_raw(&self) -> Vec<RawRow> {
         let mut rows: Vec<RawRow> = self
             .lengths

@@ -128,6 +128,10 @@ impl<T: Table> RawTable for LruTable<T> {
         self.remove(&key).map(drop).ok_or(UpdateError::NoRow)
     }
 
+    fn set_capacity(&mut self, max_entries: u32) {
+        self.capacity = usize::try_from(max_entries).unwrap_or(usize::MAX);
+    }
+
     fn dump_raw(&self) -> Vec<RawRow> {
         let mut rows: Vec<RawRow> = self
             .rows

@@ -17,8 +17,30 @@ pub struct Ring {
 impl Ring {
     /// An empty ring of that many bytes.
     pub fn new(bytes: u32) -> Self {
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        Self { records: VecDeque::new(), capacity: bytes / (RECORD_HEADER + size_of::<Event>()) }
+        let mut ring = Self { records: VecDeque::new(), capacity: 0 };
+        ring.set_capacity(Self::records(bytes));
+        ring
+    }
+
+    /// Records that fit into that many bytes.
+    pub fn records(bytes: u32) -> u32 {
+        let record = RECORD_HEADER + size_of::<Event>();
+        bytes / u32::try_from(record).unwrap_or(u32::MAX)
+    }
+
+    /// Changes how many records it may hold.
+    pub fn set_capacity(&mut self, records: u32) {
+        self.capacity = usize::try_from(records).unwrap_or(usize::MAX);
+    }
+
+    /// Records in it.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
     }
 
     /// Adds a record. False: there is no room.

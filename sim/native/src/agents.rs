@@ -1,0 +1,250 @@
+//! Agents: the real minds, what they are told, their lives and deaths.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use agent_control::ports::Document;
+use agent_control::{Agent, Config, Event, Now, ReconcileReport, Reply};
+use sim_scenario::model::Routing;
+
+use crate::cni::Call;
+use crate::node::UPTIME;
+use crate::ports::Commands;
+use crate::queue::{NodeId, Task};
+use crate::watch::Watch;
+use crate::world::World;
+
+/// Snapshots of the state directory that are kept for each node.
+const SNAPSHOTS: usize = 64;
+
+/// How an agent ends, and how the next one begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Death {
+    /// The next one is started so much later.
+    pub(crate) restart_after: Duration,
+    /// It finds the state directory as it was so much before.
+    pub(crate) snapshot_age: Duration,
+}
+
+/// The process of a node's agent.
+#[derive(Debug, Default)]
+pub(crate) struct AgentProcess {
+    /// The mind; `None` while it runs and while there is none.
+    pub(crate) agent: Option<Agent>,
+    /// There is a process.
+    pub(crate) alive: bool,
+    /// It is in the middle of a reconcile.
+    pub(crate) running: bool,
+    /// What it has not taken yet.
+    pub(crate) inbox: VecDeque<Event>,
+    /// When it is due next.
+    pub(crate) due: Option<Duration>,
+    /// Calls that wait for its answer.
+    pub(crate) calls: BTreeMap<u64, Call>,
+    /// Its view of the API server.
+    pub(crate) watch: Watch,
+    /// It stands still until then.
+    pub(crate) stalled_until: Duration,
+    /// Its last reconcile left nothing to do.
+    pub(crate) idle: bool,
+    /// How many lives before this one.
+    pub(crate) life: u64,
+    /// How it will end when its commands are used up.
+    pub(crate) death: Death,
+    /// When the last life ended.
+    pub(crate) died: Option<Duration>,
+}
+
+impl World {
+    /// What the agent's clock says.
+    pub(crate) fn agent_now(&self, n: NodeId) -> Now {
+        Now::since_boot(UPTIME + self.now + self.nodes[n].skew)
+    }
+
+    /// Starts the agent of a node.
+    pub(crate) fn start_agent(&mut self, n: NodeId, life: u64) {
+        let process = &self.nodes[n].agent;
+        if process.alive || process.life != life {
+            return;
+        }
+        let routing = match self.cluster.routing {
+            Routing::Vxlan => agent_control::Routing::Vxlan,
+            Routing::Native => agent_control::Routing::Native,
+        };
+        let node = &mut self.nodes[n];
+        let config = Config::new(node.name.clone(), routing);
+        let agent = Agent::new(config, node.memory.documents());
+        let device = node.device();
+        node.commands = Commands::default();
+        let process = &mut node.agent;
+        process.agent = Some(agent);
+        process.alive = true;
+        process.running = false;
+        process.idle = false;
+        process.watch = Watch::default();
+        process.inbox.push_back(Event::Underlay(device));
+        // It listens before it reads the queue of what came meanwhile.
+        for call in std::mem::take(&mut self.nodes[n].delete_queue) {
+            self.hand_over(n, call);
+        }
+        if self.rng.chance(0.5) {
+            self.nodes[n].agent.inbox.push_back(Event::Listeners(true));
+        }
+        self.note(n, "agent starts", life);
+        self.wake_agent(n, Duration::ZERO);
+        let pause = self.latency(Duration::from_millis(30));
+        self.wake_watch(n, pause);
+    }
+
+    /// Kills the agent of a node, wherever it is.
+    pub(crate) fn kill_agent(&mut self, n: NodeId, death: Death) {
+        let node = &mut self.nodes[n];
+        if !node.agent.alive {
+            return;
+        }
+        node.agent.death = death;
+        if node.agent.running {
+            // It notices at its next command, which has no effect any more.
+            node.commands.dead = true;
+        } else {
+            self.agent_died(n);
+        }
+    }
+
+    /// Cleans up behind a process that is gone.
+    pub(crate) fn agent_died(&mut self, n: NodeId) {
+        let now = self.now;
+        let node = &mut self.nodes[n];
+        let process = &mut node.agent;
+        let death = std::mem::take(&mut process.death);
+        process.agent = None;
+        process.alive = false;
+        process.running = false;
+        process.inbox.clear();
+        process.due = None;
+        process.life += 1;
+        process.died = Some(now);
+        let life = process.life;
+        let calls = std::mem::take(&mut process.calls);
+        if !death.snapshot_age.is_zero() {
+            restore(node, now.saturating_sub(death.snapshot_age));
+        }
+        for (_, call) in calls {
+            self.connection_lost(n, call);
+        }
+        self.note(n, "agent died", life);
+        self.after(death.restart_after, Task::StartAgent(n, life));
+    }
+
+    /// Makes the agent run soon.
+    pub(crate) fn wake_agent(&mut self, n: NodeId, after: Duration) {
+        let at = self.now + after;
+        let process = &mut self.nodes[n].agent;
+        let at = at.max(process.stalled_until);
+        if !process.alive || process.due.is_some_and(|due| due <= at) {
+            return;
+        }
+        process.due = Some(at);
+        self.push(at, Task::Agent(n));
+    }
+
+    /// Tells the agent something.
+    pub(crate) fn tell_agent(&mut self, n: NodeId, event: Event) {
+        if self.nodes[n].agent.alive {
+            self.nodes[n].agent.inbox.push_back(event);
+            let after = self.latency(Duration::from_millis(1));
+            self.wake_agent(n, after);
+        }
+    }
+
+    /// Takes the mind and what it shall take in; `None` if it is not due.
+    pub(crate) fn begin_agent(&mut self, n: NodeId, at: Duration) -> Option<(Agent, Now, Vec<Event>)> {
+        let process = &mut self.nodes[n].agent;
+        if process.due != Some(at) {
+            return None;
+        }
+        process.due = None;
+        if !process.alive || process.running {
+            return None;
+        }
+        if process.stalled_until > self.now {
+            self.wake_agent(n, Duration::ZERO);
+            return None;
+        }
+        self.stats.reconciles += 1;
+        let waiting = self.nodes[n].agent.inbox.len();
+        // Usually all that waits, as the daemon does; now and then only the first of it.
+        let take = if waiting > 1 && self.rng.chance(0.25) {
+            1 + usize::try_from(self.rng.below(waiting as u64)).unwrap_or(0)
+        } else {
+            waiting
+        };
+        let now = self.agent_now(n);
+        let process = &mut self.nodes[n].agent;
+        let mut events: Vec<Event> = process.inbox.drain(..take.min(waiting)).collect();
+        if events.is_empty() {
+            events.push(Event::Tick);
+        }
+        self.stats.events += events.len() as u64;
+        let agent = process.agent.take()?;
+        process.running = true;
+        Some((agent, now, events))
+    }
+
+    /// Puts the mind back, hands out its answers and sees when it is due again.
+    pub(crate) fn end_agent(
+        &mut self,
+        n: NodeId,
+        agent: Agent,
+        replies: Vec<Reply>,
+        report: ReconcileReport,
+    ) {
+        let node = &mut self.nodes[n];
+        node.agent.running = false;
+        if node.commands.dead {
+            drop(agent);
+            self.agent_died(n);
+            return;
+        }
+        let deadline = agent.next_deadline();
+        node.agent.idle = report.pending == 0 && report.errors.is_empty();
+        node.agent.agent = Some(agent);
+        for reply in replies.into_iter().chain(report.replies) {
+            self.agent_answers(n, reply);
+        }
+        if !self.nodes[n].agent.inbox.is_empty() {
+            let after = self.latency(Duration::from_millis(1));
+            self.wake_agent(n, after);
+        } else if let Some(deadline) = deadline {
+            let at = deadline.as_duration().saturating_sub(UPTIME + self.nodes[n].skew);
+            // Never at once again: a loop of ours would stop time.
+            let after = at.saturating_sub(self.now).max(Duration::from_micros(500));
+            self.wake_agent(n, after);
+        }
+    }
+
+    /// Remembers the state directory as it is now.
+    pub(crate) fn keep_snapshot(&mut self, n: NodeId) {
+        if !self.cluster_faults.snapshots {
+            return;
+        }
+        let now = self.now;
+        let node = &mut self.nodes[n];
+        node.snapshots.push_back((now, node.memory.documents()));
+        if node.snapshots.len() > SNAPSHOTS {
+            node.snapshots.pop_front();
+        }
+    }
+}
+
+/// Puts the state directory back to what it was at a moment; the oldest that is known if that is not long enough ago.
+fn restore(node: &mut crate::node::SimNode, moment: Duration) {
+    let known = node.snapshots.iter().rev().find(|(at, _)| *at <= moment).or(node.snapshots.front());
+    let Some(documents) = known.map(|(_, documents)| documents.clone()) else { return };
+    for Document { name, .. } in node.memory.documents() {
+        node.memory.set_document(&name, None);
+    }
+    for Document { name, content } in documents {
+        node.memory.set_document(&name, Some(content));
+    }
+}

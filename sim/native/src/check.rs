@@ -1,0 +1,177 @@
+//! The invariants, looked at after every step.
+//!
+//! What is right follows from the cluster's objects, from what the runtime asked for and was answered, and from where each
+//! packet came from; nothing here asks agent or dataplane what they think is right.
+
+mod delivery;
+mod drops;
+mod rest;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use agent_api::cni::CniResult;
+use agent_control::ports::PodInterfaceSpec;
+use dataplane_abi::program::Program;
+use dataplane_core::Verdict;
+
+use crate::cni::Call;
+use crate::kubelet::SandboxId;
+use crate::queue::NodeId;
+use crate::trace::Hop;
+use crate::world::World;
+
+/// An invariant that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which one, in a word; `docs/simulation.md` lists them.
+    pub invariant: String,
+    /// When, in virtual time since the cluster began.
+    pub at: Duration,
+    /// What is wrong, in a sentence.
+    pub message: String,
+    /// The packet's way and the rows it met, a line each, if it is about a packet.
+    pub details: Vec<String>,
+}
+
+/// Who had an address, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tenure {
+    node: NodeId,
+    sandbox: SandboxId,
+    from: Duration,
+    /// When DEL was sent or the namespace was gone.
+    until: Option<Duration>,
+}
+
+/// What the checker remembers.
+#[derive(Debug, Default)]
+pub(crate) struct Checker {
+    tenures: BTreeMap<IpAddr, Vec<Tenure>>,
+    was_full: BTreeSet<NodeId>,
+    /// Drops of packets of pods by reason's name.
+    pub(crate) drops: BTreeMap<&'static str, u64>,
+    /// Of these, those of whole packets between two ends.
+    pub(crate) unicast_drops: u64,
+    /// Wires have had faults.
+    pub(crate) wires_were_disturbed: bool,
+}
+
+impl Checker {
+    /// A table of the node takes no more rows.
+    pub(crate) fn table_was_full(&mut self, n: NodeId) {
+        self.was_full.insert(n);
+    }
+
+    /// Whether the frame as it was before the program is needed.
+    pub(crate) const fn wants_before(&self, _: Program) -> bool {
+        false
+    }
+}
+
+impl World {
+    /// An invariant is broken. Only the first is kept: what follows may follow from it.
+    pub(crate) fn violate(&mut self, invariant: &str, message: String) {
+        self.violate_with(invariant, message, Vec::new());
+    }
+
+    /// The same, with lines that explain.
+    pub(crate) fn violate_with(&mut self, invariant: &str, message: String, details: Vec<String>) {
+        if self.violation.is_none() {
+            let violation =
+                Violation { invariant: invariant.to_owned(), at: self.now, message, details };
+            self.violation = Some(violation);
+        }
+    }
+
+    /// An invariant about a packet is broken.
+    pub(crate) fn violate_packet(&mut self, invariant: &str, id: u64, message: &str) {
+        if self.violation.is_some() {
+            return;
+        }
+        let (subject, details) = self.explain_packet(id);
+        self.violate_with(invariant, format!("{message}: {subject}"), details);
+    }
+
+    /// A program has run on a packet.
+    pub(crate) fn after_program(&mut self, n: NodeId, program: Program, id: sim_net::PacketId, verdict: &Verdict) {
+        if let Verdict::Drop(reason) = verdict {
+            *self.check.drops.entry(reason.name()).or_default() += 1;
+        }
+        self.hop(id, n, Hop::Program(program, *verdict));
+    }
+
+    /// A pod's interface has been made: nobody else may have its addresses.
+    pub(crate) fn check_addresses(&mut self, n: NodeId, spec: &PodInterfaceSpec) {
+        let mine: BTreeSet<IpAddr> = spec.addresses.iter().map(ipnet::IpNet::addr).collect();
+        for address in &mine {
+            let other = self.nodes.iter().find_map(|node| {
+                node.memory.links().iter().find_map(|(name, link)| {
+                    let pod = link.pod.as_ref()?;
+                    (*name != spec.host_name && pod.addresses.iter().any(|net| net.addr() == *address))
+                        .then(|| format!("{name} of {}", node.name))
+                })
+            });
+            if let Some(other) = other {
+                let message = format!(
+                    "{address} is given to {} of {} while {other} has it",
+                    spec.host_name, self.nodes[n].name
+                );
+                self.violate("one-owner", message);
+            }
+        }
+        let Some((sandbox, _)) = self.nodes[n].kubelet.sandbox_at(&spec.netns.path) else { return };
+        let now = self.now;
+        for address in mine {
+            self.check
+                .tenures
+                .entry(address)
+                .or_default()
+                .push(Tenure { node: n, sandbox, from: now, until: None });
+        }
+    }
+
+    /// ADD was answered: the result must be what is there.
+    pub(crate) fn check_added(&mut self, n: NodeId, call: &Call, result: &CniResult) {
+        let Some(netns) = call.netns.clone() else { return };
+        if self.nodes[n].kubelet.is_gone(&netns) {
+            return;
+        }
+        let node = &self.nodes[n];
+        let end = node.memory.links().values().find_map(|link| link.pod.as_ref().filter(|pod| pod.netns == netns));
+        let made: Vec<IpAddr> =
+            end.map(|pod| pod.addresses.iter().map(ipnet::IpNet::addr).collect()).unwrap_or_default();
+        let said: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.addr()).collect();
+        if made != said || said.len() != node.pod_cidrs.len() {
+            let message = format!("ADD of {} says {said:?}, the interface has {made:?}", call.attachment.container_id);
+            self.violate("cni", message);
+            return;
+        }
+        if let Some(stray) = said.iter().find(|ip| !node.pod_cidrs.iter().any(|cidr| cidr.contains(*ip))) {
+            let message = format!("{stray} is not in a pod CIDR of {}", node.name);
+            self.violate("cni", message);
+            return;
+        }
+        let now = self.now;
+        if let Some((id, _)) = self.nodes[n].kubelet.sandbox_at(&netns)
+            && let Some(sandbox) = self.nodes[n].kubelet.sandboxes.get_mut(&id)
+        {
+            sandbox.addresses = said;
+            sandbox.since = now;
+        }
+    }
+
+    /// The running pod that has an address: its node, sandbox, and since when.
+    pub(crate) fn owner(&self, address: IpAddr) -> Option<(NodeId, SandboxId, Duration)> {
+        let tenure = self.check.tenures.get(&address)?.last()?;
+        let sandbox = self.nodes[tenure.node].kubelet.sandboxes.get(&tenure.sandbox)?;
+        let runs = sandbox.host.is_some() && sandbox.addresses.contains(&address);
+        runs.then_some((tenure.node, tenure.sandbox, sandbox.since))
+    }
+
+    /// The node that has an address.
+    pub(crate) fn node_at(&self, address: IpAddr) -> Option<NodeId> {
+        self.nodes_by_address.get(&address).copied()
+    }
+}

@@ -1,0 +1,225 @@
+//! What arrives, arrives where it shall, whole, and on the way that it shall take.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use dataplane_abi::Identity;
+use sim_net::Frame;
+use sim_oracle::{Attempt, End, Protocol};
+
+use crate::fabric::Port;
+use crate::kubelet::SandboxId;
+use crate::node::SimNode;
+use crate::queue::NodeId;
+use crate::trace::{Origin, Passport};
+use crate::view::{ICMP, ICMP6, TCP, UDP, View};
+use crate::world::World;
+
+impl World {
+    /// A frame is handed to a pod.
+    pub(crate) fn delivered_to_pod(&mut self, n: NodeId, id: SandboxId, ifindex: u32, frame: &Frame) {
+        self.stats.delivered += 1;
+        let Some(link) = self.nodes[n].links.get(&ifindex) else { return };
+        let (to, from) = (&frame.bytes[..6.min(frame.bytes.len())], frame.bytes.get(6..12).unwrap_or_default());
+        let group = to.first().is_some_and(|first| first & 1 != 0);
+        if (!group && to != link.pod_mac) || from != link.mac {
+            self.violate_packet("delivery", frame.id.0, "a packet reaches a pod with wrong link layer addresses");
+            return;
+        }
+        let Some(view) = View::of(&frame.bytes) else { return };
+        let netns = link.netns.clone();
+        let pod = self.nodes[n].memory.links().values().find_map(|link| {
+            link.pod.as_ref().filter(|pod| Some(&pod.netns) == netns.as_ref())
+        });
+        let Some(pod) = pod else { return };
+        let mtu = pod.mtu;
+        let mine = pod.addresses.iter().any(|net| net.addr() == view.dst);
+        let passport = self.trace.packet(frame.id.0).cloned();
+        if passport.as_ref().is_some_and(|passport| passport.spoiled) {
+            return;
+        }
+        if !mine && !view.is_to_many() && !view.is_of_link() {
+            self.violate_packet("delivery", frame.id.0, "a packet reaches a pod that does not have its destination");
+            return;
+        }
+        if view.len > mtu as usize {
+            self.violate_packet("delivery", frame.id.0, "a packet larger than the pod's MTU reaches the pod");
+            return;
+        }
+        if !view.sums_ok {
+            self.violate_packet("integrity", frame.id.0, "a packet with a wrong checksum reaches a pod");
+            return;
+        }
+        let Some(passport) = passport else { return };
+        self.check_whole(frame, &view, &passport, true);
+        self.check_age(n, id, frame, &view, &passport);
+        self.check_policy(n, id, frame, &view, &passport);
+    }
+
+    /// A packet ends in the stack of a node.
+    pub(crate) fn delivered_to_node(&mut self, n: NodeId, frame: &Frame) {
+        let Some(view) = View::of(&frame.bytes) else { return };
+        let Some(passport) = self.trace.packet(frame.id.0).cloned() else { return };
+        if passport.spoiled || view.is_to_many() || view.is_of_link() {
+            return;
+        }
+        let router = self.nodes[n].routers().any(|router| router == view.dst);
+        if self.node_at(view.dst) != Some(n) && !router {
+            self.violate_packet("delivery", frame.id.0, "a node takes a packet that is not for it");
+            return;
+        }
+        if view.sums_ok {
+            self.check_whole(frame, &view, &passport, false);
+        } else {
+            self.violate_packet("integrity", frame.id.0, "a packet with a wrong checksum reaches a node");
+        }
+    }
+
+    /// What only its ends may change has not changed, and every router has counted.
+    fn check_whole(&mut self, frame: &Frame, view: &View, passport: &Passport, into_pod: bool) {
+        let Some(born) = &passport.view else { return };
+        if born.body != view.body {
+            self.violate_packet("integrity", frame.id.0, "a packet was changed on its way");
+            return;
+        }
+        if view.is_of_link() || view.is_to_many() {
+            return;
+        }
+        // Every node that is not an end is a router. Its own stack does not count for what it sends itself.
+        let from_pod = matches!(passport.origin, Origin::Pod(..));
+        let nodes = passport.nodes();
+        let most = nodes - usize::from(!into_pod);
+        let least = if from_pod { most } else { most.saturating_sub(1) };
+        let taken = usize::from(born.hops.wrapping_sub(view.hops));
+        if !(least..=most).contains(&taken) {
+            let message = format!("the hop limit fell by {taken} over {nodes} nodes, which makes {most} routers");
+            self.violate_packet("hop-limit", frame.id.0, &message);
+        }
+    }
+
+    /// Who gets a used address gets nothing of what was sent to the one before.
+    fn check_age(&mut self, n: NodeId, id: SandboxId, frame: &Frame, view: &View, passport: &Passport) {
+        let Some(tenures) = self.check.tenures.get(&view.dst) else { return };
+        let Some(current) = tenures.iter().rev().find(|tenure| tenure.node == n && tenure.sandbox == id) else {
+            return;
+        };
+        let before = tenures.iter().any(|tenure| tenure.from <= passport.born && tenure.from < current.from);
+        if passport.born < current.from && before {
+            let message = "a packet that was sent to an earlier owner of the address reaches the new one";
+            self.violate_packet("reused-address", frame.id.0, message);
+            return;
+        }
+        if !passport.honest && !view.is_of_link() {
+            self.violate_packet("source", frame.id.0, "a packet with a source that its sender does not have is delivered");
+        }
+    }
+
+    /// What policy forbids is not delivered.
+    fn check_policy(&mut self, n: NodeId, id: SandboxId, frame: &Frame, view: &View, passport: &Passport) {
+        if !self.has_policies || view.later_fragment || view.is_icmp_error() || view.is_of_link() {
+            return;
+        }
+        let protocol = match view.proto {
+            TCP => Protocol::Tcp,
+            UDP => Protocol::Udp,
+            ICMP | ICMP6 => Protocol::Icmp,
+            _ => return,
+        };
+        let Some(to) = self.nodes[n].kubelet.sandboxes.get(&id).map(|sandbox| pod_end(&sandbox.pod)) else {
+            return;
+        };
+        let from = match passport.origin {
+            Origin::Pod(n, id) => match self.nodes[n].kubelet.sandboxes.get(&id) {
+                Some(sandbox) => pod_end(&sandbox.pod),
+                None => return,
+            },
+            Origin::Node(n) => End::Node { name: self.nodes[n].name.clone() },
+        };
+        let port = matches!(protocol, Protocol::Tcp | Protocol::Udp)
+            .then(|| view.ports.map(|(_, port)| port))
+            .flatten();
+        let back = Attempt {
+            from: to.clone(),
+            to: from.clone(),
+            family: crate::world::family(view.dst),
+            protocol,
+            port: matches!(protocol, Protocol::Tcp | Protocol::Udp)
+                .then(|| view.ports.map(|(port, _)| port))
+                .flatten(),
+        };
+        let there = Attempt { from, to, family: crate::world::family(view.dst), protocol, port };
+        // A reply is as good as what it answers.
+        if !self.oracle.judge(&there).allowed && !self.oracle.judge(&back).allowed {
+            let why = self.oracle.judge(&there).why;
+            let message = format!("policy forbids a packet that is delivered ({why:?})");
+            self.violate_packet("policy", frame.id.0, &message);
+        }
+    }
+
+    /// A packet goes into the tunnel.
+    pub(crate) fn check_tunnel(&mut self, n: NodeId, remote: IpAddr, key: u32, frame: &Frame) {
+        let Some(view) = View::of(&frame.bytes) else { return };
+        if self.trace.packet(frame.id.0).is_none_or(|passport| passport.spoiled) {
+            return;
+        }
+        let there = self.owner(view.dst).map(|(m, ..)| m).or_else(|| self.node_at(view.dst));
+        if let Some(m) = there
+            && self.node_at(remote) != Some(m)
+        {
+            let message = format!("a packet goes through the tunnel to {remote}, but its destination is on {}", self.nodes[m].name);
+            self.violate_packet("tunnel", frame.id.0, &message);
+            return;
+        }
+        let from_pod = self.owner(view.src).is_some_and(|(m, ..)| m == n);
+        if from_pod && key != Identity::INIT.to_vni() {
+            let message = format!("the tunnel key of a pod's packet is {key}, not its identity");
+            self.violate_packet("tunnel", frame.id.0, &message);
+        }
+    }
+
+    /// A packet comes out of the tunnel.
+    pub(crate) fn check_tunnelled(&mut self, n: NodeId, remote: IpAddr, key: u32, frame: &Frame) {
+        if self.node_at(remote).is_none() && !self.check.wires_were_disturbed {
+            let message = format!("a packet with key {key} comes out of the tunnel of {} from {remote}", self.nodes[n].name);
+            self.violate_packet("tunnel", frame.id.0, &message);
+        }
+    }
+
+    /// A frame does not arrive at a port.
+    pub(crate) fn check_lost_on_wire(&mut self, from: Port, _: Port, frame: &Frame, why: &'static str) {
+        let Port::Node(n) = from else { return };
+        if why == "larger than the wire's MTU"
+            && self.trace.packet(frame.id.0).is_none_or(|passport| !passport.spoiled)
+        {
+            let message = format!("{} sends a frame larger than the MTU of its underlay", self.nodes[n].name);
+            self.violate_packet("mtu", frame.id.0, &message);
+        }
+    }
+
+    /// A program sends a packet to a link without a pod behind it.
+    pub(crate) fn check_into_nowhere(&mut self, n: NodeId, ifindex: u32, frame: &Frame) {
+        let Some(view) = View::of(&frame.bytes) else { return };
+        if let Some((m, _, since)) = self.owner(view.dst)
+            && m == n
+            && self.now > since + Duration::from_millis(1)
+        {
+            let message = format!("a packet for a running pod goes to link {ifindex}, which is not its own");
+            self.violate_packet("delivery", frame.id.0, &message);
+        }
+    }
+}
+
+fn pod_end(pod: &str) -> End {
+    let (namespace, name) = pod.split_once('/').unwrap_or(("default", pod));
+    End::Pod { namespace: namespace.to_owned(), name: name.to_owned() }
+}
+
+impl SimNode {
+    /// The node's router addresses: the first of its first pod CIDR of each family.
+    pub(crate) fn routers(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        [true, false].into_iter().filter_map(|v4| {
+            let cidr = self.pod_cidrs.iter().find(|cidr| cidr.addr().is_ipv4() == v4)?;
+            cidr.hosts().find(|address| *address != cidr.network())
+        })
+    }
+}

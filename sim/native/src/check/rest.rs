@@ -1,0 +1,262 @@
+//! What must hold when nothing has anything left to do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use agent_control::ports::{HOST_LINK, OVERLAY_LINK};
+use dataplane_abi::conntrack::{CtEntry, CtEntry6, CtKey4, CtKey6};
+use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags, EndpointKey};
+use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
+use dataplane_abi::metrics::EVENTS_LOST;
+use dataplane_abi::program::Program;
+use ipnet::IpNet;
+use sim_scenario::model::Routing;
+use zerocopy::FromBytes as _;
+
+use crate::kubelet::Stage;
+use crate::node::{DEVICE, SimNode};
+use crate::queue::NodeId;
+use crate::view::View;
+use crate::world::World;
+
+impl World {
+    /// Everything that must hold now that nothing has anything to do.
+    pub(crate) fn check_rest(&mut self) {
+        for n in 0..self.nodes.len() {
+            let findings = [
+                self.check_endpoints(n),
+                self.check_ipcache(n),
+                self.check_programs(n),
+                self.check_routes(n),
+                self.check_ipam(n),
+                self.check_counters(n),
+            ];
+            for (invariant, finding) in findings.into_iter().flatten() {
+                let message = format!("{} at rest: {finding}", self.nodes[n].name);
+                self.violate(invariant, message);
+            }
+        }
+    }
+
+    /// Pods of a node that shall have rows: address, link's index, MAC addresses.
+    fn pods_of(&self, n: NodeId) -> BTreeMap<IpAddr, (u32, [u8; 6], [u8; 6])> {
+        let node = &self.nodes[n];
+        let mut pods = BTreeMap::new();
+        for work in node.kubelet.pods.values().filter(|work| work.stage == Stage::Running) {
+            let Some(sandbox) = work.sandbox.and_then(|id| node.kubelet.sandboxes.get(&id)) else { continue };
+            let link = node.links.iter().find(|(_, link)| link.netns.as_ref() == Some(&sandbox.netns));
+            let Some((ifindex, link)) = link else { continue };
+            for address in &sandbox.addresses {
+                pods.insert(*address, (*ifindex, link.pod_mac, link.mac));
+            }
+        }
+        pods
+    }
+
+    /// `ENDPOINTS` has the node's own addresses and its pods, and nothing else.
+    fn check_endpoints(&self, n: NodeId) -> Option<(&'static str, String)> {
+        let wrong = |what| Some(("tables", format!("ENDPOINTS {what}")));
+        let node = &self.nodes[n];
+        let pods = self.pods_of(n);
+        let own: BTreeSet<IpAddr> = node.routers().chain(node.addresses.iter().copied()).collect();
+        let mut seen = BTreeSet::new();
+        for (key, value) in node.native.tables().dump("ENDPOINTS").unwrap_or_default() {
+            let address = EndpointKey::read_from_bytes(&key).ok().and_then(|key| key.ip());
+            let row = EndpointEntry::read_from_bytes(&value).ok();
+            let Some((address, row)) = address.zip(row) else { return wrong("has a row that is none".into()) };
+            seen.insert(address);
+            if own.contains(&address) {
+                if !row.flags.contains(EndpointFlags::HOST) {
+                    return wrong(format!("takes the node's own {address} for a pod"));
+                }
+            } else if let Some((ifindex, mac, node_mac)) = pods.get(&address) {
+                if (row.ifindex, row.mac, row.node_mac) != (*ifindex, *mac, *node_mac) || row.id == 0 {
+                    return wrong(format!("has the wrong way to {address}: {row:?}"));
+                }
+            } else {
+                return wrong(format!("has {address}, which is nobody's"));
+            }
+        }
+        let missing = own.iter().chain(pods.keys()).find(|address| !seen.contains(*address))?;
+        wrong(format!("lacks {missing}"))
+    }
+
+    /// `IPCACHE` leads to every pod and node, and knows no others.
+    fn check_ipcache(&self, n: NodeId) -> Option<(&'static str, String)> {
+        let wrong = |what| Some(("tables", format!("IPCACHE {what}")));
+        let node = &self.nodes[n];
+        let mut wanted: BTreeSet<IpNet> = BTreeSet::new();
+        let families: Vec<bool> = [true, false].into_iter().filter(|v4| node.has(*v4)).collect();
+        for v4 in &families {
+            let any = if *v4 { "0.0.0.0/0" } else { "::/0" };
+            wanted.extend(any.parse::<IpNet>().ok());
+        }
+        wanted.extend(node.routers().map(IpNet::from));
+        wanted.extend(self.pods_of(n).into_keys().map(IpNet::from));
+        for other in self.nodes.iter().filter(|other| other.registered) {
+            let nets = other.addresses.iter().copied().map(IpNet::from).chain(other.pod_cidrs.iter().copied());
+            wanted.extend(nets.filter(|net| families.contains(&net.addr().is_ipv4())));
+        }
+        let mut found = BTreeSet::new();
+        for (key, value) in node.native.tables().dump("IPCACHE").unwrap_or_default() {
+            let prefix = IpCacheKey::read_from_bytes(&key).ok().and_then(|key| key.to_prefix());
+            let row = IpCacheEntry::read_from_bytes(&value).ok();
+            let prefix = prefix.and_then(|(ip, len)| IpNet::new(ip, len).ok());
+            let Some((prefix, row)) = prefix.zip(row) else { return wrong("has a row that is none".into()) };
+            found.insert(prefix);
+            let behind = self.behind(n, prefix);
+            if row.node_ip() != behind {
+                return wrong(format!("leads to {prefix} by {:?}, not by {behind:?}", row.node_ip()));
+            }
+        }
+        if let Some(missing) = wanted.difference(&found).next() {
+            return wrong(format!("lacks {missing}"));
+        }
+        found.difference(&wanted).next().and_then(|stale| wrong(format!("has {stale}, which is nobody's")))
+    }
+
+    /// Address by which a node shall reach a prefix, if it is behind another.
+    fn behind(&self, n: NodeId, prefix: IpNet) -> Option<IpAddr> {
+        let other = self.nodes.iter().enumerate().find(|(m, other)| {
+            *m != n
+                && other.registered
+                && (other.pod_cidrs.contains(&prefix)
+                    || other.addresses.iter().any(|ip| IpNet::from(*ip) == prefix))
+        });
+        let (_, other) = other?;
+        match self.cluster.routing {
+            Routing::Vxlan => {
+                let v4 = self.nodes[n].addresses.iter().any(IpAddr::is_ipv4);
+                other.addresses.iter().find(|ip| ip.is_ipv4() == v4).copied()
+            }
+            Routing::Native => {
+                other.addresses.iter().find(|ip| ip.is_ipv4() == prefix.addr().is_ipv4()).copied()
+            }
+        }
+    }
+
+    /// Every program is where it belongs.
+    fn check_programs(&self, n: NodeId) -> Option<(&'static str, String)> {
+        let node = &self.nodes[n];
+        let native = self.cluster.routing == Routing::Native;
+        for link in node.links.values() {
+            let wanted: &[Program] = match link.name.as_str() {
+                HOST_LINK => &[Program::FromHost, Program::ToHost],
+                OVERLAY_LINK => &[Program::FromOverlay],
+                DEVICE if native => &[Program::FromNetdev],
+                _ if link.netns.is_some() => &[Program::FromContainer, Program::ToContainer],
+                _ => &[],
+            };
+            let bits = wanted.iter().fold(0, |bits, program| bits | 1 << *program as u8);
+            if link.programs != bits {
+                let what = format!("{} has programs {:#010b}, not {bits:#010b}", link.name, link.programs);
+                return Some(("programs", what));
+            }
+        }
+        None
+    }
+
+    /// With native routing the node's own routes lead to the other nodes' pods; with the tunnel all pods are behind `bristle_host`.
+    fn check_routes(&self, n: NodeId) -> Option<(&'static str, String)> {
+        let node = &self.nodes[n];
+        let routes = node.memory.routes();
+        for (m, other) in self.nodes.iter().enumerate().filter(|(_, other)| other.registered) {
+            for cidr in other.pod_cidrs.iter().filter(|cidr| node.has(cidr.addr().is_ipv4())) {
+                let Some(route) = routes.get(cidr) else {
+                    return Some(("routes", format!("there is none to {cidr} of {}", other.name)));
+                };
+                let direct = m != n && self.cluster.routing == Routing::Native;
+                let (device, gateway) =
+                    if direct { (DEVICE, self.behind(n, *cidr)) } else { (HOST_LINK, route.gateway) };
+                if route.device != device || route.gateway != gateway {
+                    return Some(("routes", format!("{cidr} of {} is routed by {route:?}", other.name)));
+                }
+            }
+        }
+        let stale = routes.keys().find(|dst| {
+            !self.nodes.iter().any(|other| other.registered && other.pod_cidrs.contains(dst))
+        });
+        stale.map(|dst| ("routes", format!("there is one to {dst}, which is nobody's")))
+    }
+
+    /// The agent has an endpoint for each pod and no address more.
+    fn check_ipam(&self, n: NodeId) -> Option<(&'static str, String)> {
+        let node = &self.nodes[n];
+        let agent = node.agent.agent.as_ref()?;
+        let wanted: BTreeSet<&str> = node
+            .kubelet
+            .pods
+            .values()
+            .filter(|work| work.stage == Stage::Running)
+            .filter_map(|work| Some(node.kubelet.sandboxes.get(&work.sandbox?)?.attachment.container_id.as_str()))
+            .collect();
+        let endpoints = agent.endpoints();
+        let found: BTreeSet<&str> =
+            endpoints.iter().map(|endpoint| endpoint.container_id.as_str()).collect();
+        if let Some(leaked) = found.difference(&wanted).next() {
+            return Some(("leak", format!("the agent keeps an endpoint for {leaked}, which is gone")));
+        }
+        if let Some(lost) = wanted.difference(&found).next() {
+            return Some(("leak", format!("the agent knows no endpoint for {lost}, which runs")));
+        }
+        let used: u64 = agent.ipam(self.agent_now(n)).iter().map(|pool| u64::from(pool.used)).sum();
+        let pods = self.pods_of(n).len() as u64;
+        (used != pods).then(|| ("leak", format!("{used} addresses are in use, pods have {pods}")))
+    }
+
+    /// Every run of a program counts one packet.
+    fn check_counters(&self, n: NodeId) -> Option<(&'static str, String)> {
+        let node = &self.nodes[n];
+        let counters = node.native.counters();
+        let counted: u64 = counters
+            .iter()
+            .filter(|(reason, ..)| dataplane_abi::metrics::from_index(EVENTS_LOST).0 != *reason)
+            .map(|(.., packets)| *packets)
+            .sum();
+        (counted != node.runs)
+            .then(|| ("counters", format!("programs ran {} times and counted {counted} packets", node.runs)))
+    }
+
+    /// Whether the tables of a node have a row for the connection that a packet belongs to.
+    pub(crate) fn has_connection(&self, n: NodeId, packet: &View) -> bool {
+        self.connections(n, packet) > 0
+    }
+
+    /// Rows for the connection between the two ends of a packet, either way round.
+    pub(crate) fn connections(&self, n: NodeId, packet: &View) -> usize {
+        let Some((sport, dport)) = packet.ports else { return 0 };
+        let ends = [(packet.src, sport), (packet.dst, dport)];
+        let same = |low: (IpAddr, u16), high: (IpAddr, u16), proto: u8| {
+            proto == packet.proto && (ends == [low, high] || ends == [high, low])
+        };
+        let tables = self.nodes[n].native.tables();
+        if packet.src.is_ipv4() {
+            let rows = tables.dump("CT4").unwrap_or_default();
+            let of = |key: &[u8]| {
+                let key = CtKey4::read_from_bytes(key).ok()?;
+                let low = (IpAddr::from(key.low), key.low_port.get());
+                Some(same(low, (IpAddr::from(key.high), key.high_port.get()), key.proto))
+            };
+            rows.iter()
+                .filter(|(key, value)| of(key) == Some(true) && CtEntry::read_from_bytes(value).is_ok())
+                .count()
+        } else {
+            let rows = tables.dump("CT6").unwrap_or_default();
+            let of = |key: &[u8]| {
+                let key = CtKey6::read_from_bytes(key).ok()?;
+                let low = (IpAddr::from(key.low), key.low_port.get());
+                Some(same(low, (IpAddr::from(key.high), key.high_port.get()), key.proto))
+            };
+            rows.iter()
+                .filter(|(key, value)| of(key) == Some(true) && CtEntry6::read_from_bytes(value).is_ok())
+                .count()
+        }
+    }
+}
+
+impl SimNode {
+    /// Whether pods have addresses of the family.
+    fn has(&self, v4: bool) -> bool {
+        self.pod_cidrs.iter().any(|cidr| cidr.addr().is_ipv4() == v4)
+    }
+}

@@ -1,0 +1,263 @@
+//! Faults that are going on.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sim_scenario::model::{ApiFault, CniFault, Fault, FaultKind};
+
+use crate::agents::Death;
+use crate::cni::{Call, Wanted};
+use crate::queue::{NodeId, Task};
+use crate::world::World;
+
+/// What is going on.
+#[derive(Debug, Default)]
+pub(crate) struct ClusterFaults {
+    api: BTreeMap<NodeId, Vec<(u64, ApiFault)>>,
+    cni: BTreeMap<NodeId, Vec<(u64, CniFault)>>,
+    stale: BTreeMap<NodeId, usize>,
+    partial: BTreeMap<NodeId, u32>,
+    /// Faults with a duration that have not ended, with their nodes.
+    active: BTreeMap<u64, (Vec<NodeId>, Active)>,
+    last: u64,
+    /// Whether old states of state directories will be asked for.
+    pub(crate) snapshots: bool,
+    /// When the last fault that lasts ended, or the last sudden one happened.
+    pub(crate) last_end: Duration,
+    /// Kinds that have begun, with how often.
+    pub(crate) begun: BTreeMap<&'static str, u64>,
+}
+
+/// What must be undone when a fault ends.
+#[derive(Debug, Clone, PartialEq)]
+enum Active {
+    Wire,
+    Api,
+    Cni,
+    Table(String),
+    Ring,
+    Stall,
+}
+
+impl ClusterFaults {
+    /// What is wrong with the API server for a node.
+    pub(crate) fn api(&self, n: NodeId) -> &[(u64, ApiFault)] {
+        self.api.get(&n).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// What the runtime of a node does wrong.
+    pub(crate) fn cni(&self, n: NodeId) -> Vec<CniFault> {
+        self.cni.get(&n).into_iter().flatten().map(|(_, fault)| fault.clone()).collect()
+    }
+
+    /// By how many changes the next list of a node is behind.
+    pub(crate) fn take_stale(&mut self, n: NodeId) -> usize {
+        self.stale.remove(&n).unwrap_or(0)
+    }
+
+    /// Whether the next list of a node ends half way.
+    pub(crate) fn take_partial(&mut self, n: NodeId) -> bool {
+        self.partial.get_mut(&n).is_some_and(|left| {
+            let any = *left > 0;
+            *left = left.saturating_sub(1);
+            any
+        })
+    }
+
+    /// Whether a fault that ends has not ended.
+    pub(crate) fn any_active(&self) -> bool {
+        !self.active.is_empty()
+    }
+}
+
+impl World {
+    /// Something breaks.
+    pub(crate) fn begin_fault(&mut self, fault: &Fault) {
+        *self.cluster_faults.begun.entry(fault.kind.word()).or_default() += 1;
+        self.cluster_faults.last_end = self.now;
+        let named = fault.node.as_deref().and_then(|name| self.node_named(name));
+        if fault.kind == FaultKind::Heal {
+            self.heal(named);
+            return;
+        }
+        let nodes: Vec<NodeId> = match (named, &fault.kind) {
+            (Some(n), _) => vec![n],
+            (None, FaultKind::Kill(_)) => {
+                vec![usize::try_from(self.rng.below(self.nodes.len() as u64)).unwrap_or(0)]
+            }
+            (None, _) => (0..self.nodes.len()).collect(),
+        };
+        self.cluster_faults.last += 1;
+        let id = self.cluster_faults.last;
+        let mut active = None;
+        for &n in &nodes {
+            active = self.break_node(n, id, fault).or(active);
+        }
+        if let Some(active) = active {
+            self.cluster_faults.active.insert(id, (nodes, active));
+            if let Some(lasts) = fault.lasts {
+                self.after(lasts, Task::FaultEnds(id));
+            }
+        }
+    }
+
+    fn break_node(&mut self, n: NodeId, id: u64, fault: &Fault) -> Option<Active> {
+        match &fault.kind {
+            FaultKind::Link(link) => {
+                self.check.wires_were_disturbed = true;
+                self.fabric.begin(n, id, link.clone());
+                Some(Active::Wire)
+            }
+            FaultKind::Partition => {
+                self.check.wires_were_disturbed = true;
+                self.fabric.part(n, id);
+                Some(Active::Wire)
+            }
+            FaultKind::Kill(kill) => {
+                let death =
+                    Death { restart_after: kill.restart_after, snapshot_age: kill.snapshot_age };
+                match kill.after_commands {
+                    Some(commands) => {
+                        self.nodes[n].agent.death = death;
+                        self.nodes[n].commands.left = Some(commands.max(1));
+                    }
+                    None => self.kill_agent(n, death),
+                }
+                None
+            }
+            FaultKind::Stall => {
+                let until = fault.lasts.map_or(Duration::MAX / 4, |lasts| self.now + lasts);
+                let process = &mut self.nodes[n].agent;
+                process.stalled_until = until;
+                Some(Active::Stall)
+            }
+            FaultKind::Skew(by) => {
+                self.nodes[n].skew += *by;
+                None
+            }
+            FaultKind::Api(fault) => self.break_api(n, id, fault),
+            FaultKind::Cni(CniFault::Gc) => {
+                self.collect_garbage(n);
+                None
+            }
+            FaultKind::Cni(fault) => {
+                self.cluster_faults.cni.entry(n).or_default().push((id, fault.clone()));
+                Some(Active::Cni)
+            }
+            FaultKind::TableFull { table, rows } => {
+                self.nodes[n].native.tables_mut().set_capacity(table, Some(*rows));
+                self.check.table_was_full(n);
+                Some(Active::Table(table.clone()))
+            }
+            FaultKind::RingFull(records) => {
+                self.nodes[n].native.tables_mut().set_capacity("EVENTS", Some(*records));
+                self.nodes[n].ring_unread = true;
+                Some(Active::Ring)
+            }
+            FaultKind::Heal => None,
+        }
+    }
+
+    fn break_api(&mut self, n: NodeId, id: u64, fault: &ApiFault) -> Option<Active> {
+        match fault {
+            ApiFault::Cut => {
+                let forget = self.rng.chance(0.5);
+                self.cut_watch(n, forget);
+                return None;
+            }
+            ApiFault::Stale(changes) => {
+                self.cluster_faults.stale.insert(n, usize::try_from(*changes).unwrap_or(0));
+                self.cut_watch(n, true);
+                return None;
+            }
+            ApiFault::PartialList => {
+                *self.cluster_faults.partial.entry(n).or_default() += 1;
+                self.cut_watch(n, true);
+                return None;
+            }
+            ApiFault::Down => self.cut_watch(n, false),
+            ApiFault::Error(_) => {
+                let forget = self.rng.chance(0.5);
+                self.cut_watch(n, forget);
+            }
+            ApiFault::Duplicate => self.wake_watch(n, Duration::from_millis(1)),
+            ApiFault::Slow(_) | ApiFault::Coalesce | ApiFault::Reorder => {}
+        }
+        self.cluster_faults.api.entry(n).or_default().push((id, fault.clone()));
+        Some(Active::Api)
+    }
+
+    /// A fault that lasts is over.
+    pub(crate) fn end_fault(&mut self, id: u64) {
+        let Some((nodes, active)) = self.cluster_faults.active.remove(&id) else { return };
+        self.cluster_faults.last_end = self.now;
+        for n in nodes {
+            match &active {
+                Active::Wire => self.fabric.end(id),
+                Active::Api => {
+                    if let Some(of) = self.cluster_faults.api.get_mut(&n) {
+                        of.retain(|(fault, _)| *fault != id);
+                    }
+                }
+                Active::Cni => {
+                    if let Some(of) = self.cluster_faults.cni.get_mut(&n) {
+                        of.retain(|(fault, _)| *fault != id);
+                    }
+                }
+                Active::Table(table) => {
+                    let usual = self.cluster.tables.get(table).copied();
+                    self.nodes[n].native.tables_mut().set_capacity(table, usual);
+                }
+                Active::Ring => {
+                    self.nodes[n].native.tables_mut().set_capacity("EVENTS", None);
+                    self.nodes[n].ring_unread = false;
+                }
+                Active::Stall => {
+                    let now = self.now;
+                    let process = &mut self.nodes[n].agent;
+                    process.stalled_until = now;
+                    // What it was due for while it stood still is due now.
+                    process.due = None;
+                    self.wake_agent(n, Duration::ZERO);
+                }
+            }
+        }
+    }
+
+    fn heal(&mut self, of: Option<NodeId>) {
+        let ending: Vec<u64> = self
+            .cluster_faults
+            .active
+            .iter()
+            .filter(|(_, (nodes, _))| of.is_none_or(|n| nodes.contains(&n)))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ending {
+            self.end_fault(id);
+        }
+        for n in 0..self.nodes.len() {
+            if of.is_none_or(|of| of == n) {
+                self.nodes[n].commands.left = None;
+                self.cluster_faults.stale.remove(&n);
+                self.cluster_faults.partial.remove(&n);
+            }
+        }
+    }
+
+    /// The runtime asks for garbage collection with the attachments that it knows.
+    fn collect_garbage(&mut self, n: NodeId) {
+        let kubelet = &mut self.nodes[n].kubelet;
+        let number = kubelet.next_call();
+        let valid = kubelet.sandboxes.values().map(|sandbox| sandbox.attachment.clone()).collect();
+        let call = Call {
+            number,
+            wanted: Wanted::Gc(valid),
+            attachment: agent_api::cni::Attachment { container_id: String::new(), ifname: String::new() },
+            netns: None,
+            pod: None,
+            sandbox: None,
+        };
+        // At once: a list that is older than an ADD would be the runtime's own mistake.
+        self.call_arrives(n, call);
+    }
+}

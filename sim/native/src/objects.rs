@@ -1,0 +1,109 @@
+//! Kubernetes objects that the simulator makes, and what it reads of others.
+
+use serde_json::{Value, json};
+use sim_api::object::{list_at, str_at};
+use sim_net::{Server, ServerKind};
+use sim_scenario::model::{Pod, Serve, ServeKind};
+
+use crate::node::SimNode;
+
+/// A core/v1 Node that is ready.
+pub(crate) fn node(node: &SimNode, now: &str) -> Value {
+    let mut addresses: Vec<Value> =
+        node.addresses.iter().map(|ip| json!({"type": "InternalIP", "address": ip})).collect();
+    addresses.push(json!({"type": "Hostname", "address": node.name}));
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": node.name, "labels": {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux"}},
+        "spec": {"podCIDR": node.pod_cidrs.first(), "podCIDRs": node.pod_cidrs},
+        "status": {
+            "capacity": {"cpu": "64", "memory": "256Gi", "pods": "500"},
+            "allocatable": {"cpu": "64", "memory": "256Gi", "pods": "500"},
+            "addresses": addresses,
+            "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": now, "lastTransitionTime": now}],
+        },
+    })
+}
+
+/// The core/v1 Pod that a pod of a scenario stands for.
+pub(crate) fn pod(pod: &Pod) -> Value {
+    let args: Vec<String> = pod.serve.iter().flat_map(|serve| flag(*serve)).collect();
+    let mut spec = json!({
+        "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "main", "image": "bristle/echo", "args": args}],
+    });
+    if let Some(node) = &pod.node {
+        spec["nodeName"] = json!(node);
+    }
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": pod.name, "namespace": pod.namespace, "labels": pod.labels},
+        "spec": spec,
+    })
+}
+
+fn flag(serve: Serve) -> [String; 2] {
+    let word = match serve.kind {
+        ServeKind::Http => "--http",
+        ServeKind::Tcp => "--tcp",
+        ServeKind::Udp => "--udp",
+    };
+    [word.to_owned(), serve.port.to_string()]
+}
+
+/// What listens in a pod, by the images that the lab has.
+pub(crate) fn serves(pod: &Value) -> Vec<Serve> {
+    let mut serves = Vec::new();
+    for container in list_at(pod, &["spec", "containers"]) {
+        let image = str_at(container, &["image"]).rsplit('/').next().unwrap_or_default();
+        let image = image.split(':').next().unwrap_or_default();
+        let args: Vec<&str> = list_at(container, &["args"]).iter().filter_map(Value::as_str).collect();
+        match image {
+            "http-echo" => {
+                let port = args.windows(2).find(|pair| pair[0] == "--port").and_then(|pair| pair[1].parse().ok());
+                serves.push(Serve { kind: ServeKind::Http, port: port.unwrap_or(8080) });
+            }
+            "echo" => serves.extend(args.chunks(2).filter_map(|pair| match pair {
+                [kind, port] => format!("{}:{port}", kind.trim_start_matches('-')).parse::<Serve>().ok(),
+                _ => None,
+            })),
+            _ => {}
+        }
+    }
+    serves
+}
+
+/// The server of a stack for it.
+pub(crate) const fn server(serve: Serve) -> Server {
+    let kind = match serve.kind {
+        ServeKind::Http => ServerKind::Http,
+        ServeKind::Tcp => ServerKind::TcpEcho,
+        ServeKind::Udp => ServerKind::UdpEcho,
+    };
+    Server { kind, port: serve.port }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_serves_what_the_scenario_says() {
+        let serve: Vec<Serve> =
+            ["http:8080", "udp:53", "tcp:9000"].iter().map(|text| text.parse().unwrap()).collect();
+        let made = pod(&Pod {
+            name: "a".into(),
+            namespace: "default".into(),
+            node: None,
+            labels: Default::default(),
+            serve: serve.clone(),
+        });
+        assert_eq!(serves(&made), serve);
+    }
+
+    #[test]
+    fn images_of_the_lab_serve_what_they_serve_there() {
+        let pod = json!({"spec": {"containers": [{"image": "bristle/http-echo:1"}, {"image": "bristle/client"}]}});
+        assert_eq!(serves(&pod), ["http:8080".parse().unwrap()]);
+    }
+}

@@ -1,0 +1,373 @@
+//! Packets on their way: out of stacks, through the programs, by their verdicts to the next place.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use agent_control::ports::{HOST_LINK, NET_LINK, OVERLAY_LINK};
+use dataplane_abi::clock::ClockEntry;
+use dataplane_abi::program::Program;
+use dataplane_abi::{Addr, Family};
+use dataplane_core::Verdict;
+use dataplane_native::{Frame as NativeFrame, Tunnel};
+use sim_net::{Action, Frame, PacketId};
+
+use crate::fabric::{Passage, Port};
+use crate::kubelet::SandboxId;
+use crate::node::{TICKS_PER_S, UNDERLAY, UPTIME};
+use crate::queue::{NodeId, Task};
+use crate::trace::{Hop, Origin};
+use crate::world::World;
+
+/// How long a process takes to notice what came.
+const APP: Duration = Duration::from_micros(15);
+/// More steps than this on one node mean that a packet goes round and round.
+const MAX_STEPS: usize = 64;
+
+/// A packet at a place on a node.
+#[derive(Debug)]
+enum At {
+    /// A program is to run.
+    Program { program: Program, ifindex: u32, frame: Frame, tunnel: Option<Tunnel> },
+    /// The stack gets it, in from a link.
+    Stack { ifindex: u32, frame: Frame, accepted: bool },
+    /// It has left by a link.
+    Out { ifindex: u32, frame: Frame },
+}
+
+impl World {
+    /// Numbers for packets that are made now.
+    fn with_ids<T>(&mut self, make: impl FnOnce(&mut Self, &mut dyn FnMut() -> PacketId) -> T) -> T {
+        let mut next = self.last_packet;
+        let made = make(self, &mut || {
+            next += 1;
+            PacketId(next)
+        });
+        self.last_packet = next;
+        made
+    }
+
+    /// The stack of a pod is due.
+    pub(crate) fn poll_pod(&mut self, n: NodeId, id: SandboxId, at: Duration) {
+        let Some(sandbox) = self.nodes[n].kubelet.sandboxes.get_mut(&id) else { return };
+        if sandbox.due != Some(at) {
+            return;
+        }
+        sandbox.due = None;
+        let now = self.now;
+        let before = self.last_packet;
+        let frames = self.with_ids(|world, ids| {
+            let sandbox = world.nodes[n].kubelet.sandboxes.get_mut(&id)?;
+            sandbox.host.as_mut().map(|host| host.poll(now, ids))
+        });
+        let Some(sandbox) = self.nodes[n].kubelet.sandboxes.get(&id) else { return };
+        let netns = sandbox.netns.clone();
+        let link = self.nodes[n].links.iter().find(|(_, link)| link.netns.as_deref() == Some(&*netns));
+        let ifindex = link.map(|(ifindex, _)| *ifindex);
+        for frame in frames.unwrap_or_default() {
+            if frame.id.0 > before {
+                self.born(&frame, Origin::Pod(n, id));
+            }
+            self.tap(n, id, &frame);
+            match ifindex {
+                Some(ifindex) => self.travel(
+                    n,
+                    At::Program { program: Program::FromContainer, ifindex, frame, tunnel: None },
+                ),
+                None => self.hop(frame.id, n, Hop::NoLink),
+            }
+        }
+        self.plan_pod(n, id);
+    }
+
+    /// Sees when the stack of a pod is due by itself.
+    pub(crate) fn plan_pod(&mut self, n: NodeId, id: SandboxId) {
+        let now = self.now;
+        let sandbox = self.nodes[n].kubelet.sandboxes.get_mut(&id);
+        let next = sandbox.and_then(|sandbox| sandbox.host.as_mut()?.next_poll(now));
+        if let Some(next) = next {
+            self.wake_pod(n, id, next.saturating_sub(now));
+        }
+    }
+
+    /// Makes the stack of a pod run.
+    pub(crate) fn wake_pod(&mut self, n: NodeId, id: SandboxId, after: Duration) {
+        let at = self.now + after;
+        let Some(sandbox) = self.nodes[n].kubelet.sandboxes.get_mut(&id) else { return };
+        if sandbox.host.is_none() || sandbox.due.is_some_and(|due| due <= at) {
+            return;
+        }
+        sandbox.due = Some(at);
+        self.push(at, Task::Pod(n, id));
+    }
+
+    /// The stack of a node is due.
+    pub(crate) fn poll_stack(&mut self, n: NodeId, at: Duration) {
+        if self.nodes[n].stack_due != Some(at) {
+            return;
+        }
+        self.nodes[n].stack_due = None;
+        self.with_stack(n, |stack, now, ids| stack.poll(now, ids));
+        self.plan_stack(n);
+    }
+
+    /// Sees when the stack of a node is due by itself.
+    pub(crate) fn plan_stack(&mut self, n: NodeId) {
+        let now = self.now;
+        let Some(next) = self.nodes[n].stack.next_poll(now) else { return };
+        let at = next.max(now + Duration::from_micros(1));
+        let node = &mut self.nodes[n];
+        if node.stack_due.is_some_and(|due| due <= at) {
+            return;
+        }
+        node.stack_due = Some(at);
+        self.push(at, Task::Stack(n));
+    }
+
+    /// Lets the stack of a node act, and follows what comes of it.
+    pub(crate) fn with_stack(
+        &mut self,
+        n: NodeId,
+        act: impl FnOnce(&mut sim_net::Node, Duration, &mut dyn FnMut() -> PacketId) -> Vec<Action>,
+    ) {
+        let mut work = VecDeque::new();
+        self.stack_acts(n, &mut work, act);
+        self.work_off(n, work);
+    }
+
+    fn stack_acts(
+        &mut self,
+        n: NodeId,
+        work: &mut VecDeque<At>,
+        act: impl FnOnce(&mut sim_net::Node, Duration, &mut dyn FnMut() -> PacketId) -> Vec<Action>,
+    ) {
+        let now = self.now;
+        let before = self.last_packet;
+        let actions = self.with_ids(|world, ids| act(&mut world.nodes[n].stack, now, ids));
+        for action in actions {
+            match action {
+                Action::Transmit { ifindex, frame } => {
+                    if frame.id.0 > before {
+                        self.born(&frame, Origin::Node(n));
+                    }
+                    work.push_back(self.egress(n, ifindex, frame));
+                }
+                Action::Tunnelled { ifindex, remote, vni, frame } => {
+                    self.check_tunnelled(n, remote, vni, &frame);
+                    let (node, family) = Addr::from_ip(remote);
+                    let tunnel = Some(Tunnel { node: node.0, family: family as u8, key: vni });
+                    work.push_back(At::Program { program: Program::FromOverlay, ifindex, frame, tunnel });
+                }
+                Action::Local { frame } => {
+                    self.hop(frame.id, n, Hop::Local);
+                    self.delivered_to_node(n, &frame);
+                }
+                Action::Dropped { frame, why } => {
+                    self.hop(frame.id, n, Hop::StackDrop(why));
+                    self.dropped_by_stack(n, &frame, why);
+                }
+            }
+        }
+        self.plan_stack(n);
+    }
+
+    /// What stands at the egress of a link.
+    fn egress(&self, n: NodeId, ifindex: u32, frame: Frame) -> At {
+        let link = self.nodes[n].links.get(&ifindex);
+        let program = match link {
+            Some(link) if link.name == HOST_LINK => Program::FromHost,
+            Some(link) if link.netns.is_some() => Program::ToContainer,
+            _ => Program::ToNetdev,
+        };
+        match link {
+            Some(link) if link.has(program) => At::Program { program, ifindex, frame, tunnel: None },
+            _ => At::Out { ifindex, frame },
+        }
+    }
+
+    /// A frame comes out of the fabric.
+    pub(crate) fn arrives(&mut self, port: Port, frame: Frame) {
+        match port {
+            Port::Node(n) => {
+                self.hop(frame.id, n, Hop::Arrived);
+                let program = Program::FromNetdev;
+                self.travel(n, At::Program { program, ifindex: UNDERLAY, frame, tunnel: None });
+            }
+            Port::RouterInside | Port::RouterOutside | Port::Server(_) => self.outside_receives(port, frame),
+        }
+    }
+
+    fn travel(&mut self, n: NodeId, at: At) {
+        self.work_off(n, VecDeque::from([at]));
+    }
+
+    fn work_off(&mut self, n: NodeId, mut work: VecDeque<At>) {
+        let mut steps = 0;
+        while let Some(at) = work.pop_front() {
+            steps += 1;
+            if steps > MAX_STEPS * (work.len() + 1) {
+                self.violate("path", format!("packets go round and round on {}", self.nodes[n].name));
+                return;
+            }
+            match at {
+                At::Program { program, ifindex, frame, tunnel } => {
+                    self.program(n, program, ifindex, frame, tunnel, &mut work);
+                }
+                At::Stack { ifindex, frame, accepted } => {
+                    self.stack_acts(n, &mut work, |stack, now, ids| {
+                        stack.receive(now, ifindex, frame, accepted, ids)
+                    });
+                }
+                At::Out { ifindex, frame } => self.leaves(n, ifindex, frame, &mut work),
+            }
+        }
+    }
+
+    /// A frame is on the far side of a link.
+    fn leaves(&mut self, n: NodeId, ifindex: u32, frame: Frame, work: &mut VecDeque<At>) {
+        if ifindex == UNDERLAY {
+            self.onto_wire(Port::Node(n), &frame);
+            return;
+        }
+        let Some(link) = self.nodes[n].links.get(&ifindex) else {
+            self.hop(frame.id, n, Hop::NoLink);
+            return;
+        };
+        if link.name == HOST_LINK {
+            let other = self.nodes[n].link(NET_LINK).map(|(ifindex, _)| ifindex);
+            if let Some(ifindex) = other {
+                work.push_back(At::Stack { ifindex, frame, accepted: false });
+            }
+            return;
+        }
+        self.into_pod(n, ifindex, frame);
+    }
+
+    /// Onto the wire, from any port.
+    pub(crate) fn onto_wire(&mut self, from: Port, frame: &Frame) {
+        self.trace.capture(self.now, frame);
+        let passages = self.fabric.send(self.now, from, frame);
+        if let Port::Node(n) = from {
+            self.hop(frame.id, n, Hop::Wire);
+        }
+        for passage in passages {
+            match passage {
+                Passage::Arrives { at, when, frame, spoiled } => {
+                    if spoiled {
+                        self.spoil(frame.id);
+                    }
+                    self.push(when, Task::Arrive(at, frame));
+                }
+                Passage::Lost { at, why } => {
+                    self.stats.lost_on_wire += 1;
+                    self.check_lost_on_wire(from, at, frame, why);
+                }
+            }
+        }
+    }
+
+    fn program(
+        &mut self,
+        n: NodeId,
+        program: Program,
+        ifindex: u32,
+        frame: Frame,
+        tunnel: Option<Tunnel>,
+        work: &mut VecDeque<At>,
+    ) {
+        let node = &self.nodes[n];
+        let Some(link) = node.links.get(&ifindex) else {
+            self.hop(frame.id, n, Hop::NoLink);
+            return;
+        };
+        let to_us = frame.bytes.first_chunk::<6>().is_some_and(|to| *to == link.mac || to[0] & 1 != 0);
+        // Headers by the length of the frame lie in the first fragment of a real packet's memory, the rest may not.
+        let accepted = to_us || link.name == OVERLAY_LINK;
+        if !link.has(program) {
+            work.push_back(if program.on_egress() {
+                At::Out { ifindex, frame }
+            } else {
+                At::Stack { ifindex, frame, accepted }
+            });
+            return;
+        }
+        self.set_clock(n);
+        let split = self.rng.chance(0.1);
+        let id = frame.id;
+        let mut native = NativeFrame::new(frame.bytes, ifindex);
+        native.accepted = accepted;
+        native.from_tunnel = tunnel;
+        if split {
+            native.at_hand = usize::try_from(self.rng.range(14..=80)).unwrap_or(usize::MAX);
+        }
+        let before = self.check.wants_before(program).then(|| native.bytes.clone());
+        let node = &mut self.nodes[n];
+        node.runs += 1;
+        let verdict = node.native.run(program, &mut native);
+        self.stats.packets += 1;
+        self.after_program(n, program, id, &verdict);
+        let to_tunnel = native.to_tunnel;
+        let frame = Frame { id, bytes: native.bytes };
+        let accepted = native.accepted;
+        match verdict {
+            Verdict::Drop(reason) => self.dropped(n, program, &frame, before.as_deref(), reason),
+            Verdict::Pass | Verdict::Skip if program.on_egress() => work.push_back(At::Out { ifindex, frame }),
+            Verdict::Pass | Verdict::Skip => work.push_back(At::Stack { ifindex, frame, accepted }),
+            Verdict::Peer { ifindex } => self.into_pod(n, ifindex, frame),
+            Verdict::Egress { ifindex } => work.push_back(self.egress(n, ifindex, frame)),
+            Verdict::Ingress { ifindex } => work.push_back(At::Stack { ifindex, frame, accepted: true }),
+            Verdict::Tunnel { .. } => {
+                let Some(to) = to_tunnel else {
+                    self.violate("tunnel", format!("{} sent a packet into no tunnel", program.name()));
+                    return;
+                };
+                let Some(family) = Family::from_number(to.family) else {
+                    self.violate("tunnel", format!("{} named no tunnel endpoint", program.name()));
+                    return;
+                };
+                let remote: IpAddr = Addr(to.node).to_ip(family);
+                self.check_tunnel(n, remote, to.key, &frame);
+                self.stack_acts(n, work, |stack, now, ids| stack.encapsulate(now, remote, to.key, frame, ids));
+            }
+            Verdict::Neighbour { ifindex, family, address } => {
+                let Some(family) = Family::from_number(family) else {
+                    self.violate("neighbour", format!("{} named no next hop", program.name()));
+                    return;
+                };
+                let next = Addr(address).to_ip(family);
+                self.stack_acts(n, work, |stack, now, ids| {
+                    stack.send_to_neighbour(now, ifindex, next, frame, ids)
+                });
+            }
+        }
+    }
+
+    /// Into the pod behind a link.
+    fn into_pod(&mut self, n: NodeId, ifindex: u32, frame: Frame) {
+        let link = self.nodes[n].links.get(&ifindex);
+        let netns = link.and_then(|link| link.netns.clone());
+        let Some(netns) = netns else {
+            self.hop(frame.id, n, Hop::NoLink);
+            self.check_into_nowhere(n, ifindex, &frame);
+            return;
+        };
+        self.hop(frame.id, n, Hop::Delivered(ifindex));
+        let Some((id, _)) = self.nodes[n].kubelet.sandbox_at(&netns) else { return };
+        self.tap(n, id, &frame);
+        self.delivered_to_pod(n, id, ifindex, &frame);
+        if let Some(sandbox) = self.nodes[n].kubelet.sandboxes.get_mut(&id)
+            && let Some(host) = &mut sandbox.host
+        {
+            host.receive(frame);
+            self.wake_pod(n, id, APP);
+        }
+    }
+
+    /// Sets the clocks that the programs of a node read.
+    pub(crate) fn set_clock(&mut self, n: NodeId) {
+        let up = UPTIME + self.now;
+        let ktime_ns = u64::try_from(up.as_nanos()).unwrap_or(u64::MAX);
+        let ticks = u64::try_from(up.as_millis()).unwrap_or(u64::MAX) / u64::from(1000 / TICKS_PER_S);
+        self.nodes[n].native.set_clock(ClockEntry { ticks, ktime_ns });
+    }
+}

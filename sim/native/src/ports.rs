@@ -1,0 +1,235 @@
+//! The agent's two doors to a simulated node.
+//!
+//! Every call takes effect at once; then a little virtual time passes in which packets travel and other things happen,
+//! so that everybody sees every state in between. The agent may die after any call.
+
+use agent_control::memory::MemoryNode;
+use agent_control::ports::{
+    BaseFacts, BaseSpec, CtClock, Cursor, Document, PodInterfaceFacts, PodInterfaceSpec, PodLink,
+    PortErrorKind, Program, Route, Row, Scan, Table,
+};
+use agent_control::{MapStore, NodeOps, PortError};
+use dataplane_native::{Native, UpdateError};
+
+use crate::queue::NodeId;
+use crate::sim::Sim;
+
+/// How many commands an agent may still issue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Commands {
+    /// It dies after so many more.
+    pub(crate) left: Option<u32>,
+    /// It is dead; nothing has an effect any more.
+    pub(crate) dead: bool,
+    /// Issued since it was started.
+    pub(crate) issued: u64,
+    /// Of these, those that changed a row of a table.
+    pub(crate) rows_changed: u64,
+}
+
+impl Commands {
+    /// One more; false if there is nobody any more to issue it.
+    fn issue(&mut self) -> bool {
+        if self.dead {
+            return false;
+        }
+        self.issued += 1;
+        if let Some(left) = &mut self.left {
+            if *left <= 1 {
+                self.dead = true;
+            }
+            *left = left.saturating_sub(1);
+        }
+        true
+    }
+}
+
+fn crashed(operation: &str) -> PortError {
+    PortError::terminal(operation, "the process has been killed").with_kind(PortErrorKind::Crashed)
+}
+
+/// The tables of a node.
+pub(crate) struct MapPort<'a> {
+    pub(crate) sim: &'a Sim,
+    pub(crate) node: NodeId,
+}
+
+impl MapPort<'_> {
+    fn read<T>(&self, what: &str, read: impl FnOnce(&Native) -> T) -> Result<T, PortError> {
+        let mut world = self.sim.world();
+        let node = &mut world.nodes[self.node];
+        if !node.commands.issue() {
+            return Err(crashed(what));
+        }
+        Ok(read(&node.native))
+    }
+
+    fn write(
+        &self,
+        what: &'static str,
+        table: Table,
+        write: impl FnOnce(&mut Native) -> Result<bool, UpdateError>,
+    ) -> Result<(), PortError> {
+        let result = {
+            let mut world = self.sim.world();
+            let node = &mut world.nodes[self.node];
+            if !node.commands.issue() {
+                return Err(crashed(what));
+            }
+            let result = write(&mut node.native);
+            if matches!(result, Ok(true)) && !matches!(table, Table::Ct4 | Table::Ct6) {
+                node.commands.rows_changed += 1;
+            }
+            world.note(self.node, what, table as u64);
+            result
+        };
+        self.sim.let_time_pass(self.node);
+        result.map(drop).map_err(|error| {
+            let kind = if error == UpdateError::Full { PortErrorKind::Full } else { PortErrorKind::Other };
+            PortError::retryable(format!("{what} {}", table.name()), error).with_kind(kind)
+        })
+    }
+}
+
+impl MapStore for MapPort<'_> {
+    fn dump(&mut self, table: Table) -> Result<Vec<Row>, PortError> {
+        self.read("dump", |native| {
+            let rows = native.tables().dump(table.name()).unwrap_or_default();
+            // The array's one row exists from the beginning; zero means never written.
+            let rows = rows.into_iter().map(|(key, value)| Row { key, value });
+            rows.filter(|row| table != Table::Config || row.value.iter().any(|byte| *byte != 0)).collect()
+        })
+    }
+
+    fn upsert(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), PortError> {
+        self.write("upsert", table, |native| {
+            let changed = native.tables().lookup(table.name(), key).as_deref() != Some(value);
+            native.tables_mut().update(table.name(), key, value).map(|()| changed)
+        })
+    }
+
+    fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), PortError> {
+        self.write("delete", table, |native| match native.tables_mut().delete(table.name(), key) {
+            Ok(()) => Ok(true),
+            Err(UpdateError::NoRow) => Ok(false),
+            Err(error) => Err(error),
+        })
+    }
+
+    fn scan(&mut self, table: Table, cursor: Option<&Cursor>, limit: usize) -> Result<Scan, PortError> {
+        self.read("scan", |native| {
+            let rows = native.tables().dump(table.name()).unwrap_or_default();
+            // As the kernel does: without the row at the cursor the scan starts over.
+            let from = cursor
+                .and_then(|cursor| rows.binary_search_by(|(key, _)| key.cmp(&cursor.0)).ok())
+                .map_or(0, |at| at + 1);
+            let slice: Vec<Row> = rows
+                .into_iter()
+                .skip(from)
+                .take(limit)
+                .map(|(key, value)| Row { key, value })
+                .collect();
+            let next =
+                (slice.len() == limit).then(|| slice.last().map(|row| Cursor(row.key.clone()))).flatten();
+            Scan { rows: slice, next }
+        })
+    }
+
+    fn ct_clock(&mut self) -> Result<CtClock, PortError> {
+        self.sim.world().set_clock(self.node);
+        self.read("read the clock", |native| CtClock {
+            ticks: native.clock().ticks,
+            ticks_per_s: crate::node::TICKS_PER_S,
+        })
+    }
+}
+
+/// Links, routes, programs and state directory of a node.
+pub(crate) struct NodePort<'a> {
+    pub(crate) sim: &'a Sim,
+    pub(crate) node: NodeId,
+}
+
+impl NodePort<'_> {
+    fn act<T>(
+        &self,
+        what: &'static str,
+        changes: bool,
+        act: impl FnOnce(&mut MemoryNode) -> Result<T, PortError>,
+    ) -> Result<T, PortError> {
+        let result = {
+            let mut world = self.sim.world();
+            let node = &mut world.nodes[self.node];
+            if !node.commands.issue() {
+                return Err(crashed(what));
+            }
+            let result = act(&mut node.memory);
+            if changes {
+                world.follow_links(self.node);
+                world.note(self.node, what, u64::from(result.is_ok()));
+            }
+            result
+        };
+        if changes {
+            self.sim.let_time_pass(self.node);
+        }
+        result
+    }
+}
+
+impl NodeOps for NodePort<'_> {
+    fn ensure_base(&mut self, spec: &BaseSpec) -> Result<BaseFacts, PortError> {
+        self.act("ensure base", true, |node| node.ensure_base(spec))
+    }
+
+    fn attach(&mut self, link: &str, ifindex: u32, program: Program) -> Result<(), PortError> {
+        self.act("attach", true, |node| node.attach(link, ifindex, program))
+    }
+
+    fn detach(&mut self, link: &str, ifindex: u32, program: Program) -> Result<(), PortError> {
+        self.act("detach", true, |node| node.detach(link, ifindex, program))
+    }
+
+    fn list_routes(&mut self) -> Result<Vec<Route>, PortError> {
+        self.act("list routes", false, NodeOps::list_routes)
+    }
+
+    fn replace_route(&mut self, route: &Route) -> Result<(), PortError> {
+        self.act("replace route", true, |node| node.replace_route(route))
+    }
+
+    fn delete_route(&mut self, route: &Route) -> Result<(), PortError> {
+        self.act("delete route", true, |node| node.delete_route(route))
+    }
+
+    fn create_pod_interface(&mut self, spec: &PodInterfaceSpec) -> Result<PodInterfaceFacts, PortError> {
+        let made =
+            self.act("create pod interface", true, |node| node.create_pod_interface(spec))?;
+        self.sim.world().check_addresses(self.node, spec);
+        Ok(made)
+    }
+
+    fn check_pod_interface(&mut self, spec: &PodInterfaceSpec) -> Result<Vec<String>, PortError> {
+        self.act("check pod interface", false, |node| node.check_pod_interface(spec))
+    }
+
+    fn delete_pod_interface(&mut self, host_name: &str) -> Result<(), PortError> {
+        self.act("delete pod interface", true, |node| node.delete_pod_interface(host_name))
+    }
+
+    fn list_pod_links(&mut self) -> Result<Vec<PodLink>, PortError> {
+        self.act("list pod links", false, NodeOps::list_pod_links)
+    }
+
+    fn save_state(&mut self, document: &Document) -> Result<(), PortError> {
+        self.act("save document", true, |node| node.save_state(document))?;
+        self.sim.world().keep_snapshot(self.node);
+        Ok(())
+    }
+
+    fn remove_state(&mut self, name: &str) -> Result<(), PortError> {
+        self.act("remove document", true, |node| node.remove_state(name))?;
+        self.sim.world().keep_snapshot(self.node);
+        Ok(())
+    }
+}

@@ -1,0 +1,105 @@
+//! One run of a scenario, from outside.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dataplane_abi::DropReason;
+use sim_scenario::model::{Action, FaultKind};
+use sim_scenario::{Outcome, Scenario};
+
+use crate::check::Violation;
+use crate::sim::Sim;
+use crate::steps::Runner;
+use crate::world::{Stats, World};
+
+/// How to run.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Decides every order and delay.
+    pub seed: u64,
+    /// Pods (`namespace/name`) whose frames are captured.
+    pub taps: Vec<String>,
+}
+
+/// A frame and the moment at which it was seen.
+pub type Seen = (Duration, Vec<u8>);
+
+/// What came of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// The outcome in terms of all arms.
+    pub outcome: Outcome,
+    /// The first invariant that was broken.
+    pub violation: Option<Violation>,
+    /// Digest of everything that happened: equal for equal runs.
+    pub trace_hash: String,
+    /// Numbers.
+    pub stats: Stats,
+    /// Virtual time that went by.
+    pub virtual_time: Duration,
+    /// Kinds of faults that were made, with how often.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// The last frames that were seen, oldest first.
+    pub frames: Vec<Seen>,
+    /// Frames of the taps.
+    pub taps: BTreeMap<String, Vec<Seen>>,
+}
+
+/// The names that a scenario may use: drop reasons, tables.
+pub fn known() -> (Vec<&'static str>, Vec<&'static str>) {
+    let reasons = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+    let tables = vec!["CONFIG", "ENDPOINTS", "IPCACHE", "CT4", "CT6", "FRAGS4", "FRAGS6", "EVENTS"];
+    (reasons, tables)
+}
+
+/// Runs a scenario. The same scenario and seed give the same report.
+pub fn run(scenario: &Scenario, options: &Options) -> Report {
+    let mut world = World::new(&scenario.cluster, options.seed, false);
+    world.cluster_faults.snapshots = scenario.steps.iter().any(|step| match &step.action {
+        Action::Fault(fault) => {
+            matches!(&fault.kind, FaultKind::Kill(kill) if !kill.snapshot_age.is_zero())
+        }
+        _ => false,
+    });
+    for tap in &options.taps {
+        world.trace.taps.insert(tap.clone(), Vec::new());
+    }
+    let sim = Sim::new(world);
+    let mut runner = Runner::new(&sim);
+    runner.run(scenario);
+    let failures = runner.failures;
+    report(scenario, options, failures, sim.into_world())
+}
+
+fn report(scenario: &Scenario, options: &Options, mut failures: Vec<String>, world: World) -> Report {
+    if let Some(violation) = &world.violation
+        && violation.invariant != "expectation"
+    {
+        failures.push(format!("{}: {}", violation.invariant, violation.message));
+    }
+    let outcome = Outcome {
+        scenario: scenario.name.clone(),
+        arm: "native".to_owned(),
+        seed: Some(options.seed),
+        traffic: world.traffic.iter().map(|(id, state)| (id.clone(), state.outcome())).collect(),
+        drops: world.check.drops.iter().map(|(reason, n)| ((*reason).to_owned(), *n)).collect(),
+        end: world.end_state(),
+        failures,
+    };
+    let seen = |frame: &crate::trace::Captured| (frame.at, frame.bytes.clone());
+    Report {
+        outcome,
+        violation: world.violation.clone(),
+        trace_hash: world.trace.hash(),
+        stats: world.stats,
+        virtual_time: world.now,
+        faults: world.cluster_faults.begun.clone(),
+        frames: world.trace.frames().map(seen).collect(),
+        taps: world
+            .trace
+            .taps
+            .iter()
+            .map(|(place, frames)| (place.clone(), frames.iter().map(seen).collect()))
+            .collect(),
+    }
+}

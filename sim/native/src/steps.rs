@@ -1,0 +1,410 @@
+//! A scenario, step by step.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sim_api::object::{at, condition_is_true, list_at, name, namespace, str_at};
+use sim_api::resource::{NAMESPACES, PODS};
+use sim_api::{DeleteOptions, Gr, Patch, Store, Sub, WriteOptions};
+use sim_scenario::model::{
+    Action, Expect, ObjectRef, Pod, Scenario, Step, TrafficExpect, Until, Wait, time,
+};
+use sim_scenario::outcome::EndState;
+
+use crate::objects;
+use crate::queue::NodeId;
+use crate::sim::Sim;
+use crate::traffic::TrafficState;
+use crate::world::World;
+
+/// How long the cluster may take to come up.
+const BOOT: Duration = Duration::from_mins(2);
+/// Conditions are looked at at least this often.
+const GLANCE: Duration = Duration::from_millis(5);
+
+/// Runs the steps of a scenario over a simulated cluster.
+pub(crate) struct Runner<'a> {
+    sim: &'a Sim,
+    begun: Duration,
+    drops_seen: u64,
+    /// What was not as the scenario says.
+    pub(crate) failures: Vec<String>,
+}
+
+impl<'a> Runner<'a> {
+    /// A runner whose scenario has not begun.
+    pub(crate) fn new(sim: &'a Sim) -> Self {
+        Self { sim, begun: Duration::ZERO, drops_seen: 0, failures: Vec::new() }
+    }
+
+    /// Brings the cluster up and performs all steps; ends early when an invariant is broken.
+    pub(crate) fn run(&mut self, scenario: &Scenario) {
+        if !self.wait_until(BOOT, World::is_at_rest) {
+            let why = self.sim.world().restless();
+            self.fail(format!("the cluster does not come up: {why}"));
+            return;
+        }
+        self.begun = self.sim.world().now;
+        for (i, step) in scenario.steps.iter().enumerate() {
+            if self.sim.world().is_over() {
+                return;
+            }
+            self.step(i + 1, step);
+        }
+        self.end();
+    }
+
+    fn step(&mut self, number: usize, step: &Step) {
+        if let Some(at) = step.at {
+            self.sim.run_until(self.begun + at);
+        }
+        let result = match &step.action {
+            Action::Pod(pod) => self.make_pod(pod),
+            Action::DeletePod(pod) => self.delete_pod(pod),
+            Action::Apply(objects) => objects.iter().try_for_each(|object| self.apply(object)),
+            Action::Delete(object) => self.delete(object),
+            Action::Wait(wait) => self.wait(wait),
+            Action::Traffic(traffic) => {
+                self.sim.world().begin_traffic(traffic);
+                Ok(())
+            }
+            Action::Fault(fault) => {
+                self.sim.world().begin_fault(fault);
+                Ok(())
+            }
+            Action::Expect(expect) => self.expect(expect),
+        };
+        self.sim.world().follow_store();
+        if let Err(why) = result {
+            self.fail(format!("step {number}: {why}"));
+        }
+    }
+
+    fn fail(&mut self, why: String) {
+        self.sim.world().violate("expectation", why.clone());
+        self.failures.push(why);
+    }
+
+    /// Lets time go on until something is so; false if it takes longer.
+    fn wait_until(&self, within: Duration, is_so: impl Fn(&World) -> bool) -> bool {
+        let deadline = self.sim.world().now + within;
+        loop {
+            let next = {
+                let world = self.sim.world();
+                if world.is_over() {
+                    return false;
+                }
+                if is_so(&world) {
+                    return true;
+                }
+                if world.now >= deadline {
+                    return false;
+                }
+                let next = world.next_at().unwrap_or(deadline);
+                next.max(world.now + GLANCE).min(deadline)
+            };
+            self.sim.run_until(next);
+        }
+    }
+
+    fn wait(&self, wait: &Wait) -> Result<(), String> {
+        let late = |what: &str, why: String| Err(format!("{what} after {}: {why}", time::text(wait.within)));
+        match &wait.until {
+            Until::Time(by) => {
+                let until = self.sim.world().now + *by;
+                self.sim.run_until(until);
+            }
+            Until::Ready => {
+                if !self.wait_until(wait.within, World::is_ready) && !self.sim.world().is_over() {
+                    return late("pods are not ready", self.sim.world().restless());
+                }
+            }
+            Until::Rest => {
+                if !self.wait_until(wait.within, World::is_at_rest) && !self.sim.world().is_over() {
+                    return late("the cluster is not at rest", self.sim.world().restless());
+                }
+                self.sim.world().check_rest();
+            }
+            Until::Traffic(id) => {
+                let ended = |world: &World| world.traffic.get(id).is_none_or(|traffic| traffic.ended);
+                if !self.wait_until(wait.within, ended) && !self.sim.world().is_over() {
+                    return late(&format!("traffic {id} has not ended"), "it still runs".to_owned());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn make_pod(&self, pod: &Pod) -> Result<(), String> {
+        let store = self.store();
+        if store.get(&NAMESPACES, "", &pod.namespace).is_err() {
+            let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": pod.namespace}});
+            store.create(&NAMESPACES, "", object, &WriteOptions::default()).map_err(|e| e.to_string())?;
+        }
+        let made = store.create(&PODS, &pod.namespace, objects::pod(pod), &WriteOptions::default());
+        made.map(drop).map_err(|e| format!("pod {}/{}: {e}", pod.namespace, pod.name))
+    }
+
+    fn delete_pod(&self, pod: &str) -> Result<(), String> {
+        let (namespace, name) = pod.split_once('/').unwrap_or(("default", pod));
+        let options = DeleteOptions { grace_period_s: Some(1), ..DeleteOptions::default() };
+        let deleted = self.store().delete(&PODS, namespace, name, &options);
+        deleted.map(drop).map_err(|e| format!("pod {namespace}/{name}: {e}"))
+    }
+
+    fn apply(&self, object: &Value) -> Result<(), String> {
+        let store = self.store();
+        let what = || format!("{} {}", str_at(object, &["kind"]), name(object));
+        let gr = resource(&store, str_at(object, &["apiVersion"]), str_at(object, &["kind"]))?;
+        let scoped = store.resource(&gr).is_some_and(|definition| definition.namespaced);
+        let namespace = match (scoped, namespace(object)) {
+            (false, _) => "",
+            (true, "") => "default",
+            (true, given) => given,
+        };
+        let options = WriteOptions {
+            field_manager: Some("scenario".to_owned()),
+            force: true,
+            ..WriteOptions::default()
+        };
+        let applied =
+            store.patch(&gr, namespace, name(object), Sub::Main, &Patch::Apply(object.clone()), &options);
+        applied.map(drop).map_err(|e| format!("{}: {e}", what()))
+    }
+
+    fn delete(&self, object: &ObjectRef) -> Result<(), String> {
+        let store = self.store();
+        let gr = resource(&store, &object.api_version, &object.kind)?;
+        let scoped = store.resource(&gr).is_some_and(|definition| definition.namespaced);
+        let namespace = if scoped { object.namespace.as_deref().unwrap_or("default") } else { "" };
+        let deleted = store.delete(&gr, namespace, &object.name, &DeleteOptions::default());
+        if object.kind == "Node"
+            && let Some(n) = self.sim.world().node_named(&object.name)
+        {
+            self.sim.world().nodes[n].registered = false;
+        }
+        deleted.map(drop).map_err(|e| format!("{} {}: {e}", object.kind, object.name))
+    }
+
+    fn store(&self) -> Store {
+        self.sim.world().store.clone()
+    }
+
+    fn expect(&mut self, expect: &Expect) -> Result<(), String> {
+        let world = self.sim.world();
+        let wrong = |what: String| Err(what);
+        match expect {
+            Expect::PodsReady(wanted) => {
+                let ready = world.ready_pods().values().map(BTreeSet::len).sum::<usize>();
+                if ready != *wanted as usize {
+                    return wrong(format!("{ready} pods are ready, {wanted} are expected"));
+                }
+            }
+            Expect::Allocated(wanted) => {
+                let allocated: u64 = (0..world.nodes.len()).map(|n| world.allocated(n)).sum();
+                if allocated != u64::from(*wanted) {
+                    return wrong(format!("{allocated} addresses are allocated, {wanted} are expected"));
+                }
+            }
+            Expect::NoDrops => {
+                let drops = world.check.unicast_drops;
+                let new = drops - self.drops_seen;
+                drop(world);
+                self.drops_seen = drops;
+                if new > 0 {
+                    return wrong(format!("{new} packets were dropped, none is expected"));
+                }
+            }
+            Expect::Drops { reason, at_least } => {
+                let found = world.check.drops.get(reason.as_str()).copied().unwrap_or(0);
+                if found < *at_least {
+                    return wrong(format!(
+                        "{found} packets were dropped as {reason}, at least {at_least} are expected"
+                    ));
+                }
+            }
+            Expect::Lost { traffic, at_most } => {
+                let counts = world.traffic.get(traffic).map(TrafficState::counts).unwrap_or_default();
+                let lost = counts.sent - counts.answered;
+                if lost > *at_most {
+                    return wrong(format!("traffic {traffic} lost {lost}, at most {at_most} are expected"));
+                }
+            }
+            Expect::NotReady(pod) => {
+                let full = if pod.contains('/') { pod.clone() } else { format!("default/{pod}") };
+                if world.running_pod(&full).is_some() {
+                    return wrong(format!("pod {full} is ready, which it should not be"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is still to be judged when all steps are done.
+    fn end(&mut self) {
+        let mut failures = Vec::new();
+        {
+            let world = self.sim.world();
+            for state in world.traffic.values().filter(|state| !state.ended) {
+                failures.extend(world.judge_traffic(state));
+            }
+        }
+        for failure in failures {
+            self.fail(failure);
+        }
+    }
+}
+
+fn resource(store: &Store, api_version: &str, kind: &str) -> Result<Gr, String> {
+    let group = api_version.split_once('/').map_or("", |(group, _)| group);
+    let found = store.resource_of_kind(group, kind);
+    found
+        .map(|definition| definition.gr.clone())
+        .ok_or_else(|| format!("the cluster knows no kind {kind} in {api_version}"))
+}
+
+impl World {
+    /// Whether all pods are ready and deleted ones are gone.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.store.list(&PODS, "").iter().all(|pod| condition_is_true(pod, "Ready"))
+            && self.nodes.iter().all(|node| node.kubelet.is_settled())
+    }
+
+    /// Whether nothing has anything left to do.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.restless().is_empty()
+    }
+
+    /// Who still has something to do; empty: nobody.
+    pub(crate) fn restless(&self) -> String {
+        if self.cluster_faults.any_active() {
+            return "a fault goes on".to_owned();
+        }
+        for (n, node) in self.nodes.iter().enumerate() {
+            if let Some(why) = self.restless_node(n) {
+                return format!("{}: {why}", node.name);
+            }
+        }
+        if let Some((id, _)) = self.traffic.iter().find(|(_, state)| !state.ended && !state.spec.background) {
+            return format!("traffic {id} goes on");
+        }
+        if !self.is_ready() {
+            let pods = self.store.list(&PODS, "");
+            let pod = pods.iter().find(|pod| !condition_is_true(pod, "Ready"));
+            return pod.map_or_else(
+                || "a pod is not settled".to_owned(),
+                |pod| {
+                    let node = str_at(pod, &["spec", "nodeName"]);
+                    format!("pod {}/{} is not ready on `{node}`", namespace(pod), name(pod))
+                },
+            );
+        }
+        String::new()
+    }
+
+    fn restless_node(&self, n: NodeId) -> Option<String> {
+        let node = &self.nodes[n];
+        let agent = &node.agent;
+        let why = if !agent.alive {
+            "there is no agent"
+        } else if agent.running || !agent.inbox.is_empty() || !agent.idle {
+            "the agent is at work"
+        } else if !agent.watch.following || agent.watch.position < self.node_log.len() {
+            "the agent has not seen all nodes"
+        } else if !agent.calls.is_empty() || !node.delete_queue.is_empty() {
+            "a CNI call waits"
+        } else if node.kubelet.sandboxes.len()
+            != node.kubelet.pods.values().filter(|work| work.sandbox.is_some()).count()
+        {
+            "a sandbox is being removed"
+        } else {
+            return None;
+        };
+        let errors = agent.agent.as_ref().map(|agent| agent.failures()).unwrap_or_default();
+        let error = errors.first().map(|(object, error)| format!(" ({object}: {error})")).unwrap_or_default();
+        Some(format!("{why}{error}"))
+    }
+
+    /// Ready pods by node.
+    pub(crate) fn ready_pods(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let mut ready: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for pod in self.store.list(&PODS, "") {
+            if condition_is_true(&pod, "Ready") && at(&pod, &["metadata", "deletionTimestamp"]).is_null() {
+                let node = str_at(&pod, &["spec", "nodeName"]).to_owned();
+                ready.entry(node).or_default().insert(format!("{}/{}", namespace(&pod), name(&pod)));
+            }
+        }
+        ready
+    }
+
+    /// Addresses in use, as the agent of a node has it.
+    pub(crate) fn allocated(&self, n: NodeId) -> u64 {
+        let Some(agent) = &self.nodes[n].agent.agent else { return 0 };
+        agent.ipam(self.agent_now(n)).iter().map(|pool| u64::from(pool.used)).sum()
+    }
+
+    /// The end state in terms of all arms.
+    pub(crate) fn end_state(&self) -> EndState {
+        let mut end = EndState { pods: self.ready_pods(), ..EndState::default() };
+        for node in &self.nodes {
+            let Some(agent) = &node.agent.agent else { continue };
+            let endpoints = agent.endpoints();
+            let names = endpoints.iter().map(|endpoint| format!("{}/{}", endpoint.namespace, endpoint.pod));
+            end.endpoints.insert(node.name.clone(), names.collect());
+            let mut behind: BTreeMap<String, u32> = BTreeMap::new();
+            for (_, value) in node.native.tables().dump("IPCACHE").unwrap_or_default() {
+                let row = <dataplane_abi::ipcache::IpCacheEntry as zerocopy::FromBytes>::read_from_bytes(&value);
+                let remote = row.ok().and_then(|row| row.node_ip()).and_then(|ip| self.node_at(ip));
+                if let Some(remote) = remote {
+                    *behind.entry(self.nodes[remote].name.clone()).or_default() += 1;
+                }
+            }
+            end.ipcache.insert(node.name.clone(), behind);
+        }
+        end
+    }
+
+    /// What is wrong with traffic, by what is expected of it.
+    pub(crate) fn judge_traffic(&self, state: &TrafficState) -> Vec<String> {
+        let spec = &state.spec;
+        let counts = state.counts();
+        let subject = format!("traffic {} ({} → {})", spec.id, spec.from, spec.to);
+        let told = format!(
+            "{} sent, {} answered, {} reset, {} refused",
+            counts.sent, counts.answered, counts.resets, counts.refused
+        );
+        let mut wrong = Vec::new();
+        match spec.expect {
+            TrafficExpect::Any => {}
+            TrafficExpect::Ok => {
+                if let Some(trouble) = &state.trouble {
+                    wrong.push(format!("{subject} could not be sent: {trouble}"));
+                }
+                // What was sent a moment ago may still be under way.
+                let open = u32::from(!state.ended);
+                if counts.answered + open < counts.sent || counts.resets + counts.refused > 0 || counts.sent == 0 {
+                    wrong.push(format!("{subject} should be answered: {told}"));
+                }
+            }
+            TrafficExpect::Fail => {
+                if counts.answered > 0 {
+                    wrong.push(format!("{subject} should not be answered: {told}"));
+                }
+            }
+            TrafficExpect::Survive => {
+                let since = self.cluster_faults.last_end;
+                let lives = state.ended || state.last_answer.is_some_and(|last| last >= since) || state.trouble.is_some();
+                if counts.resets > 0 || !lives {
+                    wrong.push(format!("{subject} should survive: {told}"));
+                }
+            }
+        }
+        wrong
+    }
+
+    /// Node ports and such are listed by this; kept here because only steps look at services.
+    pub(crate) fn first_port(service: &Value) -> Option<u16> {
+        list_at(service, &["spec", "ports"]).first()?.get("port")?.as_u64().and_then(|p| u16::try_from(p).ok())
+    }
+}

@@ -1,0 +1,303 @@
+//! Traffic of a scenario: who sends, what became of it.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde_json::Value;
+use sim_api::object::{at, list_at};
+use sim_api::resource::SERVICES;
+use sim_net::{ClientId, ClientKind, ClientReport, ClientSpec};
+use sim_scenario::model::{Families, Place, Traffic, TrafficKind, World as OutsideServer};
+use sim_scenario::outcome::TrafficOutcome;
+
+use crate::kubelet::SandboxId;
+use crate::outside::SERVERS;
+use crate::queue::{NodeId, Task};
+use crate::world::World;
+
+/// How often running traffic is looked at.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// Where a client runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sender {
+    /// In a pod.
+    Pod(NodeId, SandboxId),
+    /// On a node.
+    Node(NodeId),
+}
+
+/// A traffic that has begun.
+#[derive(Debug)]
+pub(crate) struct TrafficState {
+    /// What it is.
+    pub(crate) spec: Traffic,
+    families: VecDeque<bool>,
+    current: Option<(Sender, ClientId)>,
+    /// The client's last report, while it runs.
+    last: Option<ClientReport>,
+    /// The sum over the families that are done.
+    total: Counts,
+    /// It has ended.
+    pub(crate) ended: bool,
+    /// It could not begin, or an end of it went away.
+    pub(crate) trouble: Option<String>,
+    /// When something was answered last.
+    pub(crate) last_answer: Option<Duration>,
+}
+
+/// What was counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Counts {
+    /// Sent.
+    pub(crate) sent: u32,
+    /// Answered.
+    pub(crate) answered: u32,
+    /// Reset or refused connections.
+    pub(crate) resets: u32,
+    /// ICMP errors.
+    pub(crate) refused: u32,
+}
+
+impl Counts {
+    const fn add(&mut self, report: &ClientReport) {
+        self.sent += report.sent;
+        self.answered += report.answered;
+        self.resets += report.resets;
+        self.refused += report.refused;
+    }
+}
+
+impl TrafficState {
+    /// What has come of it until now.
+    pub(crate) fn counts(&self) -> Counts {
+        let mut counts = self.total;
+        if let Some(report) = &self.last {
+            counts.add(report);
+        }
+        counts
+    }
+
+    /// The outcome in terms of all arms.
+    pub(crate) fn outcome(&self) -> TrafficOutcome {
+        let counts = self.counts();
+        let verdict = if counts.sent > 0 && counts.answered == counts.sent {
+            "ok"
+        } else if counts.answered > 0 {
+            "lost"
+        } else if counts.resets + counts.refused > 0 {
+            "refused"
+        } else {
+            "silent"
+        };
+        TrafficOutcome {
+            sent: counts.sent,
+            answered: counts.answered,
+            resets: counts.resets + counts.refused,
+            verdict: verdict.to_owned(),
+        }
+    }
+
+    /// The client that runs, with where.
+    pub(crate) const fn current(&self) -> Option<(Sender, ClientId)> {
+        self.current
+    }
+}
+
+impl World {
+    /// Traffic begins.
+    pub(crate) fn begin_traffic(&mut self, spec: &Traffic) {
+        let both = [true, false].into_iter();
+        let families = match (spec.family, self.cluster.family) {
+            (Some(Families::V4), _) => VecDeque::from([true]),
+            (Some(Families::V6), _) => VecDeque::from([false]),
+            (Some(Families::Dual), _) => both.collect(),
+            (None, Families::V6) => VecDeque::from([false]),
+            (None, _) => VecDeque::from([true]),
+        };
+        let state = TrafficState {
+            spec: spec.clone(),
+            families,
+            current: None,
+            last: None,
+            total: Counts::default(),
+            ended: false,
+            trouble: None,
+            last_answer: None,
+        };
+        self.traffic.insert(spec.id.clone(), state);
+        self.go_on_with_traffic(&spec.id);
+    }
+
+    /// Looks at running traffic, begins its next family, or ends it.
+    pub(crate) fn go_on_with_traffic(&mut self, id: &str) {
+        let Some(state) = self.traffic.get(id) else { return };
+        if state.ended {
+            return;
+        }
+        if let Some((sender, client)) = state.current {
+            let report = self.client(sender, client).cloned();
+            let Some(state) = self.traffic.get_mut(id) else { return };
+            if let Some(report) = report {
+                state.last_answer = state.last_answer.max(report.last_answer);
+                let finished = report.finished;
+                state.last = Some(report);
+                if !finished {
+                    self.after(GLANCE, Task::Traffic(id.to_owned()));
+                    return;
+                }
+            }
+            self.end_family(id);
+        }
+        let Some(state) = self.traffic.get_mut(id) else { return };
+        let Some(v4) = state.families.pop_front() else {
+            state.ended = true;
+            return;
+        };
+        let spec = state.spec.clone();
+        match self.start_client(&spec, v4) {
+            Ok(current) => {
+                if let Some(state) = self.traffic.get_mut(id) {
+                    state.current = Some(current);
+                }
+                self.after(GLANCE, Task::Traffic(id.to_owned()));
+            }
+            Err(trouble) => {
+                if let Some(state) = self.traffic.get_mut(id) {
+                    state.trouble = Some(trouble);
+                    state.ended = true;
+                }
+            }
+        }
+    }
+
+    fn end_family(&mut self, id: &str) {
+        let Some(state) = self.traffic.get_mut(id) else { return };
+        if let Some(report) = state.last.take() {
+            state.total.add(&report);
+        }
+        if let Some((sender, client)) = state.current.take() {
+            match sender {
+                Sender::Pod(n, sandbox) => {
+                    let sandbox = self.nodes[n].kubelet.sandboxes.get_mut(&sandbox);
+                    if let Some(host) = sandbox.and_then(|sandbox| sandbox.host.as_mut()) {
+                        host.stop(client);
+                    }
+                }
+                Sender::Node(n) => self.nodes[n].stack.stop(client),
+            }
+        }
+    }
+
+    /// The pod that sends is ended: what its clients have said until now stands.
+    pub(crate) fn traffic_loses_sender(&mut self, n: NodeId, sandbox: SandboxId) {
+        let of = Sender::Pod(n, sandbox);
+        let ids: Vec<String> = self
+            .traffic
+            .iter()
+            .filter(|(_, state)| state.current.is_some_and(|(sender, _)| sender == of))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in ids {
+            self.go_on_with_traffic(&id);
+            self.end_family(&id);
+            if let Some(state) = self.traffic.get_mut(&id)
+                && !state.ended
+            {
+                state.ended = true;
+                state.trouble = Some("the pod that sends was deleted".to_owned());
+            }
+        }
+    }
+
+    /// What a client has to say.
+    pub(crate) fn client(&self, sender: Sender, client: ClientId) -> Option<&ClientReport> {
+        match sender {
+            Sender::Pod(n, sandbox) => {
+                self.nodes[n].kubelet.sandboxes.get(&sandbox)?.host.as_ref()?.client(client)
+            }
+            Sender::Node(n) => self.nodes[n].stack.client(client),
+        }
+    }
+
+    fn start_client(&mut self, spec: &Traffic, v4: bool) -> Result<(Sender, ClientId), String> {
+        let to = self.address_of(&spec.to, v4)?;
+        let client = ClientSpec {
+            kind: match spec.kind {
+                TrafficKind::Ping => ClientKind::Ping,
+                TrafficKind::Http => ClientKind::Http,
+                TrafficKind::Tcp => ClientKind::TcpEcho,
+                TrafficKind::Udp => ClientKind::UdpEcho,
+            },
+            to,
+            port: spec.port.unwrap_or(0),
+            count: spec.count,
+            interval: spec.interval,
+            size: spec.size,
+            timeout: spec.timeout,
+        };
+        let now = self.now;
+        match &spec.from {
+            Place::Pod { namespace, name } => {
+                let (n, sandbox) = self
+                    .running_pod(&format!("{namespace}/{name}"))
+                    .ok_or_else(|| format!("{} does not run", spec.from))?;
+                let host = self.nodes[n].kubelet.sandboxes.get_mut(&sandbox).and_then(|s| s.host.as_mut());
+                let id = host.ok_or_else(|| format!("{} does not run", spec.from))?.start(now, client);
+                self.wake_pod(n, sandbox, Duration::ZERO);
+                Ok((Sender::Pod(n, sandbox), id))
+            }
+            Place::Node(name) => {
+                let n = self.node_named(name).ok_or_else(|| format!("there is no {name}"))?;
+                let id = self.nodes[n].stack.start(now, client);
+                self.plan_stack(n);
+                Ok((Sender::Node(n), id))
+            }
+            other => Err(format!("{other} cannot send")),
+        }
+    }
+
+    /// Where a pod runs.
+    pub(crate) fn running_pod(&self, pod: &str) -> Option<(NodeId, SandboxId)> {
+        self.nodes.iter().enumerate().find_map(|(n, node)| Some((n, node.kubelet.running(pod)?.1)))
+    }
+
+    /// The address of a place.
+    fn address_of(&self, place: &Place, v4: bool) -> Result<IpAddr, String> {
+        let pick = |addresses: &[IpAddr]| {
+            let found = addresses.iter().find(|ip| ip.is_ipv4() == v4).copied();
+            found.ok_or_else(|| format!("{place} has no address of that family"))
+        };
+        match place {
+            Place::Pod { namespace, name } => {
+                let (n, sandbox) = self
+                    .running_pod(&format!("{namespace}/{name}"))
+                    .ok_or_else(|| format!("{place} does not run"))?;
+                pick(&self.nodes[n].kubelet.sandboxes[&sandbox].addresses)
+            }
+            Place::Node(name) | Place::NodePort(name) => {
+                let n = self.node_named(name).ok_or_else(|| format!("there is no {name}"))?;
+                pick(&self.nodes[n].addresses)
+            }
+            Place::Service { namespace, name } => {
+                let service = self.store.get(&SERVICES, namespace, name).map_err(|e| e.to_string())?;
+                let mut ips: Vec<IpAddr> = list_at(&service, &["spec", "clusterIPs"])
+                    .iter()
+                    .filter_map(|ip| ip.as_str()?.parse().ok())
+                    .collect();
+                ips.extend(at(&service, &["spec", "clusterIP"]).as_str().and_then(|ip| ip.parse::<IpAddr>().ok()));
+                pick(&ips)
+            }
+            Place::World(OutsideServer::First) => pick(&SERVERS[0]),
+            Place::World(OutsideServer::Second) => pick(&SERVERS[1]),
+            Place::Address(ip) => Ok(*ip),
+        }
+    }
+
+    /// The port under which the nodes offer a service.
+    pub(crate) fn node_port(service: &Value) -> Option<u16> {
+        let port = list_at(service, &["spec", "ports"]).first()?;
+        u16::try_from(port.get("nodePort")?.as_u64()?).ok()
+    }
+}

@@ -1,0 +1,270 @@
+//! What the checker reads of a packet. It is its own parser: the dataplane's would share the dataplane's mistakes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// ICMP.
+pub(crate) const ICMP: u8 = 1;
+/// TCP.
+pub(crate) const TCP: u8 = 6;
+/// UDP.
+pub(crate) const UDP: u8 = 17;
+/// ICMPv6.
+pub(crate) const ICMP6: u8 = 58;
+
+/// An IP packet in an Ethernet frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct View {
+    /// Source.
+    pub(crate) src: IpAddr,
+    /// Destination.
+    pub(crate) dst: IpAddr,
+    /// Protocol behind all extension headers.
+    pub(crate) proto: u8,
+    /// TTL or hop limit.
+    pub(crate) hops: u8,
+    /// Length of the IP packet in bytes.
+    pub(crate) len: usize,
+    /// Ports, or ICMP type and code, if the packet has them.
+    pub(crate) ports: Option<(u16, u16)>,
+    /// It is a fragment.
+    pub(crate) fragment: bool,
+    /// It is a fragment and not the first.
+    pub(crate) later_fragment: bool,
+    /// For ICMP errors: what they quote.
+    pub(crate) quotes: Option<Box<View>>,
+    /// All checksums that can be checked are right.
+    pub(crate) sums_ok: bool,
+    /// Digest of everything that no router may change.
+    pub(crate) body: u64,
+}
+
+impl View {
+    /// Reads a frame; `None` if it holds no whole IP packet.
+    pub(crate) fn of(frame: &[u8]) -> Option<Self> {
+        let packet = frame.get(14..)?;
+        match frame.get(12..14)? {
+            [0x08, 0x00] => v4(packet, true),
+            [0x86, 0xdd] => v6(packet, true),
+            _ => None,
+        }
+    }
+
+    /// Whether it is an ICMP error.
+    pub(crate) const fn is_icmp_error(&self) -> bool {
+        match (self.proto, self.ports) {
+            (ICMP, Some((kind, _))) => matches!(kind, 3 | 4 | 5 | 11 | 12),
+            (ICMP6, Some((kind, _))) => kind < 128,
+            _ => false,
+        }
+    }
+
+    /// Whether it goes to a group or to all.
+    pub(crate) const fn is_to_many(&self) -> bool {
+        match self.dst {
+            IpAddr::V4(dst) => dst.is_multicast() || dst.is_broadcast(),
+            IpAddr::V6(dst) => dst.is_multicast(),
+        }
+    }
+
+    /// Whether an end has an address of the link alone, or none.
+    pub(crate) fn is_of_link(&self) -> bool {
+        [self.src, self.dst].into_iter().any(|ip| match ip {
+            IpAddr::V4(ip) => ip.is_link_local() || ip.is_unspecified(),
+            IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.is_unspecified(),
+        })
+    }
+}
+
+/// FNV-1a (Fowler, Noll, Vo), to compare and not to protect.
+pub(crate) fn digest(seed: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(seed ^ 0xcbf2_9ce4_8422_2325, |sum, byte| {
+        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// RFC 1071.
+fn sum(parts: &[&[u8]]) -> u16 {
+    let mut total: u64 = 0;
+    for part in parts {
+        for pair in part.chunks(2) {
+            total += u64::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
+        }
+    }
+    while total > 0xffff {
+        total = (total & 0xffff) + (total >> 16);
+    }
+    u16::try_from(total).unwrap_or(0)
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]))
+}
+
+fn v4(packet: &[u8], whole: bool) -> Option<View> {
+    let first = *packet.first()?;
+    let header = usize::from(first & 15) * 4;
+    let len = usize::from(word(packet, 2)?);
+    if first >> 4 != 4 || header < 20 || len < header || (whole && packet.len() < len) {
+        return None;
+    }
+    let head = packet.get(..header)?;
+    let src: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
+    let dst: [u8; 4] = packet.get(16..20)?.try_into().ok()?;
+    let body = packet.get(header..len.min(packet.len()))?;
+    let field = word(packet, 6)?;
+    let (more, offset) = (field & 0x2000 != 0, field & 0x1fff);
+    let proto = packet[9];
+    let mut sums_ok = sum(&[head]) == 0xffff;
+    if whole && !more && offset == 0 {
+        let upper = u16::try_from(body.len()).ok()?.to_be_bytes();
+        let pseudo = [&src[..], &dst[..], &[0, proto], &upper[..]].concat();
+        sums_ok &= upper_sum_ok(proto, &pseudo, body);
+    }
+    let mut seal = digest(4, &[&src[..], &dst[..], &[proto]].concat());
+    seal = digest(seal, &[&packet[4..8], body].concat());
+    let mut view = View {
+        src: Ipv4Addr::from(src).into(),
+        dst: Ipv4Addr::from(dst).into(),
+        proto,
+        hops: packet[8],
+        len,
+        ports: None,
+        fragment: more || offset != 0,
+        later_fragment: offset != 0,
+        quotes: None,
+        sums_ok,
+        body: seal,
+    };
+    if offset == 0 {
+        view.read_upper(body);
+    }
+    Some(view)
+}
+
+fn v6(packet: &[u8], whole: bool) -> Option<View> {
+    if packet.first()? >> 4 != 6 {
+        return None;
+    }
+    let payload = usize::from(word(packet, 4)?);
+    let len = 40 + payload;
+    if packet.len() < 40 || (whole && packet.len() < len) {
+        return None;
+    }
+    let src: [u8; 16] = packet.get(8..24)?.try_into().ok()?;
+    let dst: [u8; 16] = packet.get(24..40)?.try_into().ok()?;
+    let rest = packet.get(40..len.min(packet.len()))?;
+    let (mut proto, mut at) = (packet[6], 0);
+    let (mut fragment, mut later_fragment) = (false, false);
+    // RFC 8200, section 4: hop-by-hop, routing, fragment, destination options.
+    while matches!(proto, 0 | 43 | 44 | 60) {
+        let next = *rest.get(at)?;
+        if proto == 44 {
+            let field = word(rest, at + 2)?;
+            fragment |= field & 0xfff9 != 0;
+            later_fragment |= field & 0xfff8 != 0;
+            at += 8;
+        } else {
+            at += (usize::from(*rest.get(at + 1)?) + 1) * 8;
+        }
+        proto = next;
+        if later_fragment {
+            break;
+        }
+    }
+    let body = rest.get(at..).unwrap_or_default();
+    let mut sums_ok = true;
+    if whole && !fragment {
+        let upper = u32::try_from(body.len()).ok()?.to_be_bytes();
+        let pseudo = [&src[..], &dst[..], &upper[..], &[0, 0, 0, proto]].concat();
+        sums_ok = upper_sum_ok(proto, &pseudo, body);
+    }
+    let mut seal = digest(6, &[&src[..], &dst[..]].concat());
+    seal = digest(seal, rest);
+    let mut view = View {
+        src: Ipv6Addr::from(src).into(),
+        dst: Ipv6Addr::from(dst).into(),
+        proto,
+        hops: packet[7],
+        len,
+        ports: None,
+        fragment,
+        later_fragment,
+        quotes: None,
+        sums_ok,
+        body: seal,
+    };
+    if !later_fragment {
+        view.read_upper(body);
+    }
+    Some(view)
+}
+
+/// Whether the checksum of the upper layer is right, for those whose place is known.
+fn upper_sum_ok(proto: u8, pseudo: &[u8], body: &[u8]) -> bool {
+    match proto {
+        // Zero: not made (RFC 768; over IPv6 only in tunnels, RFC 6935).
+        UDP if word(body, 6) == Some(0) => true,
+        TCP | UDP | ICMP6 => sum(&[pseudo, body]) == 0xffff,
+        ICMP => sum(&[body]) == 0xffff,
+        _ => true,
+    }
+}
+
+impl View {
+    fn read_upper(&mut self, body: &[u8]) {
+        match self.proto {
+            TCP | UDP => self.ports = word(body, 0).zip(word(body, 2)),
+            ICMP | ICMP6 => {
+                if let [kind, code, ..] = body {
+                    self.ports = Some((u16::from(*kind), u16::from(*code)));
+                }
+                if self.is_icmp_error() {
+                    let quoted = body.get(8..).unwrap_or_default();
+                    let quoted = if self.proto == ICMP { v4(quoted, false) } else { v6(quoted, false) };
+                    self.quotes = quoted.map(Box::new);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn udp4(ttl: u8) -> Vec<u8> {
+        let mut frame = vec![2; 12];
+        frame.extend([8, 0, 0x45, 0, 0, 30, 0, 1, 0, 0, ttl, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        let header = !sum(&[&frame[14..34]]);
+        frame[24..26].copy_from_slice(&header.to_be_bytes());
+        frame.extend([0x10, 0, 0, 53, 0, 10, 0, 0, 7, 7]);
+        frame
+    }
+
+    #[test]
+    fn a_packet_is_read_and_its_sums_are_checked() {
+        let view = View::of(&udp4(64)).unwrap();
+        assert_eq!((view.hops, view.len, view.proto, view.ports), (64, 30, UDP, Some((4096, 53))));
+        assert!(view.sums_ok);
+        let mut broken = udp4(64);
+        broken[22] = 63;
+        assert!(!View::of(&broken).unwrap().sums_ok, "the hop limit changed and the checksum did not");
+    }
+
+    #[test]
+    fn the_body_does_not_depend_on_what_routers_change() {
+        assert_eq!(View::of(&udp4(64)).unwrap().body, View::of(&udp4(3)).unwrap().body);
+        let mut other = udp4(64);
+        *other.last_mut().unwrap() = 8;
+        assert_ne!(View::of(&udp4(64)).unwrap().body, View::of(&other).unwrap().body);
+    }
+
+    #[test]
+    fn no_bytes_make_it_stumble() {
+        let frame = udp4(64);
+        for cut in 0..frame.len() {
+            assert_eq!(View::of(&frame[..cut]), None, "{cut}");
+        }
+    }
+}

@@ -1,0 +1,514 @@
+//! The cluster: nodes, objects, wires, and what happens to them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use sim_api::clock::rfc3339;
+use sim_api::object::{name, namespace, str_at};
+use sim_api::resource::{NODES, PODS};
+use sim_api::{ChangeKind, ManualClock, Store, StoreOptions, WriteOptions};
+use sim_controllers::{ControllerOptions, Controllers};
+use sim_net::{Frame, Link, LinkKind, PacketId, Route};
+use sim_scenario::model::Cluster;
+use sim_scenario::rng::Rng;
+
+use agent_control::ports::{HOST_LINK, NET_LINK, OVERLAY_LINK};
+
+use crate::agents::Death;
+use crate::check::{Checker, Violation};
+use crate::fabric::{Fabric, Port};
+use crate::kubelet::SandboxId;
+use crate::faults::ClusterFaults;
+use crate::node::{DEVICE, LinkView, NODE_NETS, SimNode, UNDERLAY};
+use crate::outside::{GATEWAYS, Outside};
+use crate::queue::{NodeId, Queue, Task};
+use crate::trace::{Hop, Origin, Passport, Trace};
+use crate::traffic::TrafficState;
+use crate::view::View;
+use crate::watch::NodeLog;
+
+/// Moment at which simulations begin, for objects' time stamps: 2026-01-01.
+const EPOCH_S: i64 = 1_767_225_600;
+
+/// What has happened, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Tasks performed.
+    pub tasks: u64,
+    /// Events that agents took in.
+    pub events: u64,
+    /// Reconciles of agents.
+    pub reconciles: u64,
+    /// Runs of programs.
+    pub packets: u64,
+    /// Packets handed to pods.
+    pub delivered: u64,
+    /// Packets dropped by programs.
+    pub dropped: u64,
+    /// Packets dropped by stacks.
+    pub dropped_by_stacks: u64,
+    /// Frames that wires lost.
+    pub lost_on_wire: u64,
+}
+
+/// The cluster and its time.
+pub(crate) struct World {
+    /// The present moment.
+    pub(crate) now: Duration,
+    pub(crate) seed: u64,
+    pub(crate) cluster: Cluster,
+    pub(crate) store: Store,
+    clock: Arc<ManualClock>,
+    controllers: Controllers,
+    seen_revision: u64,
+    pub(crate) nodes: Vec<SimNode>,
+    pub(crate) nodes_by_address: BTreeMap<IpAddr, NodeId>,
+    pub(crate) node_log: NodeLog,
+    pub(crate) fabric: Fabric,
+    pub(crate) outside: Outside,
+    pub(crate) oracle: sim_oracle::Cluster,
+    /// There are objects that may forbid packets.
+    pub(crate) has_policies: bool,
+    pub(crate) traffic: BTreeMap<String, TrafficState>,
+    pub(crate) cluster_faults: ClusterFaults,
+    pub(crate) check: Checker,
+    pub(crate) trace: Trace,
+    pub(crate) stats: Stats,
+    pub(crate) violation: Option<Violation>,
+    pub(crate) rng: Rng,
+    pub(crate) last_packet: u64,
+    queue: Queue,
+    order: Rng,
+    controllers_due: Option<Duration>,
+    /// No time passes between commands, and packets are not looked at: for figures on size.
+    bulk: bool,
+}
+
+impl World {
+    /// A cluster whose nodes have just booted. `bulk`: see the field.
+    pub(crate) fn new(cluster: &Cluster, seed: u64, bulk: bool) -> Self {
+        let mtu = u32::from(cluster.mtu);
+        let start = Timestamp::from_second(EPOCH_S).unwrap_or(Timestamp::UNIX_EPOCH);
+        let clock = Arc::new(ManualClock::new(start));
+        let store = Store::new(StoreOptions {
+            clock: Arc::clone(&clock) as Arc<dyn sim_api::Clock>,
+            log_capacity: 1_000_000,
+            seed,
+            ..StoreOptions::default()
+        });
+        let options = ControllerOptions { pod_cidrs: Vec::new(), node_grace_s: 0 };
+        let nodes: Vec<SimNode> = (0..usize::from(cluster.nodes))
+            .map(|n| SimNode::new(n, cluster.family, mtu, cluster.pod_cidr_bits, seed ^ n as u64))
+            .collect();
+        let mut world = Self {
+            now: Duration::ZERO,
+            seed,
+            cluster: cluster.clone(),
+            controllers: Controllers::new(store.clone(), options),
+            store,
+            clock,
+            seen_revision: 0,
+            nodes_by_address: nodes
+                .iter()
+                .enumerate()
+                .flat_map(|(n, node)| node.addresses.iter().map(move |ip| (*ip, n)))
+                .collect(),
+            nodes,
+            node_log: NodeLog::default(),
+            fabric: Fabric::new(mtu, Rng::stream(seed, "fabric", 0)),
+            outside: Outside::new(mtu, seed),
+            oracle: sim_oracle::Cluster::new(),
+            has_policies: false,
+            traffic: BTreeMap::new(),
+            cluster_faults: ClusterFaults::default(),
+            check: Checker::default(),
+            trace: Trace::default(),
+            stats: Stats::default(),
+            violation: None,
+            rng: Rng::stream(seed, "world", 0),
+            last_packet: 0,
+            queue: Queue::default(),
+            order: Rng::stream(seed, "order", 0),
+            controllers_due: None,
+            bulk,
+        };
+        world.boot();
+        world
+    }
+
+    fn boot(&mut self) {
+        for (port, mac) in Outside::ports() {
+            self.fabric.connect(port, mac);
+        }
+        for n in 0..self.nodes.len() {
+            self.fabric.connect(Port::Node(n), self.nodes[n].mac);
+            for (table, rows) in self.cluster.tables.clone() {
+                self.nodes[n].native.tables_mut().set_capacity(&table, Some(rows));
+            }
+            if self.cluster.tables.keys().any(|table| !matches!(table.as_str(), "EVENTS")) {
+                self.check.table_was_full(n);
+            }
+            self.follow_links(n);
+            self.register(n);
+            let after = self.latency(Duration::from_millis(50));
+            self.after(after, Task::StartAgent(n, 0));
+        }
+        self.follow_store();
+    }
+
+    /// The node's object is made.
+    pub(crate) fn register(&mut self, n: NodeId) {
+        let object = crate::objects::node(&self.nodes[n], &rfc3339(self.store.now()));
+        if let Err(error) = self.store.create(&NODES, "", object.clone(), &WriteOptions::default()) {
+            self.violate("simulator", format!("the object of {} cannot be made: {error}", self.nodes[n].name));
+            return;
+        }
+        let written = self.store.modify(&NODES, "", &self.nodes[n].name, sim_api::Sub::Status, |node| {
+            node["status"] = object["status"].clone();
+        });
+        if let Err(error) = written {
+            self.violate("simulator", format!("the status of {} cannot be written: {error}", self.nodes[n].name));
+        }
+        self.nodes[n].registered = true;
+    }
+
+    /// The node of that name.
+    pub(crate) fn node_named(&self, name: &str) -> Option<NodeId> {
+        self.nodes.iter().position(|node| node.name == name)
+    }
+
+    // === time ===
+
+    /// Adds a task for a moment.
+    pub(crate) fn push(&mut self, at: Duration, task: Task) {
+        let tie = self.order.u64();
+        self.queue.push(at.max(self.now), tie, task);
+    }
+
+    /// Adds a task for so much later.
+    pub(crate) fn after(&mut self, after: Duration, task: Task) {
+        self.push(self.now + after, task);
+    }
+
+    /// Puts a task back that could not be performed at its moment.
+    pub(crate) fn put_back(&mut self, at: Duration, task: Task) {
+        let tie = self.order.u64();
+        // At its own moment, so that it is known again; time does not go back for it.
+        self.queue.push(at, tie, task);
+    }
+
+    /// Takes the first task due by then, and makes it its moment.
+    pub(crate) fn take_due(&mut self, until: Duration) -> Option<(Duration, Task)> {
+        let (at, task) = self.queue.pop_until(until)?;
+        self.reach(at);
+        self.stats.tasks += 1;
+        Some((at, task))
+    }
+
+    /// It is now at least that moment.
+    pub(crate) fn reach(&mut self, at: Duration) {
+        if at > self.now {
+            let by = at - self.now;
+            self.now = at;
+            self.clock.advance(SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX));
+        }
+    }
+
+    /// The moment of the next task.
+    pub(crate) fn next_at(&self) -> Option<Duration> {
+        self.queue.next_at()
+    }
+
+    /// Tasks that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether there is a reason to go no further.
+    pub(crate) const fn is_over(&self) -> bool {
+        self.violation.is_some()
+    }
+
+    /// Up to that much time, usually little of it.
+    pub(crate) fn latency(&mut self, most: Duration) -> Duration {
+        if self.bulk {
+            return Duration::ZERO;
+        }
+        let ns = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let most = if self.rng.chance(0.1) { ns } else { ns / 8 + 1 };
+        Duration::from_nanos(self.rng.below(most))
+    }
+
+    /// How long a command of an agent takes.
+    pub(crate) fn command_time(&mut self, _: NodeId) -> Option<Duration> {
+        if self.bulk {
+            return None;
+        }
+        // Now and then the process is not scheduled for a while.
+        let most = if self.rng.chance(0.02) { 3_000_000 } else { 30_000 };
+        Some(Duration::from_nanos(self.rng.below(most)))
+    }
+
+    /// Performs a task.
+    pub(crate) fn perform(&mut self, at: Duration, task: Task) {
+        match task {
+            Task::Controllers => self.step_controllers(at),
+            Task::Watch(n) => self.watch(n, at),
+            Task::Agent(_) => {}
+            Task::StartAgent(n, life) => self.start_agent(n, life),
+            Task::KillAgent(n, death) => self.kill_agent(n, death),
+            Task::Kubelet(n) => self.kubelet(n, at),
+            Task::CniCall(n, call) => self.call_arrives(n, call),
+            Task::CniAnswer(n, call, reply) => self.cni_answer(n, &call, &reply),
+            Task::RunPod(n, id) => self.run_pod(n, id),
+            Task::Pod(n, id) => self.poll_pod(n, id, at),
+            Task::Stack(n) => self.poll_stack(n, at),
+            Task::Outside => self.poll_outside(at),
+            Task::Arrive(port, frame) => self.arrives(port, frame),
+            Task::Traffic(id) => self.go_on_with_traffic(&id),
+            Task::FaultEnds(id) => self.end_fault(id),
+        }
+        self.follow_store();
+    }
+
+    // === objects ===
+
+    fn step_controllers(&mut self, at: Duration) {
+        if self.controllers_due != Some(at) {
+            return;
+        }
+        self.controllers_due = None;
+        if self.controllers.step() {
+            self.wake_controllers();
+        }
+    }
+
+    fn wake_controllers(&mut self) {
+        if self.controllers_due.is_none() {
+            let after = self.latency(Duration::from_millis(10)) + Duration::from_micros(1);
+            let at = self.now + after;
+            self.controllers_due = Some(at);
+            self.push(at, Task::Controllers);
+        }
+    }
+
+    /// Tells everybody what has changed in the store.
+    pub(crate) fn follow_store(&mut self) {
+        let revision = self.store.revision();
+        if revision == self.seen_revision {
+            return;
+        }
+        let changes = match self.store.changes(self.seen_revision) {
+            Ok(changes) => changes,
+            Err(error) => {
+                self.violate("simulator", format!("changes of the store are lost: {error}"));
+                return;
+            }
+        };
+        self.seen_revision = revision;
+        let mut nodes = false;
+        for change in changes {
+            let deleted = change.kind == ChangeKind::Deleted;
+            if change.resource == NODES {
+                nodes |= self.node_log.add(&change.object, deleted);
+            } else if change.resource == PODS {
+                if let Some(n) = self.node_named(str_at(&change.object, &["spec", "nodeName"])) {
+                    self.pod_changed(n, &change.object, deleted);
+                }
+            }
+            self.follow_policies(&change.object, deleted);
+        }
+        if nodes {
+            self.wake_watches();
+        }
+        self.wake_controllers();
+    }
+
+    fn follow_policies(&mut self, object: &Value, deleted: bool) {
+        let kind = str_at(object, &["kind"]);
+        if deleted {
+            self.oracle.remove(kind, namespace(object), name(object));
+        } else if let Err(error) = self.oracle.set(object) {
+            self.violate("simulator", format!("the oracle cannot read {kind} {}: {error}", name(object)));
+        }
+        self.has_policies |= kind.ends_with("NetworkPolicy");
+    }
+
+    // === links ===
+
+    /// Makes links and stack of a node follow what its agent and its runtime did.
+    pub(crate) fn follow_links(&mut self, n: NodeId) {
+        let node = &mut self.nodes[n];
+        let mut links = BTreeMap::new();
+        for (name, link) in node.memory.links() {
+            let programs = link.programs.iter().fold(0, |bits, program| bits | 1 << *program as u8);
+            links.insert(
+                link.ifindex,
+                LinkView {
+                    name: name.clone(),
+                    mac: link.mac,
+                    programs,
+                    netns: link.pod.as_ref().map(|pod| pod.netns.clone()),
+                    pod_mac: link.pod.as_ref().map_or([0; 6], |pod| pod.mac),
+                },
+            );
+        }
+        for ifindex in node.links.keys().filter(|ifindex| !links.contains_key(ifindex)) {
+            node.stack.remove_link(*ifindex);
+        }
+        let changed: Vec<u32> = links
+            .iter()
+            .filter(|(ifindex, link)| {
+                let old = node.links.get(*ifindex);
+                old.is_none_or(|old| (&old.name, old.mac, &old.netns) != (&link.name, link.mac, &link.netns))
+                    || link.name == HOST_LINK
+            })
+            .map(|(ifindex, _)| *ifindex)
+            .collect();
+        node.links = links;
+        for ifindex in changed {
+            if let Some(link) = stack_link(node, ifindex) {
+                node.stack.set_link(link);
+            }
+        }
+        let routes = stack_routes(node);
+        if node.stack_routes != routes {
+            node.stack_routes.clone_from(&routes);
+            node.stack.set_routes(routes);
+        }
+    }
+
+    // === trace ===
+
+    /// Something happened on a node.
+    pub(crate) fn note(&mut self, n: NodeId, what: &str, value: u64) {
+        let what = crate::view::digest(value, what.as_bytes());
+        self.trace.mix(self.now, n, what);
+    }
+
+    /// Something happened to a packet.
+    pub(crate) fn hop(&mut self, id: PacketId, n: NodeId, hop: Hop) {
+        self.trace.hop(id.0, self.now, n, hop);
+    }
+
+    /// A packet is made.
+    pub(crate) fn born(&mut self, frame: &Frame, origin: Origin) {
+        let view = View::of(&frame.bytes);
+        let honest = match (&view, origin) {
+            (Some(view), Origin::Pod(n, id)) => {
+                let netns = self.nodes[n].kubelet.sandboxes.get(&id).map(|sandbox| sandbox.netns.clone());
+                self.nodes[n].memory.links().values().any(|link| {
+                    link.pod.as_ref().is_some_and(|pod| {
+                        Some(&pod.netns) == netns.as_ref()
+                            && pod.addresses.iter().any(|net| net.addr() == view.src)
+                    })
+                })
+            }
+            _ => true,
+        };
+        let passport = Passport { born: self.now, origin, view, honest, spoiled: false, way: Vec::new() };
+        self.trace.mix(self.now, 0, crate::view::digest(frame.id.0, &frame.bytes));
+        self.trace.born(frame.id.0, passport);
+    }
+
+    /// A wire has changed a packet.
+    pub(crate) fn spoil(&mut self, id: PacketId) {
+        self.trace.spoil(id.0);
+    }
+
+    /// A frame goes out of or into a pod.
+    pub(crate) fn tap(&mut self, n: NodeId, id: SandboxId, frame: &Frame) {
+        self.trace.capture(self.now, frame);
+        if self.trace.taps.is_empty() {
+            return;
+        }
+        if let Some(sandbox) = self.nodes[n].kubelet.sandboxes.get(&id) {
+            self.trace.tap(self.now, &sandbox.pod, &frame.bytes);
+        }
+    }
+
+    /// A packet as a subject, and its way with the rows that it meets at present.
+    pub(crate) fn explain_packet(&self, id: u64) -> (String, Vec<String>) {
+        let Some(passport) = self.trace.packet(id) else {
+            return (format!("packet {id}"), Vec::new());
+        };
+        let subject = passport.view.as_ref().map_or_else(
+            || format!("packet {id}"),
+            |view| {
+                let ports = view.ports.map(|(a, b)| format!(" {a}→{b}")).unwrap_or_default();
+                format!("packet {id}, {} → {} protocol {}{ports}", view.src, view.dst, view.proto)
+            },
+        );
+        let name = |n: NodeId| self.nodes.get(n).map_or_else(String::new, |node| node.name.clone());
+        let mut lines = passport.describe(name);
+        if let Some(view) = &passport.view {
+            let mut seen: Vec<NodeId> = passport.way.iter().map(|(_, n, _)| *n).collect();
+            seen.dedup();
+            for n in seen {
+                lines.extend(self.rows_for(n, view));
+            }
+        }
+        (subject, lines)
+    }
+}
+
+/// Family of an address as the oracle names it.
+pub(crate) const fn family(address: IpAddr) -> sim_oracle::Family {
+    match address {
+        IpAddr::V4(_) => sim_oracle::Family::V4,
+        IpAddr::V6(_) => sim_oracle::Family::V6,
+    }
+}
+
+/// A link as the stack knows it.
+fn stack_link(node: &SimNode, ifindex: u32) -> Option<Link> {
+    let view = node.links.get(&ifindex)?;
+    let mut addresses = Vec::new();
+    let mut mtu = node.mtu;
+    let kind = match view.name.as_str() {
+        DEVICE => {
+            let nets = NODE_NETS.iter().flat_map(|(net, bits)| {
+                let of = node.addresses.iter().filter(|ip| ip.is_ipv4() == net.is_ipv4());
+                of.filter_map(|ip| ipnet::IpNet::new(*ip, *bits).ok())
+            });
+            addresses.extend(nets);
+            LinkKind::Underlay
+        }
+        HOST_LINK => {
+            if let Some(base) = node.memory.base() {
+                addresses.extend(base.router_v4.map(|ip| ipnet::IpNet::from(IpAddr::V4(ip))));
+                addresses.extend(base.router_v6.map(|ip| ipnet::IpNet::from(IpAddr::V6(ip))));
+            }
+            LinkKind::Host
+        }
+        NET_LINK => LinkKind::Host,
+        OVERLAY_LINK => LinkKind::Overlay,
+        _ => {
+            let pod = node.memory.links().get(&view.name)?.pod.as_ref()?;
+            mtu = pod.mtu;
+            LinkKind::Pod { neighbours: pod.addresses.iter().map(|net| (net.addr(), pod.mac)).collect() }
+        }
+    };
+    Some(Link { ifindex, mac: view.mac, mtu, kind, addresses })
+}
+
+/// The routes of a node: those of its agent, and the way out of the cluster.
+fn stack_routes(node: &SimNode) -> Vec<Route> {
+    let of_agent = node.memory.routes().values().filter_map(|route| {
+        let (ifindex, _) = node.link(&route.device)?;
+        Some(Route { dst: route.dst, gateway: route.gateway, ifindex, mtu: route.mtu, source: route.source })
+    });
+    let defaults = GATEWAYS.into_iter().filter_map(|gateway| {
+        let own = node.addresses.iter().any(|ip| ip.is_ipv4() == gateway.is_ipv4());
+        let any: ipnet::IpNet = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" }.parse().ok()?;
+        own.then_some(Route { dst: any, gateway: Some(gateway), ifindex: UNDERLAY, mtu: None, source: None })
+    });
+    of_agent.chain(defaults).collect()
+}
+
+/// A death that is followed at once by the next life.
+pub(crate) const AT_ONCE: Death = Death { restart_after: Duration::ZERO, snapshot_age: Duration::ZERO };
