@@ -58,6 +58,11 @@ impl View {
         }
     }
 
+    /// Whether it is a message of neighbour discovery (RFC 4861).
+    pub(crate) const fn is_neighbour_discovery(&self) -> bool {
+        matches!((self.proto, self.ports), (ICMP6, Some((133..=137, _))))
+    }
+
     /// Whether it goes to a group or to all.
     pub(crate) const fn is_to_many(&self) -> bool {
         match self.dst {

@@ -1,0 +1,59 @@
+//! The jobs of the command line.
+
+mod explore;
+mod files;
+#[cfg(bristle_mutants)]
+mod mutants;
+mod replay;
+mod scenario;
+mod shrink;
+mod tell;
+
+use clap::{Subcommand, ValueEnum};
+
+/// What to do.
+#[derive(Subcommand)]
+pub(crate) enum Job {
+    /// Run one scenario file.
+    Run(scenario::Args),
+    /// Run random scenarios, one for each seed, until an invariant breaks.
+    Explore(explore::Args),
+    /// Repeat a run from its replay file, exactly.
+    Replay(replay::Args),
+    /// Make the scenario of a replay file smaller while it still fails the same way.
+    Shrink(shrink::Args),
+    /// Print the random scenario of a seed.
+    Generate(scenario::GenerateArgs),
+    /// List the profiles of random scenarios.
+    Profiles,
+    /// Look for seeded defects (in builds that have them: `cargo xtask sim mutants`).
+    #[cfg(bristle_mutants)]
+    Mutants(mutants::Args),
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Does it; false if something was found.
+pub(crate) fn run(job: &Job) -> anyhow::Result<bool> {
+    match job {
+        Job::Run(args) => scenario::run(args),
+        Job::Explore(args) => explore::run(args),
+        Job::Replay(args) => replay::run(args),
+        Job::Shrink(args) => shrink::run(args),
+        Job::Generate(args) => scenario::generate(args),
+        Job::Profiles => {
+            scenario::profiles();
+            Ok(true)
+        }
+        #[cfg(bristle_mutants)]
+        Job::Mutants(args) => mutants::run(args),
+    }
+}

@@ -1,0 +1,125 @@
+//! Seeded defects, one after the other: which seed finds each, and how long that takes.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use serde::Deserialize;
+use serde_json::json;
+use sim_native::Options;
+use sim_scenario::generate::generate;
+
+use super::scenario;
+
+/// Look for seeded defects.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The list of mutants.
+    #[arg(long, value_name = "FILE")]
+    list: PathBuf,
+    /// Only these.
+    #[arg(long)]
+    only: Vec<String>,
+    /// Most seeds for one mutant.
+    #[arg(long, default_value_t = 2000)]
+    seeds: u64,
+    /// Most seconds for one mutant.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Write what was found.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// What is read of a mutant here.
+#[derive(Deserialize)]
+struct Mutant {
+    id: String,
+    what: String,
+    #[serde(default)]
+    profile: Option<String>,
+}
+
+/// Who found it.
+struct Found {
+    seed: u64,
+    invariant: String,
+    message: String,
+}
+
+/// Looks for all; false if one was not found.
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
+    let text = std::fs::read_to_string(&args.list).with_context(|| format!("cannot read {}", args.list.display()))?;
+    let mut mutants: Vec<Mutant> = serde_yaml_ng::from_str(&text).context("the list of mutants")?;
+    if !args.only.is_empty() {
+        mutants.retain(|mutant| args.only.contains(&mutant.id));
+    }
+    if mutants.is_empty() {
+        bail!("there is no such mutant in {}", args.list.display());
+    }
+    let mut rows = Vec::new();
+    let (mut unfound, mut total) = (Vec::new(), Duration::ZERO);
+    let width = mutants.iter().map(|mutant| mutant.id.len()).max().unwrap_or(0);
+    println!("{:width$} {:>6} {:>8}  FOUND BY", "MUTANT", "SEED", "SECONDS");
+    for mutant in &mutants {
+        let started = Instant::now();
+        let found = look(mutant, args)?;
+        let took = started.elapsed();
+        total += took;
+        let seconds = took.as_secs_f64();
+        match &found {
+            Some(found) => println!(
+                "{:width$} {:>6} {seconds:>8.2}  {}: {}",
+                mutant.id, found.seed, found.invariant, shortened(&found.message)
+            ),
+            None => {
+                println!("{:width$} {:>6} {seconds:>8.2}  NOT FOUND: {}", mutant.id, "-", mutant.what);
+                unfound.push(mutant.id.clone());
+            }
+        }
+        rows.push(json!({
+            "id": mutant.id, "found": found.is_some(), "seconds": seconds,
+            "seed": found.as_ref().map(|found| found.seed),
+            "invariant": found.as_ref().map(|found| &found.invariant),
+        }));
+    }
+    println!("{} of {} found in {:.1} s", mutants.len() - unfound.len(), mutants.len(), total.as_secs_f64());
+    if let Some(path) = &args.json {
+        std::fs::write(path, serde_json::to_string_pretty(&rows)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(unfound.is_empty())
+}
+
+fn look(mutant: &Mutant, args: &Args) -> anyhow::Result<Option<Found>> {
+    if !dataplane_abi::mutant::set_by_name(&mutant.id) {
+        bail!("this build does not have the mutant {}: build it again", mutant.id);
+    }
+    let profile = scenario::profile(mutant.profile.as_deref().unwrap_or("mixed"))?;
+    let started = Instant::now();
+    for seed in 1..=args.seeds {
+        if started.elapsed() > Duration::from_secs(args.seconds) {
+            break;
+        }
+        let scenario = generate(seed, profile, None);
+        // A defect may well panic: that is found too.
+        let run = std::panic::catch_unwind(|| sim_native::run(&scenario, &Options { seed, ..Options::default() }));
+        match run {
+            Err(_) => {
+                return Ok(Some(Found { seed, invariant: "panic".into(), message: "the run panicked".into() }));
+            }
+            Ok(report) => {
+                if let Some(violation) = report.violation {
+                    let (invariant, message) = (violation.invariant, violation.message);
+                    return Ok(Some(Found { seed, invariant, message }));
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn shortened(text: &str) -> String {
+    const MOST: usize = 90;
+    if text.chars().count() <= MOST { text.to_owned() } else { text.chars().take(MOST).chain(['…']).collect() }
+}
