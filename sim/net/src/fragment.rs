@@ -253,6 +253,19 @@ mod tests {
         }
     }
 
+    /// A piece that reaches into another must not make up for one that is missing.
+    #[test]
+    fn a_long_piece_may_not_reach_into_the_next() {
+        let mut partial = Partial { until: NOW, parts: BTreeMap::new(), total: None, header: None };
+        assert!(partial.place(16, true, &[0; 16]));
+        assert!(partial.place(40, false, &[0; 8]));
+        assert!(!partial.place(0, true, &[0; 24]), "into the one behind");
+        assert!(!partial.place(24, true, &[0; 16]), "into the one before");
+        assert!(!partial.place(40, true, &[0; 16]), "beyond the end");
+        assert!(!partial.place(8, false, &[0; 8]), "another end");
+        assert!(partial.place(0, true, &[0; 16]));
+    }
+
     #[test]
     fn what_stays_incomplete_is_forgotten() {
         for (v4, patience) in [(true, PATIENCE_V4), (false, PATIENCE_V6)] {

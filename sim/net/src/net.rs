@@ -284,6 +284,8 @@ mod tests {
             route("10.0.0.0/8", Some("192.168.0.2"), 1, Some(1400), Some("10.0.0.1")),
             route("10.0.0.5/32", None, 3, None, None),
             route("10.9.0.0/16", None, 7, None, None),
+            // A connected route of the same prefix comes first.
+            route("192.168.0.0/24", Some("192.168.0.254"), 1, None, None),
         ]);
         net
     }

@@ -11,7 +11,7 @@ use crate::tcp::Handle;
 /// The head of an answer is no longer than this.
 const MOST_HEAD: usize = 1024;
 /// What a client's socket holds in each direction.
-const LEAST_BUFFER: usize = 2048;
+const LEAST_BUFFER: usize = 4096;
 const MOST_BUFFER: usize = 16_384;
 /// A client without end and interval does not spin.
 const LEAST_INTERVAL: Duration = Duration::from_millis(1);

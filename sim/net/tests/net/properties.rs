@@ -69,7 +69,7 @@ fn endings(actions: &[Action], id: PacketId) -> usize {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
 
     #[test]
     fn any_bytes_have_a_line(bytes in any_frame()) {
@@ -133,7 +133,7 @@ proptest! {
     #[test]
     fn forwarding_keeps_checksums_right(
         family in prop_oneof![Just(Family::V4), Just(Family::V6)],
-        hop_limit in 0_u8..=255,
+        hop_limit in prop_oneof![0_u8..4, any::<u8>()],
         dont_fragment in any::<bool>(),
         data in vec(any::<u8>(), 0..1500),
         mtu in 576_u32..1500,

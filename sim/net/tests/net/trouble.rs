@@ -7,7 +7,8 @@ use sim_net::{ClientKind, ClientSpec, StackDrop};
 
 use crate::craft::{Craft, judge, sent};
 use crate::world::{
-    A, B, Family, POD, UNDERLAY, World, client, host, ids, ip, links, node_mac, pod, route, routes, underlay,
+    A, B, Family, POD, UNDERLAY, World, client, host, ids, ip, links, node_mac, pod, pod_mac, route, routes,
+    underlay,
 };
 
 /// Nobody's address, in the way of a test.
@@ -290,4 +291,64 @@ fn who_went_away_is_forgotten(#[case] last: &'static str, #[case] kind: ClientKi
     world.pass(Duration::from_secs(seconds));
     let now = world.now;
     assert_eq!(world.hosts[B].next_poll(now), None);
+}
+
+/// The last segment, with the end of the stream, comes before the one that was lost, and again with it.
+#[test]
+fn an_end_that_comes_early_is_not_lost() {
+    let mut world = World::new();
+    let mut seen = 0;
+    world.passes = Box::new(move |_, summary| {
+        let first = summary.to_string().ends_with("ACK 1460 bytes");
+        seen += u32::from(first);
+        // On the last of three links, the first time.
+        !(first && seen == 3)
+    });
+    let report =
+        world.outcome(ClientSpec { count: 1, size: 2000, ..client(ClientKind::Http, pod(B, Family::V4)) });
+    assert_eq!((report.answered, report.resets), (1, 0), "{:#?}", world.lines());
+    assert!(report.round_trips < Duration::from_millis(1500), "one retransmission is enough: {report:?}");
+}
+
+#[rstest]
+#[case::from_whom_it_was_asked(pod(B, Family::V4), 7, 1)]
+#[case::from_another_address(pod(1 - B, Family::V4), 7, 0)]
+#[case::from_another_port(pod(B, Family::V4), 8, 0)]
+fn only_the_one_who_was_asked_can_answer(
+    #[case] from: std::net::IpAddr,
+    #[case] port: u16,
+    #[case] answered: u32,
+) {
+    let mut asker = host(7, 1);
+    let to = pod(7, Family::V4);
+    let id = asker
+        .start(Duration::ZERO, ClientSpec { size: 4, ..client(ClientKind::UdpEcho, pod(B, Family::V4)) });
+    asker.poll(Duration::ZERO, &mut ids(&mut 0));
+    let local = asker.client(id).unwrap().local_port.unwrap();
+    asker.receive(Craft::new(pod_mac(7), from, to).udp((port, local), &1_u32.to_be_bytes()));
+    asker.poll(Duration::from_millis(1), &mut ids(&mut 0));
+    assert_eq!(asker.client(id).unwrap().answered, answered);
+}
+
+#[test]
+fn an_answer_counts_once_and_only_whole() {
+    let mut asker = host(7, 1);
+    let spec = ClientSpec { size: 8, ..client(ClientKind::UdpEcho, pod(B, Family::V4)) };
+    let id = asker.start(Duration::ZERO, spec);
+    asker.poll(Duration::ZERO, &mut ids(&mut 0));
+    let local = asker.client(id).unwrap().local_port.unwrap();
+    let craft = Craft::new(pod_mac(7), pod(B, Family::V4), pod(7, Family::V4));
+    let whole = [0, 0, 0, 1, 4, 5, 6, 7];
+    let mut answered = |milliseconds, data: &[u8]| {
+        asker.receive(craft.udp((7, local), data));
+        asker.poll(Duration::from_millis(milliseconds), &mut ids(&mut 0));
+        asker.client(id).unwrap().answered
+    };
+    assert_eq!(answered(1, &whole[..7]), 0, "cut short");
+    assert_eq!(answered(1, &[0, 0, 0, 1, 4, 5, 6, 9]), 0, "changed");
+    assert_eq!(answered(1, &[0, 0, 0, 2, 4, 5, 6, 7]), 0, "not asked yet");
+    assert_eq!(answered(1, &whole), 1);
+    assert_eq!(answered(1, &whole), 1, "repeated");
+    assert_eq!(answered(150, &whole), 1, "repeated, when the second has been asked");
+    assert_eq!(answered(2150, &[0, 0, 0, 2, 4, 5, 6, 7]), 1, "too late");
 }
