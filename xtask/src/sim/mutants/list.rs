@@ -22,6 +22,9 @@ pub(super) struct Mutant {
     pub(super) id: String,
     /// The defect as a bug report would say it, one sentence.
     pub(super) what: String,
+    /// What has to happen for it to show, where ordinary traffic is not enough.
+    #[serde(default)]
+    pub(super) needs: Option<String>,
     /// What it is about, one word.
     pub(super) kind: String,
     /// The source file, from the repository's root.
@@ -151,6 +154,7 @@ pub(super) mod example {
         Mutant {
             id: id.to_owned(),
             what: "A defect.".to_owned(),
+            needs: None,
             kind: "parse".to_owned(),
             file: "dataplane/core/src/a.rs".to_owned(),
             find: find.to_owned(),
