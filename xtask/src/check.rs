@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::{cmd, ebpf, layers, tidy};
+use crate::{cmd, ebpf, layers, sim, tidy};
 
 /// Options of `check`.
 #[derive(clap::Args, Default)]
@@ -22,6 +22,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     cmd::run("format", &mut fmt)?;
     tidy::check()?;
     layers::check()?;
+    sim::mutants::check()?;
     let mut clippy = cmd::cargo();
     clippy.args(["clippy", "--locked", "--all-targets"]);
     if args.fix {

@@ -14,6 +14,7 @@ mod lab;
 mod layers;
 mod programs;
 mod setup;
+mod sim;
 mod test;
 mod tidy;
 mod verify;
@@ -55,6 +56,8 @@ enum Job {
     Lab(lab::Args),
     /// The connectivity matrix, with packet captures and reports.
     E2e(e2e::Args),
+    /// The simulator, and the seeded defects that it must find.
+    Sim(sim::Args),
     /// Measure: dataplane, net, lab, cni.
     Bench(bench::Args),
     /// One job of CI: check, test, ebpf, netns, kind, all.
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Job::Diff(args) => diff::run(&args),
         Job::Lab(args) => lab::run(&args),
         Job::E2e(args) => e2e::run(&args),
+        Job::Sim(args) => sim::run(&args),
         Job::Bench(args) => bench::run(&args),
         Job::Ci(args) => ci::run(&args),
     };

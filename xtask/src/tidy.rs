@@ -34,7 +34,8 @@ pub(crate) fn check() -> anyhow::Result<()> {
     bail!("tidy found:\n  {}", findings.join("\n  "))
 }
 
-fn tracked(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
+/// The repository's files, relative to its root: tracked ones and new ones that are not ignored.
+pub(crate) fn tracked(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let output = Command::new("git")
         .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
         .current_dir(root)
