@@ -183,16 +183,13 @@ impl World {
     fn check_ipam(&self, n: NodeId) -> Option<(&'static str, String)> {
         let node = &self.nodes[n];
         let agent = node.agent.agent.as_ref()?;
-        let wanted: BTreeSet<&str> = node
-            .kubelet
-            .pods
-            .values()
-            .filter(|work| work.stage == Stage::Running)
-            .filter_map(|work| Some(node.kubelet.sandboxes.get(&work.sandbox?)?.attachment.container_id.as_str()))
-            .collect();
+        let running = node.kubelet.pods.values().filter(|work| work.stage == Stage::Running);
+        let sandboxes = running.filter_map(|work| node.kubelet.sandboxes.get(&work.sandbox?));
+        let netns: BTreeSet<&str> = sandboxes.map(|sandbox| sandbox.netns.as_str()).collect();
+        let of_pods = node.links.values().filter(|link| link.netns.as_ref().is_some_and(|at| netns.contains(at.as_str())));
+        let wanted: BTreeSet<&str> = of_pods.map(|link| link.name.as_str()).collect();
         let endpoints = agent.endpoints();
-        let found: BTreeSet<&str> =
-            endpoints.iter().map(|endpoint| endpoint.container_id.as_str()).collect();
+        let found: BTreeSet<&str> = endpoints.iter().map(|endpoint| endpoint.device.as_str()).collect();
         if let Some(leaked) = found.difference(&wanted).next() {
             return Some(("leak", format!("the agent keeps an endpoint for {leaked}, which is gone")));
         }
