@@ -55,7 +55,6 @@ impl World {
         }
         sandbox.due = None;
         let now = self.now;
-        let before = self.last_packet;
         let frames = self.with_ids(|world, ids| {
             let sandbox = world.nodes[n].kubelet.sandboxes.get_mut(&id)?;
             sandbox.host.as_mut().map(|host| host.poll(now, ids))
@@ -65,9 +64,7 @@ impl World {
         let link = self.nodes[n].links.iter().find(|(_, link)| link.netns.as_deref() == Some(&*netns));
         let ifindex = link.map(|(ifindex, _)| *ifindex);
         for frame in frames.unwrap_or_default() {
-            if frame.id.0 > before {
-                self.born(&frame, Origin::Pod(n, id));
-            }
+            self.meet(&frame, Origin::Pod(n, id));
             self.tap(n, id, &frame);
             match ifindex {
                 Some(ifindex) => self.travel(
@@ -142,14 +139,11 @@ impl World {
         act: impl FnOnce(&mut sim_net::Node, Duration, &mut dyn FnMut() -> PacketId) -> Vec<Action>,
     ) {
         let now = self.now;
-        let before = self.last_packet;
         let actions = self.with_ids(|world, ids| act(&mut world.nodes[n].stack, now, ids));
         for action in actions {
             match action {
                 Action::Transmit { ifindex, frame } => {
-                    if frame.id.0 > before {
-                        self.born(&frame, Origin::Node(n));
-                    }
+                    self.meet(&frame, Origin::Node(n));
                     work.push_back(self.egress(n, ifindex, frame));
                 }
                 Action::Tunnelled { ifindex, remote, vni, frame } => {

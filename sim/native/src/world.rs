@@ -395,8 +395,11 @@ impl World {
         self.trace.hop(id.0, self.now, n, hop);
     }
 
-    /// A packet is made.
-    pub(crate) fn born(&mut self, frame: &Frame, origin: Origin) {
+    /// A packet is seen; if it is new, it is remembered from now on.
+    pub(crate) fn meet(&mut self, frame: &Frame, origin: Origin) {
+        if self.trace.packet(frame.id.0).is_some() {
+            return;
+        }
         let view = View::of(&frame.bytes);
         let honest = match (&view, origin) {
             (Some(view), Origin::Pod(n, id)) => {
