@@ -294,17 +294,20 @@ impl World {
         if split {
             native.at_hand = usize::try_from(self.rng.range(14..=80)).unwrap_or(usize::MAX);
         }
-        let before = self.check.wants_before(program).then(|| native.bytes.clone());
+        let before = self.check_wants(program).then(|| native.bytes.clone());
         let node = &mut self.nodes[n];
         node.runs += 1;
         let verdict = node.native.run(program, &mut native);
         self.stats.packets += 1;
         self.after_program(n, program, id, &verdict);
+        if let Some(before) = before {
+            self.check_connection(n, program, id.0, &before, &verdict);
+        }
         let to_tunnel = native.to_tunnel;
         let frame = Frame { id, bytes: native.bytes };
         let accepted = native.accepted;
         match verdict {
-            Verdict::Drop(reason) => self.dropped(n, program, &frame, before.as_deref(), reason),
+            Verdict::Drop(reason) => self.dropped(n, program, &frame, reason),
             Verdict::Pass | Verdict::Skip if program.on_egress() => work.push_back(At::Out { ifindex, frame }),
             Verdict::Pass | Verdict::Skip => work.push_back(At::Stack { ifindex, frame, accepted }),
             Verdict::Peer { ifindex } => self.into_pod(n, ifindex, frame),
