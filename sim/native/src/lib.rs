@@ -31,5 +31,5 @@ mod watch;
 mod world;
 
 pub use check::Violation;
-pub use run::{Options, Report, known, run};
+pub use run::{Options, Report, Seen, known, knows_kind, run, write_capture};
 pub use world::Stats;

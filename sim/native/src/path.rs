@@ -149,6 +149,7 @@ impl World {
                 Action::Transmit { ifindex, frame } => {
                     if frame.id.0 > before {
                         self.born(&frame, Origin::Node(n));
+                        self.tap_node(n, &frame);
                     }
                     work.push_back(self.egress(n, ifindex, frame));
                 }
@@ -160,6 +161,7 @@ impl World {
                 }
                 Action::Local { frame } => {
                     self.hop(frame.id, n, Hop::Local);
+                    self.tap_node(n, &frame);
                     self.delivered_to_node(n, &frame);
                 }
                 Action::Dropped { frame, why } => {

@@ -431,6 +431,13 @@ impl World {
         }
     }
 
+    /// A frame goes out of the stack of a node, or ends in it.
+    pub(crate) fn tap_node(&mut self, n: NodeId, frame: &Frame) {
+        if !self.trace.taps.is_empty() {
+            self.trace.tap(self.now, &self.nodes[n].name, &frame.bytes);
+        }
+    }
+
     /// A packet as a subject, and its way with the rows that it meets at present.
     pub(crate) fn explain_packet(&self, id: u64) -> (String, Vec<String>) {
         let Some(passport) = self.trace.packet(id) else {
