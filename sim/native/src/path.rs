@@ -47,6 +47,11 @@ impl World {
         made
     }
 
+    /// Whether a frame that a stack sends has not been seen before. One that waited for a neighbour was made in an earlier call.
+    fn is_new(&self, frame: &Frame, before: u64) -> bool {
+        frame.id.0 > before || self.trace.packet(frame.id.0).is_none()
+    }
+
     /// The stack of a pod is due.
     pub(crate) fn poll_pod(&mut self, n: NodeId, id: SandboxId, at: Duration) {
         let Some(sandbox) = self.nodes[n].kubelet.sandboxes.get_mut(&id) else { return };
@@ -65,7 +70,7 @@ impl World {
         let link = self.nodes[n].links.iter().find(|(_, link)| link.netns.as_deref() == Some(&*netns));
         let ifindex = link.map(|(ifindex, _)| *ifindex);
         for frame in frames.unwrap_or_default() {
-            if frame.id.0 > before {
+            if self.is_new(&frame, before) {
                 self.born(&frame, Origin::Pod(n, id));
             }
             self.tap(n, id, &frame);
@@ -147,7 +152,7 @@ impl World {
         for action in actions {
             match action {
                 Action::Transmit { ifindex, frame } => {
-                    if frame.id.0 > before {
+                    if self.is_new(&frame, before) {
                         self.born(&frame, Origin::Node(n));
                         self.tap_node(n, &frame);
                     }
