@@ -22,6 +22,7 @@ mod ports;
 mod queue;
 mod rows;
 mod run;
+mod scale;
 mod sim;
 mod steps;
 mod trace;
@@ -32,4 +33,5 @@ mod world;
 
 pub use check::Violation;
 pub use run::{Options, Report, Seen, known, knows_kind, run, write_capture};
+pub use scale::{ScaleReport, Stretch, scale};
 pub use world::Stats;

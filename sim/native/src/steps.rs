@@ -88,7 +88,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Lets time go on until something is so; false if it takes longer.
-    fn wait_until(&self, within: Duration, is_so: impl Fn(&World) -> bool) -> bool {
+    pub(crate) fn wait_until(&self, within: Duration, is_so: impl Fn(&World) -> bool) -> bool {
         let deadline = self.sim.world().now + within;
         loop {
             let next = {
