@@ -87,7 +87,7 @@ impl World {
         for call in std::mem::take(&mut self.nodes[n].delete_queue) {
             self.hand_over(n, call);
         }
-        if self.rng.chance(0.5) {
+        if self.nodes[n].listened {
             self.nodes[n].agent.inbox.push_back(Event::Listeners(true));
         }
         self.note(n, "agent starts", life);

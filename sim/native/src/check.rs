@@ -3,6 +3,7 @@
 //! What is right follows from the cluster's objects, from what the runtime asked for and was answered, and from where each
 //! packet came from; nothing here asks agent or dataplane what they think is right.
 
+mod conntrack;
 mod delivery;
 mod drops;
 mod rest;
@@ -49,6 +50,7 @@ struct Tenure {
 #[derive(Debug, Default)]
 pub(crate) struct Checker {
     tenures: BTreeMap<IpAddr, Vec<Tenure>>,
+    connections: conntrack::Model,
     was_full: BTreeSet<NodeId>,
     /// Drops of packets of pods by reason's name.
     pub(crate) drops: BTreeMap<&'static str, u64>,
@@ -62,11 +64,6 @@ impl Checker {
     /// A table of the node takes no more rows.
     pub(crate) fn table_was_full(&mut self, n: NodeId) {
         self.was_full.insert(n);
-    }
-
-    /// Whether the frame as it was before the program is needed.
-    pub(crate) const fn wants_before(&self, _: Program) -> bool {
-        false
     }
 }
 

@@ -103,12 +103,6 @@ impl Fabric {
         self.partitions.values_mut().for_each(|of| of.retain(|partition| *partition != id));
     }
 
-    /// Whether anything is wrong with the wires of a node.
-    pub(crate) fn is_disturbed(&self, node: NodeId) -> bool {
-        self.faults.get(&node).is_some_and(|of| !of.is_empty())
-            || self.partitions.get(&node).is_some_and(|of| !of.is_empty())
-    }
-
     /// Sends a frame from a port to all that it is for.
     pub(crate) fn send(&mut self, now: Duration, from: Port, frame: &Frame) -> Vec<Passage> {
         let Some(to) = frame.bytes.first_chunk::<6>() else { return Vec::new() };

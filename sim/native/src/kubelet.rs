@@ -75,6 +75,8 @@ pub(crate) struct Sandbox {
     pub(crate) addresses: Vec<IpAddr>,
     /// When ADD was answered.
     pub(crate) since: Duration,
+    /// A DEL was sent beside its ADD, so it cannot be used whatever ADD says.
+    pub(crate) crossed: bool,
     /// Its stack, while its containers run.
     pub(crate) host: Option<Host>,
     /// When the stack is due.
@@ -226,6 +228,7 @@ impl World {
             attachment: attachment.clone(),
             addresses: Vec::new(),
             since: Duration::ZERO,
+            crossed: false,
             host: None,
             due: None,
         };
@@ -242,6 +245,9 @@ impl World {
         if faults.contains(&CniFault::DelFirst) && self.rng.chance(0.5) {
             let number = self.nodes[n].kubelet.next_call();
             self.call(n, call(number, Wanted::Del, None), Duration::ZERO);
+            if let Some(sandbox) = self.nodes[n].kubelet.sandboxes.get_mut(&id) {
+                sandbox.crossed = true;
+            }
         }
         if faults.contains(&CniFault::NetnsGone) && self.rng.chance(0.3) {
             self.destroy_netns(n, &netns);
@@ -316,8 +322,10 @@ impl World {
         };
         match (&call.wanted, reply) {
             (Wanted::Add, Reply::Added { .. }) => {
-                let work = self.nodes[n].kubelet.pods.get_mut(&uid);
-                match work.filter(|work| work.sandbox == Some(id) && !work.deleting) {
+                let kubelet = &mut self.nodes[n].kubelet;
+                let crossed = kubelet.sandboxes.get(&id).is_some_and(|sandbox| sandbox.crossed);
+                let work = kubelet.pods.get_mut(&uid);
+                match work.filter(|work| work.sandbox == Some(id) && !work.deleting && !crossed) {
                     Some(work) => {
                         work.stage = Stage::Starting;
                         let after = self.latency(Duration::from_millis(40));

@@ -86,6 +86,8 @@ pub(crate) struct SimNode {
     pub(crate) runs: u64,
     /// Nobody takes the records out of the ring.
     pub(crate) ring_unread: bool,
+    /// Somebody always listens to what its programs tell.
+    pub(crate) listened: bool,
     /// There is an object for it.
     pub(crate) registered: bool,
     /// Routes as the stack was given them.
@@ -121,6 +123,7 @@ impl SimNode {
             skew: Duration::ZERO,
             runs: 0,
             ring_unread: false,
+            listened: false,
             registered: false,
             stack_routes: Vec::new(),
         }

@@ -47,11 +47,6 @@ impl World {
         made
     }
 
-    /// Whether a frame that a stack sends has not been seen before. One that waited for a neighbour was made in an earlier call.
-    fn is_new(&self, frame: &Frame, before: u64) -> bool {
-        frame.id.0 > before || self.trace.packet(frame.id.0).is_none()
-    }
-
     /// The stack of a pod is due.
     pub(crate) fn poll_pod(&mut self, n: NodeId, id: SandboxId, at: Duration) {
         let Some(sandbox) = self.nodes[n].kubelet.sandboxes.get_mut(&id) else { return };
@@ -60,7 +55,6 @@ impl World {
         }
         sandbox.due = None;
         let now = self.now;
-        let before = self.last_packet;
         let frames = self.with_ids(|world, ids| {
             let sandbox = world.nodes[n].kubelet.sandboxes.get_mut(&id)?;
             sandbox.host.as_mut().map(|host| host.poll(now, ids))
@@ -70,9 +64,7 @@ impl World {
         let link = self.nodes[n].links.iter().find(|(_, link)| link.netns.as_deref() == Some(&*netns));
         let ifindex = link.map(|(ifindex, _)| *ifindex);
         for frame in frames.unwrap_or_default() {
-            if self.is_new(&frame, before) {
-                self.born(&frame, Origin::Pod(n, id));
-            }
+            self.meet(&frame, Origin::Pod(n, id));
             self.tap(n, id, &frame);
             match ifindex {
                 Some(ifindex) => self.travel(
@@ -147,15 +139,14 @@ impl World {
         act: impl FnOnce(&mut sim_net::Node, Duration, &mut dyn FnMut() -> PacketId) -> Vec<Action>,
     ) {
         let now = self.now;
-        let before = self.last_packet;
         let actions = self.with_ids(|world, ids| act(&mut world.nodes[n].stack, now, ids));
         for action in actions {
             match action {
                 Action::Transmit { ifindex, frame } => {
-                    if self.is_new(&frame, before) {
-                        self.born(&frame, Origin::Node(n));
+                    if self.trace.packet(frame.id.0).is_none() {
                         self.tap_node(n, &frame);
                     }
+                    self.meet(&frame, Origin::Node(n));
                     work.push_back(self.egress(n, ifindex, frame));
                 }
                 Action::Tunnelled { ifindex, remote, vni, frame } => {
@@ -307,17 +298,20 @@ impl World {
         if split {
             native.at_hand = usize::try_from(self.rng.range(14..=80)).unwrap_or(usize::MAX);
         }
-        let before = self.check.wants_before(program).then(|| native.bytes.clone());
+        let before = self.check_wants(program).then(|| native.bytes.clone());
         let node = &mut self.nodes[n];
         node.runs += 1;
         let verdict = node.native.run(program, &mut native);
         self.stats.packets += 1;
         self.after_program(n, program, id, &verdict);
+        if let Some(before) = before {
+            self.check_connection(n, program, id.0, &before, &verdict);
+        }
         let to_tunnel = native.to_tunnel;
         let frame = Frame { id, bytes: native.bytes };
         let accepted = native.accepted;
         match verdict {
-            Verdict::Drop(reason) => self.dropped(n, program, &frame, before.as_deref(), reason),
+            Verdict::Drop(reason) => self.dropped(n, program, &frame, reason),
             Verdict::Pass | Verdict::Skip if program.on_egress() => work.push_back(At::Out { ifindex, frame }),
             Verdict::Pass | Verdict::Skip => work.push_back(At::Stack { ifindex, frame, accepted }),
             Verdict::Peer { ifindex } => self.into_pod(n, ifindex, frame),

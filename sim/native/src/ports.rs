@@ -109,6 +109,9 @@ impl MapStore for MapPort<'_> {
     }
 
     fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), PortError> {
+        if matches!(table, Table::Ct4 | Table::Ct6) {
+            self.sim.world().check_expired(self.node, table, key);
+        }
         self.write("delete", table, |native| match native.tables_mut().delete(table.name(), key) {
             Ok(()) => Ok(true),
             Err(UpdateError::NoRow) => Ok(false),

@@ -22,8 +22,6 @@ pub(crate) enum Task {
     Agent(NodeId),
     /// A node's agent is started, if that life of it has not begun yet.
     StartAgent(NodeId, u64),
-    /// A node's agent is killed.
-    KillAgent(NodeId, crate::agents::Death),
     /// The kubelet of a node looks at its pods.
     Kubelet(NodeId),
     /// A call reaches the CNI socket of a node.
@@ -70,10 +68,5 @@ impl Queue {
         let first = self.tasks.first_entry().filter(|first| first.key().0 <= until)?;
         let at = first.key().0;
         Some((at, first.remove()))
-    }
-
-    /// Tasks that wait.
-    pub(crate) fn len(&self) -> usize {
-        self.tasks.len()
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sim_api::object::{at, condition_is_true, list_at, name, namespace, str_at};
+use sim_api::object::{at, condition_is_true, name, namespace, str_at};
 use sim_api::resource::{NAMESPACES, PODS};
 use sim_api::{DeleteOptions, Gr, Patch, Store, Sub, WriteOptions};
 use sim_scenario::model::{
@@ -13,6 +13,7 @@ use sim_scenario::model::{
 };
 use sim_scenario::outcome::EndState;
 
+use crate::agents::Death;
 use crate::objects;
 use crate::queue::NodeId;
 use crate::sim::Sim;
@@ -21,8 +22,10 @@ use crate::world::World;
 
 /// How long the cluster may take to come up.
 const BOOT: Duration = Duration::from_mins(2);
+/// How long agents may take to be at rest again after a restart.
+const RESTART: Duration = Duration::from_secs(30);
 /// Conditions are looked at at least this often.
-const GLANCE: Duration = Duration::from_millis(5);
+const GLANCE: Duration = Duration::from_millis(20);
 
 /// Runs the steps of a scenario over a simulated cluster.
 pub(crate) struct Runner<'a> {
@@ -254,6 +257,37 @@ impl<'a> Runner<'a> {
         for failure in failures {
             self.fail(failure);
         }
+        self.restart_all();
+    }
+
+    /// All agents die and come back at rest: nothing of what they find may be changed.
+    fn restart_all(&self) {
+        if !self.wait_until(RESTART, World::is_at_rest) {
+            // The scenario ends in the middle of something; nothing can be said.
+            return;
+        }
+        let nodes = self.sim.world().nodes.len();
+        for n in 0..nodes {
+            self.sim.world().kill_agent(n, Death::default());
+        }
+        if !self.wait_until(RESTART, World::is_at_rest) {
+            let mut world = self.sim.world();
+            if !world.is_over() {
+                let why = world.restless();
+                world.violate("restart", format!("agents that were restarted at rest do not come to rest: {why}"));
+            }
+            return;
+        }
+        let mut world = self.sim.world();
+        let changed = world.nodes.iter().find(|node| !node.listened && node.commands.rows_changed > 0);
+        if let Some(node) = changed {
+            let message = format!(
+                "the agent of {} changed {} rows after a restart although nothing had changed",
+                node.name, node.commands.rows_changed
+            );
+            world.violate("restart", message);
+        }
+        world.check_rest();
     }
 }
 
@@ -282,13 +316,14 @@ impl World {
         if self.cluster_faults.any_active() {
             return "a fault goes on".to_owned();
         }
+        // The cheap questions first: this is asked every few milliseconds.
+        if let Some((id, _)) = self.traffic.iter().find(|(_, state)| !state.ended && !state.spec.background) {
+            return format!("traffic {id} goes on");
+        }
         for (n, node) in self.nodes.iter().enumerate() {
             if let Some(why) = self.restless_node(n) {
                 return format!("{}: {why}", node.name);
             }
-        }
-        if let Some((id, _)) = self.traffic.iter().find(|(_, state)| !state.ended && !state.spec.background) {
-            return format!("traffic {id} goes on");
         }
         if !self.is_ready() {
             let pods = self.store.list(&PODS, "");
@@ -411,10 +446,5 @@ impl World {
             }
         }
         wrong
-    }
-
-    /// Node ports and such are listed by this; kept here because only steps look at services.
-    pub(crate) fn first_port(service: &Value) -> Option<u16> {
-        list_at(service, &["spec", "ports"]).first()?.get("port")?.as_u64().and_then(|p| u16::try_from(p).ok())
     }
 }

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde_json::Value;
 use sim_api::object::{at, list_at};
 use sim_api::resource::SERVICES;
 use sim_net::{ClientId, ClientKind, ClientReport, ClientSpec};
@@ -97,11 +96,6 @@ impl TrafficState {
             resets: counts.resets + counts.refused,
             verdict: verdict.to_owned(),
         }
-    }
-
-    /// The client that runs, with where.
-    pub(crate) const fn current(&self) -> Option<(Sender, ClientId)> {
-        self.current
     }
 }
 
@@ -293,11 +287,5 @@ impl World {
             Place::World(OutsideServer::Second) => pick(&SERVERS[1]),
             Place::Address(ip) => Ok(*ip),
         }
-    }
-
-    /// The port under which the nodes offer a service.
-    pub(crate) fn node_port(service: &Value) -> Option<u16> {
-        let port = list_at(service, &["spec", "ports"]).first()?;
-        u16::try_from(port.get("nodePort")?.as_u64()?).ok()
     }
 }

@@ -26,6 +26,12 @@ pub(crate) struct View {
     pub(crate) len: usize,
     /// Ports, or ICMP type and code, if the packet has them.
     pub(crate) ports: Option<(u16, u16)>,
+    /// TCP flags, if there are any.
+    pub(crate) flags: u8,
+    /// Identifier of an ICMP echo request (true) or reply.
+    pub(crate) echo: Option<(bool, u16)>,
+    /// What tells the fragments of one packet from others.
+    pub(crate) fragment_id: u32,
     /// It is a fragment.
     pub(crate) fragment: bool,
     /// It is a fragment and not the first.
@@ -134,6 +140,9 @@ fn v4(packet: &[u8], whole: bool) -> Option<View> {
         hops: packet[8],
         len,
         ports: None,
+        flags: 0,
+        echo: None,
+        fragment_id: u32::from(word(packet, 4)?),
         fragment: more || offset != 0,
         later_fragment: offset != 0,
         quotes: None,
@@ -159,7 +168,7 @@ fn v6(packet: &[u8], whole: bool) -> Option<View> {
     let dst: [u8; 16] = packet.get(24..40)?.try_into().ok()?;
     let rest = packet.get(40..len.min(packet.len()))?;
     let (mut proto, mut at) = (packet[6], 0);
-    let (mut fragment, mut later_fragment) = (false, false);
+    let (mut fragment, mut later_fragment, mut fragment_id) = (false, false, 0);
     // RFC 8200, section 4: hop-by-hop, routing, fragment, destination options.
     while matches!(proto, 0 | 43 | 44 | 60) {
         let next = *rest.get(at)?;
@@ -167,6 +176,7 @@ fn v6(packet: &[u8], whole: bool) -> Option<View> {
             let field = word(rest, at + 2)?;
             fragment |= field & 0xfff9 != 0;
             later_fragment |= field & 0xfff8 != 0;
+            fragment_id = u32::from(word(rest, at + 4)?) << 16 | u32::from(word(rest, at + 6)?);
             at += 8;
         } else {
             at += (usize::from(*rest.get(at + 1)?) + 1) * 8;
@@ -192,6 +202,9 @@ fn v6(packet: &[u8], whole: bool) -> Option<View> {
         hops: packet[7],
         len,
         ports: None,
+        flags: 0,
+        echo: None,
+        fragment_id,
         fragment,
         later_fragment,
         quotes: None,
@@ -218,10 +231,21 @@ fn upper_sum_ok(proto: u8, pseudo: &[u8], body: &[u8]) -> bool {
 impl View {
     fn read_upper(&mut self, body: &[u8]) {
         match self.proto {
-            TCP | UDP => self.ports = word(body, 0).zip(word(body, 2)),
+            TCP | UDP => {
+                self.ports = word(body, 0).zip(word(body, 2));
+                if self.proto == TCP {
+                    self.flags = body.get(13).copied().unwrap_or(0);
+                }
+            }
             ICMP | ICMP6 => {
                 if let [kind, code, ..] = body {
                     self.ports = Some((u16::from(*kind), u16::from(*code)));
+                    let id = word(body, 4);
+                    self.echo = match (self.proto, kind) {
+                        (ICMP, 8) | (ICMP6, 128) => id.map(|id| (true, id)),
+                        (ICMP, 0) | (ICMP6, 129) => id.map(|id| (false, id)),
+                        _ => None,
+                    };
                 }
                 if self.is_icmp_error() {
                     let quoted = body.get(8..).unwrap_or_default();

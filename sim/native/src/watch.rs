@@ -53,11 +53,6 @@ impl NodeLog {
         self.changes.len()
     }
 
-    /// The objects as they are.
-    pub(crate) const fn present(&self) -> &BTreeMap<String, Arc<NodeObject>> {
-        &self.present
-    }
-
     /// The objects after the first `position` changes.
     fn at(&self, position: usize) -> BTreeMap<String, Arc<NodeObject>> {
         if position >= self.changes.len() {

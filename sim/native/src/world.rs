@@ -18,7 +18,6 @@ use sim_scenario::rng::Rng;
 
 use agent_control::ports::{HOST_LINK, NET_LINK, OVERLAY_LINK};
 
-use crate::agents::Death;
 use crate::check::{Checker, Violation};
 use crate::fabric::{Fabric, Port};
 use crate::kubelet::SandboxId;
@@ -153,6 +152,7 @@ impl World {
     /// The wire of a node, its object, and its agent's start.
     fn boot_node(&mut self, n: NodeId) {
         self.fabric.connect(Port::Node(n), self.nodes[n].mac);
+        self.nodes[n].listened = self.rng.chance(0.5);
         for (table, rows) in self.cluster.tables.clone() {
             self.nodes[n].native.tables_mut().set_capacity(&table, Some(rows));
         }
@@ -240,11 +240,6 @@ impl World {
         self.queue.next_at()
     }
 
-    /// Tasks that wait.
-    pub(crate) fn waiting(&self) -> usize {
-        self.queue.len()
-    }
-
     /// Whether there is a reason to go no further.
     pub(crate) const fn is_over(&self) -> bool {
         self.violation.is_some()
@@ -282,7 +277,6 @@ impl World {
             Task::Watch(n) => self.watch(n, at),
             Task::Agent(_) => {}
             Task::StartAgent(n, life) => self.start_agent(n, life),
-            Task::KillAgent(n, death) => self.kill_agent(n, death),
             Task::Kubelet(n) => self.kubelet(n, at),
             Task::CniCall(n, call) => self.call_arrives(n, call),
             Task::CniAnswer(n, call, reply) => self.cni_answer(n, &call, &reply),
@@ -426,8 +420,11 @@ impl World {
         self.trace.hop(id.0, self.now, n, hop);
     }
 
-    /// A packet is made.
-    pub(crate) fn born(&mut self, frame: &Frame, origin: Origin) {
+    /// A packet is seen; if it is new, it is remembered from now on.
+    pub(crate) fn meet(&mut self, frame: &Frame, origin: Origin) {
+        if self.trace.packet(frame.id.0).is_some() {
+            return;
+        }
         let view = View::of(&frame.bytes);
         let honest = match (&view, origin) {
             (Some(view), Origin::Pod(n, id)) => {
@@ -547,6 +544,3 @@ fn stack_routes(node: &SimNode) -> Vec<Route> {
     });
     of_agent.chain(defaults).collect()
 }
-
-/// A death that is followed at once by the next life.
-pub(crate) const AT_ONCE: Death = Death { restart_after: Duration::ZERO, snapshot_age: Duration::ZERO };

@@ -21,7 +21,6 @@ impl World {
         n: NodeId,
         program: Program,
         frame: &Frame,
-        _before: Option<&[u8]>,
         reason: DropReason,
     ) {
         self.stats.dropped += 1;

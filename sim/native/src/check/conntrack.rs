@@ -1,0 +1,299 @@
+//! A model of conntrack beside the real one: after every packet the row must say what the model says.
+//!
+//! The model follows docs/dataplane.md: which packets make rows, how states go, how long they last, what is counted.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use agent_control::ports::Table;
+use dataplane_abi::Be16;
+use dataplane_abi::conntrack::{CtDir, CtEntry, CtEntry6, CtKey4, CtKey6, CtScope, CtState};
+use dataplane_abi::program::Program;
+use dataplane_core::Verdict;
+use zerocopy::{FromBytes as _, IntoBytes as _};
+
+use crate::node::TICKS_PER_S;
+use crate::queue::NodeId;
+use crate::view::{ICMP, ICMP6, TCP, UDP, View};
+use crate::world::World;
+
+const FIN: u8 = 1;
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const ACK: u8 = 16;
+
+/// An end of a connection.
+type End = (IpAddr, u16);
+
+/// A connection on a node, the lower end first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Key {
+    node: NodeId,
+    low: End,
+    high: End,
+    proto: u8,
+}
+
+/// What the model knows of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Connection {
+    state: CtState,
+    /// Tick of the last packet.
+    last: u64,
+    /// The end that began.
+    begun_by: End,
+    /// Flags seen from the end that began, and from the other.
+    flags: [u8; 2],
+    /// Packets from the end that began, and from the other.
+    packets: [u64; 2],
+}
+
+/// All connections.
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    connections: BTreeMap<Key, Connection>,
+    fragments: BTreeMap<(NodeId, IpAddr, IpAddr, u32), (u16, u16)>,
+}
+
+const fn timeout_ticks(state: CtState) -> u64 {
+    let seconds = match state {
+        CtState::Syn | CtState::Any => 60,
+        CtState::Established => 8000,
+        CtState::Closing => 10,
+    };
+    seconds * TICKS_PER_S as u64
+}
+
+fn key(node: NodeId, from: End, to: End, proto: u8) -> Key {
+    let (low, high) = if from <= to { (from, to) } else { (to, from) };
+    Key { node, low, high, proto }
+}
+
+impl Model {
+    /// The two ends of a packet as conntrack has them.
+    fn ends(&mut self, n: NodeId, view: &View) -> Option<(End, End)> {
+        let datagram = (n, view.src, view.dst, view.fragment_id);
+        let ports = if view.later_fragment {
+            *self.fragments.get(&datagram)?
+        } else {
+            match (view.proto, view.echo) {
+                (TCP | UDP, _) => view.ports?,
+                (ICMP | ICMP6, Some((true, id))) => (id, 0),
+                (ICMP | ICMP6, Some((false, id))) => (0, id),
+                _ => return None,
+            }
+        };
+        if view.fragment && !view.later_fragment {
+            self.fragments.insert(datagram, ports);
+            if self.fragments.len() > 4096 {
+                self.fragments.pop_first();
+            }
+        }
+        Some(((view.src, ports.0), (view.dst, ports.1)))
+    }
+
+    /// A packet has been taken for one of a connection; what the row must say now.
+    fn take(&mut self, n: NodeId, view: &View, now: u64) -> Option<(Key, Connection)> {
+        let (from, to) = self.ends(n, view)?;
+        let key = key(n, from, to, view.proto);
+        let flags = view.flags & (FIN | SYN | RST | ACK);
+        let begins = view.proto == TCP && flags & (SYN | ACK) == SYN;
+        let old = self.connections.get(&key).copied().filter(|old| {
+            now - old.last <= timeout_ticks(old.state) && !(begins && old.state == CtState::Closing)
+        });
+        let new = match old {
+            None => {
+                let state = match view.proto {
+                    TCP if flags & RST != 0 => CtState::Closing,
+                    TCP if flags & SYN != 0 => CtState::Syn,
+                    TCP => CtState::Established,
+                    _ => CtState::Any,
+                };
+                Connection { state, last: now, begun_by: from, flags: [flags, 0], packets: [1, 0] }
+            }
+            Some(mut old) => {
+                let dir = usize::from(old.begun_by != from);
+                old.packets[dir] += 1;
+                old.last = now;
+                if view.proto == TCP {
+                    old.flags[dir] |= flags;
+                    let both_ended = old.flags[0] & old.flags[1] & FIN != 0;
+                    if flags & RST != 0 || both_ended {
+                        old.state = CtState::Closing;
+                    } else if old.state == CtState::Syn && flags & SYN == 0 {
+                        old.state = CtState::Established;
+                    }
+                }
+                old
+            }
+        };
+        self.connections.insert(key, new);
+        Some((key, new))
+    }
+}
+
+/// The bytes of the key in the real table.
+fn raw(key: &Key) -> (&'static str, Vec<u8>) {
+    let scope = CtScope::Connection as u8;
+    let (low_port, high_port) = (Be16::new(key.low.1), Be16::new(key.high.1));
+    match (key.low.0, key.high.0) {
+        (IpAddr::V4(low), IpAddr::V4(high)) => {
+            let (low, high) = (low.octets(), high.octets());
+            let key = CtKey4 { low, high, low_port, high_port, proto: key.proto, scope, pad: [0; 2] };
+            ("CT4", key.as_bytes().to_vec())
+        }
+        (low, high) => {
+            let octets = |ip: IpAddr| match ip {
+                IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+                IpAddr::V6(ip) => ip.octets(),
+            };
+            let (low, high) = (octets(low), octets(high));
+            let key = CtKey6 { low, high, low_port, high_port, proto: key.proto, scope, pad: [0; 2] };
+            ("CT6", key.as_bytes().to_vec())
+        }
+    }
+}
+
+fn unraw(node: NodeId, table: Table, bytes: &[u8]) -> Option<Key> {
+    if table == Table::Ct4 {
+        let key = CtKey4::read_from_bytes(bytes).ok()?;
+        let end = |ip: [u8; 4], port: Be16| (IpAddr::from(ip), port.get());
+        let (low, high) = (end(key.low, key.low_port), end(key.high, key.high_port));
+        return Some(Key { node, low, high, proto: key.proto });
+    }
+    let key = CtKey6::read_from_bytes(bytes).ok()?;
+    let end = |ip: [u8; 16], port: Be16| (IpAddr::from(ip), port.get());
+    let (low, high) = (end(key.low, key.low_port), end(key.high, key.high_port));
+    Some(Key { node, low, high, proto: key.proto })
+}
+
+impl World {
+    /// Whether a program keeps track of connections.
+    pub(crate) fn check_wants(&self, program: Program) -> bool {
+        matches!(
+            program,
+            Program::FromContainer | Program::FromOverlay | Program::FromNetdev | Program::ToContainer
+        )
+    }
+
+    fn ticks(&self, n: NodeId) -> u64 {
+        self.nodes[n].native.clock().ticks
+    }
+
+    /// A program has let a packet go on: the row of its connection must be as the model has it.
+    pub(crate) fn check_connection(
+        &mut self,
+        n: NodeId,
+        program: Program,
+        id: u64,
+        before: &[u8],
+        verdict: &Verdict,
+    ) {
+        if self.check.was_full.contains(&n) {
+            return;
+        }
+        let Some(view) = View::of(before) else { return };
+        if view.is_icmp_error() || view.is_neighbour_discovery() || view.is_to_many() || view.is_of_link() {
+            return;
+        }
+        let goes_on = match (program, verdict) {
+            (Program::FromContainer, Verdict::Peer { .. } | Verdict::Tunnel { .. } | Verdict::Neighbour { .. }) => true,
+            // To the node itself; what a router would answer is left to the stack and not counted on.
+            (Program::FromContainer, Verdict::Pass) => self.is_own_address(n, view.dst),
+            (Program::FromOverlay | Program::FromNetdev, Verdict::Peer { .. }) => true,
+            (Program::ToContainer, Verdict::Pass) => true,
+            _ => false,
+        };
+        if !goes_on {
+            self.forget_uncertain(n, &view);
+            return;
+        }
+        let now = self.ticks(n);
+        let Some((key, wanted)) = self.check.connections.take(n, &view, now) else { return };
+        let (table, bytes) = raw(&key);
+        let value = self.nodes[n].native.tables().lookup(table, &bytes);
+        let row = value.and_then(|value| match table {
+            "CT4" => CtEntry::read_from_bytes(&value).ok(),
+            _ => CtEntry6::read_from_bytes(&value).ok().map(|row| row.entry),
+        });
+        if let Some(wrong) = difference(row, &key, &wanted, now) {
+            let message = format!("conntrack of {} {wrong}", self.nodes[n].name);
+            self.violate_packet("conntrack", id, &message);
+        }
+    }
+
+    /// What the model cannot be sure of any more after a packet that went another way is taken from the table again.
+    fn forget_uncertain(&mut self, n: NodeId, view: &View) {
+        if let Some((from, to)) = self.check.connections.ends(n, view) {
+            let key = key(n, from, to, view.proto);
+            let (table, bytes) = raw(&key);
+            let known = self.nodes[n].native.tables().lookup(table, &bytes);
+            let row = known.and_then(|value| match table {
+                "CT4" => CtEntry::read_from_bytes(&value).ok(),
+                _ => CtEntry6::read_from_bytes(&value).ok().map(|row| row.entry),
+            });
+            match row.and_then(|row| from_row(&row, &key, self.ticks(n))) {
+                Some(connection) => self.check.connections.connections.insert(key, connection),
+                None => self.check.connections.connections.remove(&key),
+            };
+        }
+    }
+
+    fn is_own_address(&self, n: NodeId, address: IpAddr) -> bool {
+        self.node_at(address) == Some(n) || self.nodes[n].routers().any(|router| router == address)
+    }
+
+    /// The agent removes a row: its connection must be over.
+    pub(crate) fn check_expired(&mut self, n: NodeId, table: Table, bytes: &[u8]) {
+        let Some(key) = unraw(n, table, bytes) else { return };
+        self.set_clock(n);
+        let now = self.ticks(n);
+        let Some(connection) = self.check.connections.connections.remove(&key) else { return };
+        let idle = now - connection.last;
+        if idle < timeout_ticks(connection.state) && !self.check.was_full.contains(&n) {
+            let message = format!(
+                "the agent of {} removes a connection in state {} that was idle for {} s: {:?}",
+                self.nodes[n].name,
+                connection.state.name(),
+                idle / u64::from(TICKS_PER_S),
+                key
+            );
+            self.violate("conntrack", message);
+        }
+    }
+}
+
+fn from_row(row: &CtEntry, key: &Key, now: u64) -> Option<Connection> {
+    let [there, back] = &row.dirs;
+    // Low 32 bits of a clock that is not near their end in any run.
+    Some(Connection {
+        state: CtState::from_number(row.state)?,
+        last: u64::from(row.last_seen).min(now),
+        begun_by: if row.origin_is_high() { key.high } else { key.low },
+        flags: [there.tcp_flags, back.tcp_flags],
+        packets: [there.packets, back.packets],
+    })
+}
+
+/// What is wrong with a row.
+fn difference(row: Option<CtEntry>, key: &Key, wanted: &Connection, now: u64) -> Option<String> {
+    let Some(row) = row else { return Some("has no row for a packet that went on".to_owned()) };
+    let found = from_row(&row, key, now)?;
+    if found.state != wanted.state {
+        return Some(format!("has it as {}, not {}", found.state.name(), wanted.state.name()));
+    }
+    if found.begun_by != wanted.begun_by {
+        return Some("takes the wrong end for the one that began".to_owned());
+    }
+    if found.last != wanted.last {
+        return Some(format!("says it was seen at tick {}, not {}", found.last, wanted.last));
+    }
+    if found.packets != wanted.packets {
+        let [there, back] = [CtDir::Original as usize, CtDir::Reply as usize];
+        return Some(format!(
+            "counted {} packets and {} replies, not {} and {}",
+            found.packets[there], found.packets[back], wanted.packets[there], wanted.packets[back]
+        ));
+    }
+    None
+}
