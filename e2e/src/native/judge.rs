@@ -17,7 +17,10 @@ pub(super) fn broken(report: &Report) -> Option<String> {
         Some(violation) if violation.invariant == "expectation" => Some(violation.message.clone()),
         Some(violation) => {
             let at = violation.at.as_secs_f64();
-            Some(format!("the invariant {} does not hold at {at:.6} s: {}", violation.invariant, violation.message))
+            Some(format!(
+                "the invariant {} does not hold at {at:.6} s: {}",
+                violation.invariant, violation.message
+            ))
         }
         None => report.outcome.failures.first().cloned(),
     }
@@ -34,7 +37,9 @@ pub(super) fn answer(case: &Case, traffic: &Traffic, report: &Report) -> Option<
     };
     let answered = outcome.verdict == "ok";
     match case.expect {
-        Expect::NoAnswer if answered => Some(format!("{tool} was answered, and policy should have stopped it")),
+        Expect::NoAnswer if answered => {
+            Some(format!("{tool} was answered, and policy should have stopped it"))
+        }
         Expect::NoAnswer => None,
         _ if answered => None,
         _ if outcome.sent == 0 => Some(format!("{tool} could not be sent")),
@@ -94,7 +99,8 @@ mod tests {
             (Expect::NoAnswer, "silent", None),
             (Expect::NoAnswer, "ok", Some("http was answered, and policy should have stopped it")),
         ] {
-            let outcome = TrafficOutcome { sent: 1, verdict: verdict.to_owned(), ..TrafficOutcome::default() };
+            let outcome =
+                TrafficOutcome { sent: 1, verdict: verdict.to_owned(), ..TrafficOutcome::default() };
             report.outcome.traffic.insert(TRAFFIC.to_owned(), outcome);
             assert_eq!(answer(case(expect), &traffic, &report).as_deref(), problem, "{verdict}");
         }

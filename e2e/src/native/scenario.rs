@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use sim_native::Report;
 use sim_scenario::Scenario;
 use sim_scenario::model::{
-    Action, Cluster, FORMAT, Families, ObjectRef, Place, Step, Traffic, TrafficExpect, TrafficKind, Until, Wait,
-    World,
+    Action, Cluster, FORMAT, Families, ObjectRef, Place, Step, Traffic, TrafficExpect, TrafficKind, Until,
+    Wait, World,
 };
 
 use crate::cluster::Family;
@@ -265,7 +265,8 @@ mod tests {
         let matrix = Matrix::built_in().expect("the matrix that is compiled in can be read");
         let nodes = [("a", "node-1"), ("b", "node-2")].map(|(a, b)| (a.to_owned(), b.to_owned())).into();
         let case = matrix.all().find(|case| case.id.to_string() == id).expect("a case");
-        let plan = Plan { matrix: &matrix, nodes: &nodes, cluster: Cluster::default(), case, family: Family::V6 };
+        let plan =
+            Plan { matrix: &matrix, nodes: &nodes, cluster: Cluster::default(), case, family: Family::V6 };
         match plan.traffic() {
             Ok(traffic) => (plan.scenario(&traffic), command(&traffic)),
             Err(_) => (plan.policies_alone(), String::new()),
