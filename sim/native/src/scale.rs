@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sim_api::WriteOptions;
 use sim_api::object::condition_is_true;
 use sim_api::resource::{NAMESPACES, PODS};
-use sim_api::WriteOptions;
 use sim_scenario::model::Cluster;
 
 use crate::sim::Sim;
@@ -55,7 +55,8 @@ pub fn scale(nodes: u16, pods: u32, clock: &dyn Fn() -> Duration) -> Result<Scal
     let sim = Sim::new(World::new(&cluster, SEED, true));
     make_pods(&sim, nodes, pods)?;
     let converge = stretches.end(&sim)?;
-    let ready = sim.world().store.list(&PODS, "").iter().filter(|pod| condition_is_true(pod, "Ready")).count();
+    let ready =
+        sim.world().store.list(&PODS, "").iter().filter(|pod| condition_is_true(pod, "Ready")).count();
     if ready != pods as usize {
         return Err(format!("{ready} of {pods} pods are ready"));
     }

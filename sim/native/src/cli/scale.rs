@@ -42,7 +42,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
         }
         Output::Text => {
             println!("{} nodes, {} pods, at most {} MiB", report.nodes, report.pods, peak >> 20);
-            println!("{:<10} {:>10} {:>10} {:>10} {:>10}", "STRETCH", "SECONDS", "EVENTS", "TASKS", "µs/EVENT");
+            println!(
+                "{:<10} {:>10} {:>10} {:>10} {:>10}",
+                "STRETCH", "SECONDS", "EVENTS", "TASKS", "µs/EVENT"
+            );
             for (name, stretch) in stretches {
                 println!(
                     "{name:<10} {:>10.3} {:>10} {:>10} {:>10.2}",
