@@ -185,6 +185,9 @@ impl World {
         if events.is_empty() {
             events.push(Event::Tick);
         }
+        if self.rng.chance(0.04) {
+            events.push(Event::CtGc);
+        }
         self.stats.events += events.len() as u64;
         let agent = process.agent.take()?;
         process.running = true;

@@ -16,6 +16,7 @@ mod faults;
 mod kubelet;
 mod node;
 mod objects;
+mod odd;
 mod outside;
 mod path;
 mod ports;

@@ -88,8 +88,6 @@ pub(crate) struct SimNode {
     pub(crate) ring_unread: bool,
     /// Somebody always listens to what its programs tell.
     pub(crate) listened: bool,
-    /// There is an object for it.
-    pub(crate) registered: bool,
     /// Routes as the stack was given them.
     pub(crate) stack_routes: Vec<sim_net::Route>,
 }
@@ -124,7 +122,6 @@ impl SimNode {
             runs: 0,
             ring_unread: false,
             listened: false,
-            registered: false,
             stack_routes: Vec::new(),
         }
     }

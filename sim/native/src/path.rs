@@ -63,18 +63,29 @@ impl World {
         let netns = sandbox.netns.clone();
         let link = self.nodes[n].links.iter().find(|(_, link)| link.netns.as_deref() == Some(&*netns));
         let ifindex = link.map(|(ifindex, _)| *ifindex);
-        for frame in frames.unwrap_or_default() {
+        let ends = self.nodes[n].memory.links().values().filter_map(|link| link.pod.as_ref());
+        let mtu = ends.filter(|pod| pod.netns == netns).map(|pod| pod.mtu as usize).next().unwrap_or(0);
+        for mut frame in frames.unwrap_or_default() {
+            let forged = self.make_odd(&mut frame, mtu);
             self.meet(&frame, Origin::Pod(n, id));
             self.tap(n, id, &frame);
-            match ifindex {
-                Some(ifindex) => self.travel(
-                    n,
-                    At::Program { program: Program::FromContainer, ifindex, frame, tunnel: None },
-                ),
-                None => self.hop(frame.id, n, Hop::NoLink),
+            self.pod_sends(n, ifindex, frame);
+            if let Some(forged) = forged {
+                self.meet(&forged, Origin::Pod(n, id));
+                self.pod_sends(n, ifindex, forged);
             }
         }
         self.plan_pod(n, id);
+    }
+
+    fn pod_sends(&mut self, n: NodeId, ifindex: Option<u32>, frame: Frame) {
+        match ifindex {
+            Some(ifindex) => {
+                let program = Program::FromContainer;
+                self.travel(n, At::Program { program, ifindex, frame, tunnel: None });
+            }
+            None => self.hop(frame.id, n, Hop::NoLink),
+        }
     }
 
     /// Sees when the stack of a pod is due by itself.

@@ -174,7 +174,14 @@ impl<'a> Runner<'a> {
         };
         let applied =
             store.patch(&gr, namespace, name(object), Sub::Main, &Patch::Apply(object.clone()), &options);
-        applied.map(drop).map_err(|e| format!("{}: {e}", what()))
+        applied.map_err(|e| format!("{}: {e}", what()))?;
+        let status = at(object, &["status"]).clone();
+        if !status.is_null() {
+            // As a controller would: the status is a resource of its own.
+            let written = store.modify(&gr, namespace, name(object), Sub::Status, |found| found["status"] = status);
+            written.map_err(|e| format!("status of {}: {e}", what()))?;
+        }
+        Ok(())
     }
 
     fn delete(&self, object: &ObjectRef) -> Result<(), String> {
@@ -183,11 +190,6 @@ impl<'a> Runner<'a> {
         let scoped = store.resource(&gr).is_some_and(|definition| definition.namespaced);
         let namespace = if scoped { object.namespace.as_deref().unwrap_or("default") } else { "" };
         let deleted = store.delete(&gr, namespace, &object.name, &DeleteOptions::default());
-        if object.kind == "Node"
-            && let Some(n) = self.sim.world().node_named(&object.name)
-        {
-            self.sim.world().nodes[n].registered = false;
-        }
         deleted.map(drop).map_err(|e| format!("{} {}: {e}", object.kind, object.name))
     }
 

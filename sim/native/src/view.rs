@@ -107,6 +107,44 @@ fn sum(parts: &[&[u8]]) -> u16 {
     u16::try_from(total).unwrap_or(0)
 }
 
+/// Makes the checksums of a packet right again after its headers were changed. UDP over IPv4 goes without.
+pub(crate) fn seal(frame: &mut [u8]) {
+    let Some(packet) = frame.get_mut(14..) else { return };
+    let Some(first) = packet.first().copied() else { return };
+    if first >> 4 == 4 {
+        let header = usize::from(first & 15) * 4;
+        if packet.len() < header + 8 || header < 20 {
+            return;
+        }
+        packet[10..12].fill(0);
+        let made = !sum(&[&packet[..header]]);
+        packet[10..12].copy_from_slice(&made.to_be_bytes());
+    }
+    let (v4, proto, at) = match first >> 4 {
+        4 => (true, packet[9], usize::from(first & 15) * 4),
+        6 if packet.get(6) == Some(&60) && packet.len() > 48 => (false, packet[40], 48),
+        6 if packet.len() > 40 => (false, packet[6], 40),
+        _ => return,
+    };
+    let field = match proto {
+        UDP => at + 6,
+        TCP => at + 16,
+        ICMP6 => at + 2,
+        _ => return,
+    };
+    if packet.len() < field + 2 {
+        return;
+    }
+    packet[field..field + 2].fill(0);
+    if v4 && proto == UDP {
+        return;
+    }
+    let upper = u32::try_from(packet.len() - at).unwrap_or(0).to_be_bytes();
+    let addresses = if v4 { 12..20 } else { 8..40 };
+    let made = !sum(&[&packet[addresses], &upper, &[0, 0, 0, proto], &packet[at..]]);
+    packet[field..field + 2].copy_from_slice(&made.to_be_bytes());
+}
+
 fn word(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]))
 }

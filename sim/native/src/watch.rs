@@ -53,6 +53,11 @@ impl NodeLog {
         self.changes.len()
     }
 
+    /// The objects as they are.
+    pub(crate) fn present(&self) -> impl Iterator<Item = &NodeObject> {
+        self.present.values().map(|object| &**object)
+    }
+
     /// The objects after the first `position` changes.
     fn at(&self, position: usize) -> BTreeMap<String, Arc<NodeObject>> {
         if position >= self.changes.len() {

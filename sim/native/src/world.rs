@@ -189,7 +189,6 @@ impl World {
         if let Err(error) = written {
             self.violate("simulator", format!("the status of {} cannot be written: {error}", self.nodes[n].name));
         }
-        self.nodes[n].registered = true;
     }
 
     /// The node of that name.

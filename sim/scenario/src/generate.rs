@@ -7,6 +7,7 @@
 //! Each round has random numbers of its own, so that rounds do not shift each other's.
 
 mod faults;
+mod nodes;
 mod pods;
 mod traffic;
 
@@ -36,6 +37,7 @@ pub fn generate(seed: u64, profile: &Profile, nodes: Option<u16>) -> Scenario {
         steps: Vec::new(),
         pods: Vec::new(),
         pods_made: 0,
+        far_nodes: Vec::new(),
         traffic_made: 0,
         streams: Vec::new(),
         open_faults: false,
@@ -96,6 +98,8 @@ struct Generator<'a> {
     steps: Vec<Step>,
     pods: Vec<Live>,
     pods_made: u32,
+    /// Names of Node objects of machines that are not simulated.
+    far_nodes: Vec<String>,
     traffic_made: u32,
     /// Ids of background streams whose two pods are there.
     streams: Vec<(String, [String; 2])>,
@@ -145,6 +149,9 @@ impl Generator<'_> {
         }
         for _ in 0..self.rng.range(0..=self.profile.churn) {
             self.make_pod();
+        }
+        if percent(&mut self.rng, self.profile.node_churn) {
+            self.far_node();
         }
         // Sometimes what follows meets pods that are not ready yet.
         if !self.open_faults && self.rng.chance(0.4) {

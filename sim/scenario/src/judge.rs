@@ -83,6 +83,29 @@ pub fn settle(scenario: &mut Scenario) {
     }
 }
 
+/// Whether it is only about Node objects of machines that the cluster does not have, which no traffic of a scenario meets.
+fn is_about_far_nodes(action: &Action) -> bool {
+    let far = |kind: &str, name: &str| kind == "Node" && !name.starts_with("node-");
+    match action {
+        Action::Apply(objects) => objects.iter().all(|object| {
+            let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+            far(&text(&object["kind"]), &text(&object["metadata"]["name"]))
+        }),
+        Action::Delete(object) => far(&object.kind, &object.name),
+        _ => false,
+    }
+}
+
+/// Whether pods may come of it that the scenario does not name. Node objects and namespaces bring none.
+fn may_make_pods(action: &Action) -> bool {
+    match action {
+        Action::Apply(objects) => objects.iter().any(|object| {
+            !matches!(object.get("kind").and_then(serde_json::Value::as_str), Some("Node" | "Namespace"))
+        }),
+        _ => false,
+    }
+}
+
 /// The longest that traffic can take: every one waits for its time.
 pub fn longest(traffic: &Traffic) -> Duration {
     let runs = if traffic.family == Some(crate::model::Families::Dual) { 2 } else { 1 };
@@ -112,7 +135,7 @@ impl Open<'_> {
             let anybody = scenario.steps.iter().any(|step| {
                 matches!(&step.action, Action::Pod(pod) if pod.serve.iter().any(|serve| serve.port == port))
             });
-            if !anybody && !scenario.steps.iter().any(|step| matches!(step.action, Action::Apply(_))) {
+            if !anybody && !scenario.steps.iter().any(|step| may_make_pods(&step.action)) {
                 return (TrafficExpect::Fail, "nothing listens on the port".to_owned());
             }
         }
@@ -210,6 +233,7 @@ impl<'a> Judge<'a> {
                     open.spoilt.get_or_insert_with(|| format!("pod `{key}` is deleted meanwhile"));
                 }
             }
+            Action::Apply(_) | Action::Delete(_) if is_about_far_nodes(action) => self.rested = false,
             Action::Apply(_) | Action::Delete(_) => {
                 self.rested = false;
                 self.strangers = true;

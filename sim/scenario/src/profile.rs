@@ -42,6 +42,8 @@ pub struct Profile {
     pub small_tables: u32,
     /// At most so many pods are made, and at most so many deleted, in one round.
     pub churn: u64,
+    /// Of a hundred rounds so many change the Node objects of machines that are not simulated.
+    pub node_churn: u32,
     /// Of a hundred pieces of traffic so many are odd: large datagrams, closed ports.
     pub odd: u32,
 }
@@ -69,6 +71,7 @@ pub const PROFILES: &[Profile] = &[
         tiny_cidrs: 25,
         small_tables: 5,
         churn: 3,
+        node_churn: 40,
         odd: 25,
     },
     Profile {
@@ -79,6 +82,7 @@ pub const PROFILES: &[Profile] = &[
         tiny_cidrs: 10,
         small_tables: 0,
         churn: 3,
+        node_churn: 30,
         odd: 25,
     },
     Profile {
@@ -89,6 +93,7 @@ pub const PROFILES: &[Profile] = &[
         tiny_cidrs: 20,
         small_tables: 0,
         churn: 3,
+        node_churn: 30,
         odd: 10,
     },
     Profile {
@@ -99,6 +104,7 @@ pub const PROFILES: &[Profile] = &[
         tiny_cidrs: 10,
         small_tables: 0,
         churn: 3,
+        node_churn: 80,
         odd: 10,
     },
     Profile {
@@ -109,6 +115,7 @@ pub const PROFILES: &[Profile] = &[
         tiny_cidrs: 5,
         small_tables: 0,
         churn: 1,
+        node_churn: 0,
         odd: 25,
     },
     Profile {
@@ -119,6 +126,7 @@ pub const PROFILES: &[Profile] = &[
         tiny_cidrs: 70,
         small_tables: 0,
         churn: 5,
+        node_churn: 0,
         odd: 5,
     },
     Profile {
@@ -129,6 +137,7 @@ pub const PROFILES: &[Profile] = &[
         tiny_cidrs: 30,
         small_tables: 25,
         churn: 3,
+        node_churn: 30,
         odd: 30,
     },
 ];

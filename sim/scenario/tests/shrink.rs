@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use sim_scenario::builder::{ms, secs};
-use sim_scenario::model::{Action, ApiFault, FaultKind, TrafficExpect, TrafficKind};
+use sim_scenario::model::{Action, ApiFault, FaultKind, TrafficExpect, TrafficKind, Until};
 use sim_scenario::shrink::MOST_TRIES;
 use sim_scenario::{Known, Profile, Scenario, generate, judge, shrink};
 
@@ -172,4 +172,27 @@ fn lateness_shrinks_to_what_matters() {
         shrunk(scenario, fails),
         "cluster:\n  nodes: 1\n  family: v4\nsteps:\n- fault:\n    node: node-1\n    for: 3s\n    api:\n      slow: 750ms"
     );
+}
+
+#[test]
+fn pauses_become_one() {
+    let scenario = Scenario::builder("t")
+        .wait(ms(700))
+        .wait(ms(600))
+        .wait_rest()
+        .wait(ms(10))
+        .wait(ms(900))
+        .build()
+        .unwrap();
+    let paused = |scenario: &Scenario| {
+        let times = scenario.steps.iter().filter_map(|step| match &step.action {
+            Action::Wait(wait) => match wait.until {
+                Until::Time(time) => Some(time),
+                _ => None,
+            },
+            _ => None,
+        });
+        times.sum::<Duration>() >= ms(1500)
+    };
+    assert_eq!(shrunk(scenario, paused), "cluster:\n  nodes: 1\n  family: v4\nsteps:\n- wait: 1600ms");
 }

@@ -114,6 +114,17 @@ impl Agent {
         }
     }
 
+    /// An endpoint that is gone may still claim the address in an old document: the tables know better who has it now.
+    fn take_from_stale(&mut self, address: IpAddr) {
+        let Some(owner) = self.state.ipam.owner(&address) else { return };
+        let Some(stale) = self.state.endpoints.get_mut(owner) else { return };
+        if matches!(stale.phase, Phase::Leaving(_)) {
+            stale.record.addresses.retain(|claimed| *claimed != address);
+            self.unsaved.insert(owner);
+            self.state.ipam.give_back(address, owner);
+        }
+    }
+
     /// A link without a document: its pod runs, so if the tables know its addresses they stay its own.
     fn adopt(&mut self, link: &PodLink, rows: &BTreeMap<IpAddr, EndpointEntry>) {
         let its = rows.iter().filter(|(_, entry)| {
@@ -133,6 +144,9 @@ impl Agent {
         let free = entry.id != 0 && self.state.endpoints.get(entry.id).is_none();
         let Some(id) = free.then_some(entry.id).or_else(|| self.state.endpoints.next_id()) else { return };
         let mut addresses: Vec<IpAddr> = its.iter().map(|(address, _)| *address).collect();
+        for address in &addresses {
+            self.take_from_stale(*address);
+        }
         addresses.retain(|address| self.state.ipam.restore(*address, id));
         let config = self.outside.config;
         let gateways = addresses.iter().filter_map(|address| match address {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use agent_api::cni::CniResult;
-use agent_control::ports::Table;
+use agent_control::ports::{Document, Table};
 use agent_control::{Event, NodeObject, Routing};
 
 use crate::world::{World, add, del, node, underlay};
@@ -305,4 +305,41 @@ fn a_state_that_cannot_be_read_back_is_not_guessed() {
     world.pass(Duration::from_secs(1));
     assert_eq!(world.rows_changed(), 0);
     world.assert_outside(&[node(1), node(2)], &BTreeMap::from([("a".to_owned(), pod)]));
+}
+
+#[test]
+fn an_old_document_of_a_pod_that_is_gone_takes_nothing_from_who_has_its_address_now() {
+    let mut world = World::new(Routing::Vxlan);
+    world.sync(2);
+    let before = world.node.documents();
+    let old = world.add("old").unwrap();
+    let with_old = world.node.documents();
+    world.del("old").unwrap();
+    // The disk is older than the tables: the address was never given out, as far as the agent can tell.
+    restore(&mut world, &before);
+    world.restart();
+    world.sync(2);
+    let new = world.add("new").unwrap();
+    assert_eq!(new.ips[0].address, old.ips[0].address, "the test is about an address that is used again");
+
+    restore(&mut world, &with_old);
+    world.restart();
+    world.sync(2);
+    let link = world.node.links()[&new.interfaces[0].name].ifindex;
+    let rows = world.endpoints();
+    for ip in &new.ips {
+        assert_eq!(rows.get(&ip.address.addr()).map(|row| row.ifindex), Some(link), "{}", ip.address);
+    }
+    world.del("new").unwrap();
+    assert_eq!(world.endpoints().len(), 4, "the node's own addresses are left");
+}
+
+/// Puts the state directory back to what it was.
+fn restore(world: &mut World, documents: &[Document]) {
+    for document in world.node.documents() {
+        world.node.set_document(&document.name, None);
+    }
+    for document in documents {
+        world.node.set_document(&document.name, Some(document.content.clone()));
+    }
 }

@@ -15,6 +15,8 @@ use crate::trace::{Origin, Passport};
 use crate::view::{ICMP, ICMP6, TCP, UDP, View};
 use crate::world::World;
 
+const FORGED: &str = "a packet with a source that its sender does not have is delivered";
+
 impl World {
     /// A frame is handed to a pod.
     pub(crate) fn delivered_to_pod(&mut self, n: NodeId, id: SandboxId, ifindex: u32, frame: &Frame) {
@@ -24,6 +26,10 @@ impl World {
         let group = to.first().is_some_and(|first| first & 1 != 0);
         if (!group && to != link.pod_mac) || from != link.mac {
             self.violate_packet("delivery", frame.id.0, "a packet reaches a pod with wrong link layer addresses");
+            return;
+        }
+        if frame.bytes.get(12..14) == Some(&[8, 6]) && frame.bytes.get(22..28) != Some(&link.mac) {
+            self.violate_packet("delivery", frame.id.0, "an ARP answer names another MAC address than the gateway's");
             return;
         }
         let Some(view) = View::of(&frame.bytes) else { return };
@@ -51,6 +57,10 @@ impl World {
             return;
         }
         let Some(passport) = passport else { return };
+        if !passport.honest && !view.is_of_link() {
+            self.violate_packet("source", frame.id.0, FORGED);
+            return;
+        }
         self.check_whole(frame, &view, &passport, true);
         self.check_age(n, id, frame, &view, &passport);
         self.check_policy(n, id, frame, &view, &passport);
@@ -68,7 +78,9 @@ impl World {
             self.violate_packet("delivery", frame.id.0, "a node takes a packet that is not for it");
             return;
         }
-        if view.sums_ok {
+        if !passport.honest {
+            self.violate_packet("source", frame.id.0, FORGED);
+        } else if view.sums_ok {
             self.check_whole(frame, &view, &passport, false);
         } else {
             self.violate_packet("integrity", frame.id.0, "a packet with a wrong checksum reaches a node");
@@ -112,9 +124,6 @@ impl World {
             let message = "a packet that was sent to an earlier owner of the address reaches the new one";
             self.violate_packet("reused-address", frame.id.0, message);
             return;
-        }
-        if !passport.honest && !view.is_of_link() {
-            self.violate_packet("source", frame.id.0, "a packet with a source that its sender does not have is delivered");
         }
     }
 

@@ -29,7 +29,7 @@ impl World {
             return;
         }
         let view = View::of(&frame.bytes);
-        if view.as_ref().is_some_and(|view| !view.is_to_many() && !view.is_of_link()) {
+        if passport.honest && view.as_ref().is_some_and(|view| !view.is_to_many() && !view.is_of_link()) {
             self.check.unicast_drops += 1;
         }
         if !self.explains(n, &passport, view.as_ref(), &frame.bytes, reason) {

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use sim_scenario::model::Routing;
 use zerocopy::FromBytes as _;
 
+use super::claims::Claims;
 use crate::kubelet::Stage;
 use crate::node::{DEVICE, SimNode};
 use crate::queue::NodeId;
@@ -98,10 +99,8 @@ impl World {
         }
         wanted.extend(node.routers().map(IpNet::from));
         wanted.extend(self.pods_of(n).into_keys().map(IpNet::from));
-        for other in self.nodes.iter().filter(|other| other.registered) {
-            let nets = other.addresses.iter().copied().map(IpNet::from).chain(other.pod_cidrs.iter().copied());
-            wanted.extend(nets.filter(|net| families.contains(&net.addr().is_ipv4())));
-        }
+        let claims = Claims::of(self, n);
+        wanted.extend(claims.holders.keys().filter(|net| families.contains(&net.addr().is_ipv4())));
         let mut found = BTreeSet::new();
         for (key, value) in node.native.tables().dump("IPCACHE").unwrap_or_default() {
             let prefix = IpCacheKey::read_from_bytes(&key).ok().and_then(|key| key.to_prefix());
@@ -109,7 +108,7 @@ impl World {
             let prefix = prefix.and_then(|(ip, len)| IpNet::new(ip, len).ok());
             let Some((prefix, row)) = prefix.zip(row) else { return wrong("has a row that is none".into()) };
             found.insert(prefix);
-            let behind = self.behind(n, prefix);
+            let behind = claims.behind(self, n, prefix);
             if row.node_ip() != behind {
                 return wrong(format!("leads to {prefix} by {:?}, not by {behind:?}", row.node_ip()));
             }
@@ -118,26 +117,6 @@ impl World {
             return wrong(format!("lacks {missing}"));
         }
         found.difference(&wanted).next().and_then(|stale| wrong(format!("has {stale}, which is nobody's")))
-    }
-
-    /// Address by which a node shall reach a prefix, if it is behind another.
-    fn behind(&self, n: NodeId, prefix: IpNet) -> Option<IpAddr> {
-        let other = self.nodes.iter().enumerate().find(|(m, other)| {
-            *m != n
-                && other.registered
-                && (other.pod_cidrs.contains(&prefix)
-                    || other.addresses.iter().any(|ip| IpNet::from(*ip) == prefix))
-        });
-        let (_, other) = other?;
-        match self.cluster.routing {
-            Routing::Vxlan => {
-                let v4 = self.nodes[n].addresses.iter().any(IpAddr::is_ipv4);
-                other.addresses.iter().find(|ip| ip.is_ipv4() == v4).copied()
-            }
-            Routing::Native => {
-                other.addresses.iter().find(|ip| ip.is_ipv4() == prefix.addr().is_ipv4()).copied()
-            }
-        }
     }
 
     /// Every program is where it belongs.
@@ -165,22 +144,27 @@ impl World {
     fn check_routes(&self, n: NodeId) -> Option<(&'static str, String)> {
         let node = &self.nodes[n];
         let routes = node.memory.routes();
-        for (m, other) in self.nodes.iter().enumerate().filter(|(_, other)| other.registered) {
-            for cidr in other.pod_cidrs.iter().filter(|cidr| node.has(cidr.addr().is_ipv4())) {
-                let Some(route) = routes.get(cidr) else {
-                    return Some(("routes", format!("there is none to {cidr} of {}", other.name)));
-                };
-                let direct = m != n && self.cluster.routing == Routing::Native;
-                let (device, gateway) =
-                    if direct { (DEVICE, self.behind(n, *cidr)) } else { (HOST_LINK, route.gateway) };
-                if route.device != device || route.gateway != gateway {
-                    return Some(("routes", format!("{cidr} of {} is routed by {route:?}", other.name)));
-                }
+        let claims = Claims::of(self, n);
+        let cidrs = claims.holders.iter().filter(|(net, _)| {
+            net.prefix_len() < net.max_prefix_len() && node.has(net.addr().is_ipv4())
+        });
+        let mut wanted = BTreeSet::new();
+        for (cidr, holder) in cidrs {
+            let behind = claims.behind(self, n, *cidr);
+            if holder.remote && behind.is_none() {
+                continue;
+            }
+            wanted.insert(*cidr);
+            let Some(route) = routes.get(cidr) else {
+                return Some(("routes", format!("there is none to {cidr} of {}", holder.name)));
+            };
+            let direct = holder.remote && self.cluster.routing == Routing::Native;
+            let (device, gateway) = if direct { (DEVICE, behind) } else { (HOST_LINK, route.gateway) };
+            if route.device != device || route.gateway != gateway {
+                return Some(("routes", format!("{cidr} of {} is routed by {route:?}", holder.name)));
             }
         }
-        let stale = routes.keys().find(|dst| {
-            !self.nodes.iter().any(|other| other.registered && other.pod_cidrs.contains(dst))
-        });
+        let stale = routes.keys().find(|dst| !wanted.contains(*dst));
         stale.map(|dst| ("routes", format!("there is one to {dst}, which is nobody's")))
     }
 

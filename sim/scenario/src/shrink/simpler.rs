@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Shrinker;
 use crate::model::{
     Action, ApiFault, Cluster, CniFault, Families, Fault, FaultKind, Kill, LinkFault, Place, Pod, Routing,
-    Scenario, Traffic, Until,
+    Scenario, Step, Traffic, Until, Wait,
 };
 
 /// No fault lasts, and nothing is late, for less than this.
@@ -90,8 +90,29 @@ fn one_family(scenario: &mut Scenario, family: Families) {
     }
 }
 
+/// Pauses one after the other become one.
+fn one_pause(shrinker: &mut Shrinker<'_>) {
+    for index in (1..shrinker.best.steps.len()).rev() {
+        let [first, second] = [index - 1, index].map(|at| pause(&shrinker.best.steps[at]));
+        if let (Some(first), Some(second)) = (first, second) {
+            shrinker.attempt_with("one pause", |s| {
+                s.steps.remove(index);
+                s.steps[index - 1].action = Action::Wait(Wait::new(Until::Time(first + second)));
+            });
+        }
+    }
+}
+
+fn pause(step: &Step) -> Option<Duration> {
+    match step {
+        Step { at: None, action: Action::Wait(Wait { until: Until::Time(time), .. }) } => Some(*time),
+        _ => None,
+    }
+}
+
 /// Each step for itself.
 pub(super) fn steps(shrinker: &mut Shrinker<'_>) {
+    one_pause(shrinker);
     for index in 0..shrinker.best.steps.len() {
         if shrinker.best.steps[index].at.is_some() {
             shrinker.attempt_with("no set time", |s| s.steps[index].at = None);
