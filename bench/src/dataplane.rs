@@ -41,7 +41,7 @@ fn kernel_figure(figure: &measure::Figure) -> Figure {
 }
 
 /// The medians in criterion's directory, by the path that leads to them.
-fn native_figures(criterion: &Path) -> Vec<Figure> {
+pub(crate) fn native_figures(criterion: &Path) -> Vec<Figure> {
     let mut found = Vec::new();
     collect(criterion, criterion, 0, &mut found);
     found.sort_by(|a, b| a.name.cmp(&b.name));

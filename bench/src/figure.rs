@@ -15,21 +15,31 @@ pub struct Figure {
     pub value: f64,
     /// The unit; `x` is a ratio.
     pub unit: &'static str,
-    /// The highest value that is good enough; none where a figure is only for comparison.
+    /// The highest value that is good enough, or the lowest (see `at_least`); none where a figure is only for comparison.
     pub goal: Option<f64>,
     /// Whether the goal is met; none without a goal.
     pub met: Option<bool>,
+    /// The goal is a lower bound.
+    #[serde(skip)]
+    pub at_least: bool,
 }
 
 impl Figure {
     /// A figure without a goal.
     pub fn plain(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
-        Self { name: name.into(), value, unit, goal: None, met: None }
+        Self { name: name.into(), value, unit, goal: None, met: None, at_least: false }
     }
 
     /// A figure that should not be above its goal.
     pub fn at_most(name: impl Into<String>, value: f64, unit: &'static str, goal: f64) -> Self {
-        Self { name: name.into(), value, unit, goal: Some(goal), met: Some(value <= goal) }
+        let met = Some(value <= goal);
+        Self { name: name.into(), value, unit, goal: Some(goal), met, at_least: false }
+    }
+
+    /// A figure that should not be below its goal.
+    pub fn at_least(name: impl Into<String>, value: f64, unit: &'static str, goal: f64) -> Self {
+        let met = Some(value >= goal);
+        Self { name: name.into(), value, unit, goal: Some(goal), met, at_least: true }
     }
 }
 
@@ -38,7 +48,8 @@ pub fn table(figures: &[Figure]) -> String {
     let width = figures.iter().map(|figure| figure.name.len()).max().unwrap_or_default().max("figure".len());
     let mut out = format!("{:<width$}  {:>12}  {:<9}  {:>9}  met\n", "figure", "value", "unit", "goal");
     for figure in figures {
-        let goal = figure.goal.map(|goal| format!("≤ {}", number(goal))).unwrap_or_default();
+        let bound = if figure.at_least { '≥' } else { '≤' };
+        let goal = figure.goal.map(|goal| format!("{bound} {}", number(goal))).unwrap_or_default();
         let met = match figure.met {
             Some(true) => "yes",
             Some(false) => "NO",
@@ -104,11 +115,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn goals_are_upper_bounds_and_missing_ones_are_null() {
+    fn goals_are_bounds_and_missing_ones_are_null() {
         let figures = [
             Figure::at_most("net.vxlan.rr", 1.47, "x", 1.48),
             Figure::at_most("lab.up", 12.5, "s", 10.0),
             Figure::plain("net.limit.rr.p50", 5.7, "µs"),
+            Figure::at_least("sim.packets", 1_900_000.0, "packets/s", 2_000_000.0),
         ];
         let json = serde_json::to_value(&figures).expect("is JSON");
         assert_eq!(
@@ -118,8 +130,9 @@ mod tests {
         assert_eq!(json[1]["met"], false);
         assert!(json[2]["goal"].is_null() && json[2]["met"].is_null());
         let table = table(&figures);
-        assert_eq!(table.lines().count(), 4);
+        assert_eq!(table.lines().count(), 5);
         assert!(table.contains("≤ 10.00  NO"), "{table}");
+        assert!(table.contains("≥ 2000000  NO"), "{table}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Benchmarks of the whole: packets per program, paths between pods beside their yardsticks, clusters.
 //!
 //! What it must not know: how the agent and the dataplane work inside. It runs what users run and measures from
-//! outside; goals are upper bounds that are reported, never enforced. Start reading at [`figure`] (what is reported),
+//! outside; goals are bounds that are reported, never enforced. Start reading at [`figure`] (what is reported),
 //! then [`net`] and [`traffic`].
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ pub mod cni;
 pub mod dataplane;
 pub mod lab_bench;
 pub mod net;
+pub mod sim;
 pub mod traffic;
 
 /// Set when the user wants to stop; looked at while a benchmark waits and between its measurements.

@@ -1,4 +1,4 @@
-//! End-to-end runs of the connectivity matrix against a cluster that is reached only through its Kubernetes API.
+//! End-to-end runs of the connectivity matrix against a cluster that is reached only through its Kubernetes API, or in the simulator.
 //!
 //! The harness must not know which kind of cluster it talks to, nor anything of the agent: what it needs it does with
 //! API objects and `pods/exec`, and what it believes it believes because of a command's exit and of packet captures.
@@ -20,6 +20,8 @@ pub mod workloads;
 
 pub mod diagnose;
 pub mod netns;
+
+pub mod native;
 
 pub mod report;
 pub mod runner;

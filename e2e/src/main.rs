@@ -1,7 +1,7 @@
 //! `bristle-e2e`: runs the connectivity matrix against a cluster.
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,11 +9,13 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use e2e::cluster::{self, Family};
 use e2e::matrix::{Case, Matrix, Target};
+use e2e::native;
 use e2e::netns::{self, LabOptions};
 use e2e::report::{Report, table};
 use e2e::runner::{self, Options};
 use e2e::select::Selection;
 use e2e::workloads::Images;
+use sim_scenario::model;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs the connectivity matrix against a cluster.
@@ -30,6 +32,8 @@ enum Command {
     Run(RunArgs),
     /// Bring up a lab on this machine, run cases against it, take it down
     Netns(NetnsArgs),
+    /// Run cases in the simulator: one process, no privileges, virtual time
+    Native(NativeArgs),
     /// List the cases
     List,
     /// Show everything about a case
@@ -51,6 +55,8 @@ struct RunArgs {
     #[arg(long, value_name = "A,B")]
     nodes: Option<String>,
     #[command(flatten)]
+    workloads: Workloads,
+    #[command(flatten)]
     common: Common,
 }
 
@@ -68,6 +74,26 @@ struct NetnsArgs {
     /// How many nodes; the matrix uses two
     #[arg(long, default_value_t = 2)]
     nodes: u8,
+    #[command(flatten)]
+    workloads: Workloads,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args)]
+struct NativeArgs {
+    /// How packets travel between nodes
+    #[arg(long, value_enum, default_value_t = lab::plan::Routing::Vxlan)]
+    routing: lab::plan::Routing,
+    /// Families of nodes and pods
+    #[arg(long, value_enum, default_value_t = lab::plan::Family::Dual)]
+    family: lab::plan::Family,
+    /// How many nodes; the matrix uses two
+    #[arg(long, default_value_t = 3)]
+    nodes: u16,
+    /// Decides every order and delay: the same seed, the same run
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     #[command(flatten)]
     common: Common,
 }
@@ -89,6 +115,11 @@ struct Common {
     /// What goes to stdout at the end
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
+}
+
+/// What is deployed to a cluster that is reached through its API.
+#[derive(Args)]
+struct Workloads {
     /// Leave the workloads in the cluster
     #[arg(long)]
     keep: bool,
@@ -145,9 +176,9 @@ async fn main() -> ExitCode {
 async fn command(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => {
-            let matrix = args.common.matrix()?;
+            let matrix = args.workloads.matrix()?;
             let client = cluster::connect(args.kubeconfig.as_deref()).await?;
-            let mut options = args.common.options();
+            let mut options = args.workloads.options(&args.common);
             options.families = args.family.list();
             options.nodes = match &args.nodes {
                 Some(pair) => Some(two(pair)?),
@@ -156,7 +187,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
             run(&client, &matrix, &args.common, &options).await
         }
         Command::Netns(args) => {
-            let mut matrix = args.common.matrix()?;
+            let mut matrix = args.workloads.matrix()?;
             // Selecting first: a wrong case should not cost a lab.
             args.common.select(&matrix)?;
             let lab_options = LabOptions {
@@ -170,7 +201,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
             let [first, second] = lab.plan().outside_names.clone();
             matrix.set_world(&first, &second);
             let client = cluster::connect(Some(&lab.dir().kubeconfig())).await?;
-            let mut options = args.common.options();
+            let mut options = args.workloads.options(&args.common);
             options.families = Some(match args.family {
                 lab::plan::Family::V4 => vec![Family::V4],
                 lab::plan::Family::V6 => vec![Family::V6],
@@ -182,6 +213,13 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
             let code = run(&client, &matrix, &args.common, &options).await;
             drop(lab);
             code
+        }
+        Command::Native(args) => {
+            let matrix = Matrix::built_in()?;
+            let cases = args.common.select(&matrix)?;
+            let options = args.options();
+            let report = native::run(&matrix, &cases, &options, &mut |line| eprintln!("{line}"))?;
+            args.common.publish(&report, &options.captures)
         }
         Command::List => {
             for case in Matrix::built_in()?.all() {
@@ -209,8 +247,7 @@ async fn run(
     let cases = common.select(matrix)?;
     let mut progress = |line: &str| eprintln!("{line}");
     let report = or_interrupted(runner::run(client, matrix, &cases, options, &mut progress)).await?;
-    common.publish(&report, options)?;
-    Ok(if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    common.publish(&report, &options.captures)
 }
 
 /// Lets a SIGINT or SIGTERM end the work like an error, so that everything is taken down on the way out.
@@ -224,7 +261,7 @@ async fn or_interrupted<T>(work: impl Future<Output = anyhow::Result<T>>) -> any
     }
 }
 
-impl Common {
+impl Workloads {
     fn matrix(&self) -> anyhow::Result<Matrix> {
         let mut matrix = Matrix::built_in()?;
         let world = matrix.topology.world.clone();
@@ -237,22 +274,9 @@ impl Common {
         Ok(matrix)
     }
 
-    fn select<'m>(&self, matrix: &'m Matrix) -> anyhow::Result<Vec<&'m Case>> {
-        Ok(match &self.case {
-            Some(text) => text.parse::<Selection>()?.pick(matrix)?,
-            None if self.extra => matrix.all().collect(),
-            None => matrix.cases.iter().collect(),
-        })
-    }
-
-    fn options(&self) -> Options {
-        let captures = match (&self.captures, &self.report) {
-            (Some(dir), _) => dir.clone(),
-            (None, Some(report)) => runner::captures_beside(report),
-            (None, None) => runner::default_captures(),
-        };
+    fn options(&self, common: &Common) -> Options {
         Options {
-            captures,
+            captures: common.captures(),
             families: None,
             images: Images { client: self.client_image.clone(), echo: self.echo_image.clone() },
             nodes: None,
@@ -262,20 +286,58 @@ impl Common {
             keep: self.keep,
         }
     }
+}
 
-    fn publish(&self, report: &Report, options: &Options) -> anyhow::Result<()> {
+impl NativeArgs {
+    fn options(&self) -> native::Options {
+        native::Options {
+            routing: match self.routing {
+                lab::plan::Routing::Vxlan => model::Routing::Vxlan,
+                lab::plan::Routing::Native => model::Routing::Native,
+            },
+            family: match self.family {
+                lab::plan::Family::V4 => model::Families::V4,
+                lab::plan::Family::V6 => model::Families::V6,
+                lab::plan::Family::Dual => model::Families::Dual,
+            },
+            nodes: self.nodes,
+            seed: self.seed,
+            captures: self.common.captures(),
+        }
+    }
+}
+
+impl Common {
+    fn select<'m>(&self, matrix: &'m Matrix) -> anyhow::Result<Vec<&'m Case>> {
+        Ok(match &self.case {
+            Some(text) => text.parse::<Selection>()?.pick(matrix)?,
+            None if self.extra => matrix.all().collect(),
+            None => matrix.cases.iter().collect(),
+        })
+    }
+
+    fn captures(&self) -> PathBuf {
+        match (&self.captures, &self.report) {
+            (Some(dir), _) => dir.clone(),
+            (None, Some(report)) => runner::captures_beside(report),
+            (None, None) => runner::default_captures(),
+        }
+    }
+
+    /// Hands the report out; the code says whether all cases passed.
+    fn publish(&self, report: &Report, captures: &Path) -> anyhow::Result<ExitCode> {
         if let Some(path) = &self.report {
             report.write(path)?;
             eprintln!("report: {} (and .xml, .md)", path.display());
         }
-        eprintln!("captures: {}", options.captures.display());
+        eprintln!("captures: {}", captures.display());
         match self.output {
             Format::Table => println!("\n{}", table(report)),
             Format::Json => {
                 println!("{}", serde_json::to_string_pretty(report).context("write the report as JSON")?);
             }
         }
-        Ok(())
+        Ok(if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, Client};
-use serde_json::json;
 
 use crate::matrix::{Case, Expect, Matrix};
+use crate::workloads::{self, POLICY_GROUP, POLICY_KIND, POLICY_VERSION};
 
 /// Node annotation in which an agent reports the policy revision that its dataplane has.
 pub const REVISION_ANNOTATION: &str = "bristle.io/policy-revision";
@@ -92,12 +92,8 @@ impl<'m> Policies<'m> {
                 .map_err(|error| format!("policy {name} cannot be deleted: {error}"))?;
         }
         for name in wanted.difference(&self.applied) {
-            let object = json!({
-                "apiVersion": "cilium.io/v2",
-                "kind": "CiliumNetworkPolicy",
-                "metadata": {"name": name, "namespace": self.matrix.topology.namespace},
-                "spec": self.matrix.policies[name].spec,
-            });
+            let namespace = &self.matrix.topology.namespace;
+            let object = workloads::policy(name, namespace, &self.matrix.policies[name]);
             policies
                 .patch(name, &PatchParams::apply("bristle-e2e").force(), &Patch::Apply(&object))
                 .await
@@ -130,10 +126,10 @@ impl<'m> Policies<'m> {
 
     fn api(&self) -> Api<DynamicObject> {
         let resource = ApiResource {
-            group: "cilium.io".into(),
+            group: POLICY_GROUP.into(),
             version: "v2".into(),
-            api_version: "cilium.io/v2".into(),
-            kind: "CiliumNetworkPolicy".into(),
+            api_version: POLICY_VERSION.into(),
+            kind: POLICY_KIND.into(),
             plural: "ciliumnetworkpolicies".into(),
         };
         Api::namespaced_with(self.client.clone(), &self.matrix.topology.namespace, &resource)
@@ -141,7 +137,7 @@ impl<'m> Policies<'m> {
 }
 
 async fn why_missing(client: &Client) -> Option<String> {
-    let resources = match client.list_api_group_resources("cilium.io/v2").await {
+    let resources = match client.list_api_group_resources(POLICY_VERSION).await {
         Ok(list) => list.resources,
         Err(kube::Error::Api(status)) if status.code == 404 => Vec::new(),
         Err(error) => return Some(format!("the API group cilium.io/v2 cannot be read: {error}")),
@@ -176,6 +172,7 @@ fn revision(node: &Node) -> Result<(String, u64), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn revisions_are_read_from_the_node_and_missed_by_name() {

@@ -14,7 +14,14 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Family, HOSTNAME_LABEL, NodeFacts};
 use crate::exec::{self, Place};
-use crate::matrix::{Image, ServiceSpec, Topology, Workload};
+use crate::matrix::{Image, PolicySpec, ServiceSpec, Topology, Workload};
+
+/// API group of policies.
+pub const POLICY_GROUP: &str = "cilium.io";
+/// `apiVersion` of policies.
+pub const POLICY_VERSION: &str = "cilium.io/v2";
+/// `kind` of policies.
+pub const POLICY_KIND: &str = "CiliumNetworkPolicy";
 
 /// Name under which objects are applied.
 const MANAGER: &str = "bristle-e2e";
@@ -28,6 +35,13 @@ pub struct Images {
     pub client: String,
     /// HTTP server on 8080.
     pub echo: String,
+}
+
+impl Default for Images {
+    /// Those that a lab has built in.
+    fn default() -> Self {
+        Self { client: "bristle/client".to_owned(), echo: "bristle/http-echo".to_owned() }
+    }
 }
 
 /// A running test pod.
@@ -270,11 +284,11 @@ fn service_facts(service: &Service, spec: &ServiceSpec) -> ServiceFacts {
     }
 }
 
-fn namespace_object(name: &str) -> Value {
+pub(crate) fn namespace_object(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 }
 
-fn deployment(name: &str, workload: &Workload, images: &Images, hostname: &str) -> Value {
+pub(crate) fn deployment(name: &str, workload: &Workload, images: &Images, hostname: &str) -> Value {
     let mut labels = json!(workload.labels);
     labels[OWNER_LABEL] = json!("workload");
     let mut container = container(match workload.image {
@@ -318,7 +332,7 @@ fn deployment(name: &str, workload: &Workload, images: &Images, hostname: &str) 
     })
 }
 
-fn service(name: &str, spec: &ServiceSpec) -> Value {
+pub(crate) fn service(name: &str, spec: &ServiceSpec) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Service",
@@ -329,6 +343,15 @@ fn service(name: &str, spec: &ServiceSpec) -> Value {
             "ipFamilyPolicy": "PreferDualStack",
             "ports": [{"name": "http", "port": spec.port, "targetPort": spec.port, "protocol": "TCP"}],
         },
+    })
+}
+
+pub(crate) fn policy(name: &str, namespace: &str, policy: &PolicySpec) -> Value {
+    json!({
+        "apiVersion": POLICY_VERSION,
+        "kind": POLICY_KIND,
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": policy.spec,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use crate::{check, diff, ebpf, setup, test};
+use crate::{check, diff, ebpf, programs, setup, sim, test};
 
 /// A job of CI.
 #[derive(clap::Args)]
@@ -24,9 +24,16 @@ enum CiJob {
     Diff,
     /// The matrix on network namespaces, all routings and families.
     Netns,
+    /// The simulator, as the tests run it: a soak of a minute and the matrix.
+    Sim,
+    /// A longer soak, then the seeded defects, every one of which has to be found.
+    Nightly,
     /// Everything, as `.ci/run` does.
     All,
 }
+
+/// How long the simulator looks for what breaks at night.
+const NIGHTLY_SECONDS: u64 = 300;
 
 /// Runs one job with everything required: nothing may be skipped.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -45,6 +52,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             diff::run(&diff::Args::ci())
         }
         CiJob::Netns => test::matrix(),
+        CiJob::Sim => test::simulator(&programs::build_only("the simulator", &["sim-native", "e2e"])?),
+        CiJob::Nightly => {
+            sim::soak(&programs::build_only("the simulator", &["sim-native"])?, NIGHTLY_SECONDS)?;
+            sim::mutants::run(&sim::mutants::Args::default())
+        }
         CiJob::All => {
             setup::ensure("ci")?;
             check::run(&check::Args::default())?;

@@ -36,6 +36,29 @@ pub(crate) fn run(title: &str, command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A program that we hand over to failed and has said why; we end with its code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Failed(pub(crate) u8);
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "it ended with code {}", self.0)
+    }
+}
+
+impl std::error::Error for Failed {}
+
+/// Hands over to a program of ours: fails with [`Failed`] if it does.
+pub(crate) fn pass(command: &mut Command) -> anyhow::Result<()> {
+    let status =
+        command.status().with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(code) => Err(Failed(u8::try_from(code).unwrap_or(1)).into()),
+        None => bail!("{} was killed ({status})", command.get_program().display()),
+    }
+}
+
 /// The command as one would type it.
 pub(crate) fn line(command: &Command) -> String {
     let mut line = command.get_program().to_string_lossy().into_owned();
@@ -65,4 +88,17 @@ pub(crate) fn need_root(what: &str) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_of_a_program_is_passed_on() {
+        let mut shell = Command::new("sh");
+        let error = pass(shell.args(["-c", "exit 2"])).expect_err("it failed");
+        assert_eq!(error.downcast_ref::<Failed>(), Some(&Failed(2)));
+        assert!(pass(Command::new("sh").args(["-c", "exit 0"])).is_ok());
+    }
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask e2e`: a lab of its own, the matrix against it, reports and captures.
+//! `cargo xtask e2e`: a lab of its own or the simulator, the matrix against it, reports and captures.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -11,8 +11,8 @@ use crate::{cmd, programs, setup};
 /// Where the matrix runs; every other word goes to `bristle-e2e`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The arm: network namespaces on this machine, or kind.
-    #[arg(long, value_parser = ["netns", "kind"], default_value = "netns")]
+    /// The arm: network namespaces on this machine, the simulator (no root), or kind.
+    #[arg(long, value_parser = ["netns", "native", "kind"], default_value = "netns")]
     on: String,
     /// --case 1-6,20-23, --routing vxlan|native, --family v4|v6|dual, --report FILE.json, --captures DIR …
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -23,6 +23,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if args.on == "kind" {
         bail!("the kind arm is not built yet: use --on netns, which runs the same cases with real eBPF");
+    }
+    if args.on == "native" {
+        let bin_dir = programs::build_only("the matrix", &["e2e"])?;
+        return cmd::pass(Command::new(bin_dir.join("bristle-e2e")).arg("native").args(&args.args));
     }
     cmd::need_root("e2e on netns")?;
     setup::ensure("lab")?;

@@ -38,6 +38,8 @@ Examples:
   cargo xtask lab down                   all of it gone
   cargo xtask test                       every test, also those that need root
   cargo xtask e2e --on netns --case 1-6,20-23
+  cargo xtask e2e --on native            the matrix in the simulator, in a second
+  cargo xtask sim --seeds 100            random clusters until an invariant breaks
   cargo xtask check                      what CI checks before it tests";
 
 #[derive(Subcommand)]
@@ -56,9 +58,9 @@ enum Job {
     Lab(lab::Args),
     /// The connectivity matrix, with packet captures and reports.
     E2e(e2e::Args),
-    /// The simulator, and the seeded defects that it must find.
+    /// The simulator: random clusters until an invariant breaks, scenarios, replays, seeded defects.
     Sim(sim::Args),
-    /// Measure: dataplane, net, lab, cni.
+    /// Measure: dataplane, net, lab, cni, sim.
     Bench(bench::Args),
     /// One job of CI: check, test, ebpf, netns, kind, all.
     Ci(ci::Args),
@@ -79,9 +81,41 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+        Err(error) => match error.downcast_ref::<cmd::Failed>() {
+            // It has said why.
+            Some(cmd::Failed(code)) => ExitCode::from(*code),
+            None => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod cli_tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn words_for_the_simulator_stand_with_and_without_a_job() {
+        for line in [
+            "sim --seeds 5 --profile all --keep-going",
+            "sim explore --seeds 5",
+            "sim run a.yaml --on both --seed 3",
+            "sim replay a.yaml --pcap a.pcap",
+            "sim profiles",
+            "sim mutants --list",
+            "e2e --on native --case 1-6 --routing native",
+            "bench sim --quick",
+        ] {
+            let words = std::iter::once("xtask").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_ok(), "{line}");
         }
     }
 }

@@ -4,8 +4,19 @@ use std::path::PathBuf;
 
 use crate::{cmd, ebpf};
 
-/// Packages whose binaries a lab runs, built together so that features agree.
-const PACKAGES: &[&str] = &["agent-daemon", "bristle-cni", "bristle-cli", "lab", "e2e"];
+/// Packages whose binaries labs and tests run, built together so that features agree.
+const PACKAGES: &[&str] = &["agent-daemon", "bristle-cni", "bristle-cli", "lab", "e2e", "sim-native"];
+
+/// Builds the programs of some packages that need neither root nor eBPF, and returns the directory that holds them.
+pub(crate) fn build_only(what: &str, packages: &[&str]) -> anyhow::Result<PathBuf> {
+    let mut cargo = cmd::cargo();
+    cargo.args(["build", "--release", "--bins", "--locked"]);
+    for package in packages {
+        cargo.args(["--package", package]);
+    }
+    cmd::run(&format!("build {what}"), &mut cargo)?;
+    Ok(cmd::target_dir().join("release"))
+}
 
 /// Builds the programs and the eBPF object and returns the directory that holds them all.
 pub(crate) fn build(extra: &[&str]) -> anyhow::Result<PathBuf> {

@@ -1,11 +1,13 @@
 //! `cargo xtask test`: every rung of tests, in the order in which a failure says most.
 
 use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use clap::ValueEnum;
 
-use crate::{cmd, diff, e2e, ebpf, programs, setup};
+use crate::{cmd, diff, e2e, ebpf, programs, setup, sim};
 
 /// Which stages to run; all by default.
 #[derive(clap::Args, Default)]
@@ -22,6 +24,8 @@ pub(crate) struct Args {
 enum Stage {
     /// `cargo test`, with everything that needs root, real eBPF and a container runtime.
     Cargo,
+    /// The simulator: random clusters of every profile for a minute, then the matrix.
+    Sim,
     /// The differential test, at least 100,000 frames.
     Diff,
     /// Every program through the verifier of every kernel of the matrix.
@@ -30,7 +34,10 @@ enum Stage {
     Matrix,
 }
 
-const STAGES: [Stage; 4] = [Stage::Cargo, Stage::Diff, Stage::Verify, Stage::Matrix];
+const STAGES: [Stage; 5] = [Stage::Cargo, Stage::Sim, Stage::Diff, Stage::Verify, Stage::Matrix];
+
+/// How long the simulator looks for what breaks.
+const SOAK_SECONDS: u64 = 60;
 
 /// What of the matrix must pass, on every routing and family.
 const MATRIX_CASES: &str = "1-6,20-23";
@@ -49,6 +56,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         let start = Instant::now();
         match stage {
             Stage::Cargo => unit(true)?,
+            Stage::Sim => simulator(&programs::build(&[])?)?,
             Stage::Diff => diff::run(&diff::Args::ci())?,
             Stage::Verify => ebpf::verify_all()?,
             Stage::Matrix => matrix()?,
@@ -78,22 +86,41 @@ pub(crate) fn unit(everything: bool) -> anyhow::Result<()> {
     cmd::run("cargo test", &mut cargo)
 }
 
+/// Random clusters for a while, then the cases that must pass, in the simulator on every routing and family.
+pub(crate) fn simulator(bin_dir: &Path) -> anyhow::Result<()> {
+    sim::soak(bin_dir, SOAK_SECONDS)?;
+    for (routing, family, args) in rounds("native-") {
+        let mut command = Command::new(bin_dir.join("bristle-e2e"));
+        let title = format!("connectivity matrix in the simulator, {routing}, {family}");
+        cmd::run(&title, command.arg("native").args(args))?;
+    }
+    Ok(())
+}
+
+/// Every routing and family, with the words for a run of the cases that must pass.
+fn rounds(prefix: &str) -> Vec<(&'static str, &'static str, Vec<OsString>)> {
+    let mut rounds = Vec::new();
+    for routing in ["vxlan", "native"] {
+        for family in ["v4", "v6", "dual"] {
+            let report = cmd::target_dir().join(format!("e2e/{prefix}{routing}-{family}.json"));
+            let args = ["--case", MATRIX_CASES, "--routing", routing, "--family", family, "--report"]
+                .into_iter()
+                .map(OsString::from)
+                .chain([report.into_os_string()])
+                .collect();
+            rounds.push((routing, family, args));
+        }
+    }
+    rounds
+}
+
 /// The cases that must pass, on every routing, for every family.
 pub(crate) fn matrix() -> anyhow::Result<()> {
     cmd::need_root("the matrix on netns")?;
     setup::ensure("lab")?;
     let bin_dir = programs::build(&[])?;
-    for routing in ["vxlan", "native"] {
-        for family in ["v4", "v6", "dual"] {
-            let report = cmd::target_dir().join(format!("e2e/{routing}-{family}.json"));
-            let args: Vec<OsString> =
-                ["--case", MATRIX_CASES, "--routing", routing, "--family", family, "--report"]
-                    .into_iter()
-                    .map(OsString::from)
-                    .chain([report.into_os_string()])
-                    .collect();
-            e2e::netns(&bin_dir, &args)?;
-        }
+    for (.., args) in rounds("") {
+        e2e::netns(&bin_dir, &args)?;
     }
     Ok(())
 }

@@ -212,6 +212,9 @@ impl World {
         let deadline = agent.next_deadline();
         node.agent.idle = report.pending == 0 && report.errors.is_empty();
         node.agent.agent = Some(agent);
+        if self.is_bulk() {
+            self.follow_routes(n);
+        }
         for reply in replies.into_iter().chain(report.replies) {
             self.agent_answers(n, reply);
         }

@@ -1,10 +1,12 @@
 //! The jobs of the command line.
 
+mod compare;
 mod explore;
 mod files;
 #[cfg(bristle_mutants)]
 mod mutants;
 mod replay;
+mod scale;
 mod scenario;
 mod shrink;
 mod tell;
@@ -26,6 +28,10 @@ pub(crate) enum Job {
     Generate(scenario::GenerateArgs),
     /// List the profiles of random scenarios.
     Profiles,
+    /// Compare the outcomes of one scenario on two arms.
+    Compare(compare::Args),
+    /// Build a cluster of a size, and say what that costs.
+    Scale(scale::Args),
     /// Look for seeded defects (in builds that have them: `cargo xtask sim mutants`).
     #[cfg(bristle_mutants)]
     Mutants(mutants::Args),
@@ -53,6 +59,8 @@ pub(crate) fn run(job: &Job) -> anyhow::Result<bool> {
             scenario::profiles();
             Ok(true)
         }
+        Job::Compare(args) => compare::run(args),
+        Job::Scale(args) => scale::run(args),
         #[cfg(bristle_mutants)]
         Job::Mutants(args) => mutants::run(args),
     }

@@ -23,6 +23,7 @@ mod ports;
 mod queue;
 mod rows;
 mod run;
+mod scale;
 mod sim;
 mod steps;
 mod trace;
@@ -32,5 +33,6 @@ mod watch;
 mod world;
 
 pub use check::Violation;
-pub use run::{Options, Report, Seen, known, run};
+pub use run::{Options, Report, Seen, known, knows_kind, run, write_capture};
+pub use scale::{ScaleReport, Stretch, scale};
 pub use world::Stats;

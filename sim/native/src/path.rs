@@ -154,6 +154,9 @@ impl World {
         for action in actions {
             match action {
                 Action::Transmit { ifindex, frame } => {
+                    if self.trace.packet(frame.id.0).is_none() {
+                        self.tap_node(n, &frame);
+                    }
                     self.meet(&frame, Origin::Node(n));
                     work.push_back(self.egress(n, ifindex, frame));
                 }
@@ -165,6 +168,7 @@ impl World {
                 }
                 Action::Local { frame } => {
                     self.hop(frame.id, n, Hop::Local);
+                    self.tap_node(n, &frame);
                     self.delivered_to_node(n, &frame);
                 }
                 Action::Dropped { frame, why } => {

@@ -153,11 +153,24 @@ pub(crate) struct NodePort<'a> {
     pub(crate) node: NodeId,
 }
 
+/// What a command may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Changes {
+    /// Nothing.
+    Nothing,
+    /// Links, and with them all else.
+    Links,
+    /// Routes alone.
+    Routes,
+    /// The state directory alone.
+    State,
+}
+
 impl NodePort<'_> {
     fn act<T>(
         &self,
         what: &'static str,
-        changes: bool,
+        changes: Changes,
         act: impl FnOnce(&mut MemoryNode) -> Result<T, PortError>,
     ) -> Result<T, PortError> {
         let result = {
@@ -167,13 +180,17 @@ impl NodePort<'_> {
                 return Err(crashed(what));
             }
             let result = act(&mut node.memory);
-            if changes {
-                world.follow_links(self.node);
+            match changes {
+                Changes::Links => world.follow_links(self.node),
+                Changes::Routes => world.follow_routes(self.node),
+                Changes::Nothing | Changes::State => {}
+            }
+            if changes != Changes::Nothing {
                 world.note(self.node, what, u64::from(result.is_ok()));
             }
             result
         };
-        if changes {
+        if changes != Changes::Nothing {
             self.sim.let_time_pass(self.node);
         }
         result
@@ -182,56 +199,56 @@ impl NodePort<'_> {
 
 impl NodeOps for NodePort<'_> {
     fn ensure_base(&mut self, spec: &BaseSpec) -> Result<BaseFacts, PortError> {
-        self.act("ensure base", true, |node| node.ensure_base(spec))
+        self.act("ensure base", Changes::Links, |node| node.ensure_base(spec))
     }
 
     fn attach(&mut self, link: &str, ifindex: u32, program: Program) -> Result<(), PortError> {
-        self.act("attach", true, |node| node.attach(link, ifindex, program))
+        self.act("attach", Changes::Links, |node| node.attach(link, ifindex, program))
     }
 
     fn detach(&mut self, link: &str, ifindex: u32, program: Program) -> Result<(), PortError> {
-        self.act("detach", true, |node| node.detach(link, ifindex, program))
+        self.act("detach", Changes::Links, |node| node.detach(link, ifindex, program))
     }
 
     fn list_routes(&mut self) -> Result<Vec<Route>, PortError> {
-        self.act("list routes", false, NodeOps::list_routes)
+        self.act("list routes", Changes::Nothing, NodeOps::list_routes)
     }
 
     fn replace_route(&mut self, route: &Route) -> Result<(), PortError> {
-        self.act("replace route", true, |node| node.replace_route(route))
+        self.act("replace route", Changes::Routes, |node| node.replace_route(route))
     }
 
     fn delete_route(&mut self, route: &Route) -> Result<(), PortError> {
-        self.act("delete route", true, |node| node.delete_route(route))
+        self.act("delete route", Changes::Routes, |node| node.delete_route(route))
     }
 
     fn create_pod_interface(&mut self, spec: &PodInterfaceSpec) -> Result<PodInterfaceFacts, PortError> {
         let made =
-            self.act("create pod interface", true, |node| node.create_pod_interface(spec))?;
+            self.act("create pod interface", Changes::Links, |node| node.create_pod_interface(spec))?;
         self.sim.world().check_addresses(self.node, spec);
         Ok(made)
     }
 
     fn check_pod_interface(&mut self, spec: &PodInterfaceSpec) -> Result<Vec<String>, PortError> {
-        self.act("check pod interface", false, |node| node.check_pod_interface(spec))
+        self.act("check pod interface", Changes::Nothing, |node| node.check_pod_interface(spec))
     }
 
     fn delete_pod_interface(&mut self, host_name: &str) -> Result<(), PortError> {
-        self.act("delete pod interface", true, |node| node.delete_pod_interface(host_name))
+        self.act("delete pod interface", Changes::Links, |node| node.delete_pod_interface(host_name))
     }
 
     fn list_pod_links(&mut self) -> Result<Vec<PodLink>, PortError> {
-        self.act("list pod links", false, NodeOps::list_pod_links)
+        self.act("list pod links", Changes::Nothing, NodeOps::list_pod_links)
     }
 
     fn save_state(&mut self, document: &Document) -> Result<(), PortError> {
-        self.act("save document", true, |node| node.save_state(document))?;
+        self.act("save document", Changes::State, |node| node.save_state(document))?;
         self.sim.world().keep_snapshot(self.node);
         Ok(())
     }
 
     fn remove_state(&mut self, name: &str) -> Result<(), PortError> {
-        self.act("remove document", true, |node| node.remove_state(name))?;
+        self.act("remove document", Changes::State, |node| node.remove_state(name))?;
         self.sim.world().keep_snapshot(self.node);
         Ok(())
     }

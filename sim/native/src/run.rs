@@ -1,9 +1,15 @@
 //! One run of a scenario, from outside.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufWriter};
+use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use dataplane_abi::DropReason;
+use sim_api::{Store, StoreOptions};
+use sim_net::{Frame, PacketId, pcap};
 use sim_scenario::model::{Action, FaultKind};
 use sim_scenario::{Outcome, Scenario};
 
@@ -17,7 +23,8 @@ use crate::world::{Stats, World};
 pub struct Options {
     /// Decides every order and delay.
     pub seed: u64,
-    /// Pods (`namespace/name`) whose frames are captured.
+    /// Pods (`namespace/name`) and nodes (`name`) whose frames are captured: of a pod those that go into and out of it,
+    /// of a node those that its own stack makes and takes.
     pub taps: Vec<String>,
 }
 
@@ -43,6 +50,8 @@ pub struct Report {
     pub frames: Vec<Seen>,
     /// Frames of the taps.
     pub taps: BTreeMap<String, Vec<Seen>>,
+    /// Addresses at the end, of pods that run (`namespace/name`) and of nodes (`name`).
+    pub addresses: BTreeMap<String, Vec<IpAddr>>,
 }
 
 /// The names that a scenario may use: drop reasons, tables.
@@ -50,6 +59,23 @@ pub fn known() -> (Vec<&'static str>, Vec<&'static str>) {
     let reasons = DropReason::ALL.iter().map(|reason| reason.name()).collect();
     let tables = vec!["CONFIG", "ENDPOINTS", "IPCACHE", "CT4", "CT6", "FRAGS4", "FRAGS6", "EVENTS"];
     (reasons, tables)
+}
+
+/// Whether the simulated API server has objects of that kind from the beginning, as in `cilium.io`, `CiliumNetworkPolicy`.
+pub fn knows_kind(group: &str, kind: &str) -> bool {
+    Store::new(StoreOptions::default()).resource_of_kind(group, kind).is_some()
+}
+
+/// Writes frames as a capture that tcpdump and tshark read.
+///
+/// # Errors
+/// What the file system says.
+pub fn write_capture(path: &Path, frames: &[Seen]) -> io::Result<()> {
+    let mut writer = pcap::Writer::new(BufWriter::new(File::create(path)?))?;
+    for (at, bytes) in frames {
+        writer.write(*at, &Frame { id: PacketId::default(), bytes: bytes.clone() })?;
+    }
+    writer.finish().map(drop)
 }
 
 /// Runs a scenario. The same scenario and seed give the same report.
@@ -101,5 +127,6 @@ fn report(scenario: &Scenario, options: &Options, mut failures: Vec<String>, wor
             .iter()
             .map(|(place, frames)| (place.clone(), frames.iter().map(seen).collect()))
             .collect(),
+        addresses: world.addresses(),
     }
 }

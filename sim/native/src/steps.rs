@@ -1,6 +1,7 @@
 //! A scenario, step by step.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -90,7 +91,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Lets time go on until something is so; false if it takes longer.
-    fn wait_until(&self, within: Duration, is_so: impl Fn(&World) -> bool) -> bool {
+    pub(crate) fn wait_until(&self, within: Duration, is_so: impl Fn(&World) -> bool) -> bool {
         let deadline = self.sim.world().now + within;
         loop {
             let next = {
@@ -373,6 +374,15 @@ impl World {
             }
         }
         ready
+    }
+
+    /// Addresses of pods that run, and of nodes.
+    pub(crate) fn addresses(&self) -> BTreeMap<String, Vec<IpAddr>> {
+        let of_nodes = self.nodes.iter().map(|node| (node.name.clone(), node.addresses.clone()));
+        let of_pods = self.nodes.iter().flat_map(|node| {
+            node.kubelet.sandboxes.values().map(|sandbox| (sandbox.pod.clone(), sandbox.addresses.clone()))
+        });
+        of_nodes.chain(of_pods.filter(|(_, addresses)| !addresses.is_empty())).collect()
     }
 
     /// Addresses in use, as the agent of a node has it.

@@ -144,19 +144,35 @@ impl World {
             self.fabric.connect(port, mac);
         }
         for n in 0..self.nodes.len() {
-            self.fabric.connect(Port::Node(n), self.nodes[n].mac);
-            self.nodes[n].listened = self.rng.chance(0.5);
-            for (table, rows) in self.cluster.tables.clone() {
-                self.nodes[n].native.tables_mut().set_capacity(&table, Some(rows));
-            }
-            if self.cluster.tables.keys().any(|table| !matches!(table.as_str(), "EVENTS")) {
-                self.check.table_was_full(n);
-            }
-            self.follow_links(n);
-            self.register(n);
-            let after = self.latency(Duration::from_millis(50));
-            self.after(after, Task::StartAgent(n, 0));
+            self.boot_node(n);
         }
+        self.follow_store();
+    }
+
+    /// The wire of a node, its object, and its agent's start.
+    fn boot_node(&mut self, n: NodeId) {
+        self.fabric.connect(Port::Node(n), self.nodes[n].mac);
+        self.nodes[n].listened = self.rng.chance(0.5);
+        for (table, rows) in self.cluster.tables.clone() {
+            self.nodes[n].native.tables_mut().set_capacity(&table, Some(rows));
+        }
+        if self.cluster.tables.keys().any(|table| !matches!(table.as_str(), "EVENTS")) {
+            self.check.table_was_full(n);
+        }
+        self.follow_links(n);
+        self.register(n);
+        let after = self.latency(Duration::from_millis(50));
+        self.after(after, Task::StartAgent(n, 0));
+    }
+
+    /// One more node boots.
+    pub(crate) fn join(&mut self) {
+        let n = self.nodes.len();
+        let (mtu, bits) = (u32::from(self.cluster.mtu), self.cluster.pod_cidr_bits);
+        let node = SimNode::new(n, self.cluster.family, mtu, bits, self.seed ^ n as u64);
+        self.nodes_by_address.extend(node.addresses.iter().map(|ip| (*ip, n)));
+        self.nodes.push(node);
+        self.boot_node(n);
         self.follow_store();
     }
 
@@ -177,7 +193,8 @@ impl World {
 
     /// The node of that name.
     pub(crate) fn node_named(&self, name: &str) -> Option<NodeId> {
-        self.nodes.iter().position(|node| node.name == name)
+        let number: NodeId = name.strip_prefix("node-")?.parse().ok()?;
+        number.checked_sub(1).filter(|n| self.nodes.get(*n).is_some_and(|node| node.name == name))
     }
 
     // === time ===
@@ -245,6 +262,11 @@ impl World {
         // Now and then the process is not scheduled for a while.
         let most = if self.rng.chance(0.02) { 3_000_000 } else { 30_000 };
         Some(Duration::from_nanos(self.rng.below(most)))
+    }
+
+    /// Whether no time passes between commands.
+    pub(crate) const fn is_bulk(&self) -> bool {
+        self.bulk
     }
 
     /// Performs a task.
@@ -368,6 +390,15 @@ impl World {
                 node.stack.set_link(link);
             }
         }
+        self.follow_routes(n);
+    }
+
+    /// Makes the routes of a node's stack follow those of its agent. In bulk that waits for the end of a reconcile.
+    pub(crate) fn follow_routes(&mut self, n: NodeId) {
+        let node = &mut self.nodes[n];
+        if self.bulk && node.agent.running {
+            return;
+        }
         let routes = stack_routes(node);
         if node.stack_routes != routes {
             node.stack_routes.clone_from(&routes);
@@ -424,6 +455,13 @@ impl World {
         }
         if let Some(sandbox) = self.nodes[n].kubelet.sandboxes.get(&id) {
             self.trace.tap(self.now, &sandbox.pod, &frame.bytes);
+        }
+    }
+
+    /// A frame goes out of the stack of a node, or ends in it.
+    pub(crate) fn tap_node(&mut self, n: NodeId, frame: &Frame) {
+        if !self.trace.taps.is_empty() {
+            self.trace.tap(self.now, &self.nodes[n].name, &frame.bytes);
         }
     }
 

@@ -19,7 +19,7 @@ use crate::{cmd, tidy};
 use list::{LIST, Mutant};
 
 /// Without an option: build and let the simulator look for every mutant.
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub(crate) struct Args {
     /// Only these mutants.
     #[arg(long, value_name = "ID", value_delimiter = ',')]

@@ -24,18 +24,23 @@ impl World {
     /// Everything that must hold now that nothing has anything to do.
     pub(crate) fn check_rest(&mut self) {
         for n in 0..self.nodes.len() {
-            let findings = [
-                self.check_endpoints(n),
-                self.check_ipcache(n),
-                self.check_programs(n),
-                self.check_routes(n),
-                self.check_ipam(n),
-                self.check_counters(n),
-            ];
-            for (invariant, finding) in findings.into_iter().flatten() {
-                let message = format!("{} at rest: {finding}", self.nodes[n].name);
-                self.violate(invariant, message);
-            }
+            self.check_rest_of(n);
+        }
+    }
+
+    /// The same of one node.
+    pub(crate) fn check_rest_of(&mut self, n: NodeId) {
+        let findings = [
+            self.check_endpoints(n),
+            self.check_ipcache(n),
+            self.check_programs(n),
+            self.check_routes(n),
+            self.check_ipam(n),
+            self.check_counters(n),
+        ];
+        for (invariant, finding) in findings.into_iter().flatten() {
+            let message = format!("{} at rest: {finding}", self.nodes[n].name);
+            self.violate(invariant, message);
         }
     }
 

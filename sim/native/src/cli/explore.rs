@@ -12,7 +12,7 @@ use serde_json::json;
 use sim_native::{Options, Report};
 use sim_scenario::Scenario;
 use sim_scenario::generate::generate;
-use sim_scenario::profile::Profile;
+use sim_scenario::profile::{PROFILES, Profile};
 
 use super::{Output, files, scenario, tell};
 
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     /// Number of nodes, instead of a random one.
     #[arg(long)]
     nodes: Option<u16>,
-    /// What kind of scenarios; `bristle-sim profiles` lists them.
+    /// What kind of scenarios; `bristle-sim profiles` lists them. `all`: the profiles in turn, by seed.
     #[arg(long, default_value = "mixed")]
     profile: String,
     /// Runs side by side.
@@ -53,6 +53,8 @@ pub(crate) struct Args {
 
 /// Seeds when neither number nor time is given.
 const SEEDS: u64 = 100;
+/// Stands for all profiles.
+const ALL: &str = "all";
 
 /// What all runs came to.
 #[derive(Default)]
@@ -84,7 +86,7 @@ impl Sum {
 
 /// Explores; false if something was found.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
-    let profile = scenario::profile(&args.profile)?;
+    let profiles = profiles(&args.profile)?;
     let limit = match (args.minutes, args.seconds) {
         (Some(minutes), _) => Some(Duration::from_secs(minutes * 60)),
         (None, Some(seconds)) => Some(Duration::from_secs(seconds)),
@@ -105,7 +107,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
                         return;
                     }
                     let seed = args.first.wrapping_add(number);
-                    match one(args, profile, seed, &sum, started) {
+                    let turn = usize::try_from(seed % profiles.len() as u64).unwrap_or(0);
+                    match one(args, profiles[turn], seed, &sum, started) {
                         Ok(true) => {}
                         Ok(false) if args.keep_going => {}
                         Ok(false) => stop.store(true, Ordering::Relaxed),
@@ -124,6 +127,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let sum = sum.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     summary(args, &sum, started.elapsed())?;
     Ok(sum.failures == 0)
+}
+
+/// The profiles of which each seed takes one.
+fn profiles(name: &str) -> anyhow::Result<Vec<&'static Profile>> {
+    if name == ALL { Ok(PROFILES.iter().collect()) } else { Ok(vec![scenario::profile(name)?]) }
 }
 
 /// Runs one seed; false if it fails.

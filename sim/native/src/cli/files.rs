@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use sim_native::{Report, Violation};
-use sim_net::{Frame, PacketId, pcap};
 use sim_scenario::Scenario;
 use sim_scenario::replay::{self, Replay};
 
@@ -38,13 +37,5 @@ pub(crate) fn save(dir: &Path, replay: &Replay, report: &Report) -> anyhow::Resu
 
 /// Writes the last frames of a run.
 pub(crate) fn capture(path: &Path, report: &Report) -> anyhow::Result<()> {
-    let describe = || format!("cannot write {}", path.display());
-    let file = fs::File::create(path).with_context(describe)?;
-    let mut writer = pcap::Writer::new(std::io::BufWriter::new(file)).with_context(describe)?;
-    for (at, bytes) in &report.frames {
-        let frame = Frame { id: PacketId::default(), bytes: bytes.clone() };
-        writer.write(*at, &frame).with_context(describe)?;
-    }
-    writer.finish().with_context(describe)?;
-    Ok(())
+    sim_native::write_capture(path, &report.frames).with_context(|| format!("cannot write {}", path.display()))
 }
