@@ -5,6 +5,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use lab::arm::ArmKind;
@@ -62,6 +63,21 @@ struct Up {
     /// A further argument of every agent; may be given several times
     #[arg(long = "agent-arg", allow_hyphen_values = true)]
     agent_args: Vec<String>,
+    /// MTU of the links between machines in bytes
+    #[arg(long, default_value_t = lab::plan::DEFAULT_MTU)]
+    mtu: u16,
+    /// Prefix length of a node's IPv4 pod CIDR: large ones run out of addresses
+    #[arg(long, default_value_t = lab::plan::DEFAULT_POD_CIDR_BITS, value_name = "BITS")]
+    pod_cidr_bits: u8,
+    /// Join the nodes by a switch that can break links (see `fault link`), slower than the kernel's bridge
+    #[arg(long)]
+    software_fabric: bool,
+    /// Decides about the switch's chances
+    #[arg(long, default_value_t = 1, value_name = "SEED", requires = "software_fabric")]
+    fabric_seed: u64,
+    /// Remember the states of agents' directories for so long (see `fault kill --snapshot-age`)
+    #[arg(long, value_name = "TIME", value_parser = cli::fault::duration)]
+    record_state: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
@@ -136,6 +152,14 @@ enum Command {
         /// Node
         node: String,
     },
+    /// Break something on purpose, see what is broken, mend it
+    #[command(after_help = cli::fault::EXAMPLES)]
+    Fault {
+        #[command(flatten)]
+        lab: Name,
+        #[command(subcommand)]
+        command: cli::fault::Command,
+    },
     /// Runs a lab (internal)
     #[command(hide = true)]
     Supervise { spec: String },
@@ -184,6 +208,9 @@ fn main() -> ExitCode {
         }
         Command::Agent { lab, action, node } => {
             cli::inside::agent(&lab.name, &node, action).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Fault { lab, command } => {
+            cli::fault::fault(&lab.name, command).map(|()| ExitCode::SUCCESS)
         }
     };
     match result {

@@ -50,7 +50,7 @@ pub(crate) enum CniError {
     Plugin {
         /// Its name.
         plugin: String,
-        /// ADD, DEL or STATUS.
+        /// ADD, DEL, GC or STATUS.
         command: &'static str,
         /// CNI error code; 0 when the plugin gave none.
         code: u64,
@@ -145,6 +145,20 @@ impl NetworkConfig {
         }
         for plugin in &self.plugins {
             self.call(node, "STATUS", plugin, None, None).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets the plugins remove whatever is not among these attachments.
+    pub(crate) async fn gc(&self, node: &Arc<NsSet>, valid: &[Attachment]) -> Result<(), CniError> {
+        let list: Vec<Value> = valid
+            .iter()
+            .map(|pod| json!({"containerID": pod.container_id, "ifname": IFNAME}))
+            .collect();
+        for plugin in &self.plugins {
+            let mut plugin = plugin.clone();
+            plugin["cni.dev/valid-attachments"] = json!(list);
+            self.call(node, "GC", &plugin, None, None).await?;
         }
         Ok(())
     }
