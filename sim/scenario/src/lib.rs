@@ -6,8 +6,31 @@
 //! It must not know how any arm carries a scenario out. Start reading at [`model`].
 #![forbid(unsafe_code)]
 
+// From data to text and back.
+pub mod error;
 pub mod model;
+pub mod names;
 pub mod outcome;
+pub mod path;
+pub mod replay;
+pub mod validate;
 
+mod decode;
+mod form;
+mod read;
+
+// Making scenarios.
+pub mod builder;
+pub mod generate;
+pub mod judge;
+pub mod profile;
+pub mod rng;
+
+pub use error::{Invalid, Problem, ScenarioError};
+pub use generate::generate;
 pub use model::Scenario;
 pub use outcome::Outcome;
+pub use profile::Profile;
+pub use replay::Replay;
+pub use rng::Rng;
+pub use validate::Known;

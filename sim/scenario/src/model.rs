@@ -22,7 +22,7 @@ pub struct Scenario {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// The cluster, which is up and at rest before the first step.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "omit::default")]
     pub cluster: Cluster,
     /// What happens, in order.
     pub steps: Vec<Step>,
@@ -33,14 +33,19 @@ pub struct Scenario {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Cluster {
     /// Number of nodes, `node-1` and on; at least 1.
+    #[serde(skip_serializing_if = "omit::nodes")]
     pub nodes: u16,
     /// IP families of pods and nodes.
+    #[serde(skip_serializing_if = "omit::family")]
     pub family: Families,
     /// How packets travel between nodes.
+    #[serde(skip_serializing_if = "omit::routing")]
     pub routing: Routing,
     /// MTU of the underlay in bytes, 1280 to 9000.
+    #[serde(skip_serializing_if = "omit::mtu")]
     pub mtu: u16,
     /// Prefix length of a node's IPv4 pod CIDR (16 to 30): small ones run out of addresses.
+    #[serde(skip_serializing_if = "omit::pod_cidr_bits")]
     pub pod_cidr_bits: u8,
     /// Capacities of tables that shall be smaller than usual, by their name (`CT4`, `IPCACHE`, …).
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -83,11 +88,11 @@ pub enum Routing {
 }
 
 /// One step. Steps begin in the order in which they stand; what a step starts (traffic, a fault with an end) goes on beside the next ones.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Step {
     /// Not before this time after the start of the steps. Without it: as soon as the step before has been begun (waits: has ended).
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "time::option")]
+    #[serde(skip_serializing_if = "Option::is_none", with = "time::option")]
     pub at: Option<Duration>,
     /// What to do.
     #[serde(flatten)]
@@ -174,14 +179,21 @@ pub struct ObjectRef {
 
 /// What to wait for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(remote = "Self", deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Wait {
     /// What must be so.
     #[serde(rename = "for")]
     pub until: Until,
     /// How long it may take at most; after that the scenario fails. Not for `time`.
-    #[serde(default = "half_a_minute", with = "time")]
+    #[serde(default = "half_a_minute", with = "time", skip_serializing_if = "omit::half_a_minute")]
     pub within: Duration,
+}
+
+impl Wait {
+    /// For so long as it may take by default.
+    pub const fn new(until: Until) -> Self {
+        Self { until, within: half_a_minute() }
+    }
 }
 
 /// What is waited for.
@@ -221,20 +233,40 @@ pub struct Traffic {
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub count: u32,
     /// Pause between two of them.
-    #[serde(default = "hundred_ms", with = "time")]
+    #[serde(default = "hundred_ms", with = "time", skip_serializing_if = "omit::hundred_ms")]
     pub interval: Duration,
     /// Bytes of payload of each, 0 to 65000 (datagrams and echo requests larger than the MTU are sent in fragments).
-    #[serde(default = "fifty_six")]
+    #[serde(default = "fifty_six", skip_serializing_if = "omit::fifty_six")]
     pub size: u16,
     /// How long each may take before it counts as lost.
-    #[serde(default = "five_seconds", with = "time")]
+    #[serde(default = "five_seconds", with = "time", skip_serializing_if = "omit::five_seconds")]
     pub timeout: Duration,
     /// What must come of it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "omit::default")]
     pub expect: TrafficExpect,
     /// Runs until the end of the scenario or its count is reached; `wait: rest` does not wait for it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub background: bool,
+}
+
+impl Traffic {
+    /// One of a kind, everything else as in a file that does not say it.
+    pub fn new(id: &str, from: Place, to: Place, kind: TrafficKind) -> Self {
+        Self {
+            id: id.to_owned(),
+            from,
+            to,
+            kind,
+            port: None,
+            family: None,
+            count: one(),
+            interval: hundred_ms(),
+            size: fifty_six(),
+            timeout: five_seconds(),
+            expect: TrafficExpect::Ok,
+            background: false,
+        }
+    }
 }
 
 /// What is spoken.
@@ -303,14 +335,14 @@ pub enum World {
 }
 
 /// Something that is broken on purpose.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(remote = "Self", rename_all = "kebab-case")]
 pub struct Fault {
     /// The node it happens to; without one: to all (or, for a crash, to one that the seed chooses).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
     /// How long it lasts; without it what has a duration lasts until [`FaultKind::Heal`].
-    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none", with = "time::option")]
+    #[serde(rename = "for", skip_serializing_if = "Option::is_none", with = "time::option")]
     pub lasts: Option<Duration>,
     /// What breaks.
     #[serde(flatten)]
@@ -319,7 +351,7 @@ pub struct Fault {
 
 /// Kinds of faults. Probabilities are 0 to 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub enum FaultKind {
     /// The link of the node to the underlay.
     Link(LinkFault),
@@ -372,18 +404,22 @@ impl FaultKind {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct LinkFault {
     /// Probability of loss.
+    #[serde(skip_serializing_if = "omit::default")]
     pub loss: f64,
     /// Probability that a packet comes twice.
+    #[serde(skip_serializing_if = "omit::default")]
     pub duplicate: f64,
     /// Probability that a packet is held back so that later ones overtake it.
+    #[serde(skip_serializing_if = "omit::default")]
     pub reorder: f64,
     /// Probability that one byte is changed.
+    #[serde(skip_serializing_if = "omit::default")]
     pub corrupt: f64,
     /// Delay of every packet.
-    #[serde(with = "time")]
+    #[serde(with = "time", skip_serializing_if = "omit::default")]
     pub delay: Duration,
     /// Up to so much more, at random.
-    #[serde(with = "time")]
+    #[serde(with = "time", skip_serializing_if = "omit::default")]
     pub jitter: Duration,
     /// Larger IP packets vanish.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -398,10 +434,10 @@ pub struct Kill {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after_commands: Option<u32>,
     /// It is started again so much later.
-    #[serde(with = "time")]
+    #[serde(with = "time", skip_serializing_if = "omit::default")]
     pub restart_after: Duration,
     /// It finds its state directory as it was so much before its death (a restored disk); zero: as it left it.
-    #[serde(with = "time")]
+    #[serde(with = "time", skip_serializing_if = "omit::default")]
     pub snapshot_age: Duration,
 }
 
@@ -452,7 +488,7 @@ pub enum CniFault {
 
 /// What must be so at a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub enum Expect {
     /// So many pods are ready.
     PodsReady(u32),
@@ -518,6 +554,37 @@ const fn five_seconds() -> Duration {
 
 const fn half_a_minute() -> Duration {
     Duration::from_secs(30)
+}
+
+/// Which values are not written because they go without saying.
+mod omit {
+    use std::time::Duration;
+
+    use super::{Cluster, Families, Routing};
+
+    pub(super) fn default<T: Default + PartialEq>(value: &T) -> bool {
+        *value == T::default()
+    }
+
+    macro_rules! same_as {
+        ($($name:ident: $type:ty = $value:expr;)*) => {$(
+            pub(super) fn $name(value: &$type) -> bool {
+                *value == $value
+            }
+        )*};
+    }
+
+    same_as! {
+        nodes: u16 = Cluster::default().nodes;
+        family: Families = Cluster::default().family;
+        routing: Routing = Cluster::default().routing;
+        mtu: u16 = Cluster::default().mtu;
+        pod_cidr_bits: u8 = Cluster::default().pod_cidr_bits;
+        half_a_minute: Duration = super::half_a_minute();
+        hundred_ms: Duration = super::hundred_ms();
+        fifty_six: u16 = super::fifty_six();
+        five_seconds: Duration = super::five_seconds();
+    }
 }
 
 impl fmt::Display for Place {
@@ -603,7 +670,7 @@ impl std::str::FromStr for Serve {
 
 /// Serde for types that are written as text.
 macro_rules! as_text {
-    ($($type:ty),*) => {$(
+    ($($type:ty, $what:literal;)*) => {$(
         impl Serialize for $type {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -612,19 +679,24 @@ macro_rules! as_text {
 
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+                deserializer.deserialize_str(crate::form::Text { what: $what, read: str::parse })
             }
         }
     )*};
 }
 
-as_text!(Place, Serve);
+as_text! {
+    Place, "a place such as pod/NAME";
+    Serve, "a server such as http:8080";
+}
 
 /// Durations as `250us`, `150ms`, `2s`, `5m`, `1h`.
 pub mod time {
     use std::time::Duration;
 
-    use serde::{Deserialize as _, Deserializer, Serializer};
+    use serde::{Deserializer, Serializer};
+
+    pub(crate) const EXPECTED: &str = "a time such as 250us, 150ms, 2s, 5m or 1h";
 
     const UNITS: [(&str, u64); 6] = [
         ("h", 3_600_000_000_000),
@@ -675,14 +747,14 @@ pub mod time {
     /// # Errors
     /// Not a time.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+        deserializer.deserialize_str(crate::form::Text { what: EXPECTED, read: parse })
     }
 
     /// The same where the time may be missing.
     pub mod option {
         use std::time::Duration;
 
-        use serde::{Deserialize as _, Deserializer, Serializer};
+        use serde::Serializer;
 
         /// For serde's `with`.
         ///
@@ -696,15 +768,6 @@ pub mod time {
                 Some(duration) => super::serialize(duration, serializer),
                 None => serializer.serialize_none(),
             }
-        }
-
-        /// For serde's `with`.
-        ///
-        /// # Errors
-        /// Not a time.
-        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-            let text = Option::<String>::deserialize(deserializer)?;
-            text.map(|text| super::parse(&text).map_err(serde::de::Error::custom)).transpose()
         }
     }
 }

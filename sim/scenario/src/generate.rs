@@ -1,0 +1,214 @@
+//! Random scenarios that are valid and ask for nothing that a correct product could fail to give.
+//!
+//! A scenario begins with pods that are ready, goes through rounds (pods come and go, something breaks, traffic flows, sometimes everything
+//! heals and comes to rest), and ends with: everything healed and at rest, pings between the pods that are left, all pods deleted, and no
+//! address allocated. What each traffic must come to is decided at the end by [`crate::judge`], whose rules are written there.
+//!
+//! Each round has random numbers of its own, so that rounds do not shift each other's.
+
+mod faults;
+mod pods;
+mod traffic;
+
+use std::time::Duration;
+
+use crate::judge;
+use crate::model::{
+    Action, Cluster, Expect, FORMAT, Families, Fault, FaultKind, Routing, Scenario, Step, Until, Wait,
+};
+use crate::profile::Profile;
+use crate::rng::Rng;
+use pods::Live;
+
+/// Long enough for every wait that is sure; it ends when there is nothing left to wait for.
+const LONG: Duration = Duration::from_secs(1200);
+/// Pairs of pods that are pinged at the end, at most.
+const MOST_PINGS: usize = 12;
+
+/// The scenario of a seed. With `nodes`, the cluster has so many.
+pub fn generate(seed: u64, profile: &Profile, nodes: Option<u16>) -> Scenario {
+    let mut rng = Rng::stream(seed, "cluster", 0);
+    let cluster = cluster(&mut rng, profile, nodes);
+    let rounds = rng.range(3..=7);
+    let mut generator = Generator {
+        profile,
+        cluster,
+        steps: Vec::new(),
+        pods: Vec::new(),
+        pods_made: 0,
+        traffic_made: 0,
+        streams: Vec::new(),
+        open_faults: false,
+        rng,
+    };
+    generator.rng = Rng::stream(seed, "start", 0);
+    generator.start();
+    for round in 0..rounds {
+        generator.rng = Rng::stream(seed, "round", round);
+        generator.round();
+    }
+    generator.rng = Rng::stream(seed, "end", 0);
+    generator.end();
+    let mut scenario = Scenario {
+        bristle: FORMAT.to_owned(),
+        name: format!("{}-{seed}", profile.name),
+        description: format!("random: {}", profile.description),
+        cluster: generator.cluster,
+        steps: generator.steps,
+    };
+    judge::settle(&mut scenario);
+    scenario
+}
+
+fn cluster(rng: &mut Rng, profile: &Profile, nodes: Option<u16>) -> Cluster {
+    let mut cluster = Cluster {
+        nodes: nodes.unwrap_or_else(|| rng.pick(&[2, 2, 3, 3, 4, 5]).copied().unwrap_or(2)),
+        family: rng
+            .pick(&[Families::V4, Families::V6, Families::Dual, Families::Dual])
+            .copied()
+            .unwrap_or(Families::Dual),
+        routing: if rng.chance(0.6) { Routing::Vxlan } else { Routing::Native },
+        mtu: rng.pick(&[1500, 1500, 1500, 9000, 1400]).copied().unwrap_or(1500),
+        ..Cluster::default()
+    };
+    if percent(rng, profile.tiny_cidrs) {
+        cluster.pod_cidr_bits = if rng.chance(0.5) { 28 } else { 29 };
+    }
+    if percent(rng, profile.small_tables) {
+        for table in ["CT4", "CT6", "FRAGS4", "FRAGS6"] {
+            let rows = rng.range(4..=64);
+            if rng.chance(0.5) {
+                cluster.tables.insert(table.to_owned(), u32::try_from(rows).unwrap_or(u32::MAX));
+            }
+        }
+    }
+    cluster
+}
+
+fn percent(rng: &mut Rng, percent: u32) -> bool {
+    rng.below(100) < u64::from(percent)
+}
+
+struct Generator<'a> {
+    profile: &'a Profile,
+    cluster: Cluster,
+    rng: Rng,
+    steps: Vec<Step>,
+    pods: Vec<Live>,
+    pods_made: u32,
+    traffic_made: u32,
+    /// Ids of background streams that nobody has waited for.
+    streams: Vec<String>,
+    /// Faults without an end are on.
+    open_faults: bool,
+}
+
+impl Generator<'_> {
+    fn push(&mut self, action: Action) {
+        self.steps.push(Step { at: None, action });
+    }
+
+    fn pause(&mut self, between: std::ops::RangeInclusive<u64>) {
+        let time = Duration::from_millis(self.rng.range(between));
+        self.push(Action::Wait(Wait::new(Until::Time(time))));
+    }
+
+    fn wait(&mut self, until: Until) {
+        let settles = matches!(until, Until::Ready | Until::Rest);
+        self.push(Action::Wait(Wait { until, within: LONG }));
+        if settles {
+            self.pods.iter_mut().for_each(|pod| pod.ready = true);
+        }
+    }
+
+    fn heal(&mut self) {
+        self.open_faults = false;
+        self.push(Action::Fault(Fault { node: None, lasts: None, kind: FaultKind::Heal }));
+    }
+
+    fn start(&mut self) {
+        for _ in 0..self.rng.range(3..=6) {
+            self.make_pod();
+        }
+        self.wait(Until::Ready);
+        for _ in 0..self.rng.range(1..=3) {
+            self.stream();
+        }
+        for _ in 0..self.rng.range(2..=4) {
+            self.some_traffic();
+        }
+    }
+
+    fn round(&mut self) {
+        for _ in 0..self.rng.range(0..=self.profile.churn) {
+            self.delete_pod();
+        }
+        for _ in 0..self.rng.range(0..=self.profile.churn) {
+            self.make_pod();
+        }
+        // Sometimes what follows meets pods that are not ready yet.
+        if !self.open_faults && self.rng.chance(0.4) {
+            self.wait(Until::Ready);
+        }
+        if self.rng.chance(0.3) {
+            self.stream();
+        }
+        for _ in 0..self.rng.range(0..=self.profile.most_faults) {
+            if self.rng.chance(0.5) {
+                self.pause(0..=800);
+            }
+            self.break_something();
+            if self.rng.chance(0.4) {
+                self.some_traffic();
+            }
+        }
+        // Pods come and go under faults too.
+        if self.rng.chance(0.5) {
+            self.make_pod();
+        }
+        if self.rng.chance(0.3) {
+            self.delete_pod();
+        }
+        for _ in 0..self.rng.range(1..=4) {
+            self.some_traffic();
+            if self.rng.chance(0.3) {
+                self.pause(10..=1000);
+            }
+        }
+        self.pause(200..=4000);
+        if self.rng.chance(0.6) {
+            self.heal();
+            self.wait(Until::Rest);
+        } else if self.rng.chance(0.5) {
+            self.heal();
+        }
+    }
+
+    fn end(&mut self) {
+        self.heal();
+        self.wait(Until::Rest);
+        let pods = u32::try_from(self.pods.len()).unwrap_or(u32::MAX);
+        self.push(Action::Expect(Expect::PodsReady(pods)));
+        let mut pairs: Vec<(usize, usize)> = (0..self.pods.len())
+            .flat_map(|from| (0..self.pods.len()).map(move |to| (from, to)))
+            .filter(|(from, to)| from != to)
+            .collect();
+        self.rng.shuffle(&mut pairs);
+        pairs.truncate(MOST_PINGS);
+        pairs.sort_unstable();
+        for (from, to) in pairs {
+            self.ping(from, to);
+        }
+        for id in std::mem::take(&mut self.streams) {
+            self.wait(Until::Traffic(id));
+        }
+        self.wait(Until::Rest);
+        while !self.pods.is_empty() {
+            self.delete_pod();
+        }
+        // Late DELs come at most so late.
+        self.push(Action::Wait(Wait::new(Until::Time(faults::LATEST_DEL + Duration::from_secs(2)))));
+        self.wait(Until::Rest);
+        self.push(Action::Expect(Expect::Allocated(0)));
+    }
+}

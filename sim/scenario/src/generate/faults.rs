@@ -1,0 +1,123 @@
+//! Something breaks.
+
+use std::time::Duration;
+
+use super::Generator;
+use crate::model::{Action, ApiFault, CniFault, Fault, FaultKind, Kill, LinkFault};
+use crate::profile::Breakage;
+use crate::rng::Rng;
+
+/// DELs come no later than this.
+pub(super) const LATEST_DEL: Duration = Duration::from_secs(5);
+
+fn ms(rng: &mut Rng, between: std::ops::RangeInclusive<u64>) -> Duration {
+    Duration::from_millis(rng.range(between))
+}
+
+fn small(rng: &mut Rng, between: std::ops::RangeInclusive<u64>) -> u32 {
+    u32::try_from(rng.range(between)).unwrap_or(u32::MAX)
+}
+
+impl Generator<'_> {
+    pub(super) fn break_something(&mut self) {
+        let Some(breakage) = self.breakage() else {
+            return;
+        };
+        let kind = self.kind(breakage);
+        let n = self.rng.range(1..=u64::from(self.cluster.nodes));
+        let everywhere = self.rng.chance(0.2);
+        let node = (!everywhere).then(|| format!("node-{n}"));
+        let time = ms(&mut self.rng, 200..=6000);
+        let until_healed = self.rng.chance(0.25);
+        let lasts = crate::validate::fault::lasts(&kind);
+        self.open_faults |= lasts && until_healed;
+        self.push(Action::Fault(Fault { node, lasts: (lasts && !until_healed).then_some(time), kind }));
+    }
+
+    fn breakage(&mut self) -> Option<Breakage> {
+        let sum: u32 = self.profile.breakages.iter().map(|(_, weight)| weight).sum();
+        let mut left = self.rng.below(u64::from(sum));
+        self.profile.breakages.iter().find_map(|(breakage, weight)| {
+            match left.checked_sub(u64::from(*weight)) {
+                Some(less) => {
+                    left = less;
+                    None
+                }
+                None => Some(*breakage),
+            }
+        })
+    }
+
+    fn kind(&mut self, breakage: Breakage) -> FaultKind {
+        let rng = &mut self.rng;
+        match breakage {
+            Breakage::Kill => FaultKind::Kill(kill(rng)),
+            Breakage::Snapshot => FaultKind::Kill(Kill { snapshot_age: ms(rng, 100..=20_000), ..kill(rng) }),
+            Breakage::Stall => FaultKind::Stall,
+            Breakage::Skew => FaultKind::Skew(ms(rng, 500..=90_000)),
+            Breakage::Api => FaultKind::Api(api(rng)),
+            Breakage::Cni => FaultKind::Cni(cni(rng)),
+            Breakage::Link => FaultKind::Link(link(rng)),
+            Breakage::Partition => FaultKind::Partition,
+            Breakage::Table => {
+                let tables = ["CT4", "CT6", "FRAGS4", "FRAGS6", "ENDPOINTS", "IPCACHE"];
+                let table = rng.pick(&tables).copied().unwrap_or("CT4").to_owned();
+                FaultKind::TableFull { table, rows: small(rng, 0..=12) }
+            }
+            Breakage::Ring => FaultKind::RingFull(small(rng, 0..=64)),
+        }
+    }
+}
+
+fn kill(rng: &mut Rng) -> Kill {
+    let at_once = rng.chance(0.3);
+    let commands = small(rng, 0..=40);
+    let restart_after = if rng.chance(0.3) { Duration::ZERO } else { ms(rng, 10..=4000) };
+    Kill { after_commands: (!at_once).then_some(commands), restart_after, snapshot_age: Duration::ZERO }
+}
+
+fn api(rng: &mut Rng) -> ApiFault {
+    match rng.below(9) {
+        0 => ApiFault::Cut,
+        1 => ApiFault::Down,
+        2 => ApiFault::Slow(ms(rng, 50..=3000)),
+        3 => ApiFault::Coalesce,
+        4 => ApiFault::Duplicate,
+        5 => ApiFault::Stale(small(rng, 1..=10)),
+        6 => ApiFault::PartialList,
+        7 => ApiFault::Error(rng.pick(&[429, 500, 503, 410]).copied().unwrap_or(500)),
+        _ => ApiFault::Reorder,
+    }
+}
+
+fn cni(rng: &mut Rng) -> CniFault {
+    let latest = u64::try_from(LATEST_DEL.as_millis()).unwrap_or(u64::MAX);
+    match rng.below(6) {
+        0 => CniFault::RepeatAdd,
+        1 => CniFault::RepeatDel(ms(rng, 10..=latest)),
+        2 => CniFault::LateDel(ms(rng, 10..=latest)),
+        3 => CniFault::DelFirst,
+        4 => CniFault::NetnsGone,
+        _ => CniFault::Gc,
+    }
+}
+
+/// One to three things that a link can do.
+fn link(rng: &mut Rng) -> LinkFault {
+    let mut link = LinkFault::default();
+    for _ in 0..rng.range(1..=3) {
+        // Hundredths, which can be read and written.
+        #[expect(clippy::cast_precision_loss, reason = "a small number")]
+        let p = rng.range(1..=30) as f64 / 100.0;
+        match rng.below(7) {
+            0 => link.loss = p,
+            1 => link.duplicate = p,
+            2 => link.reorder = p,
+            3 => link.corrupt = p,
+            4 => link.delay = ms(rng, 1..=200),
+            5 => link.jitter = ms(rng, 1..=100),
+            _ => link.mtu = rng.pick(&[576, 1280, 1400]).copied(),
+        }
+    }
+    link
+}

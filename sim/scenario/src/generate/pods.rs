@@ -1,0 +1,62 @@
+//! Pods come and go.
+
+use std::collections::BTreeMap;
+
+use super::Generator;
+use crate::judge::capacity;
+use crate::model::{Action, Families, Pod, Serve, ServeKind};
+
+/// Of more pods than this nobody learns more.
+const MOST_PODS: usize = 16;
+
+/// A pod that has been made and not deleted.
+#[derive(Debug, Clone)]
+pub(super) struct Live {
+    pub(super) name: String,
+    pub(super) node: Option<String>,
+    pub(super) serve: Vec<Serve>,
+    /// A wait has stood between its making and now.
+    pub(super) ready: bool,
+}
+
+impl Generator<'_> {
+    /// Makes a pod if there is an address left for it in the end.
+    pub(super) fn make_pod(&mut self) {
+        let n = self.rng.range(1..=u64::from(self.cluster.nodes));
+        let node = format!("node-{n}");
+        let bounded = self.cluster.family != Families::V6;
+        let tight = bounded && self.cluster.pod_cidr_bits > 26;
+        let chosen = self.rng.chance(0.85);
+        let node = (tight || chosen).then_some(node);
+        let here = self.pods.iter().filter(|pod| pod.node == node).count();
+        if self.pods.len() >= MOST_PODS || (tight && here >= capacity(self.cluster.pod_cidr_bits)) {
+            return;
+        }
+        let servers = [(ServeKind::Http, 8080), (ServeKind::Tcp, 9000), (ServeKind::Udp, 5353)];
+        let serve: Vec<Serve> = servers
+            .into_iter()
+            .filter(|_| self.rng.chance(0.8))
+            .map(|(kind, port)| Serve { kind, port })
+            .collect();
+        self.pods_made += 1;
+        let live = Live { name: format!("p{}", self.pods_made), node, serve, ready: false };
+        self.push(Action::Pod(Pod {
+            name: live.name.clone(),
+            namespace: "default".to_owned(),
+            node: live.node.clone(),
+            labels: BTreeMap::new(),
+            serve: live.serve.clone(),
+        }));
+        self.pods.push(live);
+    }
+
+    /// Deletes one of the pods, if there is one.
+    pub(super) fn delete_pod(&mut self) {
+        if self.pods.is_empty() {
+            return;
+        }
+        let index = self.rng.index(self.pods.len());
+        let pod = self.pods.remove(index);
+        self.push(Action::DeletePod(pod.name));
+    }
+}

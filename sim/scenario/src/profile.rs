@@ -1,0 +1,147 @@
+//! What kinds of random scenarios there are.
+
+/// Something that a profile may break.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Breakage {
+    /// The agent dies, at once or after some commands.
+    Kill,
+    /// The same, and it finds an older state directory.
+    Snapshot,
+    /// The agent stands still.
+    Stall,
+    /// The agent's clock jumps.
+    Skew,
+    /// The API server or a watch misbehaves.
+    Api,
+    /// The container runtime misbehaves.
+    Cni,
+    /// A link loses, delays, repeats, overtakes or changes packets.
+    Link,
+    /// A node is cut off.
+    Partition,
+    /// A table is full.
+    Table,
+    /// The ring of events is full.
+    Ring,
+}
+
+/// A way to make random scenarios.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    /// Its name.
+    pub name: &'static str,
+    /// What it looks for, for people.
+    pub description: &'static str,
+    /// What may break, and how often in relation to the others.
+    pub breakages: &'static [(Breakage, u32)],
+    /// At most so many faults in one round.
+    pub most_faults: u64,
+    /// Of a hundred clusters so many have small pod CIDRs (/28 and /29).
+    pub tiny_cidrs: u32,
+    /// Of a hundred clusters so many have small conntrack and fragment tables.
+    pub small_tables: u32,
+    /// At most so many pods are made, and at most so many deleted, in one round.
+    pub churn: u64,
+    /// Of a hundred pieces of traffic so many are odd: large datagrams, closed ports.
+    pub odd: u32,
+}
+
+use Breakage::{Api, Cni, Kill, Link, Partition, Ring, Skew, Snapshot, Stall, Table};
+
+/// All of them; the first is the default.
+pub const PROFILES: &[Profile] = &[
+    Profile {
+        name: "mixed",
+        description: "everything at once",
+        breakages: &[
+            (Kill, 4),
+            (Snapshot, 2),
+            (Stall, 2),
+            (Skew, 1),
+            (Api, 4),
+            (Cni, 3),
+            (Link, 2),
+            (Partition, 1),
+            (Table, 1),
+            (Ring, 1),
+        ],
+        most_faults: 3,
+        tiny_cidrs: 25,
+        small_tables: 5,
+        churn: 3,
+        odd: 25,
+    },
+    Profile {
+        name: "quiet",
+        description: "pods come and go, nothing breaks",
+        breakages: &[],
+        most_faults: 0,
+        tiny_cidrs: 10,
+        small_tables: 0,
+        churn: 3,
+        odd: 25,
+    },
+    Profile {
+        name: "crash",
+        description: "agents die at any command, start again, find older disks, stand still, read wrong clocks",
+        breakages: &[(Kill, 6), (Snapshot, 3), (Stall, 2), (Skew, 1)],
+        most_faults: 4,
+        tiny_cidrs: 20,
+        small_tables: 0,
+        churn: 3,
+        odd: 10,
+    },
+    Profile {
+        name: "api",
+        description: "watches are cut, late, doubled, merged or stale, the API server is away or refuses; some agents die",
+        breakages: &[(Api, 8), (Kill, 2)],
+        most_faults: 4,
+        tiny_cidrs: 10,
+        small_tables: 0,
+        churn: 3,
+        odd: 10,
+    },
+    Profile {
+        name: "net",
+        description: "links lose, delay, repeat, overtake and change packets, nodes are cut off",
+        breakages: &[(Link, 5), (Partition, 2)],
+        most_faults: 3,
+        tiny_cidrs: 5,
+        small_tables: 0,
+        churn: 1,
+        odd: 25,
+    },
+    Profile {
+        name: "cni",
+        description: "storms of ADD and DEL, repeated, late, out of order, with hardly any addresses; some agents die",
+        breakages: &[(Cni, 8), (Kill, 2), (Stall, 1)],
+        most_faults: 3,
+        tiny_cidrs: 70,
+        small_tables: 0,
+        churn: 5,
+        odd: 5,
+    },
+    Profile {
+        name: "full",
+        description: "tables and the ring of events are small or full",
+        breakages: &[(Table, 6), (Ring, 2), (Kill, 1)],
+        most_faults: 3,
+        tiny_cidrs: 30,
+        small_tables: 25,
+        churn: 3,
+        odd: 30,
+    },
+];
+
+impl Profile {
+    /// The profile with this name.
+    pub fn by_name(name: &str) -> Option<&'static Self> {
+        PROFILES.iter().find(|profile| profile.name == name)
+    }
+}
+
+impl Default for &'static Profile {
+    fn default() -> Self {
+        &PROFILES[0]
+    }
+}
