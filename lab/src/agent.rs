@@ -97,7 +97,6 @@ impl std::ops::Deref for Agent {
 }
 
 impl AgentControl {
-
     /// The running process, in the root PID namespace's numbers.
     pub fn process(&self) -> Option<ProcessId> {
         *self.0.process.borrow()

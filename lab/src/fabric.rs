@@ -164,8 +164,7 @@ pub fn set_up(
         up(netlink, "lo")?;
         if switch.is_none() {
             let kind = LinkSpecKind::Bridge;
-            netlink
-                .create_link(&LinkSpec { mtu: Some(plan.mtu.into()), ..LinkSpec::new(BRIDGE, kind) })?;
+            netlink.create_link(&LinkSpec { mtu: Some(plan.mtu.into()), ..LinkSpec::new(BRIDGE, kind) })?;
         }
         let bridge = up(netlink, BRIDGE)?;
         add_addresses(netlink, bridge, &plan.router_addresses())?;

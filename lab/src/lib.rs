@@ -30,6 +30,7 @@ pub mod snapshot;
 pub mod state;
 pub mod supervisor;
 pub mod switch;
+pub mod traffic;
 
 pub use cluster::{BlockingCluster, Cluster, ClusterBuilder};
 

@@ -13,6 +13,7 @@ use lab::container::{attach, init, shim};
 use lab::control::AgentAction;
 use lab::machine;
 use lab::plan::{Family, LabName, Routing};
+use lab::traffic;
 
 mod cli;
 
@@ -160,6 +161,8 @@ enum Command {
         #[command(subcommand)]
         command: cli::fault::Command,
     },
+    /// Send messages from where it runs and count the answers; one line of JSON after each
+    Traffic(traffic::Options),
     /// Runs a lab (internal)
     #[command(hide = true)]
     Supervise { spec: String },
@@ -209,9 +212,8 @@ fn main() -> ExitCode {
         Command::Agent { lab, action, node } => {
             cli::inside::agent(&lab.name, &node, action).map(|()| ExitCode::SUCCESS)
         }
-        Command::Fault { lab, command } => {
-            cli::fault::fault(&lab.name, command).map(|()| ExitCode::SUCCESS)
-        }
+        Command::Traffic(options) => traffic::main(&options),
+        Command::Fault { lab, command } => cli::fault::fault(&lab.name, command).map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(code) => code,

@@ -27,7 +27,8 @@ use crate::machine::init::{InitConfig, OBJECT_PATH, RootConfig, SHARE_DIR};
 use crate::machine::{Machine, StartMachineError};
 use crate::outside;
 use crate::plan::{
-    API_PORT, DEFAULT_MTU, DEFAULT_POD_CIDR_BITS, Family, LabName, MAX_NODES, Plan, Routing, default_outside_names,
+    API_PORT, DEFAULT_MTU, DEFAULT_POD_CIDR_BITS, Family, LabName, MAX_NODES, Plan, Routing,
+    default_outside_names,
 };
 use crate::preflight::{self, PreflightError};
 use crate::snapshot::Recorder;
@@ -44,7 +45,9 @@ pub enum BuildError {
     #[error("a lab has 1 to {MAX_NODES} nodes, not {0}")]
     Nodes(u8),
     /// Pod CIDRs that do not fit.
-    #[error("{nodes} nodes with /{bits} each do not fit into the cluster's /{CLUSTER_CIDR_BITS}, or /{bits} is no room for pods (30 at most)")]
+    #[error(
+        "{nodes} nodes with /{bits} each do not fit into the cluster's /{CLUSTER_CIDR_BITS}, or /{bits} is no room for pods (30 at most)"
+    )]
     PodCidr {
         /// Prefix length.
         bits: u8,
@@ -104,6 +107,7 @@ pub struct ClusterBuilder {
     owner_kind: OwnerKind,
     progress: Arc<dyn Fn(Progress) + Send + Sync>,
     demo: bool,
+    dns: bool,
     faults: Faults,
     agent_args: Vec<String>,
     patience: Duration,
@@ -142,6 +146,7 @@ impl ClusterBuilder {
             owner_kind: OwnerKind::Library,
             progress: Arc::new(|step| tracing::info!("{}", step.0)),
             demo: false,
+            dns: true,
             faults: Faults::default(),
             agent_args: Vec::new(),
             patience: Duration::from_secs(60),
@@ -212,6 +217,13 @@ impl ClusterBuilder {
     #[must_use]
     pub fn demo(mut self, demo: bool) -> Self {
         self.demo = demo;
+        self
+    }
+
+    /// Whether to start the cluster DNS (default yes), which is a pod on one of the nodes.
+    #[must_use]
+    pub fn dns(mut self, dns: bool) -> Self {
+        self.dns = dns;
         self
     }
 
@@ -337,7 +349,8 @@ impl ClusterBuilder {
         let outside = Machine::start(&bins.lab(), &plain(OUTSIDE))?;
         record.machines.extend([&fabric, &outside].into_iter().filter_map(|m| ProcessId::of(m.pid())));
         dir.write_record(&record)?;
-        let switch = self.switch_seed.map(|seed| fabric::switch_netns().map(|netns| (netns, seed))).transpose()?;
+        let switch =
+            self.switch_seed.map(|seed| fabric::switch_netns().map(|netns| (netns, seed))).transpose()?;
         let netns = switch.as_ref().map(|(netns, _)| netns);
         fabric::set_up(&plan, &fabric, &outside, netns)?;
         let outside_servers =
@@ -457,7 +470,7 @@ impl ClusterBuilder {
         let ready = waited.await.and_then(|ready| ready);
         ready.map_err(|problem| BuildError::NotReady { problem, hint: agents_hint(cluster) })?;
 
-        let mut objects = workloads::cluster_dns();
+        let mut objects = if self.dns { workloads::cluster_dns() } else { Vec::new() };
         if self.demo {
             objects.extend(workloads::demo());
         }

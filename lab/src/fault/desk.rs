@@ -86,7 +86,8 @@ impl Desk {
         self.0.check(fault, &nodes)?;
         for node in nodes {
             if fault.kind == FaultKind::Gc {
-                let why = |e: crate::kubelet::GcError| FaultError::Gc { node: node.clone(), why: e.to_string() };
+                let why =
+                    |e: crate::kubelet::GcError| FaultError::Gc { node: node.clone(), why: e.to_string() };
                 self.0.kubelets.gc(&node).await.map_err(why)?;
                 continue;
             }

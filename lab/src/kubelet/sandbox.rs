@@ -126,20 +126,20 @@ async fn add(
     }
     let first = config.add(&node.ns, pod).await?;
     if faults.contains(&CniFault::RepeatAdd) {
-        let (second, _) = config.add(&node.ns, pod).await?;
-        if cni::addresses(&second) != cni::addresses(&first.0) {
-            tracing::warn!(pod = pod.name, "a repeated ADD gave other addresses");
+        // The specification forbids it, so a refusal is right; the pod goes on with what the first one gave.
+        match config.add(&node.ns, pod).await {
+            Ok((second, _)) if cni::addresses(&second) == cni::addresses(&first.0) => {}
+            Ok(_) => tracing::warn!(pod = pod.name, "a repeated ADD gave other addresses"),
+            Err(e) => {
+                tracing::info!(pod = pod.name, "a repeated ADD was refused: {}", crate::error_chain(&e))
+            }
         }
     }
     Ok(first)
 }
 
 /// Detaches the pod, or puts it off.
-async fn del(
-    node: &Arc<NodeContext>,
-    pod: &Attachment,
-    result: &Value,
-) -> Result<(), CniError> {
+async fn del(node: &Arc<NodeContext>, pod: &Attachment, result: &Value) -> Result<(), CniError> {
     let faults = node.faults();
     for fault in &faults {
         if let CniFault::LateDel(after) = fault {

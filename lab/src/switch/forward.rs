@@ -53,7 +53,15 @@ impl Forwarder {
         seed: u64,
     ) -> Self {
         let choices = Choices::new(seed);
-        Self { shared, sockets, exempt, choices, stations: BTreeMap::new(), held: BinaryHeap::new(), number: 0 }
+        Self {
+            shared,
+            sockets,
+            exempt,
+            choices,
+            stations: BTreeMap::new(),
+            held: BinaryHeap::new(),
+            number: 0,
+        }
     }
 
     /// Forwards until the switch is told to stop. The namespace is only held.
@@ -154,12 +162,7 @@ impl Forwarder {
 }
 
 /// A frame on one port's link, either way.
-fn cross(
-    port: &mut Port,
-    choices: &mut Choices,
-    exempt: bool,
-    frame: Vec<u8>,
-) -> Vec<super::link::Delivery> {
+fn cross(port: &mut Port, choices: &mut Choices, exempt: bool, frame: Vec<u8>) -> Vec<super::link::Delivery> {
     port.counters.frames += 1;
     if !port.connected {
         port.counters.lost += 1;

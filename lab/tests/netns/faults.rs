@@ -9,19 +9,16 @@ use lab::fault::{ApiFault, CniFault, Fault, FaultKind, LinkFault};
 use lab::plan::Routing;
 use lab::{BlockingCluster, Cluster};
 use rstest::{fixture, rstest};
-use sim_api::options::DeleteOptions;
-use sim_api::resource::PODS;
+use sim_api::options::{DeleteOptions, Sub};
+use sim_api::resource::{NODES, PODS};
 
 use crate::common::{PATIENCE, make};
 
 /// Two nodes joined by the switch, a client on the first and a server on the second.
 #[fixture]
 fn cluster(#[default(Routing::Vxlan)] routing: Routing) -> Option<BlockingCluster> {
-    let builder = Cluster::builder()
-        .nodes(2)
-        .routing(routing)
-        .software_fabric(1)
-        .record_state(Duration::from_secs(60));
+    let builder =
+        Cluster::builder().nodes(2).routing(routing).software_fabric(1).record_state(Duration::from_secs(60));
     let cluster = make(builder)?;
     for (name, node, image) in
         [("client", "node-1", "bristle/client"), ("server", "node-2", "bristle/http-echo")]
@@ -76,6 +73,16 @@ fn ping(cluster: &BlockingCluster, address: &str, options: &[&str]) -> (String, 
     (output.stdout + &output.stderr, answered)
 }
 
+/// Changes a Node object, so that every watch has something to say.
+fn touch(cluster: &BlockingCluster) -> bool {
+    let count = |node: &mut serde_json::Value| {
+        let label = &mut node["metadata"]["labels"]["touched"];
+        *label = label.as_str().and_then(|n| n.parse::<u32>().ok()).map_or(0, |n| n + 1).to_string().into();
+    };
+    cluster.store().modify(&NODES, "", "node-2", Sub::Main, count).expect("the node is there");
+    true
+}
+
 fn status(cluster: &BlockingCluster, node: &str) -> Option<Status> {
     cluster.node(node).expect("the node is there").ask_agent(paths::STATUS).ok()
 }
@@ -90,6 +97,7 @@ fn links_break_as_asked_and_heal(
     cluster: Option<BlockingCluster>,
 ) {
     let Some(cluster) = cluster else { return };
+    assert_eq!(cluster.plan().routing, routing);
     for address in server(&cluster) {
         let (said, answered) = ping(&cluster, &address, &[]);
         assert!(answered && !said.contains("DUP!"), "{said}");
@@ -118,7 +126,8 @@ fn links_break_as_asked_and_heal(
         assert!(said.contains("DUP!"), "{said}");
         link(&cluster, LinkFault { delay: Duration::from_millis(100), ..healthy() });
         let (said, answered) = ping(&cluster, &address, &[]);
-        let minimum = said.rsplit_once("= ").and_then(|(_, times)| times.split('/').next()?.parse::<f64>().ok());
+        let minimum =
+            said.rsplit_once("= ").and_then(|(_, times)| times.split('/').next()?.parse::<f64>().ok());
         assert!(answered && minimum.is_some_and(|ms| ms >= 200.0), "both ways: {said}");
 
         cluster.heal(None).expect("it heals");
@@ -205,9 +214,11 @@ fn the_api_server_fails_for_one_node_alone(cluster: Option<BlockingCluster>) {
     for kind in [ApiFault::Down, ApiFault::Error(500), ApiFault::Error(410)] {
         fault(&cluster, "node-1", FaultKind::Api(kind));
         until("node-1 is cut off", || !connected("node-1"));
-        assert!(connected("node-2"), "{kind:?}");
+        // Agents believe in their server when it tells them something.
+        until("node-2 is served", || touch(&cluster) && connected("node-2"));
+        assert!(!connected("node-1"), "{kind:?}");
         cluster.heal(None).expect("it heals");
-        until("node-1 is back", || connected("node-1"));
+        until("node-1 is back", || touch(&cluster) && connected("node-1"));
     }
     // Agents list again after these; that they did is seen from what they were told.
     for kind in [ApiFault::Cut, ApiFault::PartialList, ApiFault::Stale(1)] {
@@ -251,11 +262,8 @@ fn runtimes_misbehave_and_nothing_is_left(#[case] kind: CniFault) {
 #[rstest]
 fn a_pod_whose_namespace_vanishes_is_made_again() {
     let Some(cluster) = make(Cluster::builder().nodes(1)) else { return };
-    let fault = Fault {
-        node: None,
-        lasts: Some(Duration::from_secs(2)),
-        kind: FaultKind::Cni(CniFault::NetnsGone),
-    };
+    let fault =
+        Fault { node: None, lasts: Some(Duration::from_secs(2)), kind: FaultKind::Cni(CniFault::NetnsGone) };
     cluster.wait(|c| c.fault(&fault)).expect("it can be broken");
     pod(&cluster, "a", "node-1", "bristle/client");
     let events = cluster.store().list(&sim_api::resource::EVENTS, "default");
