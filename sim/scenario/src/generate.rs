@@ -20,7 +20,7 @@ use crate::profile::Profile;
 use crate::rng::Rng;
 use pods::Live;
 
-/// Long enough for every wait that is sure; it ends when there is nothing left to wait for.
+/// Longer than any wait that is sure; the judge gives each its own time in the end.
 const LONG: Duration = Duration::from_secs(1200);
 /// Pairs of pods that are pinged at the end, at most.
 const MOST_PINGS: usize = 12;
@@ -97,8 +97,8 @@ struct Generator<'a> {
     pods: Vec<Live>,
     pods_made: u32,
     traffic_made: u32,
-    /// Ids of background streams that nobody has waited for.
-    streams: Vec<String>,
+    /// Ids of background streams whose two pods are there.
+    streams: Vec<(String, [String; 2])>,
     /// Faults without an end are on.
     open_faults: bool,
 }
@@ -199,12 +199,13 @@ impl Generator<'_> {
         for (from, to) in pairs {
             self.ping(from, to);
         }
-        for id in std::mem::take(&mut self.streams) {
+        for (id, _) in std::mem::take(&mut self.streams) {
             self.wait(Until::Traffic(id));
         }
         self.wait(Until::Rest);
         while !self.pods.is_empty() {
-            self.delete_pod();
+            let index = self.rng.index(self.pods.len());
+            self.delete(index);
         }
         // Late DELs come at most so late.
         self.push(Action::Wait(Wait::new(Until::Time(faults::LATEST_DEL + Duration::from_secs(2)))));

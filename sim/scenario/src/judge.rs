@@ -24,7 +24,9 @@ mod waits;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::model::{Action, Expect, Fault, FaultKind, Scenario, Traffic, TrafficExpect, TrafficKind, Until};
+use crate::model::{
+    Action, Expect, Fault, FaultKind, Scenario, Step, Traffic, TrafficExpect, TrafficKind, Until,
+};
 use crate::validate::traffic::answered_by;
 use clock::{Clock, Moment};
 pub(crate) use ends::capacity;
@@ -64,8 +66,15 @@ pub fn doubts(scenario: &Scenario) -> BTreeSet<Doubt> {
     judge.doubts
 }
 
-/// Gives every traffic the strongest expectation that is sure.
+/// Gives every wait the time that it may need, and every traffic the strongest expectation that is sure then.
 pub fn settle(scenario: &mut Scenario) {
+    let needed = Judge::of(scenario).needed;
+    for (index, needed) in needed {
+        if let Some(Step { action: Action::Wait(wait), .. }) = scenario.steps.get_mut(index) {
+            // In half minutes, which are easier to read.
+            wait.within = Duration::from_secs(needed.as_secs().div_ceil(30).saturating_add(1) * 30);
+        }
+    }
     let strongest = strongest(scenario);
     for step in &mut scenario.steps {
         if let Action::Traffic(traffic) = &mut step.action {
@@ -138,6 +147,8 @@ struct Judge<'a> {
     refused: bool,
     /// DELs may come until this moment has been left so far behind.
     late_dels: Option<(Moment, Duration)>,
+    /// How long each wait may take, by step.
+    needed: Vec<(usize, Duration)>,
 }
 
 impl<'a> Judge<'a> {
@@ -154,13 +165,14 @@ impl<'a> Judge<'a> {
             longest_restart: Duration::ZERO,
             refused: false,
             late_dels: None,
+            needed: Vec::new(),
         };
-        for step in &scenario.steps {
+        for (index, step) in scenario.steps.iter().enumerate() {
             if let Some(at) = step.at {
                 judge.clock.at(at);
             }
             judge.pass();
-            judge.step(&step.action);
+            judge.step(index, &step.action);
         }
         judge
     }
@@ -183,7 +195,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn step(&mut self, action: &'a Action) {
+    fn step(&mut self, index: usize, action: &'a Action) {
         match action {
             Action::Pod(pod) => {
                 self.rested = false;
@@ -208,7 +220,7 @@ impl<'a> Judge<'a> {
                     });
                 }
             }
-            Action::Wait(wait) => self.wait(wait),
+            Action::Wait(wait) => self.wait(index, wait),
             Action::Traffic(traffic) => self.begin(traffic),
             Action::Fault(fault) => self.fault(fault),
             Action::Expect(expect) => self.expect(expect),
@@ -244,6 +256,14 @@ impl<'a> Judge<'a> {
         let mtu = self.scenario.cluster.mtu;
         if !in_fragments(open.traffic, mtu) {
             return;
+        }
+        let lost = |other: &&Open<'_>| {
+            let lossy = other.spoilt.is_some() || other.lossy.is_some();
+            lossy && in_fragments(other.traffic, mtu) && !other.sides.pods.is_disjoint(&open.sides.pods)
+        };
+        if let Some(other) = self.traffic.iter().find(lost) {
+            let why = format!("fragments of {} may still lie about", other.traffic.id);
+            open.spoilt.get_or_insert(why);
         }
         let why = || "several send fragments at once".to_owned();
         for other in self.traffic.iter_mut().filter(|other| !other.ended && in_fragments(other.traffic, mtu))
@@ -283,7 +303,7 @@ impl<'a> Judge<'a> {
         if let FaultKind::Kill(kill) = &fault.kind {
             self.longest_restart = self.longest_restart.max(kill.restart_after);
         }
-        let active = Active::new(fault, &self.clock);
+        let active = Active::new(fault, &self.clock, self.pods.made());
         if active.class == Class::Tables {
             self.refused = true;
         }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 // From data to text and back.
+pub mod compare;
 pub mod error;
 pub mod model;
 pub mod names;
@@ -25,7 +26,9 @@ pub mod generate;
 pub mod judge;
 pub mod profile;
 pub mod rng;
+pub mod shrink;
 
+pub use compare::compare;
 pub use error::{Invalid, Problem, ScenarioError};
 pub use generate::generate;
 pub use model::Scenario;
@@ -33,4 +36,5 @@ pub use outcome::Outcome;
 pub use profile::Profile;
 pub use replay::Replay;
 pub use rng::Rng;
+pub use shrink::{ShrinkProgress, shrink};
 pub use validate::Known;

@@ -18,7 +18,7 @@ impl Scenario {
     /// # Errors
     /// The first thing that has another form than it should, with line and column.
     pub fn parse(text: &str, file: &str) -> Result<Self, ScenarioError> {
-        document(text, file, FORMAT)
+        document(text, file, &[("", FORMAT)])
     }
 
     /// Reads a scenario from a file.
@@ -63,41 +63,46 @@ pub(crate) fn content(path: &FilePath) -> Result<(String, String), ScenarioError
     }
 }
 
-/// Reads a document whose field `bristle` must say `format`.
+/// Reads a document that has these formats, each in the field `bristle` of the document (named by an empty name) or of one of its fields.
 pub(crate) fn document<T: DeserializeOwned>(
     text: &str,
     file: &str,
-    format: &str,
+    formats: &[(&str, &str)],
 ) -> Result<T, ScenarioError> {
     let value: Value = serde_yaml_ng::from_str(text).map_err(|error| syntax(&error, file))?;
     let placed = |mut problem: Problem| {
         problem.in_file(file, text);
         ScenarioError::Form(problem)
     };
-    check_format(&value, format).map_err(placed)?;
+    for (field, format) in formats {
+        check_format(&value, field, format).map_err(placed)?;
+    }
     decode(&value).map_err(placed)
 }
 
-fn check_format(value: &Value, format: &str) -> Result<(), Problem> {
+fn check_format(document: &Value, field: &str, format: &str) -> Result<(), Problem> {
+    let (value, path) = match field {
+        "" => (document, Path::default()),
+        // If it is missing, that is for the decoder to say.
+        _ => match document.get(field) {
+            Some(value) => (value, Path::of(field)),
+            None => return Ok(()),
+        },
+    };
     if !value.is_mapping() {
-        return Err(Problem::new(
-            Path::default(),
-            format!("found no mapping, expected one that begins with `bristle: {format}`"),
-        ));
+        let message = format!("found no mapping, expected one that begins with `bristle: {format}`");
+        return Err(Problem::new(path, message));
     }
     match value.get("bristle") {
         Some(Value::String(found)) if found == format => Ok(()),
-        Some(Value::String(found)) => Err(Problem::new(
-            Path::of("bristle"),
-            format!("found format `{found}`, this reads `{format}` alone"),
-        )),
-        Some(_) => {
-            Err(Problem::new(Path::of("bristle"), format!("found no text, expected the format `{format}`")))
+        Some(Value::String(found)) => {
+            let message = format!("found format `{found}`, this reads `{format}` alone");
+            Err(Problem::new(path.field("bristle"), message))
         }
-        None => Err(Problem::new(
-            Path::default(),
-            format!("the field `bristle` is missing: write `bristle: {format}`"),
-        )),
+        Some(_) => {
+            Err(Problem::new(path.field("bristle"), format!("found no text, expected the format `{format}`")))
+        }
+        None => Err(Problem::new(path, format!("the field `bristle` is missing: write `bristle: {format}`"))),
     }
 }
 

@@ -74,7 +74,7 @@ impl Replay {
     /// # Errors
     /// Another version of the format; the first thing that has another form than it should, with line and column.
     pub fn parse(text: &str, file: &str) -> Result<Read, ScenarioError> {
-        let replay: Self = document(text, file, FORMAT)?;
+        let replay: Self = document(text, file, &[("", FORMAT), ("scenario", crate::model::FORMAT)])?;
         let ours = env!("CARGO_PKG_VERSION");
         let warning = (replay.version != ours).then(|| {
             let theirs = &replay.version;

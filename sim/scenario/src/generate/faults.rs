@@ -49,13 +49,15 @@ impl Generator<'_> {
     }
 
     fn kind(&mut self, breakage: Breakage) -> FaultKind {
+        // A list from before the nodes were there would take them away.
+        let most_behind = u64::from(self.pods_made).min(10);
         let rng = &mut self.rng;
         match breakage {
             Breakage::Kill => FaultKind::Kill(kill(rng)),
             Breakage::Snapshot => FaultKind::Kill(Kill { snapshot_age: ms(rng, 100..=20_000), ..kill(rng) }),
             Breakage::Stall => FaultKind::Stall,
             Breakage::Skew => FaultKind::Skew(ms(rng, 500..=90_000)),
-            Breakage::Api => FaultKind::Api(api(rng)),
+            Breakage::Api => FaultKind::Api(api(rng, most_behind)),
             Breakage::Cni => FaultKind::Cni(cni(rng)),
             Breakage::Link => FaultKind::Link(link(rng)),
             Breakage::Partition => FaultKind::Partition,
@@ -76,14 +78,14 @@ fn kill(rng: &mut Rng) -> Kill {
     Kill { after_commands: (!at_once).then_some(commands), restart_after, snapshot_age: Duration::ZERO }
 }
 
-fn api(rng: &mut Rng) -> ApiFault {
+fn api(rng: &mut Rng, most_behind: u64) -> ApiFault {
     match rng.below(9) {
         0 => ApiFault::Cut,
         1 => ApiFault::Down,
         2 => ApiFault::Slow(ms(rng, 50..=3000)),
         3 => ApiFault::Coalesce,
         4 => ApiFault::Duplicate,
-        5 => ApiFault::Stale(small(rng, 1..=10)),
+        5 => ApiFault::Stale(small(rng, 1..=most_behind.max(1))),
         6 => ApiFault::PartialList,
         7 => ApiFault::Error(rng.pick(&[429, 500, 503, 410]).copied().unwrap_or(500)),
         _ => ApiFault::Reorder,

@@ -17,6 +17,8 @@ pub(super) struct Live {
     pub(super) serve: Vec<Serve>,
     /// A wait has stood between its making and now.
     pub(super) ready: bool,
+    /// A long stream begins or ends here: it is mostly left alone.
+    pub(super) anchor: bool,
 }
 
 impl Generator<'_> {
@@ -39,7 +41,7 @@ impl Generator<'_> {
             .map(|(kind, port)| Serve { kind, port })
             .collect();
         self.pods_made += 1;
-        let live = Live { name: format!("p{}", self.pods_made), node, serve, ready: false };
+        let live = Live { name: format!("p{}", self.pods_made), node, serve, ready: false, anchor: false };
         self.push(Action::Pod(Pod {
             name: live.name.clone(),
             namespace: "default".to_owned(),
@@ -50,13 +52,19 @@ impl Generator<'_> {
         self.pods.push(live);
     }
 
-    /// Deletes one of the pods, if there is one.
+    /// Deletes one of the pods, if there is one; seldom an end of a long stream.
     pub(super) fn delete_pod(&mut self) {
-        if self.pods.is_empty() {
-            return;
+        let any = self.rng.chance(0.1);
+        let candidates: Vec<usize> = (0..self.pods.len()).filter(|i| any || !self.pods[*i].anchor).collect();
+        if let Some(index) = self.rng.pick(&candidates).copied() {
+            self.delete(index);
         }
-        let index = self.rng.index(self.pods.len());
+    }
+
+    /// Deletes a pod. Nobody waits any more for a stream that ends there.
+    pub(super) fn delete(&mut self, index: usize) {
         let pod = self.pods.remove(index);
+        self.streams.retain(|(_, ends)| !ends.contains(&pod.name));
         self.push(Action::DeletePod(pod.name));
     }
 }

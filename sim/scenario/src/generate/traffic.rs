@@ -133,7 +133,10 @@ impl Generator<'_> {
         traffic.timeout = Duration::from_secs(2);
         traffic.background = true;
         debug_assert!(longest(&traffic) < super::LONG, "a wait for it must be sure");
-        self.streams.push(traffic.id.clone());
+        for pod in &mut self.pods {
+            pod.anchor |= pod.name == from.name || pod.name == to.name;
+        }
+        self.streams.push((traffic.id.clone(), [from.name, to.name]));
         self.push(Action::Traffic(traffic));
     }
 

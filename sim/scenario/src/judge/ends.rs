@@ -34,14 +34,16 @@ pub(super) struct Pods<'a> {
     alive: BTreeMap<PodKey, State<'a>>,
     /// Nodes of pods that were deleted, whose addresses may be kept back still.
     released: Vec<Option<String>>,
+    made: u32,
 }
 
 impl<'a> Pods<'a> {
     pub(super) const fn new(cluster: &'a Cluster) -> Self {
-        Self { cluster, alive: BTreeMap::new(), released: Vec::new() }
+        Self { cluster, alive: BTreeMap::new(), released: Vec::new(), made: 0 }
     }
 
     pub(super) fn make(&mut self, pod: &'a Pod) {
+        self.made += 1;
         self.alive.insert(PodKey::of(pod), State { pod, ready: false });
     }
 
@@ -67,6 +69,11 @@ impl<'a> Pods<'a> {
 
     pub(super) fn all_ready(&self) -> bool {
         self.alive.values().all(|state| state.ready)
+    }
+
+    /// So many have been made so far.
+    pub(super) const fn made(&self) -> u32 {
+        self.made
     }
 
     pub(super) fn alive(&self) -> usize {

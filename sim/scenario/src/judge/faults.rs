@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::clock::{Clock, Moment};
 use super::ends::Sides;
-use crate::model::{CniFault, Fault, FaultKind};
+use crate::model::{ApiFault, CniFault, Fault, FaultKind};
 
 /// What a fault can touch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,11 +38,17 @@ pub(super) struct Active<'a> {
     begun: Moment,
     /// It may last still. If not, its aftermath may.
     pub(super) on: bool,
+    /// Nothing ends its aftermath.
+    pub(super) for_ever: bool,
 }
 
 impl<'a> Active<'a> {
-    pub(super) fn new(fault: &'a Fault, clock: &Clock) -> Self {
+    /// `pods_made` before it: each is a change at least, and all came after the nodes.
+    pub(super) fn new(fault: &'a Fault, clock: &Clock, pods_made: u32) -> Self {
+        let for_ever = matches!(fault.kind, FaultKind::Api(ApiFault::Stale(behind)) if behind > pods_made);
         let class = match &fault.kind {
+            // The next list, whenever that is, may lack nodes, and what is known of them is taken away for a moment.
+            _ if for_ever => Class::Links,
             FaultKind::Link(_) | FaultKind::Partition => Class::Links,
             FaultKind::TableFull { table, .. } if per_packet(table) => Class::Rows,
             FaultKind::TableFull { .. } => Class::Tables,
@@ -62,6 +68,7 @@ impl<'a> Active<'a> {
             lasts: fault.lasts,
             begun: clock.now(),
             on,
+            for_ever,
         }
     }
 

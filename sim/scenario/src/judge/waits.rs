@@ -6,15 +6,15 @@ use super::ends::Room;
 use super::{Doubt, Judge, longest, word};
 use crate::model::{Until, Wait};
 
-/// What a cluster needs to come to rest when nothing is broken: starts, watches, attempts of the kubelet, backoffs.
-const BASE: Duration = Duration::from_secs(30);
+/// What a cluster needs to come to rest when nothing is broken: starts, watches, attempts of the kubelet, backoffs (up to 30 s).
+const BASE: Duration = Duration::from_secs(60);
 /// An address is kept back for 30 s after its release, and then the kubelet tries again.
 const QUARANTINE: Duration = Duration::from_secs(90);
 /// What a table refused is tried again within five minutes.
 const RETRY: Duration = Duration::from_secs(330);
 
 impl Judge<'_> {
-    pub(super) fn wait(&mut self, wait: &Wait) {
+    pub(super) fn wait(&mut self, step: usize, wait: &Wait) {
         let needed = match &wait.until {
             Until::Time(time) => {
                 self.clock.pass(*time);
@@ -27,6 +27,9 @@ impl Judge<'_> {
             Until::Ready => self.until_ready(),
             Until::Rest => self.until_ready().map(|ready| ready + self.until_traffic_ends()),
         };
+        if let Ok(needed) = &needed {
+            self.needed.push((step, *needed));
+        }
         self.clock.pass_at_most(wait.within);
         let sure = match needed {
             Ok(needed) if needed <= wait.within => Ok(()),
@@ -62,7 +65,7 @@ impl Judge<'_> {
         if let Some(by) = late {
             self.late_dels = Some((self.clock.now(), by));
         }
-        self.faults.retain(|fault| fault.on);
+        self.faults.retain(|fault| fault.on || fault.for_ever);
         self.refused = false;
         self.rested = true;
     }

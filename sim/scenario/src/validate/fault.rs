@@ -19,7 +19,7 @@ pub(super) fn check(walk: &mut Walk<'_>, index: usize, fault: &Fault) {
             walk.wrong("fault.api.slow", "late by nothing is not late");
         }
         FaultKind::Api(ApiFault::Stale(0)) => {
-            walk.wrong("fault.api.stale", "behind by 0 changes is not behind")
+            walk.wrong("fault.api.stale", "behind by 0 changes is not behind");
         }
         FaultKind::Api(ApiFault::Error(status)) if !STATUSES.contains(status) => {
             walk.wrong("fault.api.error", format!("{status} is not among the known: 410, 429, 500, 503"));
