@@ -1,4 +1,4 @@
-//! `bristle-e2e`: runs the connectivity matrix against a cluster.
+//! `bristle-e2e`: runs the connectivity matrix against a cluster, and scenarios on labs.
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
@@ -12,11 +12,12 @@ use e2e::matrix::{Case, Matrix, Target};
 use e2e::netns::{self, LabOptions};
 use e2e::report::{Report, table};
 use e2e::runner::{self, Options};
+use e2e::scenario;
 use e2e::select::Selection;
 use e2e::workloads::Images;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Runs the connectivity matrix against a cluster.
+/// Runs the connectivity matrix against a cluster, and scenarios on labs.
 #[derive(Parser)]
 #[command(name = "bristle-e2e", version, max_term_width = 100)]
 struct Cli {
@@ -30,6 +31,9 @@ enum Command {
     Run(RunArgs),
     /// Bring up a lab on this machine, run cases against it, take it down
     Netns(NetnsArgs),
+    /// Bring up a lab, carry a scenario out on it, take it down
+    #[command(after_help = SCENARIO_HELP)]
+    Scenario(ScenarioArgs),
     /// List the cases
     List,
     /// Show everything about a case
@@ -70,6 +74,47 @@ struct NetnsArgs {
     nodes: u8,
     #[command(flatten)]
     common: Common,
+}
+
+const SCENARIO_HELP: &str = "\
+The lab has the scenario's nodes, families, routing and MTU, and no cluster DNS. Steps happen in real time.
+What cannot be done on real nodes (skewed clocks, full tables, a crash between two commands) is refused before anything starts.
+
+Exit code: 0 the scenario passed, 1 it failed, 2 it could not be run.
+
+Examples:
+  bristle-e2e scenario sim/scenarios/traffic.yaml
+  bristle-e2e scenario sim/scenarios/lossy-link.yaml --seed 7 --outcome out/lossy.json";
+
+#[derive(Args)]
+struct ScenarioArgs {
+    /// The scenario
+    #[arg(value_name = "FILE.yaml")]
+    file: PathBuf,
+    /// What it runs on
+    #[arg(long, value_enum, default_value_t = OnArm::Netns)]
+    on: OnArm,
+    /// Decides about the chances of broken links, and which agent is killed where the scenario names none
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Directory with the programs and the eBPF object; without it the one of this program
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+    /// Write the outcome as JSON here
+    #[arg(long, value_name = "FILE.json")]
+    outcome: Option<PathBuf>,
+    /// Keep the lab afterwards until Ctrl-C
+    #[arg(long)]
+    keep: bool,
+    /// What goes to stdout at the end
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum OnArm {
+    /// Network namespaces on this machine: real agents, real eBPF
+    Netns,
 }
 
 #[derive(Args)]
@@ -183,6 +228,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
             drop(lab);
             code
         }
+        Command::Scenario(args) => run_scenario(&args).await,
         Command::List => {
             for case in Matrix::built_in()?.all() {
                 println!("{:>3}  {:<38} {}", case.id.to_string(), case.group, case.title());
@@ -211,6 +257,31 @@ async fn run(
     let report = or_interrupted(runner::run(client, matrix, &cases, options, &mut progress)).await?;
     common.publish(&report, options)?;
     Ok(if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn run_scenario(args: &ScenarioArgs) -> anyhow::Result<ExitCode> {
+    let OnArm::Netns = args.on;
+    let scenario = scenario::load(&args.file)?;
+    let options = scenario::Options { bin_dir: args.bin_dir.clone(), seed: args.seed };
+    let arm = or_interrupted(scenario::up(&scenario, &options, |step| eprintln!("{step}"))).await?;
+    let outcome = or_interrupted(scenario::run(&arm, &scenario, |step| eprintln!("{step}"))).await?;
+    let text = serde_json::to_string_pretty(&outcome).context("write the outcome as JSON")?;
+    if let Some(path) = &args.outcome {
+        std::fs::write(path, format!("{text}\n")).with_context(|| format!("write {}", path.display()))?;
+    }
+    match args.output {
+        Format::Json => println!("{text}"),
+        Format::Table => println!("{}", scenario::report::table(&outcome)),
+    }
+    if args.keep {
+        eprintln!(
+            "the lab stays until Ctrl-C: KUBECONFIG={} kubectl get pods -A -o wide",
+            arm.cluster.kubeconfig().display()
+        );
+        tokio::signal::ctrl_c().await.context("watch SIGINT")?;
+    }
+    drop(arm);
+    Ok(if outcome.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Lets a SIGINT or SIGTERM end the work like an error, so that everything is taken down on the way out.
