@@ -223,3 +223,30 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn faults_are_read_as_they_are_taught() {
+        for line in
+            cli::fault::EXAMPLES.lines().filter_map(|line| line.trim().strip_prefix("cargo xtask lab "))
+        {
+            let words = std::iter::once("bristle-lab").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+        }
+        for wrong in ["fault link node-1", "fault kill --restart-after soon", "fault api error x"] {
+            assert!(
+                Cli::try_parse_from(std::iter::once("bristle-lab").chain(wrong.split(' '))).is_err(),
+                "{wrong}"
+            );
+        }
+    }
+}

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use sim_scenario::Outcome;
 use sim_scenario::judge::longest;
 use sim_scenario::model::{Action, Expect, Fault, FaultKind, Scenario, Until, Wait, time};
-use sim_scenario::Outcome;
 
 use super::traffic::Running;
 use super::{ARM, Arm, agents, end, fault, objects};

@@ -90,7 +90,7 @@ pub(crate) struct Lasts {
 }
 
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true)]
+#[group(id = "what", required = true, multiple = true)]
 pub(crate) struct Link {
     /// Probability that a frame is lost, 0 to 1
     #[arg(long, value_name = "P")]

@@ -25,7 +25,7 @@ pub(super) fn begin(faults: &Faults, peers: &[IpAddr], fault: ApiFault) -> Vec<R
         ApiFault::Coalesce => vec![rule(Some("watch"), Effect::Coalesce(GATHER))],
         ApiFault::Duplicate => vec![rule(Some("watch"), Effect::Again(GATHER))],
         ApiFault::Reorder => vec![rule(Some("watch"), Effect::Reorder(GATHER))],
-        ApiFault::Error(410) => vec![rule(Some("watch"), Effect::Gone)],
+        ApiFault::Error(410) => vec![rule(Some("watch"), Effect::Expired)],
         ApiFault::Error(code) => {
             vec![rule(Some("list"), Effect::Fail(code)), rule(Some("watch"), Effect::Fail(code))]
         }
@@ -54,7 +54,7 @@ fn relist(faults: &Faults, peers: &[IpAddr], effect: Option<Effect>) -> Vec<Rule
             let calls = CallMatch { verb: Some(verb), resource: Some(resource.clone()), ..all.clone() };
             faults.inject(calls, effect, Some(1));
         };
-        once("watch", Effect::Gone);
+        once("watch", Effect::Expired);
         if let Some(effect) = &effect {
             once("list", effect.clone());
         }

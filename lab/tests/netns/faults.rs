@@ -225,7 +225,9 @@ fn the_api_server_fails_for_one_node_alone(cluster: Option<BlockingCluster>) {
         let before = events("node-1");
         fault(&cluster, "node-1", FaultKind::Api(kind));
         assert!(cluster.active_faults().is_empty(), "it happens once");
-        until("node-1 has listed again", || events("node-1") > before && connected("node-1"));
+        until(&format!("node-1 has listed again after {kind:?}"), || {
+            events("node-1") > before && connected("node-1")
+        });
     }
 }
 

@@ -56,8 +56,10 @@ pub enum Effect {
     Delay(Duration),
     /// A list answers with the state it had this many revisions ago, as a stale replica would.
     StaleList(u64),
-    /// A watch ends with 410 Gone at once.
+    /// A watch is refused with 410 Gone.
     Gone,
+    /// A watch begins with an error event of code 410 and ends, as where its revision is too old: the client must list again.
+    Expired,
     /// A watch delivers every event twice.
     Duplicate,
     /// A watch delivers only the last of the updates of an object that are waiting, gathered for this long.

@@ -273,6 +273,11 @@ async fn answers_and_watches_break_off_for_the_client_that_is_meant() {
     assert_eq!(s.faults.cut(&from("127.0.0.1")).into_iter().collect::<Vec<_>>(), [NODES]);
     assert!(!matches!(within("the end", watch.try_next()).await, Ok(Some(_))));
 
+    s.faults.inject(from("127.0.0.1"), Effect::Expired, Some(1));
+    let mut old = api.watch(&kube::api::WatchParams::default(), &start).await.unwrap().boxed();
+    let event = within("event", old.try_next()).await.unwrap();
+    assert!(matches!(event, Some(kube::api::WatchEvent::Error(e)) if e.code == 410));
+
     s.faults.inject(from("127.0.0.1"), Effect::Lag(Duration::from_millis(400)), Some(1));
     let start = s.store.revision().to_string();
     let mut late = api.watch(&kube::api::WatchParams::default(), &start).await.unwrap().boxed();

@@ -99,6 +99,11 @@ pub(super) fn watch(call: ResourceCall) -> Result<Response, ApiError> {
         queue.push(encoder.bookmark(start, true));
     }
     let bookmarks = encoder.call.query.flag("allowWatchBookmarks");
+    let over = encoder.call.effects.contains(&Effect::Expired);
+    if over {
+        let expired = ApiError::expired("injected fault");
+        queue = vec![line(&json!({"type": "ERROR", "object": expired.to_status()}))];
+    }
     let state = State {
         changed: store.subscribe(),
         running,
@@ -108,7 +113,7 @@ pub(super) fn watch(call: ResourceCall) -> Result<Response, ApiError> {
         encoder,
         queue,
         shape,
-        over: false,
+        over,
     };
     let body = Body::from_stream(stream::unfold(state, State::next));
     let mut response = Response::new(body);
