@@ -174,9 +174,12 @@ enum Format {
     Json,
 }
 
+/// What is logged without `RUST_LOG`. That pods cannot be made at once is what some scenarios are about.
+const DEFAULT_LOG: &str = "warn,lab::kubelet=error";
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| DEFAULT_LOG.into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match command(Cli::parse().command).await {
         Ok(code) => code,

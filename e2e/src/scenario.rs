@@ -68,9 +68,7 @@ pub async fn up(
         bail!("the arm {ARM} cannot run this scenario:\n  {}", refused.join("\n  "));
     }
     let cluster = &scenario.cluster;
-    let name = format!("scenario-{}", std::process::id()).parse().context("name the lab")?;
     let mut builder = Cluster::builder()
-        .name(name)
         .nodes(u8::try_from(cluster.nodes).context("count the nodes")?)
         .family(match cluster.family {
             Families::V4 => Family::V4,

@@ -1,6 +1,6 @@
 //! Steps, one after the other, in real time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use sim_scenario::Outcome;
@@ -218,7 +218,7 @@ impl<'a> Run<'a> {
         Ok(match expect {
             Expect::PodsReady(count) => {
                 let ready: usize =
-                    objects::Pods::list(client).await?.ready().values().map(|pods| pods.len()).sum();
+                    objects::Pods::list(client).await?.ready().values().map(BTreeSet::len).sum();
                 (ready as u64 != u64::from(*count)).then(|| format!("{ready} pods are ready, not {count}"))
             }
             Expect::Allocated(count) => {

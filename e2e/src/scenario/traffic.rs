@@ -289,10 +289,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_survives_is_answered_after_the_last_fault() {
-        let healed = Instant::now();
-        for (last, good) in
-            [(healed + Duration::from_secs(1), true), (healed - Duration::from_secs(1), false)]
-        {
+        let before = Instant::now();
+        let healed = before + Duration::from_secs(1);
+        for (last, good) in [(healed + Duration::from_secs(1), true), (before, false)] {
             let progress =
                 Progress { tally: tally(4, 2, 0), last_answer: Some(last), ended: true, problem: None };
             let failure = running(TrafficExpect::Survive, progress).failure(Some(healed));

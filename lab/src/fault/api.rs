@@ -18,8 +18,8 @@ pub(super) fn begin(faults: &Faults, peers: &[IpAddr], fault: ApiFault) -> Vec<R
     let rule = |verb, effect| faults.inject(calls(verb), effect, None);
     let rules = match fault {
         ApiFault::Cut => return relist(faults, peers, None),
-        ApiFault::Stale(behind) => return relist(faults, peers, Some(Effect::StaleList(behind.into()))),
-        ApiFault::PartialList => return relist(faults, peers, Some(Effect::PartialList)),
+        ApiFault::Stale(behind) => return relist(faults, peers, Some(&Effect::StaleList(behind.into()))),
+        ApiFault::PartialList => return relist(faults, peers, Some(&Effect::PartialList)),
         ApiFault::Down => vec![rule(None, Effect::Unreachable)],
         ApiFault::Slow(lag) => vec![rule(Some("watch"), Effect::Lag(lag))],
         ApiFault::Coalesce => vec![rule(Some("watch"), Effect::Coalesce(GATHER))],
@@ -47,7 +47,7 @@ pub(super) fn end(faults: &Faults, peers: &[IpAddr], rules: &[RuleId]) {
 }
 
 /// Makes the clients list again whatever they watch; the next list of each has this effect.
-fn relist(faults: &Faults, peers: &[IpAddr], effect: Option<Effect>) -> Vec<RuleId> {
+fn relist(faults: &Faults, peers: &[IpAddr], effect: Option<&Effect>) -> Vec<RuleId> {
     let all = CallMatch { peers: peers.to_vec(), ..CallMatch::default() };
     for resource in faults.watched(&all) {
         let once = |verb, effect| {
@@ -55,7 +55,7 @@ fn relist(faults: &Faults, peers: &[IpAddr], effect: Option<Effect>) -> Vec<Rule
             faults.inject(calls, effect, Some(1));
         };
         once("watch", Effect::Expired);
-        if let Some(effect) = &effect {
+        if let Some(effect) = effect {
             once("list", effect.clone());
         }
     }

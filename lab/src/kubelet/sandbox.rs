@@ -26,7 +26,7 @@ use crate::ns::NsError;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SandboxError {
     /// The network.
-    #[error("failed to set up network for sandbox: {}", crate::error_chain(.0))]
+    #[error("failed to set up network for sandbox")]
     Cni(#[from] CniError),
     /// The node is gone.
     #[error(transparent)]
@@ -131,7 +131,7 @@ async fn add(
             Ok((second, _)) if cni::addresses(&second) == cni::addresses(&first.0) => {}
             Ok(_) => tracing::warn!(pod = pod.name, "a repeated ADD gave other addresses"),
             Err(e) => {
-                tracing::info!(pod = pod.name, "a repeated ADD was refused: {}", crate::error_chain(&e))
+                tracing::info!(pod = pod.name, "a repeated ADD was refused: {}", crate::error_chain(&e));
             }
         }
     }

@@ -35,13 +35,12 @@ pub(super) fn run(options: &Options, socket: &mut impl Datagrams, report: &mut R
         let now = Instant::now();
         if number < options.count && now >= next {
             let payload = options.payload(number);
-            if let Err(error) = socket.send(number, &payload) {
-                if error.kind() == io::ErrorKind::ConnectionRefused {
-                    // That was the answer to an earlier one.
-                    report.change(|tally| tally.errors += 1);
-                    let _ = socket.send(number, &payload);
-                }
-                // No route or no room: it counts as lost when its time is over.
+            // An error of an earlier one comes back here too. No route or no room: it counts as lost when its time is over.
+            if let Err(error) = socket.send(number, &payload)
+                && error.kind() == io::ErrorKind::ConnectionRefused
+            {
+                report.change(|tally| tally.errors += 1);
+                let _ = socket.send(number, &payload);
             }
             waiting.insert(number, now + options.timeout());
             number += 1;

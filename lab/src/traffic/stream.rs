@@ -265,7 +265,7 @@ mod tests {
     fn only_a_200_answers_a_request() {
         for (status, answered) in [("200 OK", 3), ("503 No", 0)] {
             let port = server(move |mut stream| {
-                let mut buffer = [0; 32 * 1024];
+                let mut buffer = vec![0; 32 * 1024];
                 let mut got = 0;
                 while got < 20_000 {
                     got += stream.read(&mut buffer).expect("the request");
