@@ -132,7 +132,7 @@ impl Generator<'_> {
         }
         self.wait(Until::Ready);
         for _ in 0..self.rng.range(1..=3) {
-            self.stream();
+            self.stream(50..=250);
         }
         for _ in 0..self.rng.range(2..=4) {
             self.some_traffic();
@@ -151,7 +151,7 @@ impl Generator<'_> {
             self.wait(Until::Ready);
         }
         if self.rng.chance(0.3) {
-            self.stream();
+            self.stream(50..=250);
         }
         for _ in 0..self.rng.range(0..=self.profile.most_faults) {
             if self.rng.chance(0.5) {

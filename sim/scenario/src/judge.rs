@@ -5,7 +5,7 @@
 //! What is sure, in a word each; whoever is in doubt gets `any`:
 //!
 //! - **ok**: both ends were ready when it began (a sure wait stood between their making and it) and are not deleted before it has surely
-//!   ended; no lossy fault (link, partition, conntrack or fragment table full) touches it; the conntrack and fragment tables are not made
+//!   ended; no lossy fault (link, partition, stale list of nodes, conntrack or fragment table full) touches it; the conntrack and fragment tables are not made
 //!   small; something answers. Deaths, stalls and clocks of agents, the API server, the container runtime and a full ring of events touch no packet.
 //! - **survive**: a TCP stream that began undisturbed and that lossy faults touched, if it surely goes on for long enough after the last of them
 //!   ([`calm`]) for TCP's retransmission timer (RFC 6298, section 5.5: it doubles) to fire once more.
@@ -303,7 +303,7 @@ impl<'a> Judge<'a> {
         if let FaultKind::Kill(kill) = &fault.kind {
             self.longest_restart = self.longest_restart.max(kill.restart_after);
         }
-        let active = Active::new(fault, &self.clock, self.pods.made());
+        let active = Active::new(fault, &self.clock);
         if active.class == Class::Tables {
             self.refused = true;
         }

@@ -1,4 +1,5 @@
 //! Two outcomes: what counts as different and what does not.
+#![allow(clippy::unwrap_used, reason = "tests: a panic is the report")]
 
 use std::collections::{BTreeMap, BTreeSet};
 

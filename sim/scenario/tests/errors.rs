@@ -1,4 +1,5 @@
 //! What is wrong with a file is said with line, column, what was found and what was expected.
+#![allow(clippy::unwrap_used, reason = "tests: a panic is the report")]
 
 use sim_scenario::{Known, Scenario};
 

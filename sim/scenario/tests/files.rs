@@ -1,4 +1,5 @@
 //! Files: scenarios by hand and by builder are the same, replay files come back, other versions are told apart.
+#![allow(clippy::unwrap_used, reason = "tests: a panic is the report")]
 
 use std::time::Duration;
 
@@ -186,6 +187,28 @@ fn built() -> Scenario {
 fn file_and_builder_say_the_same() {
     assert_eq!(Scenario::parse_valid(FILE, "t", &Known::default()).unwrap(), built());
     assert_eq!(built().to_yaml(), FILE);
+}
+
+/// The page about the format shows a file that can be used.
+#[test]
+fn the_documented_file_is_one() {
+    let page = include_str!("../../../docs/scenario-format.md");
+    let example = page.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let scenario = Scenario::parse_valid(example, "scenario-format.md", &Known::default()).unwrap();
+    assert_eq!(scenario.steps.len(), 6);
+}
+
+/// Every profile is in the table of the page, with every field and kind.
+#[test]
+fn the_page_has_all_words() {
+    let page = include_str!("../../../docs/scenario-format.md");
+    let profiles = sim_scenario::profile::PROFILES.iter().map(|profile| profile.name);
+    let file = FILE.lines().skip(4).filter_map(|line| line.trim_start_matches(['-', ' ']).split_once(':'));
+    let objects =
+        ["apiVersion", "kind", "metadata", "spec", "ports", "app", "CT4", "api", "http", "udp", "pods"];
+    for word in file.map(|(word, _)| word).chain(profiles).filter(|word| !objects.contains(word)) {
+        assert!(page.contains(&format!("`{word}`")) || page.contains(&format!("{word}:")), "{word}");
+    }
 }
 
 #[test]

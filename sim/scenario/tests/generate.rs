@@ -1,4 +1,5 @@
 //! Random scenarios are valid, sure, the same for the same seed, and read back.
+#![allow(clippy::unwrap_used, reason = "tests: a panic is the report")]
 
 use std::collections::BTreeMap;
 

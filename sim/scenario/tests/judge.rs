@@ -1,4 +1,5 @@
 //! What a scenario may ask for: the rules, one by one.
+#![allow(clippy::unwrap_used, reason = "tests: a panic is the report")]
 
 use sim_scenario::builder::{Builder, ms, secs};
 use sim_scenario::model::{ApiFault, CniFault, Expect, FaultKind, LinkFault, TrafficExpect};
@@ -75,7 +76,7 @@ fn agents_servers_and_runtimes_touch_no_packet() {
         FaultKind::Stall,
         FaultKind::Skew(secs(9)),
         FaultKind::Api(ApiFault::Down),
-        FaultKind::Api(ApiFault::Stale(3)),
+        FaultKind::Api(ApiFault::PartialList),
         FaultKind::Cni(CniFault::DelFirst),
         FaultKind::RingFull(0),
         full("ENDPOINTS"),
@@ -86,9 +87,11 @@ fn agents_servers_and_runtimes_touch_no_packet() {
 }
 
 #[test]
-fn a_list_from_before_the_nodes_takes_them_away() {
+fn an_old_list_takes_nodes_away_for_a_moment() {
     let stale = |n| FaultKind::Api(ApiFault::Stale(n));
-    sure(ping(start().fault(stale(4), |f| f).wait_rest()), Any);
+    sure(ping(start().fault(stale(1), |f| f.node("node-1"))), Any);
+    sure(ping(start().fault(stale(1), |f| f.node("node-3"))), Ok);
+    sure(ping(start().fault(stale(4), |f| f).wait_rest()), Ok);
     sure(start().fault(stale(4), |f| f).traffic("t", "pod/b", "pod/c", |t| t), Ok);
 }
 
@@ -169,16 +172,17 @@ fn doubts(builder: Builder, expected: &[&str]) {
 fn waits_that_are_not_sure() {
     let rest = |builder: Builder, within: u64| builder.wait_rest().within(secs(within));
     doubts(rest(start().wait_rest().within(secs(60)), 60), &["wait for ready: it may take 60 s"]);
-    let sure = || {
+    let pods = |bits| {
         Scenario::builder("t")
             .nodes(1)
-            .pod_cidr_bits(29)
+            .pod_cidr_bits(bits)
             .pod("a", |p| p)
             .pod("b", |p| p)
             .pod("c", |p| p)
             .wait_ready()
             .within(secs(60))
     };
+    let (sure, tight) = (|| pods(24), || pods(29));
     doubts(sure(), &[]);
     doubts(rest(sure().fault(loss(), |f| f), 600), &["wait for rest: the fault `link` has no end"]);
     doubts(rest(sure().fault(loss(), |f| f.lasts(secs(5))), 64), &["wait for rest: it may take 65 s"]);
@@ -190,7 +194,8 @@ fn waits_that_are_not_sure() {
         rest(sure().traffic("t", "pod/a", "pod/b", |t| t.count(2)), 60),
         &["wait for rest: it may take 70 s"],
     );
-    let two_more = || sure().pod("d", |p| p).pod("e", |p| p);
+    doubts(rest(tight().kill("node-1", |k| k), 149), &["wait for rest: it may take 150 s"]);
+    let two_more = || tight().pod("d", |p| p).pod("e", |p| p);
     doubts(rest(two_more(), 60), &[]);
     doubts(rest(two_more().pod("f", |p| p), 600), &["wait for rest: there are more pods than addresses"]);
     let reuse = || two_more().wait_rest().within(secs(60)).delete_pod("a").pod("f", |p| p);

@@ -1,4 +1,5 @@
 //! The shrinker ends at the least that fails, by the same way each time, and never tries the impossible.
+#![allow(clippy::unwrap_used, reason = "tests: a panic is the report")]
 
 use std::time::Duration;
 

@@ -24,11 +24,17 @@ impl Generator<'_> {
             return;
         };
         let kind = self.kind(breakage);
+        // A connection that goes on long after a short fault must survive it.
+        let through = matches!(breakage, Breakage::Link | Breakage::Partition) && self.rng.chance(0.5);
+        if through {
+            self.stream(150..=250);
+            self.pause(100..=1000);
+        }
         let n = self.rng.range(1..=u64::from(self.cluster.nodes));
         let everywhere = self.rng.chance(0.2);
         let node = (!everywhere).then(|| format!("node-{n}"));
-        let time = ms(&mut self.rng, 200..=6000);
-        let until_healed = self.rng.chance(0.25);
+        let time = ms(&mut self.rng, if through { 200..=2000 } else { 200..=6000 });
+        let until_healed = !through && self.rng.chance(0.25);
         let lasts = crate::validate::fault::lasts(&kind);
         self.open_faults |= lasts && until_healed;
         self.push(Action::Fault(Fault { node, lasts: (lasts && !until_healed).then_some(time), kind }));
@@ -49,15 +55,13 @@ impl Generator<'_> {
     }
 
     fn kind(&mut self, breakage: Breakage) -> FaultKind {
-        // A list from before the nodes were there would take them away.
-        let most_behind = u64::from(self.pods_made).min(10);
         let rng = &mut self.rng;
         match breakage {
             Breakage::Kill => FaultKind::Kill(kill(rng)),
             Breakage::Snapshot => FaultKind::Kill(Kill { snapshot_age: ms(rng, 100..=20_000), ..kill(rng) }),
             Breakage::Stall => FaultKind::Stall,
             Breakage::Skew => FaultKind::Skew(ms(rng, 500..=90_000)),
-            Breakage::Api => FaultKind::Api(api(rng, most_behind)),
+            Breakage::Api => FaultKind::Api(api(rng)),
             Breakage::Cni => FaultKind::Cni(cni(rng)),
             Breakage::Link => FaultKind::Link(link(rng)),
             Breakage::Partition => FaultKind::Partition,
@@ -78,14 +82,14 @@ fn kill(rng: &mut Rng) -> Kill {
     Kill { after_commands: (!at_once).then_some(commands), restart_after, snapshot_age: Duration::ZERO }
 }
 
-fn api(rng: &mut Rng, most_behind: u64) -> ApiFault {
+fn api(rng: &mut Rng) -> ApiFault {
     match rng.below(9) {
         0 => ApiFault::Cut,
         1 => ApiFault::Down,
         2 => ApiFault::Slow(ms(rng, 50..=3000)),
         3 => ApiFault::Coalesce,
         4 => ApiFault::Duplicate,
-        5 => ApiFault::Stale(small(rng, 1..=most_behind.max(1))),
+        5 => ApiFault::Stale(small(rng, 1..=6)),
         6 => ApiFault::PartialList,
         7 => ApiFault::Error(rng.pick(&[429, 500, 503, 410]).copied().unwrap_or(500)),
         _ => ApiFault::Reorder,

@@ -1,5 +1,6 @@
 //! Who talks to whom.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::pods::Live;
@@ -113,7 +114,7 @@ impl Generator<'_> {
     }
 
     /// A long connection with many small segments, beside everything else.
-    pub(super) fn stream(&mut self) {
+    pub(super) fn stream(&mut self, count: RangeInclusive<u64>) {
         let tcp =
             |pod: &Live| pod.serve.iter().find(|serve| serve.kind == ServeKind::Tcp).map(|serve| serve.port);
         let ready: Vec<Live> = self.pods.iter().filter(|pod| pod.ready).cloned().collect();
@@ -127,7 +128,7 @@ impl Generator<'_> {
         if traffic.family == Some(Families::Dual) {
             traffic.family = None;
         }
-        traffic.count = u32::try_from(self.rng.range(50..=250)).unwrap_or(50);
+        traffic.count = u32::try_from(self.rng.range(count)).unwrap_or(50);
         traffic.interval = Duration::from_millis(self.rng.range(40..=200));
         traffic.size = u16::try_from(self.rng.range(1..=400)).unwrap_or(1);
         traffic.timeout = Duration::from_secs(2);

@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::model::{Cluster, Families, Place, Pod, Serve, Traffic};
 use crate::validate::objects::PodKey;
 
+/// A node with more addresses than this never runs out of them.
+const PLENTY: usize = 100;
+
 /// The two ends of traffic.
 #[derive(Debug, Clone)]
 pub(super) struct Sides {
@@ -34,16 +37,14 @@ pub(super) struct Pods<'a> {
     alive: BTreeMap<PodKey, State<'a>>,
     /// Nodes of pods that were deleted, whose addresses may be kept back still.
     released: Vec<Option<String>>,
-    made: u32,
 }
 
 impl<'a> Pods<'a> {
     pub(super) const fn new(cluster: &'a Cluster) -> Self {
-        Self { cluster, alive: BTreeMap::new(), released: Vec::new(), made: 0 }
+        Self { cluster, alive: BTreeMap::new(), released: Vec::new() }
     }
 
     pub(super) fn make(&mut self, pod: &'a Pod) {
-        self.made += 1;
         self.alive.insert(PodKey::of(pod), State { pod, ready: false });
     }
 
@@ -71,11 +72,6 @@ impl<'a> Pods<'a> {
         self.alive.values().all(|state| state.ready)
     }
 
-    /// So many have been made so far.
-    pub(super) const fn made(&self) -> u32 {
-        self.made
-    }
-
     pub(super) fn alive(&self) -> usize {
         self.alive.len()
     }
@@ -83,10 +79,10 @@ impl<'a> Pods<'a> {
     /// Whether every pod gets an address: at once, after quarantines, or never.
     pub(super) fn room(&self) -> Room {
         if self.cluster.family == Families::V6 {
-            return Room::AtOnce;
+            return Room::Ample;
         }
         let capacity = capacity(self.cluster.pod_cidr_bits);
-        let mut room = Room::AtOnce;
+        let mut room = if capacity > PLENTY { Room::Ample } else { Room::Tight };
         for n in 1..=self.cluster.nodes {
             let node = format!("node-{n}");
             // One without a node may be on any.
@@ -151,8 +147,10 @@ impl<'a> Pods<'a> {
 /// When every pod has an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
-    /// There is room.
-    AtOnce,
+    /// At once, and there are always some left.
+    Ample,
+    /// At once, if nothing breaks meanwhile.
+    Tight,
     /// When released ones have been kept back long enough.
     Later,
     /// There are more pods than addresses.

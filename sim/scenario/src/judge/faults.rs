@@ -38,17 +38,13 @@ pub(super) struct Active<'a> {
     begun: Moment,
     /// It may last still. If not, its aftermath may.
     pub(super) on: bool,
-    /// Nothing ends its aftermath.
-    pub(super) for_ever: bool,
 }
 
 impl<'a> Active<'a> {
-    /// `pods_made` before it: each is a change at least, and all came after the nodes.
-    pub(super) fn new(fault: &'a Fault, clock: &Clock, pods_made: u32) -> Self {
-        let for_ever = matches!(fault.kind, FaultKind::Api(ApiFault::Stale(behind)) if behind > pods_made);
+    pub(super) fn new(fault: &'a Fault, clock: &Clock) -> Self {
         let class = match &fault.kind {
-            // The next list, whenever that is, may lack nodes, and what is known of them is taken away for a moment.
-            _ if for_ever => Class::Links,
+            // An old list may lack nodes, or where their pods are: that is taken away until the watch has told the rest.
+            FaultKind::Api(ApiFault::Stale(_)) => Class::Links,
             FaultKind::Link(_) | FaultKind::Partition => Class::Links,
             FaultKind::TableFull { table, .. } if per_packet(table) => Class::Rows,
             FaultKind::TableFull { .. } => Class::Tables,
@@ -68,7 +64,6 @@ impl<'a> Active<'a> {
             lasts: fault.lasts,
             begun: clock.now(),
             on,
-            for_ever,
         }
     }
 

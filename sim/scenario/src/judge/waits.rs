@@ -65,7 +65,7 @@ impl Judge<'_> {
         if let Some(by) = late {
             self.late_dels = Some((self.clock.now(), by));
         }
-        self.faults.retain(|fault| fault.on || fault.for_ever);
+        self.faults.retain(|fault| fault.on);
         self.refused = false;
         self.rested = true;
     }
@@ -88,8 +88,10 @@ impl Judge<'_> {
         needed += self.faults.iter().filter_map(super::Active::late_del).max().unwrap_or_default();
         needed += self.late_dels.map_or(Duration::ZERO, |(_, by)| by);
         match self.pods.room() {
-            Room::AtOnce => {}
-            Room::Later => needed += QUARANTINE,
+            // ADDs that failed half way may have used addresses up.
+            Room::Tight if self.faults.is_empty() => {}
+            Room::Ample => {}
+            Room::Tight | Room::Later => needed += QUARANTINE,
             Room::Never => return Err("there are more pods than addresses".to_owned()),
         }
         if self.refused {
