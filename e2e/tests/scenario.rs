@@ -106,7 +106,7 @@ steps:
 - expect: {not-ready: a}
 - expect: {lost: {traffic: deaf, at-most: 1}}
 - expect: {drops: {reason: POLICY_DENIED, at-least: 1}}
-- pod: {name: elsewhere, node: node-9}
+- apply: [{apiVersion: v1, kind: Pod, metadata: {name: never}, spec: {nodeName: node-1, containers: [{name: c, image: no/such}]}}]
 - wait: {for: ready, within: 2s}
 - expect: {pods-ready: 99}
 ",
@@ -119,7 +119,7 @@ steps:
         "step 10: pod default/a is ready",
         "step 11: traffic deaf lost 2, more than 1",
         "step 12: 0 packets were dropped for POLICY_DENIED, not 1",
-        "step 14: pod default/elsewhere is not ready or not yet gone after 2s",
+        "step 14: pod default/never is not ready or not yet gone after 2s",
         "traffic deaf: 0 of 2 answered",
         "traffic heard: 2 of 2 answered, 0 resets, 0 ICMP errors; none shall be answered",
     ] {
