@@ -94,16 +94,6 @@ impl Pods {
         self.by_node(|pod| is_ready(pod) && pod.metadata.deletion_timestamp.is_none())
     }
 
-    /// Pods with an address of their own as `namespace/name`, by node.
-    pub(super) fn attached(&self) -> BTreeMap<String, BTreeSet<String>> {
-        let attached = |pod: &Pod| {
-            let host = pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false);
-            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-            !host && !matches!(phase, Some("Succeeded" | "Failed"))
-        };
-        self.by_node(attached)
-    }
-
     /// Pods that are not ready, or not yet gone.
     pub(super) fn restless(&self) -> Vec<String> {
         let restless = |pod: &&Pod| !is_ready(pod) || pod.metadata.deletion_timestamp.is_some();

@@ -189,12 +189,10 @@ impl<'a> Run<'a> {
             objects::touch_node(&self.arm.client, "node-1", self.touches).await?;
             return Ok(Some("the agents have not been asked".to_owned()));
         };
-        let attached = objects::Pods::list(&self.arm.client).await?.attached();
         for node in cluster.nodes() {
-            let expected = attached.get(node.name()).cloned().unwrap_or_default();
             // An agent that did not answer then has been started since, and has been told everything.
             seen.entry(node.name().to_owned()).or_default();
-            if let Some(why) = agents::restless(cluster, node, &expected, seen) {
+            if let Some(why) = agents::restless(cluster, node, seen) {
                 return Ok(Some(why));
             }
         }
