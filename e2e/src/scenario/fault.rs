@@ -25,9 +25,11 @@ pub(super) fn of(fault: &Fault, chosen: &str) -> Option<on_lab::Fault> {
         FaultKind::Stall => on_lab::FaultKind::Stall,
         FaultKind::Api(api) => on_lab::FaultKind::Api(of_api(api)),
         FaultKind::Cni(cni) => of_cni(cni),
-        FaultKind::Skew(_) | FaultKind::TableFull { .. } | FaultKind::RingFull(_) | FaultKind::Heal => {
-            return None;
-        }
+        FaultKind::Skew(_)
+        | FaultKind::TableFull { .. }
+        | FaultKind::RingFull(_)
+        | FaultKind::Failures(_)
+        | FaultKind::Heal => return None,
     };
     let node = match (&fault.node, &kind) {
         (None, on_lab::FaultKind::Kill { .. }) => Some(chosen.to_owned()),

@@ -47,6 +47,7 @@ fn why_not(fault: &Fault) -> Option<&'static str> {
         ),
         FaultKind::Skew(_) => Some("the kernel has one clock for all nodes"),
         FaultKind::TableFull { .. } => Some("tables have the capacity that programs are shipped with"),
+        FaultKind::Failures(_) => Some("the kernel does not fail on demand"),
         FaultKind::RingFull(_) => Some("the agent that really runs always reads its ring buffer"),
         FaultKind::Kill(_)
         | FaultKind::Link(_)

@@ -72,7 +72,8 @@ impl World {
             Routing::Native => agent_control::Routing::Native,
         };
         let node = &mut self.nodes[n];
-        let config = Config::new(node.name.clone(), routing);
+        let mut config = Config::new(node.name.clone(), routing);
+        config.quarantine = self.quarantine;
         let agent = Agent::new(config, node.memory.documents());
         let device = node.device();
         node.commands = Commands::default();
@@ -127,6 +128,7 @@ impl World {
         let life = process.life;
         let calls = std::mem::take(&mut process.calls);
         if !death.snapshot_age.is_zero() {
+            node.restored = true;
             restore(node, now.saturating_sub(death.snapshot_age));
         }
         for (_, call) in calls {

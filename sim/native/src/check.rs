@@ -43,7 +43,7 @@ struct Tenure {
     node: NodeId,
     sandbox: SandboxId,
     from: Duration,
-    /// When DEL was sent or the namespace was gone.
+    /// When its interface was gone.
     until: Option<Duration>,
 }
 
@@ -77,8 +77,7 @@ impl World {
     /// The same, with lines that explain.
     pub(crate) fn violate_with(&mut self, invariant: &str, message: String, details: Vec<String>) {
         if self.violation.is_none() {
-            let violation =
-                Violation { invariant: invariant.to_owned(), at: self.now, message, details };
+            let violation = Violation { invariant: invariant.to_owned(), at: self.now, message, details };
             self.violation = Some(violation);
         }
     }
@@ -93,7 +92,13 @@ impl World {
     }
 
     /// A program has run on a packet.
-    pub(crate) fn after_program(&mut self, n: NodeId, program: Program, id: sim_net::PacketId, verdict: &Verdict) {
+    pub(crate) fn after_program(
+        &mut self,
+        n: NodeId,
+        program: Program,
+        id: sim_net::PacketId,
+        verdict: &Verdict,
+    ) {
         if let Verdict::Drop(reason) = verdict {
             *self.check.drops.entry(reason.name()).or_default() += 1;
         }
@@ -121,12 +126,46 @@ impl World {
         }
         let Some((sandbox, _)) = self.nodes[n].kubelet.sandbox_at(&spec.netns.path) else { return };
         let now = self.now;
+        self.check_quarantine(n, &mine);
         for address in mine {
-            self.check
-                .tenures
-                .entry(address)
-                .or_default()
-                .push(Tenure { node: n, sandbox, from: now, until: None });
+            self.check.tenures.entry(address).or_default().push(Tenure {
+                node: n,
+                sandbox,
+                from: now,
+                until: None,
+            });
+        }
+    }
+
+    /// An address is kept back for a while after its last owner, unless clock or disk of the node were tampered with.
+    fn check_quarantine(&mut self, n: NodeId, addresses: &BTreeSet<IpAddr>) {
+        let tampered = !self.nodes[n].skew.is_zero() || self.nodes[n].restored;
+        let ends = addresses.iter().filter_map(|ip| Some((ip, self.check.tenures.get(ip)?.last()?.until?)));
+        let soon = ends
+            .map(|(ip, until)| (*ip, self.now.saturating_sub(until)))
+            .find(|(_, since)| *since < self.quarantine);
+        if let Some((ip, since)) = soon
+            && !tampered
+        {
+            let message = format!(
+                "{} gives {ip} out again {} ms after its last owner was gone",
+                self.nodes[n].name,
+                since.as_millis()
+            );
+            self.violate("reused-address", message);
+        }
+    }
+
+    /// The interfaces into these network namespaces are gone.
+    pub(crate) fn end_tenures(&mut self, n: NodeId, netns: &[String]) {
+        let now = self.now;
+        for netns in netns {
+            let Some((id, _)) = self.nodes[n].kubelet.sandbox_at(netns) else { continue };
+            for tenure in self.check.tenures.values_mut().filter_map(|of| of.last_mut()) {
+                if (tenure.node, tenure.sandbox) == (n, id) {
+                    tenure.until.get_or_insert(now);
+                }
+            }
         }
     }
 
@@ -137,12 +176,14 @@ impl World {
             return;
         }
         let node = &self.nodes[n];
-        let end = node.memory.links().values().find_map(|link| link.pod.as_ref().filter(|pod| pod.netns == netns));
+        let end =
+            node.memory.links().values().find_map(|link| link.pod.as_ref().filter(|pod| pod.netns == netns));
         let made: Vec<IpAddr> =
             end.map(|pod| pod.addresses.iter().map(ipnet::IpNet::addr).collect()).unwrap_or_default();
         let said: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.addr()).collect();
         if made != said || said.len() != node.pod_cidrs.len() {
-            let message = format!("ADD of {} says {said:?}, the interface has {made:?}", call.attachment.container_id);
+            let message =
+                format!("ADD of {} says {said:?}, the interface has {made:?}", call.attachment.container_id);
             self.violate("cni", message);
             return;
         }
@@ -151,11 +192,22 @@ impl World {
             self.violate("cni", message);
             return;
         }
+        let reserved = said.iter().find(|ip| {
+            let of = node.pod_cidrs.iter().filter(|cidr| cidr.contains(*ip));
+            of.into_iter().any(|cidr| cidr.network() == **ip || (ip.is_ipv4() && cidr.broadcast() == **ip))
+                || node.routers().any(|router| router == **ip)
+        });
+        if let Some(reserved) = reserved {
+            let message = format!("{reserved} of {} is not for pods", node.name);
+            self.violate("cni", message);
+            return;
+        }
         let now = self.now;
         if let Some((id, _)) = self.nodes[n].kubelet.sandbox_at(&netns)
             && let Some(sandbox) = self.nodes[n].kubelet.sandboxes.get_mut(&id)
         {
             sandbox.addresses = said;
+            sandbox.result = Some(result.clone());
             sandbox.since = now;
         }
     }

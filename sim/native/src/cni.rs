@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use agent_api::Timestamp;
-use agent_api::cni::{Attachment, CniError, ErrorCode, Operation, PodRef, Reply};
+use agent_api::cni::{Attachment, CniError, CniResult, ErrorCode, Operation, PodRef, Reply};
 use agent_control::{CniRequest, Event, NetnsHandle, RequestId};
 
 use crate::kubelet::SandboxId;
@@ -34,6 +34,8 @@ pub(crate) struct Call {
     pub(crate) netns: Option<String>,
     /// The pod it is for.
     pub(crate) pod: Option<PodRef>,
+    /// What ADD was answered, if the runtime still knows.
+    pub(crate) result: Option<CniResult>,
     /// The sandbox whose kubelet waits for the answer; without one nobody does.
     pub(crate) sandbox: Option<SandboxId>,
 }
@@ -84,7 +86,7 @@ impl World {
             Wanted::Del => Operation::Del {
                 attachment: call.attachment.clone(),
                 netns: call.netns.clone(),
-                prev_result: None,
+                prev_result: call.result.clone(),
             },
             Wanted::Gc(valid) => Operation::Gc { valid_attachments: valid.clone() },
         };

@@ -15,6 +15,7 @@ use crate::world::World;
 pub(crate) struct ClusterFaults {
     api: BTreeMap<NodeId, Vec<(u64, ApiFault)>>,
     cni: BTreeMap<NodeId, Vec<(u64, CniFault)>>,
+    failures: BTreeMap<NodeId, Vec<(u64, f64)>>,
     stale: BTreeMap<NodeId, usize>,
     partial: BTreeMap<NodeId, u32>,
     /// Faults with a duration that have not ended, with their nodes.
@@ -37,6 +38,7 @@ enum Active {
     Table(String),
     Ring,
     Stall,
+    Failures,
 }
 
 impl ClusterFaults {
@@ -48,6 +50,11 @@ impl ClusterFaults {
     /// What the runtime of a node does wrong.
     pub(crate) fn cni(&self, n: NodeId) -> Vec<CniFault> {
         self.cni.get(&n).into_iter().flatten().map(|(_, fault)| fault.clone()).collect()
+    }
+
+    /// With what probability a command of the agent of a node fails.
+    pub(crate) fn failures(&self, n: NodeId) -> f64 {
+        self.failures.get(&n).into_iter().flatten().map(|(_, p)| *p).fold(0.0, f64::max)
     }
 
     /// By how many changes the next list of a node is behind.
@@ -114,8 +121,7 @@ impl World {
                 Some(Active::Wire)
             }
             FaultKind::Kill(kill) => {
-                let death =
-                    Death { restart_after: kill.restart_after, snapshot_age: kill.snapshot_age };
+                let death = Death { restart_after: kill.restart_after, snapshot_age: kill.snapshot_age };
                 match kill.after_commands {
                     Some(commands) => {
                         self.nodes[n].agent.death = death;
@@ -154,6 +160,10 @@ impl World {
                 self.nodes[n].ring_unread = true;
                 Some(Active::Ring)
             }
+            FaultKind::Failures(p) => {
+                self.cluster_faults.failures.entry(n).or_default().push((id, *p));
+                Some(Active::Failures)
+            }
             FaultKind::Heal => None,
         }
     }
@@ -175,8 +185,7 @@ impl World {
                 self.cut_watch(n, true);
                 return None;
             }
-            ApiFault::Down => self.cut_watch(n, false),
-            ApiFault::Error(_) => {
+            ApiFault::Down | ApiFault::Error(_) => {
                 let forget = self.rng.chance(0.5);
                 self.cut_watch(n, forget);
             }
@@ -201,6 +210,11 @@ impl World {
                 }
                 Active::Cni => {
                     if let Some(of) = self.cluster_faults.cni.get_mut(&n) {
+                        of.retain(|(fault, _)| *fault != id);
+                    }
+                }
+                Active::Failures => {
+                    if let Some(of) = self.cluster_faults.failures.get_mut(&n) {
                         of.retain(|(fault, _)| *fault != id);
                     }
                 }
@@ -248,13 +262,16 @@ impl World {
     fn collect_garbage(&mut self, n: NodeId) {
         let kubelet = &mut self.nodes[n].kubelet;
         let number = kubelet.next_call();
-        let valid = kubelet.sandboxes.values().map(|sandbox| sandbox.attachment.clone()).collect();
+        // What is being added is not in the list yet; it is newer than the list, and stays.
+        let known = kubelet.sandboxes.values().filter(|sandbox| !sandbox.addresses.is_empty());
+        let valid = known.map(|sandbox| sandbox.attachment.clone()).collect();
         let call = Call {
             number,
             wanted: Wanted::Gc(valid),
             attachment: agent_api::cni::Attachment { container_id: String::new(), ifname: String::new() },
             netns: None,
             pod: None,
+            result: None,
             sandbox: None,
         };
         // At once: a list that is older than an ADD would be the runtime's own mistake.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use agent_api::cni::{Attachment, PodRef, Reply};
+use agent_api::cni::{Attachment, CniResult, PodRef, Reply};
 use serde_json::{Value, json};
 use sim_api::clock::rfc3339;
 use sim_api::object::{at, is_deleting, name, namespace, str_at, uid};
@@ -75,12 +75,22 @@ pub(crate) struct Sandbox {
     pub(crate) addresses: Vec<IpAddr>,
     /// When ADD was answered.
     pub(crate) since: Duration,
+    /// What ADD was answered.
+    pub(crate) result: Option<CniResult>,
     /// A DEL was sent beside its ADD, so it cannot be used whatever ADD says.
     pub(crate) crossed: bool,
     /// Its stack, while its containers run.
     pub(crate) host: Option<Host>,
     /// When the stack is due.
     pub(crate) due: Option<Duration>,
+}
+
+impl Sandbox {
+    /// The pod as runtimes name it.
+    fn reference(&self) -> PodRef {
+        let (namespace, name) = self.pod.split_once('/').unwrap_or(("default", &self.pod));
+        PodRef { namespace: namespace.to_owned(), name: name.to_owned(), uid: Some(self.uid.clone()) }
+    }
 }
 
 /// The kubelet of a node.
@@ -211,14 +221,10 @@ impl World {
         let number = kubelet.last_sandbox;
         let id = SandboxId(number);
         let netns = format!("/run/netns/{number}");
-        let attachment =
-            Attachment { container_id: format!("{uid}-{number}"), ifname: "eth0".to_owned() };
+        let attachment = Attachment { container_id: format!("{uid}-{number}"), ifname: "eth0".to_owned() };
         let pod = full_name(work);
-        let reference = PodRef {
-            namespace: work.namespace.clone(),
-            name: work.name.clone(),
-            uid: Some(uid.to_owned()),
-        };
+        let reference =
+            PodRef { namespace: work.namespace.clone(), name: work.name.clone(), uid: Some(uid.to_owned()) };
         work.stage = Stage::Adding;
         work.sandbox = Some(id);
         let sandbox = Sandbox {
@@ -228,6 +234,7 @@ impl World {
             attachment: attachment.clone(),
             addresses: Vec::new(),
             since: Duration::ZERO,
+            result: None,
             crossed: false,
             host: None,
             due: None,
@@ -239,6 +246,7 @@ impl World {
             attachment: attachment.clone(),
             netns: Some(netns.clone()),
             pod: Some(reference.clone()),
+            result: None,
             sandbox,
         };
         let faults = self.cluster_faults.cni(n);
@@ -249,11 +257,16 @@ impl World {
                 sandbox.crossed = true;
             }
         }
-        if faults.contains(&CniFault::NetnsGone) && self.rng.chance(0.3) {
-            self.destroy_netns(n, &netns);
-        }
         let number = self.nodes[n].kubelet.next_call();
         self.call(n, call(number, Wanted::Add, Some(id)), Duration::ZERO);
+        if faults.contains(&CniFault::NetnsGone) && self.rng.chance(0.5) {
+            // Before, while or after the agent makes the interface.
+            if let Some(sandbox) = self.nodes[n].kubelet.sandboxes.get_mut(&id) {
+                sandbox.crossed = true;
+            }
+            let after = self.latency(Duration::from_millis(8));
+            self.after(after, Task::DestroyNetns(n, netns.clone()));
+        }
         if faults.contains(&CniFault::RepeatAdd) {
             let number = self.nodes[n].kubelet.next_call();
             self.call(n, call(number, Wanted::Add, None), Duration::ZERO);
@@ -278,10 +291,11 @@ impl World {
             // The runtime died and was told of nothing; namespace and object are gone before it asks.
             if let Some(sandbox) = self.nodes[n].kubelet.sandboxes.get(&id) {
                 let (netns, attachment) = (sandbox.netns.clone(), sandbox.attachment.clone());
+                let (pod, result) = (Some(sandbox.reference()), sandbox.result.clone());
                 self.destroy_netns(n, &netns);
                 let number = self.nodes[n].kubelet.next_call();
-                let call =
-                    Call { number, wanted: Wanted::Del, attachment, netns: None, pod: None, sandbox: Some(id) };
+                let wanted = Wanted::Del;
+                let call = Call { number, wanted, attachment, netns: None, pod, result, sandbox: Some(id) };
                 self.call(n, call, by);
             }
             if let Some(work) = self.nodes[n].kubelet.pods.get_mut(uid) {
@@ -307,9 +321,15 @@ impl World {
             wanted: Wanted::Del,
             attachment: sandbox.attachment.clone(),
             netns: Some(sandbox.netns.clone()),
-            pod: None,
+            pod: Some(sandbox.reference()),
+            result: sandbox.result.clone(),
             sandbox: Some(id),
         };
+        if self.cluster_faults.cni(n).iter().any(|fault| matches!(fault, CniFault::RepeatDel(_))) {
+            // Two callers want the same at once; nobody waits for the second answer but the agent owes it.
+            let number = self.nodes[n].kubelet.next_call();
+            self.call(n, Call { number, sandbox: None, ..call.clone() }, after);
+        }
         self.call(n, call, after);
     }
 
@@ -357,8 +377,9 @@ impl World {
         });
         if let Some(by) = again {
             let number = self.nodes[n].kubelet.next_call();
-            let attachment = sandbox.attachment;
-            let call = Call { number, wanted: Wanted::Del, attachment, netns: None, pod: None, sandbox: None };
+            let (pod, wanted) = (Some(sandbox.reference()), Wanted::Del);
+            let (attachment, result) = (sandbox.attachment, sandbox.result);
+            let call = Call { number, wanted, attachment, netns: None, pod, result, sandbox: None };
             self.call(n, call, by);
         }
         let now = self.now;
@@ -402,13 +423,13 @@ impl World {
             return;
         }
         let netns = sandbox.netns.clone();
-        let end = node
-            .memory
-            .links()
-            .values()
-            .find_map(|link| link.pod.as_ref().filter(|pod| pod.netns == netns));
+        let end =
+            node.memory.links().values().find_map(|link| link.pod.as_ref().filter(|pod| pod.netns == netns));
         let Some(end) = end else {
-            self.violate("cni", format!("ADD of {} succeeded, but there is no interface in its namespace", full_name(work)));
+            self.violate(
+                "cni",
+                format!("ADD of {} succeeded, but there is no interface in its namespace", full_name(work)),
+            );
             return;
         };
         let mut host = Host::new(&sim_net::HostConfig {
@@ -420,6 +441,10 @@ impl World {
         });
         for server in &work.serve {
             host.serve(objects::server(*server));
+        }
+        // Some clients use their ports again soon.
+        if id.0.is_multiple_of(3) {
+            host.restrict_ports(4);
         }
         let kubelet = &mut self.nodes[n].kubelet;
         if let Some(sandbox) = kubelet.sandboxes.get_mut(&id) {
@@ -452,8 +477,7 @@ impl World {
         let host_ip = node.addresses.first().copied();
         let (namespace, name) = (work.namespace.clone(), work.name.clone());
         let now = rfc3339(self.store.now());
-        let condition =
-            |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": now});
+        let condition = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": now});
         let written = self.store.modify(&PODS, &namespace, &name, Sub::Status, |pod| {
             if str_at(pod, &["metadata", "uid"]) != uid {
                 return;

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use agent_control::DeviceFacts;
 use agent_control::memory::{Faults, MemoryNode};
 use agent_control::ports::Document;
-use agent_control::DeviceFacts;
 use dataplane_abi::program::Program;
 use dataplane_native::Native;
 use ipnet::IpNet;
@@ -86,6 +86,8 @@ pub(crate) struct SimNode {
     pub(crate) runs: u64,
     /// Nobody takes the records out of the ring.
     pub(crate) ring_unread: bool,
+    /// Its state directory was once replaced by an older one.
+    pub(crate) restored: bool,
     /// Somebody always listens to what its programs tell.
     pub(crate) listened: bool,
     /// Routes as the stack was given them.
@@ -121,6 +123,7 @@ impl SimNode {
             skew: Duration::ZERO,
             runs: 0,
             ring_unread: false,
+            restored: false,
             listened: false,
             stack_routes: Vec::new(),
         }
@@ -184,7 +187,10 @@ mod tests {
         let node = SimNode::new(2, Families::Dual, 1500, 28, 0);
         let text = |list: &[String]| list.join(" ");
         assert_eq!(node.name, "node-3");
-        assert_eq!(text(&node.addresses.iter().map(ToString::to_string).collect::<Vec<_>>()), "172.30.0.3 fd00:30::3");
+        assert_eq!(
+            text(&node.addresses.iter().map(ToString::to_string).collect::<Vec<_>>()),
+            "172.30.0.3 fd00:30::3"
+        );
         assert_eq!(
             text(&node.pod_cidrs.iter().map(ToString::to_string).collect::<Vec<_>>()),
             "10.16.0.32/28 fd00:10::2:0/112"

@@ -60,7 +60,8 @@ pub(crate) fn serves(pod: &Value) -> Vec<Serve> {
         let args: Vec<&str> = list_at(container, &["args"]).iter().filter_map(Value::as_str).collect();
         match image {
             "http-echo" => {
-                let port = args.windows(2).find(|pair| pair[0] == "--port").and_then(|pair| pair[1].parse().ok());
+                let port =
+                    args.windows(2).find(|pair| pair[0] == "--port").and_then(|pair| pair[1].parse().ok());
                 serves.push(Serve { kind: ServeKind::Http, port: port.unwrap_or(8080) });
             }
             "echo" => serves.extend(args.chunks(2).filter_map(|pair| match pair {
@@ -103,7 +104,8 @@ mod tests {
 
     #[test]
     fn images_of_the_lab_serve_what_they_serve_there() {
-        let pod = json!({"spec": {"containers": [{"image": "bristle/http-echo:1"}, {"image": "bristle/client"}]}});
+        let pod =
+            json!({"spec": {"containers": [{"image": "bristle/http-echo:1"}, {"image": "bristle/client"}]}});
         assert_eq!(serves(&pod), ["http:8080".parse().unwrap()]);
     }
 }

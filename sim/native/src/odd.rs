@@ -24,17 +24,33 @@ impl World {
         if can && self.rng.below(DRESSED) == 0 {
             dress_up(&mut frame.bytes, view.src.is_ipv4());
         }
+        if self.rng.below(8) == 0 {
+            self.last_sent = Some(frame.bytes.clone());
+        }
         forged
     }
 
     /// The packet as if somebody else had sent it.
     fn forge(&mut self, frame: &Frame, view: &View) -> Option<Frame> {
         let mut bytes = frame.bytes.clone();
-        let at = if view.src.is_ipv4() { 26..30 } else { 22..38 };
-        let source = bytes.get_mut(at)?;
-        // A neighbour of the sender, who may or may not be there.
-        *source.last_mut()? ^= 1 << self.rng.below(3);
-        view::seal(&mut bytes);
+        match self.rng.below(3) {
+            0 => {
+                let at = if view.src.is_ipv4() { 26..30 } else { 22..38 };
+                // A neighbour of the sender, who may or may not be there.
+                *bytes.get_mut(at)?.last_mut()? ^= 1 << self.rng.below(3);
+                view::seal(&mut bytes);
+            }
+            1 => *bytes.get_mut(11)? ^= 1,
+            _ => {
+                // What another pod has just sent, into its connection, but from here.
+                let mine = bytes.get(..12)?.to_vec();
+                bytes = self.last_sent.clone()?;
+                if bytes.get(6..12) == mine.get(6..12) {
+                    return None;
+                }
+                bytes.get_mut(..12)?.copy_from_slice(&mine);
+            }
+        }
         self.last_packet += 1;
         Some(Frame { id: PacketId(self.last_packet), bytes })
     }

@@ -323,7 +323,9 @@ impl World {
         let accepted = native.accepted;
         match verdict {
             Verdict::Drop(reason) => self.dropped(n, program, &frame, reason),
-            Verdict::Pass | Verdict::Skip if program.on_egress() => work.push_back(At::Out { ifindex, frame }),
+            Verdict::Pass | Verdict::Skip if program.on_egress() => {
+                work.push_back(At::Out { ifindex, frame })
+            }
             Verdict::Pass | Verdict::Skip => work.push_back(At::Stack { ifindex, frame, accepted }),
             Verdict::Peer { ifindex } => self.into_pod(n, ifindex, frame),
             Verdict::Egress { ifindex } => work.push_back(self.egress(n, ifindex, frame)),
@@ -339,7 +341,9 @@ impl World {
                 };
                 let remote: IpAddr = Addr(to.node).to_ip(family);
                 self.check_tunnel(n, remote, to.key, &frame);
-                self.stack_acts(n, work, |stack, now, ids| stack.encapsulate(now, remote, to.key, frame, ids));
+                self.stack_acts(n, work, |stack, now, ids| {
+                    stack.encapsulate(now, remote, to.key, frame, ids)
+                });
             }
             Verdict::Neighbour { ifindex, family, address } => {
                 let Some(family) = Family::from_number(family) else {

@@ -13,6 +13,7 @@ use dataplane_native::{Native, UpdateError};
 
 use crate::queue::NodeId;
 use crate::sim::Sim;
+use crate::world::World;
 
 /// How many commands an agent may still issue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,6 +49,20 @@ fn crashed(operation: &str) -> PortError {
     PortError::terminal(operation, "the process has been killed").with_kind(PortErrorKind::Crashed)
 }
 
+impl World {
+    /// A command is issued, if there is still somebody to issue it and nothing makes it fail.
+    fn command(&mut self, n: NodeId, what: &str) -> Result<(), PortError> {
+        if !self.nodes[n].commands.issue() {
+            return Err(crashed(what));
+        }
+        let p = self.cluster_faults.failures(n);
+        if p > 0.0 && self.rng.chance(p) {
+            return Err(PortError::retryable(what, "failed on purpose"));
+        }
+        Ok(())
+    }
+}
+
 /// The tables of a node.
 pub(crate) struct MapPort<'a> {
     pub(crate) sim: &'a Sim,
@@ -57,11 +72,8 @@ pub(crate) struct MapPort<'a> {
 impl MapPort<'_> {
     fn read<T>(&self, what: &str, read: impl FnOnce(&Native) -> T) -> Result<T, PortError> {
         let mut world = self.sim.world();
-        let node = &mut world.nodes[self.node];
-        if !node.commands.issue() {
-            return Err(crashed(what));
-        }
-        Ok(read(&node.native))
+        world.command(self.node, what)?;
+        Ok(read(&world.nodes[self.node].native))
     }
 
     fn write(
@@ -72,10 +84,8 @@ impl MapPort<'_> {
     ) -> Result<(), PortError> {
         let result = {
             let mut world = self.sim.world();
+            world.command(self.node, what)?;
             let node = &mut world.nodes[self.node];
-            if !node.commands.issue() {
-                return Err(crashed(what));
-            }
             let result = write(&mut node.native);
             if matches!(result, Ok(true)) && !matches!(table, Table::Ct4 | Table::Ct6) {
                 node.commands.rows_changed += 1;
@@ -126,12 +136,8 @@ impl MapStore for MapPort<'_> {
             let from = cursor
                 .and_then(|cursor| rows.binary_search_by(|(key, _)| key.cmp(&cursor.0)).ok())
                 .map_or(0, |at| at + 1);
-            let slice: Vec<Row> = rows
-                .into_iter()
-                .skip(from)
-                .take(limit)
-                .map(|(key, value)| Row { key, value })
-                .collect();
+            let slice: Vec<Row> =
+                rows.into_iter().skip(from).take(limit).map(|(key, value)| Row { key, value }).collect();
             let next =
                 (slice.len() == limit).then(|| slice.last().map(|row| Cursor(row.key.clone()))).flatten();
             Scan { rows: slice, next }
@@ -175,11 +181,8 @@ impl NodePort<'_> {
     ) -> Result<T, PortError> {
         let result = {
             let mut world = self.sim.world();
-            let node = &mut world.nodes[self.node];
-            if !node.commands.issue() {
-                return Err(crashed(what));
-            }
-            let result = act(&mut node.memory);
+            world.command(self.node, what)?;
+            let result = act(&mut world.nodes[self.node].memory);
             match changes {
                 Changes::Links => world.follow_links(self.node),
                 Changes::Routes => world.follow_routes(self.node),

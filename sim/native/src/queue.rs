@@ -28,6 +28,8 @@ pub(crate) enum Task {
     CniCall(NodeId, crate::cni::Call),
     /// The answer to a call reaches its caller.
     CniAnswer(NodeId, crate::cni::Call, agent_api::cni::Reply),
+    /// The runtime destroys a network namespace.
+    DestroyNetns(NodeId, String),
     /// The containers of a sandbox begin to run.
     RunPod(NodeId, SandboxId),
     /// The stack of a pod is due.

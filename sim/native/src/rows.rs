@@ -16,7 +16,11 @@ impl World {
         let node = &self.nodes[n];
         let mut lines = Vec::new();
         for (word, address) in [("source", view.src), ("destination", view.dst)] {
-            lines.push(format!("{} ENDPOINTS {word} {address}: {}", node.name, self.endpoint_row(n, address)));
+            lines.push(format!(
+                "{} ENDPOINTS {word} {address}: {}",
+                node.name,
+                self.endpoint_row(n, address)
+            ));
             lines.push(format!("{} IPCACHE   {word} {address}: {}", node.name, self.ipcache_row(n, address)));
         }
         let connections = self.connections(n, view);

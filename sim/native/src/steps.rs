@@ -8,9 +8,7 @@ use serde_json::{Value, json};
 use sim_api::object::{at, condition_is_true, name, namespace, str_at};
 use sim_api::resource::{NAMESPACES, PODS};
 use sim_api::{DeleteOptions, Gr, Patch, Store, Sub, WriteOptions};
-use sim_scenario::model::{
-    Action, Expect, ObjectRef, Pod, Scenario, Step, TrafficExpect, Until, Wait, time,
-};
+use sim_scenario::model::{Action, Expect, ObjectRef, Pod, Scenario, Step, TrafficExpect, Until, Wait, time};
 use sim_scenario::outcome::EndState;
 
 use crate::agents::Death;
@@ -24,6 +22,8 @@ use crate::world::World;
 const BOOT: Duration = Duration::from_mins(2);
 /// How long agents may take to be at rest again after a restart.
 const RESTART: Duration = Duration::from_secs(30);
+/// Longer than anything but an established connection is kept.
+const SILENCE: Duration = Duration::from_secs(75);
 /// Conditions are looked at at least this often.
 const GLANCE: Duration = Duration::from_millis(20);
 
@@ -143,7 +143,8 @@ impl<'a> Runner<'a> {
     fn make_pod(&self, pod: &Pod) -> Result<(), String> {
         let store = self.store();
         if store.get(&NAMESPACES, "", &pod.namespace).is_err() {
-            let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": pod.namespace}});
+            let object =
+                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": pod.namespace}});
             store.create(&NAMESPACES, "", object, &WriteOptions::default()).map_err(|e| e.to_string())?;
         }
         let made = store.create(&PODS, &pod.namespace, objects::pod(pod), &WriteOptions::default());
@@ -178,7 +179,8 @@ impl<'a> Runner<'a> {
         let status = at(object, &["status"]).clone();
         if !status.is_null() {
             // As a controller would: the status is a resource of its own.
-            let written = store.modify(&gr, namespace, name(object), Sub::Status, |found| found["status"] = status);
+            let written =
+                store.modify(&gr, namespace, name(object), Sub::Status, |found| found["status"] = status);
             written.map_err(|e| format!("status of {}: {e}", what()))?;
         }
         Ok(())
@@ -276,7 +278,10 @@ impl<'a> Runner<'a> {
             let mut world = self.sim.world();
             if !world.is_over() {
                 let why = world.restless();
-                world.violate("restart", format!("agents that were restarted at rest do not come to rest: {why}"));
+                world.violate(
+                    "restart",
+                    format!("agents that were restarted at rest do not come to rest: {why}"),
+                );
             }
             return;
         }
@@ -290,6 +295,27 @@ impl<'a> Runner<'a> {
             world.violate("restart", message);
         }
         world.check_rest();
+        drop(world);
+        self.collect_all();
+    }
+
+    /// Long after the last packet, every agent looks for connections that are over: none may be left.
+    fn collect_all(&self) {
+        let until = self.sim.world().now + SILENCE;
+        let revisions = self.sim.world().revisions();
+        self.sim.run_until(until);
+        if self.sim.world().revisions() != revisions {
+            let message = "nothing happened, and a revision was raised".to_owned();
+            self.sim.world().violate("tables", message);
+        }
+        {
+            let mut world = self.sim.world();
+            for n in 0..world.nodes.len() {
+                world.tell_agent(n, agent_control::Event::CtGc);
+            }
+        }
+        self.sim.run_until(until + Duration::from_secs(1));
+        self.sim.world().check_collected();
     }
 }
 
@@ -385,6 +411,14 @@ impl World {
         of_nodes.chain(of_pods.filter(|(_, addresses)| !addresses.is_empty())).collect()
     }
 
+    /// The revision of each node's rows.
+    fn revisions(&self) -> Vec<u32> {
+        self.nodes
+            .iter()
+            .map(|node| node.native.tables().config.get(0).map_or(0, |row| row.revision))
+            .collect()
+    }
+
     /// Addresses in use, as the agent of a node has it.
     pub(crate) fn allocated(&self, n: NodeId) -> u64 {
         let Some(agent) = &self.nodes[n].agent.agent else { return 0 };
@@ -401,7 +435,8 @@ impl World {
             end.endpoints.insert(node.name.clone(), names.collect());
             let mut behind: BTreeMap<String, u32> = BTreeMap::new();
             for (_, value) in node.native.tables().dump("IPCACHE").unwrap_or_default() {
-                let row = <dataplane_abi::ipcache::IpCacheEntry as zerocopy::FromBytes>::read_from_bytes(&value);
+                let row =
+                    <dataplane_abi::ipcache::IpCacheEntry as zerocopy::FromBytes>::read_from_bytes(&value);
                 let remote = row.ok().and_then(|row| row.node_ip()).and_then(|ip| self.node_at(ip));
                 if let Some(remote) = remote {
                     *behind.entry(self.nodes[remote].name.clone()).or_default() += 1;
@@ -430,7 +465,10 @@ impl World {
                 }
                 // What was sent a moment ago may still be under way.
                 let open = u32::from(!state.ended);
-                if counts.answered + open < counts.sent || counts.resets + counts.refused > 0 || counts.sent == 0 {
+                if counts.answered + open < counts.sent
+                    || counts.resets + counts.refused > 0
+                    || counts.sent == 0
+                {
                     wrong.push(format!("{subject} should be answered: {told}"));
                 }
             }
@@ -441,7 +479,9 @@ impl World {
             }
             TrafficExpect::Survive => {
                 let since = self.cluster_faults.last_end;
-                let lives = state.ended || state.last_answer.is_some_and(|last| last >= since) || state.trouble.is_some();
+                let lives = state.ended
+                    || state.last_answer.is_some_and(|last| last >= since)
+                    || state.trouble.is_some();
                 if counts.resets > 0 || !lives {
                     wrong.push(format!("{subject} should survive: {told}"));
                 }

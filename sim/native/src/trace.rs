@@ -96,6 +96,8 @@ pub(crate) struct Passport {
     pub(crate) view: Option<View>,
     /// Its source is an address of who made it.
     pub(crate) honest: bool,
+    /// Its link layer source is that of the pod that made it.
+    pub(crate) own_mac: bool,
     /// A wire has changed it.
     pub(crate) spoiled: bool,
     /// Where it was.

@@ -280,7 +280,9 @@ impl World {
                     .iter()
                     .filter_map(|ip| ip.as_str()?.parse().ok())
                     .collect();
-                ips.extend(at(&service, &["spec", "clusterIP"]).as_str().and_then(|ip| ip.parse::<IpAddr>().ok()));
+                ips.extend(
+                    at(&service, &["spec", "clusterIP"]).as_str().and_then(|ip| ip.parse::<IpAddr>().ok()),
+                );
                 pick(&ips)
             }
             Place::World(OutsideServer::First) => pick(&SERVERS[0]),

@@ -224,6 +224,9 @@ impl World {
             from = from.saturating_sub(usize::try_from(self.rng.below(4)).unwrap_or(0));
         }
         let mut changes: Vec<Change> = self.node_log.changes[from.min(end)..].to_vec();
+        if faults.contains(&ApiFault::Coalesce) && self.rng.chance(0.3) {
+            self.vanish(n);
+        }
         if faults.contains(&ApiFault::Coalesce) {
             changes = coalesced(&changes);
         }
@@ -239,6 +242,17 @@ impl World {
             self.tell_agent(n, event);
         }
         self.nodes[n].agent.watch.position = end;
+    }
+
+    /// The node's own object seems to be deleted, and is there again soon. What the agent knew stays in force meanwhile.
+    fn vanish(&mut self, n: NodeId) {
+        let own = self.nodes[n].name.clone();
+        if self.node_log.present.contains_key(&own) {
+            self.tell_agent(n, Event::NodeDelete { name: own });
+            self.nodes[n].agent.watch.following = false;
+            let after = self.latency(Duration::from_secs(2));
+            self.wake_watch(n, after);
+        }
     }
 
     /// Another order, but for changes of one object.

@@ -20,8 +20,8 @@ use agent_control::ports::{HOST_LINK, NET_LINK, OVERLAY_LINK};
 
 use crate::check::{Checker, Violation};
 use crate::fabric::{Fabric, Port};
-use crate::kubelet::SandboxId;
 use crate::faults::ClusterFaults;
+use crate::kubelet::SandboxId;
 use crate::node::{DEVICE, LinkView, NODE_NETS, SimNode, UNDERLAY};
 use crate::outside::{GATEWAYS, Outside};
 use crate::queue::{NodeId, Queue, Task};
@@ -80,11 +80,15 @@ pub(crate) struct World {
     pub(crate) violation: Option<Violation>,
     pub(crate) rng: Rng,
     pub(crate) last_packet: u64,
+    /// What a pod sent a moment ago, for another that forges it.
+    pub(crate) last_sent: Option<Vec<u8>>,
     queue: Queue,
     order: Rng,
     controllers_due: Option<Duration>,
     /// No time passes between commands, and packets are not looked at: for figures on size.
     bulk: bool,
+    /// How long agents keep addresses back.
+    pub(crate) quarantine: Duration,
 }
 
 impl World {
@@ -130,10 +134,12 @@ impl World {
             violation: None,
             rng: Rng::stream(seed, "world", 0),
             last_packet: 0,
+            last_sent: None,
             queue: Queue::default(),
             order: Rng::stream(seed, "order", 0),
             controllers_due: None,
             bulk,
+            quarantine: Duration::from_secs(30),
         };
         world.boot();
         world
@@ -180,14 +186,20 @@ impl World {
     pub(crate) fn register(&mut self, n: NodeId) {
         let object = crate::objects::node(&self.nodes[n], &rfc3339(self.store.now()));
         if let Err(error) = self.store.create(&NODES, "", object.clone(), &WriteOptions::default()) {
-            self.violate("simulator", format!("the object of {} cannot be made: {error}", self.nodes[n].name));
+            self.violate(
+                "simulator",
+                format!("the object of {} cannot be made: {error}", self.nodes[n].name),
+            );
             return;
         }
         let written = self.store.modify(&NODES, "", &self.nodes[n].name, sim_api::Sub::Status, |node| {
             node["status"] = object["status"].clone();
         });
         if let Err(error) = written {
-            self.violate("simulator", format!("the status of {} cannot be written: {error}", self.nodes[n].name));
+            self.violate(
+                "simulator",
+                format!("the status of {} cannot be written: {error}", self.nodes[n].name),
+            );
         }
     }
 
@@ -279,6 +291,7 @@ impl World {
             Task::Kubelet(n) => self.kubelet(n, at),
             Task::CniCall(n, call) => self.call_arrives(n, call),
             Task::CniAnswer(n, call, reply) => self.cni_answer(n, &call, &reply),
+            Task::DestroyNetns(n, path) => self.destroy_netns(n, &path),
             Task::RunPod(n, id) => self.run_pod(n, id),
             Task::Pod(n, id) => self.poll_pod(n, id, at),
             Task::Stack(n) => self.poll_stack(n, at),
@@ -372,8 +385,10 @@ impl World {
                 },
             );
         }
-        for ifindex in node.links.keys().filter(|ifindex| !links.contains_key(ifindex)) {
+        let mut gone = Vec::new();
+        for (ifindex, link) in node.links.iter().filter(|(ifindex, _)| !links.contains_key(ifindex)) {
             node.stack.remove_link(*ifindex);
+            gone.extend(link.netns.clone());
         }
         let changed: Vec<u32> = links
             .iter()
@@ -391,6 +406,7 @@ impl World {
             }
         }
         self.follow_routes(n);
+        self.end_tenures(n, &gone);
     }
 
     /// Makes the routes of a node's stack follow those of its agent. In bulk that waits for the end of a reconcile.
@@ -437,7 +453,19 @@ impl World {
             }
             _ => true,
         };
-        let passport = Passport { born: self.now, origin, view, honest, spoiled: false, way: Vec::new() };
+        let own_mac = match origin {
+            Origin::Pod(n, id) => {
+                let sandbox = self.nodes[n].kubelet.sandboxes.get(&id);
+                let link = self.nodes[n]
+                    .links
+                    .values()
+                    .find(|link| link.netns.as_ref() == sandbox.map(|s| &s.netns));
+                link.is_none_or(|link| frame.bytes.get(6..12) == Some(&link.pod_mac))
+            }
+            Origin::Node(_) => true,
+        };
+        let passport =
+            Passport { born: self.now, origin, view, honest, own_mac, spoiled: false, way: Vec::new() };
         self.trace.mix(self.now, 0, crate::view::digest(frame.id.0, &frame.bytes));
         self.trace.born(frame.id.0, passport);
     }

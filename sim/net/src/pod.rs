@@ -38,6 +38,11 @@ pub struct HostConfig {
 }
 
 impl Host {
+    /// From now on its clients take their source ports from so few, so that ports are used again soon.
+    pub fn restrict_ports(&mut self, count: u16) {
+        self.stack.restrict_ports(count);
+    }
+
     /// A host that runs nothing yet.
     pub fn new(config: &HostConfig) -> Self {
         let mut stack = Stack::new(config.seed, false);

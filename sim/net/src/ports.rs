@@ -11,20 +11,30 @@ const LAST: u16 = 60_999;
 /// Gives out source ports, each to one user at a time, in an order that a seed decides.
 pub(crate) struct Ports {
     next: u16,
+    last: u16,
     used: BTreeSet<u16>,
 }
 
 impl Ports {
     pub(crate) fn new(seed: u64) -> Self {
         let offset = mix(seed, 0) % u64::from(LAST - FIRST + 1);
-        Self { next: FIRST + u16::try_from(offset).unwrap_or_default(), used: BTreeSet::new() }
+        let next = FIRST + u16::try_from(offset).unwrap_or_default();
+        Self { next, last: LAST, used: BTreeSet::new() }
+    }
+
+    /// From now on only the first `count` ports of the range, at least one.
+    pub(crate) fn restrict(&mut self, count: u16) {
+        self.last = FIRST.saturating_add(count.max(1) - 1).min(LAST);
+        if self.next > self.last {
+            self.next = FIRST;
+        }
     }
 
     /// A port that nobody uses; nothing if all are used.
     pub(crate) fn take(&mut self, served: impl Fn(u16) -> bool) -> Option<u16> {
-        for _ in FIRST..=LAST {
+        for _ in FIRST..=self.last {
             let port = self.next;
-            self.next = if port == LAST { FIRST } else { port + 1 };
+            self.next = if port >= self.last { FIRST } else { port + 1 };
             if !served(port) && self.used.insert(port) {
                 return Some(port);
             }

@@ -96,6 +96,11 @@ impl Sockets {
         }
     }
 
+    /// See [`crate::Host::restrict_ports`].
+    pub(crate) fn restrict_ports(&mut self, count: u16) {
+        self.ports.restrict(count);
+    }
+
     pub(crate) fn serve(&mut self, server: Server) {
         let ports = match server.kind {
             ServerKind::Http | ServerKind::TcpEcho => &mut self.servers.stream,

@@ -201,6 +201,10 @@ impl Stack {
         self.net.set_routes(routes);
     }
 
+    pub(crate) fn restrict_ports(&mut self, count: u16) {
+        self.sockets.restrict_ports(count);
+    }
+
     pub(crate) fn serve(&mut self, server: Server) {
         self.sockets.serve(server);
     }

@@ -29,6 +29,7 @@ const FAULT_FIELDS: &[&str] = &[
     "cni",
     "table-full",
     "ring-full",
+    "failures",
     "heal",
 ];
 

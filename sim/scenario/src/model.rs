@@ -377,6 +377,8 @@ pub enum FaultKind {
     },
     /// The ring buffer of events holds only so many records and nobody reads it.
     RingFull(u32),
+    /// Commands of the agent to tables, links, routes and its state directory fail with this probability (`for`).
+    Failures(f64),
     /// Ends every fault that lasts (of the node, or all).
     Heal,
 }
@@ -394,6 +396,7 @@ impl FaultKind {
             Self::Cni(_) => "cni",
             Self::TableFull { .. } => "table-full",
             Self::RingFull(_) => "ring-full",
+            Self::Failures(_) => "failures",
             Self::Heal => "heal",
         }
     }

@@ -23,6 +23,8 @@ pub enum Breakage {
     Table,
     /// The ring of events is full.
     Ring,
+    /// Commands of the agent fail.
+    Failures,
 }
 
 /// A way to make random scenarios.
@@ -48,7 +50,7 @@ pub struct Profile {
     pub odd: u32,
 }
 
-use Breakage::{Api, Cni, Kill, Link, Partition, Ring, Skew, Snapshot, Stall, Table};
+use Breakage::{Api, Cni, Failures, Kill, Link, Partition, Ring, Skew, Snapshot, Stall, Table};
 
 /// All of them; the first is the default.
 pub const PROFILES: &[Profile] = &[
@@ -66,6 +68,7 @@ pub const PROFILES: &[Profile] = &[
             (Partition, 1),
             (Table, 1),
             (Ring, 1),
+            (Failures, 2),
         ],
         most_faults: 3,
         tiny_cidrs: 25,
@@ -88,7 +91,7 @@ pub const PROFILES: &[Profile] = &[
     Profile {
         name: "crash",
         description: "agents die at any command, start again, find older disks, stand still, read wrong clocks",
-        breakages: &[(Kill, 6), (Snapshot, 3), (Stall, 2), (Skew, 1)],
+        breakages: &[(Kill, 6), (Snapshot, 3), (Stall, 2), (Skew, 1), (Failures, 2)],
         most_faults: 4,
         tiny_cidrs: 20,
         small_tables: 0,
@@ -121,7 +124,7 @@ pub const PROFILES: &[Profile] = &[
     Profile {
         name: "cni",
         description: "storms of ADD and DEL, repeated, late, out of order, with hardly any addresses; some agents die",
-        breakages: &[(Cni, 8), (Kill, 2), (Stall, 1)],
+        breakages: &[(Cni, 8), (Kill, 2), (Stall, 1), (Failures, 2)],
         most_faults: 3,
         tiny_cidrs: 70,
         small_tables: 0,
@@ -132,7 +135,7 @@ pub const PROFILES: &[Profile] = &[
     Profile {
         name: "full",
         description: "tables and the ring of events are small or full",
-        breakages: &[(Table, 6), (Ring, 2), (Kill, 1)],
+        breakages: &[(Table, 6), (Ring, 2), (Kill, 1), (Failures, 3)],
         most_faults: 3,
         tiny_cidrs: 30,
         small_tables: 25,

@@ -82,8 +82,7 @@ fn of_the_cluster() {
 
 #[test]
 fn of_the_form_of_a_step() {
-    let kinds =
-        "`link`, `partition`, `kill`, `stall`, `skew`, `api`, `cni`, `table-full`, `ring-full`, `heal`";
+    let kinds = "`link`, `partition`, `kill`, `stall`, `skew`, `api`, `cni`, `table-full`, `ring-full`, `failures`, `heal`";
     let actions = "`pod`, `delete-pod`, `apply`, `delete`, `wait`, `traffic`, `fault`, `expect`";
     let rows: &[(&str, &str)] = &[
         ("- 5", "t.yaml:6:3: found the number 5, expected a mapping; its fields are `at`, ACTIONS"),

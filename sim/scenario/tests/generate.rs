@@ -71,10 +71,22 @@ fn profiles_break_what_they_say() {
         ("api", &["api", "heal", "kill"]),
         ("net", &["heal", "link", "partition"]),
         ("cni", &["cni", "heal", "kill", "stall"]),
-        ("full", &["heal", "kill", "ring-full", "table-full"]),
+        ("full", &["failures", "heal", "kill", "ring-full", "table-full"]),
         (
             "mixed",
-            &["api", "cni", "heal", "kill", "link", "partition", "ring-full", "skew", "stall", "table-full"],
+            &[
+                "api",
+                "cni",
+                "failures",
+                "heal",
+                "kill",
+                "link",
+                "partition",
+                "ring-full",
+                "skew",
+                "stall",
+                "table-full",
+            ],
         ),
     ] {
         assert_eq!(words(name), expected, "{name}");

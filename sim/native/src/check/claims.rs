@@ -36,10 +36,18 @@ impl Claims {
         objects.sort_by_key(|object| (object.name != *own, object.created_s, &object.name));
         let mut holders: BTreeMap<IpNet, Holder> = BTreeMap::new();
         for object in objects {
-            let addresses: Vec<IpAddr> = object.internal_ips.iter().filter_map(|ip| ip.parse().ok()).collect();
+            let addresses: Vec<IpAddr> =
+                object.internal_ips.iter().filter_map(|ip| ip.parse().ok()).collect();
             let holder = Holder { name: object.name.clone(), remote: object.name != *own, addresses };
             let cidrs = object.pod_cidrs.iter().filter_map(|cidr| cidr.parse::<IpNet>().ok());
-            for net in cidrs.chain(holder.addresses.iter().copied().map(IpNet::from)) {
+            for net in cidrs {
+                let overlaps = |held: &IpNet| held.contains(&net) || net.contains(held);
+                let mut nets = holders.keys().filter(|held| held.prefix_len() < held.max_prefix_len());
+                if !nets.any(overlaps) {
+                    holders.insert(net, holder.clone());
+                }
+            }
+            for net in holder.addresses.iter().copied().map(IpNet::from) {
                 holders.entry(net).or_insert_with(|| holder.clone());
             }
         }

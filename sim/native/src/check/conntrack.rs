@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use agent_control::ports::Table;
-use dataplane_abi::Be16;
-use dataplane_abi::conntrack::{CtDir, CtEntry, CtEntry6, CtKey4, CtKey6, CtScope, CtState};
+use dataplane_abi::conntrack::{CtDir, CtEntry, CtEntry6, CtKey4, CtKey6, CtScope, CtState, WayKind};
 use dataplane_abi::program::Program;
+use dataplane_abi::{Be16, Identity};
 use dataplane_core::Verdict;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
@@ -197,7 +197,10 @@ impl World {
             return;
         }
         let goes_on = match (program, verdict) {
-            (Program::FromContainer, Verdict::Peer { .. } | Verdict::Tunnel { .. } | Verdict::Neighbour { .. }) => true,
+            (
+                Program::FromContainer,
+                Verdict::Peer { .. } | Verdict::Tunnel { .. } | Verdict::Neighbour { .. },
+            ) => true,
             // To the node itself; what a router would answer is left to the stack and not counted on.
             (Program::FromContainer, Verdict::Pass) => self.is_own_address(n, view.dst),
             (Program::FromOverlay | Program::FromNetdev, Verdict::Peer { .. }) => true,
@@ -209,13 +212,35 @@ impl World {
             return;
         }
         let now = self.ticks(n);
+        let own_mac = self.trace.packet(id).is_none_or(|passport| passport.own_mac || passport.spoiled);
         let Some((key, wanted)) = self.check.connections.take(n, &view, now) else { return };
+        if !own_mac && program == Program::FromContainer && wanted.packets == [1, 0] {
+            self.violate_packet(
+                "source",
+                id,
+                "a connection is begun with a MAC address that its sender does not have",
+            );
+            return;
+        }
         let (table, bytes) = raw(&key);
         let value = self.nodes[n].native.tables().lookup(table, &bytes);
         let row = value.and_then(|value| match table {
             "CT4" => CtEntry::read_from_bytes(&value).ok(),
             _ => CtEntry6::read_from_bytes(&value).ok().map(|row| row.entry),
         });
+        let identities = row.map(|row| (row.dirs[0].identity.0, row.dirs[1].identity.0));
+        let other = if wanted.begun_by == key.low { key.high } else { key.low };
+        let right = (self.identity_of(n, wanted.begun_by.0), self.identity_of(n, other.0));
+        if let Some((first, second)) = identities
+            && (right.0.is_some_and(|sure| sure != first) || right.1.is_some_and(|sure| sure != second))
+            && program != Program::ToContainer
+        {
+            let message = format!(
+                "conntrack of {} has identities {first} and {second}, not {right:?}",
+                self.nodes[n].name
+            );
+            self.violate_packet("conntrack", id, &message);
+        }
         if let Some(wrong) = difference(row, &key, &wanted, now) {
             let message = format!("conntrack of {} {wrong}", self.nodes[n].name);
             self.violate_packet("conntrack", id, &message);
@@ -239,8 +264,80 @@ impl World {
         }
     }
 
+    /// The identity of an address as a node has it, if that is sure: pods are init until identities by labels exist.
+    fn identity_of(&self, n: NodeId, address: IpAddr) -> Option<u32> {
+        if let Some((m, ..)) = self.owner(address) {
+            // Of pods elsewhere only the tunnel tells more than that they are pods.
+            return (m == n).then_some(Identity::INIT.0);
+        }
+        if self.is_own_address(n, address) {
+            return Some(Identity::HOST.0);
+        }
+        self.node_at(address).map(|_| Identity::REMOTE_NODE.0)
+    }
+
     fn is_own_address(&self, n: NodeId, address: IpAddr) -> bool {
         self.node_at(address) == Some(n) || self.nodes[n].routers().any(|router| router == address)
+    }
+
+    /// Ways that are in force lead to who is there: the first that does not.
+    pub(crate) fn stale_way(&self, n: NodeId) -> Option<String> {
+        let node = &self.nodes[n];
+        let tables = node.native.tables();
+        let revision = tables.config.get(0).map_or(0, |config| config.revision);
+        for (name, table) in [("CT4", Table::Ct4), ("CT6", Table::Ct6)] {
+            for (bytes, value) in tables.dump(name).unwrap_or_default() {
+                let row = match table {
+                    Table::Ct4 => CtEntry::read_from_bytes(&value).ok(),
+                    _ => CtEntry6::read_from_bytes(&value).ok().map(|row| row.entry),
+                };
+                let Some((key, row)) = unraw(n, table, &bytes).zip(row) else { continue };
+                let (first, second) =
+                    if row.origin_is_high() { (key.low, key.high) } else { (key.high, key.low) };
+                for (half, to) in row.dirs.iter().zip([first, second]) {
+                    if half.revision != revision || half.way.kind != WayKind::Local as u8 {
+                        continue;
+                    }
+                    let netns = node.links.get(&half.way.ifindex).and_then(|link| link.netns.as_ref());
+                    let pods = node.memory.links().values().filter_map(|link| link.pod.as_ref());
+                    let mut behind = pods.filter(|pod| Some(&pod.netns) == netns);
+                    if !behind.any(|pod| pod.addresses.iter().any(|net| net.addr() == to.0)) {
+                        return Some(format!(
+                            "conntrack leads to {} by link {}, which is not its own",
+                            to.0, half.way.ifindex
+                        ));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Connections were just collected: what was over long before is gone.
+    pub(crate) fn check_collected(&mut self) {
+        let mut left = None;
+        for (key, connection) in &self.check.connections.connections {
+            if self.check.was_full.contains(&key.node) {
+                continue;
+            }
+            let now = self.ticks(key.node);
+            let idle = now.saturating_sub(connection.last);
+            let (table, bytes) = raw(key);
+            // Two seconds, for the pass took place within the last one.
+            if idle > timeout_ticks(connection.state) + 2 * u64::from(TICKS_PER_S)
+                && self.nodes[key.node].native.tables().lookup(table, &bytes).is_some()
+            {
+                left = Some((key.node, connection.state.name(), *key));
+                break;
+            }
+        }
+        if let Some((n, state, key)) = left {
+            let message = format!(
+                "{} keeps a connection in state {state} that is long over: {key:?}",
+                self.nodes[n].name
+            );
+            self.violate("conntrack", message);
+        }
     }
 
     /// The agent removes a row: its connection must be over.

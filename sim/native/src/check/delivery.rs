@@ -22,21 +22,32 @@ impl World {
     pub(crate) fn delivered_to_pod(&mut self, n: NodeId, id: SandboxId, ifindex: u32, frame: &Frame) {
         self.stats.delivered += 1;
         let Some(link) = self.nodes[n].links.get(&ifindex) else { return };
-        let (to, from) = (&frame.bytes[..6.min(frame.bytes.len())], frame.bytes.get(6..12).unwrap_or_default());
+        let (to, from) =
+            (&frame.bytes[..6.min(frame.bytes.len())], frame.bytes.get(6..12).unwrap_or_default());
         let group = to.first().is_some_and(|first| first & 1 != 0);
         if (!group && to != link.pod_mac) || from != link.mac {
-            self.violate_packet("delivery", frame.id.0, "a packet reaches a pod with wrong link layer addresses");
+            self.violate_packet(
+                "delivery",
+                frame.id.0,
+                "a packet reaches a pod with wrong link layer addresses",
+            );
             return;
         }
         if frame.bytes.get(12..14) == Some(&[8, 6]) && frame.bytes.get(22..28) != Some(&link.mac) {
-            self.violate_packet("delivery", frame.id.0, "an ARP answer names another MAC address than the gateway's");
+            self.violate_packet(
+                "delivery",
+                frame.id.0,
+                "an ARP answer names another MAC address than the gateway's",
+            );
             return;
         }
         let Some(view) = View::of(&frame.bytes) else { return };
         let netns = link.netns.clone();
-        let pod = self.nodes[n].memory.links().values().find_map(|link| {
-            link.pod.as_ref().filter(|pod| Some(&pod.netns) == netns.as_ref())
-        });
+        let pod = self.nodes[n]
+            .memory
+            .links()
+            .values()
+            .find_map(|link| link.pod.as_ref().filter(|pod| Some(&pod.netns) == netns.as_ref()));
         let Some(pod) = pod else { return };
         let mtu = pod.mtu;
         let mine = pod.addresses.iter().any(|net| net.addr() == view.dst);
@@ -45,7 +56,11 @@ impl World {
             return;
         }
         if !mine && !view.is_to_many() && !view.is_of_link() {
-            self.violate_packet("delivery", frame.id.0, "a packet reaches a pod that does not have its destination");
+            self.violate_packet(
+                "delivery",
+                frame.id.0,
+                "a packet reaches a pod that does not have its destination",
+            );
             return;
         }
         if view.len > mtu as usize {
@@ -108,7 +123,8 @@ impl World {
         let least = if from_pod { most } else { most.saturating_sub(1) };
         let taken = usize::from(born.hops.wrapping_sub(view.hops));
         if !(least..=most).contains(&taken) {
-            let message = format!("the hop limit fell by {taken} over {nodes} nodes, which makes {most} routers");
+            let message =
+                format!("the hop limit fell by {taken} over {nodes} nodes, which makes {most} routers");
             self.violate_packet("hop-limit", frame.id.0, &message);
         }
     }
@@ -116,7 +132,8 @@ impl World {
     /// Who gets a used address gets nothing of what was sent to the one before.
     fn check_age(&mut self, n: NodeId, id: SandboxId, frame: &Frame, view: &View, passport: &Passport) {
         let Some(tenures) = self.check.tenures.get(&view.dst) else { return };
-        let Some(current) = tenures.iter().rev().find(|tenure| tenure.node == n && tenure.sandbox == id) else {
+        let Some(current) = tenures.iter().rev().find(|tenure| tenure.node == n && tenure.sandbox == id)
+        else {
             return;
         };
         let before = tenures.iter().any(|tenure| tenure.from <= passport.born && tenure.from < current.from);
@@ -179,7 +196,10 @@ impl World {
         if let Some(m) = there
             && self.node_at(remote) != Some(m)
         {
-            let message = format!("a packet goes through the tunnel to {remote}, but its destination is on {}", self.nodes[m].name);
+            let message = format!(
+                "a packet goes through the tunnel to {remote}, but its destination is on {}",
+                self.nodes[m].name
+            );
             self.violate_packet("tunnel", frame.id.0, &message);
             return;
         }
@@ -193,7 +213,10 @@ impl World {
     /// A packet comes out of the tunnel.
     pub(crate) fn check_tunnelled(&mut self, n: NodeId, remote: IpAddr, key: u32, frame: &Frame) {
         if self.node_at(remote).is_none() && !self.check.wires_were_disturbed {
-            let message = format!("a packet with key {key} comes out of the tunnel of {} from {remote}", self.nodes[n].name);
+            let message = format!(
+                "a packet with key {key} comes out of the tunnel of {} from {remote}",
+                self.nodes[n].name
+            );
             self.violate_packet("tunnel", frame.id.0, &message);
         }
     }

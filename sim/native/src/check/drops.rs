@@ -16,20 +16,17 @@ const SETTLING: Duration = Duration::from_millis(5);
 
 impl World {
     /// A program drops a packet.
-    pub(crate) fn dropped(
-        &mut self,
-        n: NodeId,
-        program: Program,
-        frame: &Frame,
-        reason: DropReason,
-    ) {
+    pub(crate) fn dropped(&mut self, n: NodeId, program: Program, frame: &Frame, reason: DropReason) {
         self.stats.dropped += 1;
         let Some(passport) = self.trace.packet(frame.id.0).cloned() else { return };
         if passport.spoiled {
             return;
         }
         let view = View::of(&frame.bytes);
-        if passport.honest && view.as_ref().is_some_and(|view| !view.is_to_many() && !view.is_of_link()) {
+        if passport.honest
+            && passport.own_mac
+            && view.as_ref().is_some_and(|view| !view.is_to_many() && !view.is_of_link())
+        {
             self.check.unicast_drops += 1;
         }
         if !self.explains(n, &passport, view.as_ref(), &frame.bytes, reason) {
@@ -59,9 +56,12 @@ impl World {
             };
         };
         match reason {
-            DropReason::InvalidSourceIp | DropReason::InvalidSourceMac => !passport.honest,
+            DropReason::InvalidSourceIp | DropReason::InvalidSourceMac => {
+                !passport.honest || !passport.own_mac
+            }
             DropReason::ForbiddenIcmp6 => {
-                view.proto == ICMP6 && view.ports.is_some_and(|(kind, _)| matches!(kind, 130..=133 | 137 | 143))
+                view.proto == ICMP6
+                    && view.ports.is_some_and(|(kind, _)| matches!(kind, 130..=133 | 137 | 143))
             }
             DropReason::UnknownTarget => {
                 view.is_to_many() || view.is_of_link() || !self.is_settled_on(n, view)
@@ -103,7 +103,8 @@ impl World {
         let excused = matches!(why, StackDrop::HopLimit | StackDrop::TooBig);
         let sender_lives = self.owner(view.src).is_some() || self.node_at(view.src).is_some();
         if reachable && sender_lives && !excused {
-            let message = format!("the stack of {} drops a packet for a running pod ({why:?})", self.nodes[n].name);
+            let message =
+                format!("the stack of {} drops a packet for a running pod ({why:?})", self.nodes[n].name);
             self.violate_packet("drop", frame.id.0, &message);
         }
     }

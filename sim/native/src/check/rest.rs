@@ -36,6 +36,7 @@ impl World {
             self.check_programs(n),
             self.check_routes(n),
             self.check_ipam(n),
+            self.stale_way(n).map(|what| ("conntrack", what)),
             self.check_counters(n),
         ];
         for (invariant, finding) in findings.into_iter().flatten() {
@@ -69,7 +70,9 @@ impl World {
         for (key, value) in node.native.tables().dump("ENDPOINTS").unwrap_or_default() {
             let address = EndpointKey::read_from_bytes(&key).ok().and_then(|key| key.ip());
             let row = EndpointEntry::read_from_bytes(&value).ok();
-            let Some((address, row)) = address.zip(row) else { return wrong("has a row that is none".into()) };
+            let Some((address, row)) = address.zip(row) else {
+                return wrong("has a row that is none".into());
+            };
             seen.insert(address);
             if own.contains(&address) {
                 if !row.flags.contains(EndpointFlags::HOST) {
@@ -145,9 +148,10 @@ impl World {
         let node = &self.nodes[n];
         let routes = node.memory.routes();
         let claims = Claims::of(self, n);
-        let cidrs = claims.holders.iter().filter(|(net, _)| {
-            net.prefix_len() < net.max_prefix_len() && node.has(net.addr().is_ipv4())
-        });
+        let cidrs = claims
+            .holders
+            .iter()
+            .filter(|(net, _)| net.prefix_len() < net.max_prefix_len() && node.has(net.addr().is_ipv4()));
         let mut wanted = BTreeSet::new();
         for (cidr, holder) in cidrs {
             let behind = claims.behind(self, n, *cidr);
@@ -175,7 +179,10 @@ impl World {
         let running = node.kubelet.pods.values().filter(|work| work.stage == Stage::Running);
         let sandboxes = running.filter_map(|work| node.kubelet.sandboxes.get(&work.sandbox?));
         let netns: BTreeSet<&str> = sandboxes.map(|sandbox| sandbox.netns.as_str()).collect();
-        let of_pods = node.links.values().filter(|link| link.netns.as_ref().is_some_and(|at| netns.contains(at.as_str())));
+        let of_pods = node
+            .links
+            .values()
+            .filter(|link| link.netns.as_ref().is_some_and(|at| netns.contains(at.as_str())));
         let wanted: BTreeSet<&str> = of_pods.map(|link| link.name.as_str()).collect();
         let endpoints = agent.endpoints();
         let found: BTreeSet<&str> = endpoints.iter().map(|endpoint| endpoint.device.as_str()).collect();

@@ -135,7 +135,13 @@ fn profiles(name: &str) -> anyhow::Result<Vec<&'static Profile>> {
 }
 
 /// Runs one seed; false if it fails.
-fn one(args: &Args, profile: &Profile, seed: u64, sum: &Mutex<Sum>, started: Instant) -> anyhow::Result<bool> {
+fn one(
+    args: &Args,
+    profile: &Profile,
+    seed: u64,
+    sum: &Mutex<Sum>,
+    started: Instant,
+) -> anyhow::Result<bool> {
     let scenario: Scenario = generate(seed, profile, args.nodes);
     let report = sim_native::run(&scenario, &Options { seed, ..Options::default() });
     let mut sum = sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -37,5 +37,6 @@ pub(crate) fn save(dir: &Path, replay: &Replay, report: &Report) -> anyhow::Resu
 
 /// Writes the last frames of a run.
 pub(crate) fn capture(path: &Path, report: &Report) -> anyhow::Result<()> {
-    sim_native::write_capture(path, &report.frames).with_context(|| format!("cannot write {}", path.display()))
+    sim_native::write_capture(path, &report.frames)
+        .with_context(|| format!("cannot write {}", path.display()))
 }

@@ -49,7 +49,8 @@ struct Found {
 
 /// Looks for all; false if one was not found.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
-    let text = std::fs::read_to_string(&args.list).with_context(|| format!("cannot read {}", args.list.display()))?;
+    let text = std::fs::read_to_string(&args.list)
+        .with_context(|| format!("cannot read {}", args.list.display()))?;
     let mut mutants: Vec<Mutant> = serde_yaml_ng::from_str(&text).context("the list of mutants")?;
     if !args.only.is_empty() {
         mutants.retain(|mutant| args.only.contains(&mutant.id));
@@ -70,7 +71,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
         match &found {
             Some(found) => println!(
                 "{:width$} {:>6} {seconds:>8.2}  {}: {}",
-                mutant.id, found.seed, found.invariant, shortened(&found.message)
+                mutant.id,
+                found.seed,
+                found.invariant,
+                shortened(&found.message)
             ),
             None => {
                 println!("{:width$} {:>6} {seconds:>8.2}  NOT FOUND: {}", mutant.id, "-", mutant.what);
@@ -103,10 +107,15 @@ fn look(mutant: &Mutant, args: &Args) -> anyhow::Result<Option<Found>> {
         }
         let scenario = generate(seed, profile, None);
         // A defect may well panic: that is found too.
-        let run = std::panic::catch_unwind(|| sim_native::run(&scenario, &Options { seed, ..Options::default() }));
+        let run =
+            std::panic::catch_unwind(|| sim_native::run(&scenario, &Options { seed, ..Options::default() }));
         match run {
             Err(_) => {
-                return Ok(Some(Found { seed, invariant: "panic".into(), message: "the run panicked".into() }));
+                return Ok(Some(Found {
+                    seed,
+                    invariant: "panic".into(),
+                    message: "the run panicked".into(),
+                }));
             }
             Ok(report) => {
                 if let Some(violation) = report.violation {
@@ -121,5 +130,9 @@ fn look(mutant: &Mutant, args: &Args) -> anyhow::Result<Option<Found>> {
 
 fn shortened(text: &str) -> String {
     const MOST: usize = 90;
-    if text.chars().count() <= MOST { text.to_owned() } else { text.chars().take(MOST).chain(['…']).collect() }
+    if text.chars().count() <= MOST {
+        text.to_owned()
+    } else {
+        text.chars().take(MOST).chain(['…']).collect()
+    }
 }

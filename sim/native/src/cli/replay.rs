@@ -29,7 +29,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
         files::capture(path, &report)?;
     }
     let Some(violation) = &report.violation else {
-        println!("nothing is broken any more (it was {}: {})", replay.violation.invariant, replay.violation.message);
+        println!(
+            "nothing is broken any more (it was {}: {})",
+            replay.violation.invariant, replay.violation.message
+        );
         return Ok(true);
     };
     tell::violation(violation);
@@ -37,7 +40,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     if report.trace_hash == replay.trace_hash {
         println!("the run is the same as the one recorded");
     } else {
-        println!("the run is not the same as the one recorded ({}): the code has changed since", replay.trace_hash);
+        println!(
+            "the run is not the same as the one recorded ({}): the code has changed since",
+            replay.trace_hash
+        );
     }
     Ok(false)
 }

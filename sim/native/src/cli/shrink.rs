@@ -29,7 +29,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let options = Options { seed, ..Options::default() };
     let first = sim_native::run(&scenario, &options);
     if first.violation.as_ref().is_none_or(|found| found.invariant != violation.invariant) {
-        bail!("{} does not fail as it says ({}): there is nothing to shrink", args.file.display(), violation.invariant);
+        bail!(
+            "{} does not fail as it says ({}): there is nothing to shrink",
+            args.file.display(),
+            violation.invariant
+        );
     }
     let invariant = violation.invariant;
     let before = scenario.steps.len();

@@ -71,6 +71,7 @@ impl Generator<'_> {
                 FaultKind::TableFull { table, rows: small(rng, 0..=12) }
             }
             Breakage::Ring => FaultKind::RingFull(small(rng, 0..=64)),
+            Breakage::Failures => FaultKind::Failures(*rng.pick(&[0.1, 0.3, 0.5]).unwrap_or(&0.1)),
         }
     }
 }

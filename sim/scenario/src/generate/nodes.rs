@@ -17,7 +17,12 @@ impl Generator<'_> {
             if self.rng.chance(0.5) {
                 let name = self.far_nodes.remove(index);
                 let kind = "Node".to_owned();
-                self.push(Action::Delete(ObjectRef { api_version: "v1".to_owned(), kind, name, namespace: None }));
+                self.push(Action::Delete(ObjectRef {
+                    api_version: "v1".to_owned(),
+                    kind,
+                    name,
+                    namespace: None,
+                }));
                 return;
             }
             let name = self.far_nodes[index].clone();
@@ -37,7 +42,8 @@ impl Generator<'_> {
     /// With `cidr` it is made; pod CIDRs cannot change later.
     fn apply_far_node(&mut self, name: &str, cidr: Option<u64>) {
         let host = self.rng.range(1..=6);
-        let pick = |v4: String, v6: String| match self.cluster.family {
+        let family = self.cluster.family;
+        let pick = |v4: String, v6: String| match family {
             Families::V4 => vec![v4],
             Families::V6 => vec![v6],
             Families::Dual => vec![v4, v6],
@@ -52,7 +58,9 @@ impl Generator<'_> {
             "status": {"addresses": addresses},
         });
         if let Some(cidr) = cidr {
-            let cidrs = pick(format!("10.250.{cidr}.0/24"), format!("fd00:10:fa::{cidr}:0/112"));
+            // Now and then half of what somebody else may claim whole.
+            let (v4, v6) = if self.rng.chance(0.3) { ("128/25", "8000/113") } else { ("0/24", "0/112") };
+            let cidrs = pick(format!("10.250.{cidr}.{v4}"), format!("fd00:10:fa::{cidr}:{v6}"));
             object["spec"]["podCIDR"] = json!(cidrs.first());
             object["spec"]["podCIDRs"] = json!(cidrs);
         }

@@ -47,7 +47,7 @@ impl<'a> Active<'a> {
             FaultKind::Api(ApiFault::Stale(_)) => Class::Links,
             FaultKind::Link(_) | FaultKind::Partition => Class::Links,
             FaultKind::TableFull { table, .. } if per_packet(table) => Class::Rows,
-            FaultKind::TableFull { .. } => Class::Tables,
+            FaultKind::TableFull { .. } | FaultKind::Failures(_) => Class::Tables,
             FaultKind::Kill(_)
             | FaultKind::Stall
             | FaultKind::Skew(_)

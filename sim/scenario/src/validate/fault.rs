@@ -25,6 +25,9 @@ pub(super) fn check(walk: &mut Walk<'_>, index: usize, fault: &Fault) {
             walk.wrong("fault.api.error", format!("{status} is not among the known: 410, 429, 500, 503"));
         }
         FaultKind::TableFull { table, .. } => walk.table("fault.table-full.table", table),
+        FaultKind::Failures(p) if !(0.0..=0.9).contains(p) => {
+            walk.wrong("fault.failures", format!("{p} is no probability that leaves hope: 0 to 0.9"));
+        }
         FaultKind::Kill(_)
         | FaultKind::Skew(_)
         | FaultKind::Api(_)
@@ -32,6 +35,7 @@ pub(super) fn check(walk: &mut Walk<'_>, index: usize, fault: &Fault) {
         | FaultKind::Partition
         | FaultKind::Stall
         | FaultKind::RingFull(_)
+        | FaultKind::Failures(_)
         | FaultKind::Heal => {}
     }
 }
@@ -59,7 +63,8 @@ pub(crate) const fn lasts(kind: &FaultKind) -> bool {
         | FaultKind::Partition
         | FaultKind::Stall
         | FaultKind::TableFull { .. }
-        | FaultKind::RingFull(_) => true,
+        | FaultKind::RingFull(_)
+        | FaultKind::Failures(_) => true,
         FaultKind::Kill(_) | FaultKind::Skew(_) | FaultKind::Heal => false,
         FaultKind::Api(api) => !matches!(api, ApiFault::Cut | ApiFault::Stale(_) | ApiFault::PartialList),
         FaultKind::Cni(cni) => !matches!(cni, CniFault::Gc),
