@@ -4,6 +4,7 @@
 mod cni;
 mod conntrack;
 mod crash;
+mod inspect;
 mod journey;
 mod nodes;
 mod order;

@@ -196,6 +196,15 @@ impl NodeOps for KernelNode {
             .map_err(|error| later(format!("detach {} from {link}", program.name()), &error))
     }
 
+    fn list_programs(&mut self) -> Result<Vec<(String, u32, Program)>, PortError> {
+        let attached = attach::list(&self.pins).map_err(|error| later("list programs", &error))?;
+        let known = |found: attach::Attachment| {
+            let program = Program::from_name(&found.program)?;
+            Some((found.hook.device, found.ifindex.unwrap_or(0), program))
+        };
+        Ok(attached.into_iter().filter_map(known).collect())
+    }
+
     fn list_routes(&mut self) -> Result<Vec<Route>, PortError> {
         let filter =
             RouteFilter { table: Some(TABLE_MAIN), protocol: Some(ROUTE_PROTOCOL), ..RouteFilter::default() };
