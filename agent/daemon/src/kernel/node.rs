@@ -302,7 +302,7 @@ impl NodeOps for KernelNode {
     fn delete_pod_interface(&mut self, host_name: &str) -> Result<(), PortError> {
         let failed = |error| later(format!("remove {host_name}"), &error);
         if let Some(link) = self.netlink.find_link(host_name).map_err(failed)? {
-            removal::remove(&mut self.netlink, vec![link.index]).map_err(failed)?;
+            removal::remove(&mut self.netlink, &[link.index]).map_err(failed)?;
             debug!(device = host_name, "pod link removed");
         }
         // The device took the programs along; what is left is the pin.
@@ -317,7 +317,7 @@ impl NodeOps for KernelNode {
         let netlink = &mut self.netlink;
         let found: Vec<u32> =
             host_names.iter().filter_map(|name| Some(netlink.find_link(name).ok()??.index)).collect();
-        if let Err(error) = removal::remove(netlink, found) {
+        if let Err(error) = removal::remove(netlink, &found) {
             debug!("pod links are removed one by one: {error}");
         }
     }

@@ -18,28 +18,28 @@ const LOOK: Duration = Duration::from_micros(200);
 ///
 /// # Errors
 /// When the kernel refuses; some may be gone then.
-pub(super) fn remove(netlink: &mut Netlink, indices: Vec<u32>) -> Result<(), NetlinkError> {
+pub(super) fn remove(netlink: &mut Netlink, indices: &[u32]) -> Result<(), NetlinkError> {
     if indices.is_empty() {
         return Ok(());
     }
     let (tell, told) = mpsc::channel();
-    let theirs = indices.clone();
+    let theirs = indices.to_vec();
     let spawned = std::thread::Builder::new().name("removal".to_owned()).spawn(move || {
         // The receiver does not wait for the answer once the links are gone.
         drop(tell.send(Netlink::open().and_then(|mut netlink| netlink.delete_links(&theirs))));
     });
     if spawned.is_err() {
-        return netlink.delete_links(&indices);
+        return netlink.delete_links(indices);
     }
     loop {
         match told.recv_timeout(LOOK) {
             Ok(result) => return result,
             Err(mpsc::RecvTimeoutError::Timeout) => {}
             // It ended without a word, which a panic alone could make it do.
-            Err(mpsc::RecvTimeoutError::Disconnected) => return netlink.delete_links(&indices),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return netlink.delete_links(indices),
         }
         let mut gone = true;
-        for index in &indices {
+        for index in indices {
             gone &= netlink.link_by_index(*index)?.is_none();
             if !gone {
                 break;
@@ -73,12 +73,12 @@ mod tests {
                     let kind = LinkSpecKind::Veth(VethPeer::new(&peer));
                     indices.push(netlink.create_link(&LinkSpec::new(name, kind)).unwrap().index);
                 }
-                remove(&mut netlink, indices[..1].to_vec()).unwrap();
+                remove(&mut netlink, &indices[..1]).unwrap();
                 assert_eq!(netlink.links().unwrap().len(), 7, "lo and three pairs");
-                remove(&mut netlink, indices.clone()).unwrap();
+                remove(&mut netlink, &indices).unwrap();
                 assert_eq!(netlink.links().unwrap().len(), 1, "lo");
-                remove(&mut netlink, indices).unwrap();
-                remove(&mut netlink, Vec::new()).unwrap();
+                remove(&mut netlink, &indices).unwrap();
+                remove(&mut netlink, &[]).unwrap();
             })
             .unwrap();
     }
