@@ -22,6 +22,7 @@ use crate::finding::Finding;
 use crate::plan::Plan;
 use crate::ports::{BaseSpec, CtClock, Document, PortError, Program, Route, Table};
 use crate::reconcile::conntrack::CtGc;
+use crate::reconcile::inspect::Inspection;
 use crate::state::State;
 use crate::state::documents::{IpamDocument, Restored};
 use crate::state::endpoints::{Endpoint, EndpointId, Endpoints, Leaving, Phase, host_net};
@@ -87,8 +88,8 @@ pub(crate) struct Outside {
     pub(crate) ipcache: Tracked<IpNet, IpCacheEntry>,
     pub(crate) routes: Tracked<IpNet, Route>,
     pub(crate) programs: Tracked<(String, Program), u32>,
-    /// What was taken off the underlay device because it has no work there.
-    pub(crate) clean_underlay: Option<Vec<(String, u32, Program)>>,
+    /// The base programs beside which nothing is left of an earlier agent.
+    pub(crate) clean_base: Option<Vec<((String, Program), u32)>>,
     /// The row of `CONFIG`, as it was last read or written.
     pub(crate) config: Option<NodeConfig>,
     /// Rows have changed since the revision in `CONFIG` was raised, if only there and back.
@@ -137,8 +138,7 @@ pub struct Agent {
     pub(crate) ct_gc: CtGc,
     /// The base links as they were last made.
     pub(crate) base_applied: Option<BaseSpec>,
-    /// When links and routes were last compared with what is believed of them.
-    pub(crate) inspected: Option<Now>,
+    pub(crate) inspection: Inspection,
     /// What is there has been read back once.
     pub(crate) known: bool,
     /// Endpoints whose documents are to be written again.
@@ -199,7 +199,7 @@ impl Agent {
                 ipcache: Tracked::new(controllers::ipcache::hash),
                 routes: Tracked::new(|_, _| 0),
                 programs: Tracked::new(|_, _| 0),
-                clean_underlay: None,
+                clean_base: None,
                 config: None,
                 moved: false,
                 garbage: BTreeSet::new(),
@@ -211,7 +211,7 @@ impl Agent {
             failures: Failures::default(),
             ct_gc,
             base_applied: None,
-            inspected: None,
+            inspection: Inspection::default(),
             known: false,
             unsaved: BTreeSet::new(),
             lasting_findings,
@@ -269,7 +269,7 @@ impl Agent {
             outside.routes.next_retry(),
             outside.programs.next_retry(),
             Some(self.ct_gc.due()),
-            self.inspected.map(|at| at.plus(self.config.inspect_interval)),
+            self.inspection.due(self.config.inspect_interval),
         ]
         .into_iter()
         .flatten()

@@ -47,7 +47,8 @@ pub struct CtGcConfig {
     pub min: Duration,
     /// Longest interval.
     pub max: Duration,
-    /// Rows looked at in one reconcile: a large table is searched in slices so that CNI requests do not wait for it.
+    /// Rows looked at in one reconcile: a large table is searched in slices so that CNI requests do not wait for it. So are the tables of
+    /// the inspection.
     pub slice_rows: usize,
 }
 
@@ -81,7 +82,7 @@ pub struct Config {
     pub report_interval: Duration,
     /// How long a released address stays unused.
     pub quarantine: Duration,
-    /// How often base links and routes are compared with what is really there, so that what others broke is mended.
+    /// How often base links, routes and tables are compared with what is really there, so that what others broke is mended.
     pub inspect_interval: Duration,
     /// Conntrack garbage collection. The timeouts are part of `dataplane-abi`.
     pub ct_gc: CtGcConfig,

@@ -13,6 +13,7 @@
 //! rows without a raised revision are noticed by their digest in `CONFIG`.
 
 pub(crate) mod conntrack;
+pub(crate) mod inspect;
 mod pods;
 mod read_back;
 mod rows;
@@ -89,11 +90,8 @@ impl Agent {
         }
         self.wake(now);
         self.follow_plan();
-        let inspect = self.inspection_due(now);
+        self.inspect(&mut run);
         self.base_links(&mut run);
-        if inspect {
-            self.reread_routes(&mut run);
-        }
 
         self.remove_interfaces(&mut run);
         self.make_interfaces(&mut run);
@@ -135,25 +133,6 @@ impl Agent {
             + outside.routes.pending()
             + outside.programs.pending()
             + self.failures.iter().count()
-    }
-
-    /// From time to time nothing is taken for granted that others can change: base links are made sure of and routes are read again.
-    fn inspection_due(&mut self, now: Now) -> bool {
-        let last = *self.inspected.get_or_insert(now);
-        let due = now.since(last) >= self.config.inspect_interval;
-        if due {
-            self.inspected = Some(now);
-            self.base_applied = None;
-        }
-        due
-    }
-
-    fn reread_routes(&mut self, run: &mut Run<'_>) {
-        match run.node.list_routes() {
-            Ok(found) => self.outside.routes.read_back(found.into_iter().map(|route| (route.dst, route))),
-            // The next inspection comes soon enough.
-            Err(error) => run.report.errors.push(error),
-        }
     }
 
     /// Makes or mends the base links when the plan asks for others than there are.

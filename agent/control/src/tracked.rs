@@ -39,6 +39,8 @@ pub(crate) struct Tracked<K, V> {
     /// Sum of `hash` over the actual things.
     digest: u64,
     hash: fn(&K, &V) -> u64,
+    /// How often what is there has changed one by one.
+    changes: u64,
 }
 
 impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
@@ -53,6 +55,7 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
             waiting: BTreeSet::new(),
             digest: 0,
             hash,
+            changes: 0,
         }
     }
 
@@ -109,7 +112,24 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
         self.mark(key.clone());
     }
 
+    /// Takes note of what was found under `key`; returns whether that is another thing than was believed.
+    ///
+    /// A thing that had been as wished was changed by somebody else: it is put right without waiting for full knowledge.
+    pub(crate) fn found(&mut self, key: K, value: Option<V>) -> bool {
+        if self.actual.get(&key) == value.as_ref() {
+            return false;
+        }
+        if self.desired.contains_key(&key) && self.settled(&key) {
+            self.firm.insert(key.clone());
+        }
+        self.forget_failure(&key);
+        self.set_actual(key.clone(), value);
+        self.mark(key);
+        true
+    }
+
     fn set_actual(&mut self, key: K, value: Option<V>) {
+        self.changes = self.changes.wrapping_add(1);
         if let Some(old) = self.actual.get(&key) {
             self.digest = self.digest.wrapping_sub((self.hash)(&key, old));
         }
@@ -240,6 +260,21 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
         self.digest
     }
 
+    /// How many things are there.
+    pub(crate) fn len(&self) -> usize {
+        self.actual.len()
+    }
+
+    /// Their keys.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.actual.keys()
+    }
+
+    /// Goes up whenever one of the things that are there changes.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// What is wanted.
     pub(crate) fn desired(&self) -> &BTreeMap<K, V> {
         &self.desired
@@ -291,6 +326,23 @@ mod tests {
         assert_eq!(t.remove(Now::default(), Knowledge::Partial, OK).done, 1);
         assert_eq!(t.pending(), 0);
         assert_eq!(t.digest(), 0);
+    }
+
+    #[test]
+    fn what_somebody_else_changed_does_not_wait() {
+        let mut t = tracked();
+        t.want(1, Some(1));
+        t.write(Now::default(), Knowledge::Full, OK);
+        assert!(!t.found(1, Some(1)));
+        for foreign in [Some(7), None] {
+            assert!(t.found(1, foreign));
+            assert_eq!(t.pending(), 1);
+            assert_eq!(t.write(Now::default(), Knowledge::Partial, OK).done, 1, "{foreign:?}");
+        }
+        assert!(t.found(2, Some(2)), "a thing that nobody asked for");
+        assert_eq!(t.remove(Now::default(), Knowledge::Partial, OK).done, 0);
+        assert_eq!(t.remove(Now::default(), Knowledge::Full, OK).done, 1);
+        assert_eq!((t.pending(), t.actual()), (0, t.desired()));
     }
 
     #[test]

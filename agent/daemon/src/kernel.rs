@@ -4,6 +4,7 @@ mod base;
 mod maps;
 mod node;
 mod rcu;
+mod removal;
 
 pub use maps::KernelMaps;
 pub use node::KernelNode;

@@ -24,5 +24,5 @@ pub mod sysctl;
 
 pub use mac::{Mac, ParseMacError};
 pub use netlink::{Netlink, NetlinkError};
-pub use netns::{NamedNetns, Netns, NetnsError, NetnsId};
+pub use netns::{Netns, NetnsError, NetnsId};
 pub use packet_socket::PacketSocket;

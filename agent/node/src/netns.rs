@@ -1,13 +1,13 @@
 //! Network namespaces: open, make, enter, delete.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::libc;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
 /// An operation on a network namespace that failed.
@@ -190,77 +190,6 @@ fn on_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
         let thread = std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, work)?;
         thread.join().map_err(|panic| std::panic::resume_unwind(panic))
     })
-}
-
-/// A namespace that is kept by a mount on a file, as `ip netns` does it, and deleted when this value is dropped.
-#[derive(Debug)]
-pub struct NamedNetns {
-    netns: Netns,
-    path: PathBuf,
-    keep: bool,
-}
-
-impl NamedNetns {
-    /// Makes a new namespace and mounts it on `path`, whose directory must exist and which must not exist itself.
-    ///
-    /// # Errors
-    /// When the file exists, or the kernel refuses; nothing is left behind then.
-    pub fn create(path: impl Into<PathBuf>) -> Result<Self, NetnsError> {
-        let path = path.into();
-        let name = path.display().to_string();
-        let error = |source: io::Error| NetnsError::new("create", &name, source);
-        OpenOptions::new().write(true).create_new(true).open(&path).map_err(error)?;
-        // From here on dropping cleans the file up.
-        let made = on_thread(|| {
-            unshare(CloneFlags::CLONE_NEWNET)?;
-            mount(Some("/proc/thread-self/ns/net"), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-        });
-        let opened = match made {
-            Ok(Ok(())) => Netns::open(&path),
-            Ok(Err(errno)) => Err(error(errno.into())),
-            Err(source) => Err(error(source)),
-        };
-        match opened {
-            Ok(netns) => Ok(Self { netns, path, keep: false }),
-            Err(error) => {
-                // The first error is the one to tell; the file is ours and empty.
-                drop(delete_named(&path));
-                Err(error)
-            }
-        }
-    }
-
-    /// Where it is mounted.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The open namespace.
-    pub const fn netns(&self) -> &Netns {
-        &self.netns
-    }
-
-    /// Lets it live on after this value; [`delete_named`] ends it.
-    pub fn keep(mut self) -> PathBuf {
-        self.keep = true;
-        self.path.clone()
-    }
-}
-
-impl std::ops::Deref for NamedNetns {
-    type Target = Netns;
-
-    fn deref(&self) -> &Netns {
-        &self.netns
-    }
-}
-
-impl Drop for NamedNetns {
-    fn drop(&mut self) {
-        if !self.keep {
-            drop(delete_named(&self.path));
-        }
-    }
 }
 
 /// Takes a namespace's mount and file away. The namespace itself ends when its last process and descriptor are gone.

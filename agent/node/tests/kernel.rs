@@ -6,14 +6,14 @@
 
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::Path;
 
 use agent_node::address::Address;
 use agent_node::link::{Link, LinkChange, LinkKind, LinkSpec, LinkSpecKind, VethPeer, Vni, VxlanSpec};
 use agent_node::neighbour::Neighbour;
 use agent_node::pod_interface::{self, CreateError, Deletion, Difference, PodAddress, PodInterfaceSpec};
 use agent_node::route::{Route, RouteFilter, Scope};
-use agent_node::{Mac, NamedNetns, Netlink, Netns, facts, mount, netns, sysctl};
+use agent_node::{Mac, Netlink, Netns, facts, mount, netns, sysctl};
 
 /// False, with a word, if the test cannot run here.
 fn can_run(test: &str) -> bool {
@@ -27,6 +27,26 @@ fn can_run(test: &str) -> bool {
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
+}
+
+/// A namespace with a name, as runtimes and `ip netns` make them.
+struct Named(netns_rs::NetNs);
+
+impl Named {
+    fn create(name: &str) -> Self {
+        Self(netns_rs::NetNs::new(format!("{name}-{}", std::process::id())).unwrap())
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        // Whatever the test did with it meanwhile.
+        drop(netns::delete_named(self.path()));
+    }
 }
 
 /// A network namespace with a socket in it.
@@ -255,30 +275,29 @@ fn namespaces_are_named_entered_and_deleted() {
     if !can_run("namespaces_are_named_entered_and_deleted") {
         return;
     }
-    let path = PathBuf::from(format!("/run/bristle-test-netns-{}", std::process::id()));
     let before = Netns::current().unwrap().id();
-    let named = NamedNetns::create(&path).unwrap();
-    assert_eq!(Netns::open(&path).unwrap().id(), named.id());
-    assert_eq!(named.run(|| Netns::current().unwrap().id()).unwrap(), named.id());
-    assert_eq!(named.run_here(|| Netns::current().unwrap().id()).unwrap(), named.id());
-    let panicked = std::panic::catch_unwind(|| named.run_here(|| panic!("on purpose")));
+    let named = Named::create("bristle-test-netns");
+    let netns = Netns::open(named.path()).unwrap();
+    assert_ne!(netns.id(), before);
+    assert_eq!(Netns::open(named.path()).unwrap().id(), netns.id());
+    assert_eq!(netns.run(|| Netns::current().unwrap().id()).unwrap(), netns.id());
+    assert_eq!(netns.run_here(|| Netns::current().unwrap().id()).unwrap(), netns.id());
+    let panicked = std::panic::catch_unwind(|| netns.run_here(|| panic!("on purpose")));
     assert!(panicked.is_err());
     assert_eq!(Netns::current().unwrap().id(), before, "the caller stays where it is");
-    let child = named
+    let child = netns
         .run(|| std::process::Command::new("readlink").arg("/proc/self/ns/net").output().unwrap())
         .unwrap();
-    assert_eq!(String::from_utf8_lossy(&child.stdout).trim(), format!("net:[{}]", named.id().inode));
+    assert_eq!(String::from_utf8_lossy(&child.stdout).trim(), format!("net:[{}]", netns.id().inode));
 
-    let error = NamedNetns::create(&path).unwrap_err();
-    assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
-    assert!(Netns::open(&path).is_ok(), "a failed creation leaves the earlier one alone");
-    let clone = named.try_clone().unwrap();
-    drop(named);
-    assert!(!path.exists());
-    assert!(Netns::open(&path).unwrap_err().is_gone());
+    let clone = netns.try_clone().unwrap();
+    drop(netns);
+    netns::delete_named(named.path()).unwrap();
+    assert!(!named.path().exists());
+    assert!(Netns::open(named.path()).unwrap_err().is_gone());
     clone.run(|| sysctl::write("net/ipv4/ip_forward", "1").unwrap()).unwrap();
     assert!(!clone.run(|| sysctl::ensure("net/ipv4/ip_forward", "1").unwrap()).unwrap(), "set already");
-    netns::delete_named(&path).unwrap();
+    netns::delete_named(named.path()).unwrap();
 }
 
 #[test]

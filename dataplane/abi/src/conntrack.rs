@@ -11,7 +11,7 @@
 //! handle one direction of one connection at once.
 
 use bitflags::bitflags;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, transmute};
 
 use crate::table::table;
 use crate::{Addr, Be16, Identity, Mac};
@@ -111,15 +111,25 @@ impl CtKey4 {
     }
 
     /// Puts the lower end first; `low` was the sender's. Returns whether the sender is the higher end.
+    ///
+    /// In words: a processor that reads a word whose bytes were just written one by one has to wait for them.
     #[inline(always)]
     pub fn order(&mut self) -> bool {
-        let (low, high) = (u32::from_be_bytes(self.low), u32::from_be_bytes(self.high));
-        let swap = low > high || (low == high && self.low_port.get() > self.high_port.get());
+        let [low, high, ports, rest]: [u32; 4] = transmute!(*self);
+        let swapped = swapped(ports);
+        let swap = u32::from_be(low) > u32::from_be(high)
+            || (low == high && u32::from_be(ports) > u32::from_be(swapped));
         if swap {
-            (self.low, self.high) = (self.high, self.low);
-            (self.low_port, self.high_port) = (self.high_port, self.low_port);
+            *self = transmute!([high, low, swapped, rest]);
         }
         swap
+    }
+
+    /// Sets both ports from the first four bytes of the upper layer's header, as they lie in a packet of the lower end.
+    #[inline(always)]
+    pub fn set_ports(&mut self, ports: u32) {
+        let [low, high, _, rest]: [u32; 4] = transmute!(*self);
+        *self = transmute!([low, high, ports, rest]);
     }
 }
 
@@ -145,6 +155,19 @@ impl CtKey6 {
         }
         swap
     }
+
+    /// Sets both ports from the first four bytes of the upper layer's header, as they lie in a packet of the lower end.
+    #[inline(always)]
+    pub fn set_ports(&mut self, ports: u32) {
+        let [a, b, c, d] = ports.to_ne_bytes();
+        (self.low_port, self.high_port) = (Be16::from_bytes([a, b]), Be16::from_bytes([c, d]));
+    }
+}
+
+/// Two ports in the other order, as they lie in memory.
+#[inline(always)]
+const fn swapped(ports: u32) -> u32 {
+    ports.rotate_left(16)
 }
 
 /// A connection's row. 128 bytes: with the kernel's 48 and the key's 16 a multiple of a cache line.

@@ -7,6 +7,7 @@ use dataplane_abi::DropReason;
 use dataplane_abi::config::NodeConfig;
 use dataplane_abi::conntrack::{CtWay, WayKind};
 use dataplane_abi::events::TracePoint;
+use zerocopy::transmute;
 
 use crate::ethernet::{self, HEADER_LEN32};
 use crate::flight::Route;
@@ -61,12 +62,8 @@ fn decrement<H: Packet>(host: H, route: &Route, summed: bool) -> bool {
 /// The link layer addresses of a way to a local pod: the pod's and its gateway's.
 #[inline(always)]
 pub fn link_addresses(way: &CtWay) -> [u32; 3] {
-    let [a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, ..] = way.data;
-    [
-        u32::from_ne_bytes([a0, a1, a2, a3]),
-        u32::from_ne_bytes([a4, a5, a6, a7]),
-        u32::from_ne_bytes([a8, a9, a10, a11]),
-    ]
+    let [destination, both, source, _]: [u32; 4] = transmute!(way.data);
+    [destination, both, source]
 }
 
 #[inline(always)]

@@ -1,7 +1,10 @@
-//! Random and spoilt frames through every program, for as long as one likes: the stable stand-in for a fuzzer.
+//! Random and spoilt frames through every program, and random conversations beside a model of their rows, for as long as one
+//! likes: the stable stand-in for a fuzzer.
 //!
 //! `BRISTLE_FUZZ_SECONDS` sets the time (default 2), `BRISTLE_FUZZ_SEED` repeats a run. A failure prints seed and frame.
 
+#[path = "fuzz/conversations.rs"]
+mod conversations;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -87,12 +90,16 @@ fn spoil(random: &mut Random, bytes: &mut Vec<u8>, other: &[u8]) {
     }
 }
 
-#[test]
-fn any_frame_gets_one_verdict_and_one_count() {
+/// Seconds and seed of a run.
+fn settings() -> (u64, u64) {
     let number =
         |name: &str, default: u64| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
-    let seconds = number("BRISTLE_FUZZ_SECONDS", 2);
-    let seed = number("BRISTLE_FUZZ_SEED", 0x0062_7269_7374_6c65);
+    (number("BRISTLE_FUZZ_SECONDS", 2), number("BRISTLE_FUZZ_SEED", 0x0062_7269_7374_6c65))
+}
+
+#[test]
+fn any_frame_gets_one_verdict_and_one_count() {
+    let (seconds, seed) = settings();
     let mut random = Random(seed);
     let corpus = corpus();
     let devices = [A1.ifindex, A1.ifindex, A2.ifindex, UNDERLAY, OVERLAY, HOST];
@@ -111,7 +118,11 @@ fn any_frame_gets_one_verdict_and_one_count() {
             let program = Program::ALL[random.below(Program::ALL.len())];
             let mut frame = Frame::new(bytes.clone(), devices[random.below(devices.len())]);
             frame.at_hand = if random.below(4) == 0 { random.below(90) } else { usize::MAX };
-            frame.from_tunnel = Some(Tunnel { node: [0; 16], family: 1, key: 300 });
+            frame.from_tunnel = match random.below(4) {
+                0 => None,
+                1 => Some(Tunnel { node: [0; 16], family: 1, key: 0 }),
+                _ => Some(Tunnel { node: [0; 16], family: 1, key: 300 }),
+            };
             let verdict = catch_unwind(AssertUnwindSafe(|| world.native.run(program, &mut frame)));
             run += 1;
             in_world += 1;

@@ -63,7 +63,14 @@ pub(crate) fn capture(options: &Capture) -> anyhow::Result<ExitCode> {
     let mut tcpdump = Command::new("tcpdump");
     tcpdump.args(["-n", "-U", "-Z", "root", "-i", &options.interface]);
     match &options.write {
-        Some(file) => tcpdump.arg("-w").arg(file),
+        Some(file) => {
+            // The newer format of `any` holds numbers of interfaces. Who reads the file is in another network namespace, and
+            // tcpdump would show the names that these numbers have there.
+            if options.interface == "any" {
+                tcpdump.args(["-y", "LINUX_SLL"]);
+            }
+            tcpdump.arg("-w").arg(file)
+        }
         None => tcpdump.arg("-l"),
     };
     tcpdump.args(&options.filter);

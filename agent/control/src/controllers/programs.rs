@@ -2,7 +2,7 @@
 
 use crate::config::Routing;
 use crate::plan::Plan;
-use crate::ports::{HOST_LINK, OVERLAY_LINK, Program};
+use crate::ports::{HOST_LINK, OVERLAY_LINK, POD_LINK_PREFIX, Program};
 use crate::state::endpoints::Endpoint;
 
 /// Programs of the links that every node has.
@@ -29,14 +29,24 @@ fn of_underlay(plan: &Plan) -> &'static [Program] {
     }
 }
 
-/// Programs that an earlier agent, with another mode or of another version, may have left on the underlay device.
-pub(crate) fn leftovers(plan: &Plan) -> Vec<(String, u32, Program)> {
+/// Programs that an earlier agent, with another mode or of another version, may have left on the underlay device; and those
+/// among `attached` that it left on other devices: one that was the underlay then.
+pub(crate) fn leftovers(plan: &Plan, attached: Vec<(String, u32, Program)>) -> Vec<(String, u32, Program)> {
     let Some(underlay) = &plan.underlay else { return Vec::new() };
-    [Program::FromNetdev, Program::ToNetdev]
+    let mut leftovers: Vec<(String, u32, Program)> = [Program::FromNetdev, Program::ToNetdev]
         .into_iter()
         .filter(|program| !of_underlay(plan).contains(program))
         .map(|program| (underlay.name.clone(), underlay.ifindex, program))
-        .collect()
+        .collect();
+    let base = base(plan);
+    // Another program in a place that has one is replaced there, without a gap.
+    let has_place = |link: &str, program: Program| {
+        base.iter().any(|((on, wanted), _)| on == link && wanted.on_egress() == program.on_egress())
+    };
+    leftovers.extend(attached.into_iter().filter(|(link, _, program)| {
+        *link != underlay.name && !link.starts_with(POD_LINK_PREFIX) && !has_place(link, *program)
+    }));
+    leftovers
 }
 
 /// Programs of a pod's link.

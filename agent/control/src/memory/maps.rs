@@ -44,9 +44,14 @@ impl MemoryMaps {
         &self.tables[&table]
     }
 
-    /// Writes a row as the dataplane would (conntrack): not counted, never refused.
+    /// Writes a row as the dataplane (conntrack) or another program would: not counted, never refused.
     pub fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
         self.tables.entry(table).or_default().insert(key.to_vec(), value.to_vec());
+    }
+
+    /// Takes a row away as another program would: not counted, never refused.
+    pub fn take(&mut self, table: Table, key: &[u8]) {
+        self.tables.entry(table).or_default().remove(key);
     }
 }
 

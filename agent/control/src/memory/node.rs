@@ -106,6 +106,12 @@ impl MemoryNode {
         self.links.retain(|_, link| link.pod.as_ref().is_none_or(|pod| pod.netns != path));
     }
 
+    /// Adds a device by hand, as the underlay device is one.
+    pub fn add_device(&mut self, name: &str, ifindex: u32, mac: [u8; 6]) {
+        let link = MemoryLink { ifindex, mac, programs: BTreeSet::new(), pod: None };
+        self.links.insert(name.to_owned(), link);
+    }
+
     /// Changes or removes a link by hand.
     pub fn link_mut(&mut self, name: &str) -> Option<&mut MemoryLink> {
         self.links.get_mut(name)
@@ -184,6 +190,17 @@ impl NodeOps for MemoryNode {
                 found.programs.remove(&program);
             }
             Ok(())
+        })
+    }
+
+    fn list_programs(&mut self) -> Result<Vec<(String, u32, Program)>, PortError> {
+        let links = &self.links;
+        self.faults.call("list programs".to_owned(), |_| {
+            let of_link = |(name, link): (&String, &MemoryLink)| {
+                let (name, ifindex) = (name.clone(), link.ifindex);
+                link.programs.iter().map(move |program| (name.clone(), ifindex, *program)).collect::<Vec<_>>()
+            };
+            Ok(links.iter().flat_map(of_link).collect())
         })
     }
 

@@ -134,6 +134,12 @@ pub trait NodeOps {
     /// Detaches the program of ours from the link. Success if it is not there.
     fn detach(&mut self, link: &str, ifindex: u32, program: Program) -> Result<(), PortError>;
 
+    /// Programs of ours that are attached: link, its index (0 for one that is gone), program. A node that keeps no list of them
+    /// says that there are none; then only those are taken off whose place is known.
+    fn list_programs(&mut self) -> Result<Vec<(String, u32, Program)>, PortError> {
+        Ok(Vec::new())
+    }
+
     /// All routes of ours (protocol and table as above).
     fn list_routes(&mut self) -> Result<Vec<Route>, PortError>;
 

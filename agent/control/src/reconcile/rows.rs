@@ -187,25 +187,24 @@ impl Agent {
         config::row(&self.config, &self.plan, self.state.listeners, self.outside.clock?.ticks_per_s)
     }
 
-    /// Once per underlay device: what an earlier agent attached is not known, so it is taken off unseen.
+    /// Once for each set of base programs: what an earlier agent attached is not known, so it is looked for, and taken off the
+    /// underlay device unseen.
     fn detach_leftovers(&mut self, run: &mut Run<'_>) {
-        let leftovers = programs::leftovers(&self.plan);
-        let clean = self.outside.clean_underlay.as_ref() == Some(&leftovers);
-        if clean || !due(self.failures.leftovers.as_ref(), run.now) {
+        let base = programs::base(&self.plan);
+        let clean = self.outside.clean_base.as_ref() == Some(&base);
+        if base.is_empty() || clean || !due(self.failures.leftovers.as_ref(), run.now) {
             return;
         }
         let mut slot = self.failures.leftovers.take();
-        for (link, ifindex, program) in &leftovers {
-            let result = run.node.detach(link, *ifindex, *program);
-            let failed = result.is_err();
-            run.note(&mut slot, result);
-            if failed {
-                self.failures.leftovers = slot;
-                return;
-            }
+        let result = run.node.list_programs().and_then(|attached| {
+            programs::leftovers(&self.plan, attached)
+                .iter()
+                .try_for_each(|(link, ifindex, program)| run.node.detach(link, *ifindex, *program))
+        });
+        if run.note(&mut slot, result) {
+            self.outside.clean_base = Some(base);
         }
         self.failures.leftovers = slot;
-        self.outside.clean_underlay = Some(leftovers);
     }
 
     pub(super) fn attach_and_route(&mut self, run: &mut Run<'_>, knowledge: Knowledge) {

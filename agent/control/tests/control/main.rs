@@ -5,6 +5,7 @@ mod addresses;
 mod cni;
 mod conntrack;
 mod crash;
+mod inspect;
 mod journey;
 mod nodes;
 mod order;

@@ -1,7 +1,7 @@
 //! [`NodeOps`] over netlink, the loader and the state directory.
 
 use super::rcu::Expedite;
-use super::{base, later};
+use super::{base, later, removal};
 use agent_control::ports::{
     BaseFacts, BaseSpec, Document, POD_LINK_PREFIX, PodInterfaceFacts, PodInterfaceSpec, PodLink,
     PortErrorKind, Program, ROUTE_PROTOCOL, Route,
@@ -9,7 +9,7 @@ use agent_control::ports::{
 use agent_control::{NetnsHandle, NodeOps, PortError};
 use agent_node::link::{Link, LinkKind};
 use agent_node::netns::NetnsError;
-use agent_node::pod_interface::{self, CheckError, CreateError, Deletion, PodAddress};
+use agent_node::pod_interface::{self, CheckError, CreateError, PodAddress};
 use agent_node::route::{Route as NodeRoute, RouteFilter, Scope, TABLE_MAIN};
 use agent_node::{Mac, Netlink, Netns};
 use dataplane_loader::{Direction, Hook, Object, Pins, attach};
@@ -196,6 +196,15 @@ impl NodeOps for KernelNode {
             .map_err(|error| later(format!("detach {} from {link}", program.name()), &error))
     }
 
+    fn list_programs(&mut self) -> Result<Vec<(String, u32, Program)>, PortError> {
+        let attached = attach::list(&self.pins).map_err(|error| later("list programs", &error))?;
+        let known = |found: attach::Attachment| {
+            let program = Program::from_name(&found.program)?;
+            Some((found.hook.device, found.ifindex.unwrap_or(0), program))
+        };
+        Ok(attached.into_iter().filter_map(known).collect())
+    }
+
     fn list_routes(&mut self) -> Result<Vec<Route>, PortError> {
         let filter =
             RouteFilter { table: Some(TABLE_MAIN), protocol: Some(ROUTE_PROTOCOL), ..RouteFilter::default() };
@@ -291,9 +300,9 @@ impl NodeOps for KernelNode {
     }
 
     fn delete_pod_interface(&mut self, host_name: &str) -> Result<(), PortError> {
-        let deletion = pod_interface::delete(&mut self.netlink, host_name, None)
-            .map_err(|error| later(format!("remove {host_name}"), &error))?;
-        if deletion == Deletion::Deleted {
+        let failed = |error| later(format!("remove {host_name}"), &error);
+        if let Some(link) = self.netlink.find_link(host_name).map_err(failed)? {
+            removal::remove(&mut self.netlink, &[link.index]).map_err(failed)?;
             debug!(device = host_name, "pod link removed");
         }
         // The device took the programs along; what is left is the pin.
@@ -308,7 +317,7 @@ impl NodeOps for KernelNode {
         let netlink = &mut self.netlink;
         let found: Vec<u32> =
             host_names.iter().filter_map(|name| Some(netlink.find_link(name).ok()??.index)).collect();
-        if let Err(error) = netlink.delete_links(&found) {
+        if let Err(error) = removal::remove(netlink, &found) {
             debug!("pod links are removed one by one: {error}");
         }
     }

@@ -75,14 +75,14 @@ impl Ip for V6 {
         match flight.key.proto {
             l4::TCP => {
                 let [w0, _, _, w3]: [u32; 4] = host.load_or_pull(L4).ok_or(DropReason::CtInvalidHeader)?;
-                (flight.key.low_port, flight.key.high_port) = l4::ports(w0);
+                flight.key.set_ports(w0);
                 flight.tcp_flags = l4::tcp_flags(w3);
                 flight.kind = Kind::Tcp;
                 return Ok(());
             }
             l4::UDP => {
                 let [w0, _]: [u32; 2] = host.load_or_pull(L4).ok_or(DropReason::CtInvalidHeader)?;
-                (flight.key.low_port, flight.key.high_port) = l4::ports(w0);
+                flight.key.set_ports(w0);
                 flight.kind = Kind::Datagram;
                 return Ok(());
             }
@@ -268,13 +268,13 @@ fn upper_layer<H: Host>(host: H, flight: &mut Flight<V6>, offset: u32) -> Result
     match flight.key.proto {
         l4::TCP => {
             let [w0, _, _, w3]: [u32; 4] = host.load_at(offset).ok_or(DropReason::CtInvalidHeader)?;
-            (flight.key.low_port, flight.key.high_port) = l4::ports(w0);
+            flight.key.set_ports(w0);
             flight.tcp_flags = l4::tcp_flags(w3);
             flight.kind = Kind::Tcp;
         }
         l4::UDP | l4::SCTP => {
             let [w0, _]: [u32; 2] = host.load_at(offset).ok_or(DropReason::CtInvalidHeader)?;
-            (flight.key.low_port, flight.key.high_port) = l4::ports(w0);
+            flight.key.set_ports(w0);
             flight.kind = Kind::Datagram;
         }
         l4::ICMP6 => {
