@@ -3,6 +3,9 @@
 //! The harness must not know which kind of cluster it talks to, nor anything of the agent: what it needs it does with
 //! API objects and `pods/exec`, and what it believes it believes because of a command's exit and of packet captures.
 //! Start reading at [`matrix`] (what is run) and [`runner`] (how).
+//!
+//! [`scenario`] is another matter: it carries a scenario of `sim-scenario` out on a lab, breaks the lab on the way, and reads from its
+//! agents what came of it.
 #![forbid(unsafe_code)]
 
 pub mod matrix;
@@ -25,3 +28,5 @@ pub mod native;
 
 pub mod report;
 pub mod runner;
+
+pub mod scenario;

@@ -1,4 +1,4 @@
-//! `bristle-e2e`: runs the connectivity matrix against a cluster.
+//! `bristle-e2e`: runs the connectivity matrix against a cluster, and scenarios on labs.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
@@ -13,12 +13,13 @@ use e2e::native;
 use e2e::netns::{self, LabOptions};
 use e2e::report::{Report, table};
 use e2e::runner::{self, Options};
+use e2e::scenario;
 use e2e::select::Selection;
 use e2e::workloads::Images;
 use sim_scenario::model;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Runs the connectivity matrix against a cluster.
+/// Runs the connectivity matrix against a cluster, and scenarios on labs.
 #[derive(Parser)]
 #[command(name = "bristle-e2e", version, max_term_width = 100)]
 struct Cli {
@@ -34,6 +35,9 @@ enum Command {
     Netns(NetnsArgs),
     /// Run cases in the simulator: one process, no privileges, virtual time
     Native(NativeArgs),
+    /// Bring up a lab, carry a scenario out on it, take it down
+    #[command(after_help = SCENARIO_HELP)]
+    Scenario(ScenarioArgs),
     /// List the cases
     List,
     /// Show everything about a case
@@ -98,6 +102,47 @@ struct NativeArgs {
     common: Common,
 }
 
+const SCENARIO_HELP: &str = "\
+The lab has the scenario's nodes, families, routing and MTU, and no cluster DNS. Steps happen in real time.
+What cannot be done on real nodes (skewed clocks, full tables, a crash between two commands) is refused before anything starts.
+
+Exit code: 0 the scenario passed, 1 it failed, 2 it could not be run.
+
+Examples:
+  bristle-e2e scenario sim/scenarios/traffic.yaml
+  bristle-e2e scenario sim/scenarios/lossy-link.yaml --seed 7 --outcome out/lossy.json";
+
+#[derive(Args)]
+struct ScenarioArgs {
+    /// The scenario
+    #[arg(value_name = "FILE.yaml")]
+    file: PathBuf,
+    /// What it runs on
+    #[arg(long, value_enum, default_value_t = OnArm::Netns)]
+    on: OnArm,
+    /// Decides about the chances of broken links, and which agent is killed where the scenario names none
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Directory with the programs and the eBPF object; without it the one of this program
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+    /// Write the outcome as JSON here
+    #[arg(long, value_name = "FILE.json")]
+    outcome: Option<PathBuf>,
+    /// Keep the lab afterwards until Ctrl-C
+    #[arg(long)]
+    keep: bool,
+    /// What goes to stdout at the end
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum OnArm {
+    /// Network namespaces on this machine: real agents, real eBPF
+    Netns,
+}
+
 #[derive(Args)]
 struct Common {
     /// Cases to run, as in 1-6,20-23,x1; without it all 69
@@ -160,9 +205,12 @@ enum Format {
     Json,
 }
 
+/// What is logged without `RUST_LOG`. That pods cannot be made at once is what some scenarios are about.
+const DEFAULT_LOG: &str = "warn,lab::kubelet=error";
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| DEFAULT_LOG.into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match command(Cli::parse().command).await {
         Ok(code) => code,
@@ -221,6 +269,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
             let report = native::run(&matrix, &cases, &options, &mut |line| eprintln!("{line}"))?;
             args.common.publish(&report, &options.captures)
         }
+        Command::Scenario(args) => run_scenario(&args).await,
         Command::List => {
             for case in Matrix::built_in()?.all() {
                 println!("{:>3}  {:<38} {}", case.id.to_string(), case.group, case.title());
@@ -248,6 +297,31 @@ async fn run(
     let mut progress = |line: &str| eprintln!("{line}");
     let report = or_interrupted(runner::run(client, matrix, &cases, options, &mut progress)).await?;
     common.publish(&report, &options.captures)
+}
+
+async fn run_scenario(args: &ScenarioArgs) -> anyhow::Result<ExitCode> {
+    let OnArm::Netns = args.on;
+    let scenario = scenario::load(&args.file)?;
+    let options = scenario::Options { bin_dir: args.bin_dir.clone(), seed: args.seed };
+    let arm = or_interrupted(scenario::up(&scenario, &options, |step| eprintln!("{step}"))).await?;
+    let outcome = or_interrupted(scenario::run(&arm, &scenario, |step| eprintln!("{step}"))).await?;
+    let text = serde_json::to_string_pretty(&outcome).context("write the outcome as JSON")?;
+    if let Some(path) = &args.outcome {
+        std::fs::write(path, format!("{text}\n")).with_context(|| format!("write {}", path.display()))?;
+    }
+    match args.output {
+        Format::Json => println!("{text}"),
+        Format::Table => println!("{}", scenario::report::table(&outcome)),
+    }
+    if args.keep {
+        eprintln!(
+            "the lab stays until Ctrl-C: KUBECONFIG={} kubectl get pods -A -o wide",
+            arm.cluster.kubeconfig().display()
+        );
+        tokio::signal::ctrl_c().await.context("watch SIGINT")?;
+    }
+    drop(arm);
+    Ok(if outcome.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Lets a SIGINT or SIGTERM end the work like an error, so that everything is taken down on the way out.

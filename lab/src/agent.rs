@@ -49,16 +49,20 @@ struct Shared {
     process: watch::Sender<Option<ProcessId>>,
     starts: watch::Sender<u64>,
     wanted: watch::Sender<bool>,
-    /// Set by [`Agent::kill`]: what happens next was asked for, so there is no pause before the next start.
+    /// Set by [`AgentControl::kill`]: what happens next was asked for, so there is no pause before the next start.
     asked: Mutex<bool>,
 }
 
 /// Control over one node's agent. Dropping it leaves the process to its node.
 #[derive(Debug)]
 pub struct Agent {
-    shared: Arc<Shared>,
+    control: AgentControl,
     task: JoinHandle<()>,
 }
+
+/// A handle on an [`Agent`] that does not keep it.
+#[derive(Debug, Clone)]
+pub struct AgentControl(Arc<Shared>);
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -75,49 +79,84 @@ impl Agent {
             asked: Mutex::new(false),
         });
         let task = tokio::spawn(keep_running(node.to_owned(), ns, Arc::clone(&shared)));
-        Self { shared, task }
+        Self { control: AgentControl(shared), task }
     }
 
+    /// A further handle.
+    pub fn control(&self) -> AgentControl {
+        self.control.clone()
+    }
+}
+
+impl std::ops::Deref for Agent {
+    type Target = AgentControl;
+
+    fn deref(&self) -> &AgentControl {
+        &self.control
+    }
+}
+
+impl AgentControl {
     /// The running process, in the root PID namespace's numbers.
     pub fn process(&self) -> Option<ProcessId> {
-        *self.shared.process.borrow()
+        *self.0.process.borrow()
     }
 
     /// How often it was started.
     pub fn starts(&self) -> u64 {
-        *self.shared.starts.borrow()
+        *self.0.starts.borrow()
     }
 
     /// Sends a signal to the running process. After one that ends it, it is started again at once. False if none runs.
     pub fn kill(&self, signal: Signal) -> bool {
         let Some(process) = self.process() else { return false };
-        *locked(&self.shared.asked) = true;
+        *locked(&self.0.asked) = true;
         process.signal(signal).is_ok()
     }
 
-    /// Ends the agent with SIGKILL and leaves it down until [`Agent::resume`].
+    /// Lets the running process stand still (SIGSTOP), or go on (SIGCONT). False if none runs.
+    pub fn stall(&self, still: bool) -> bool {
+        let signal = if still { Signal::SIGSTOP } else { Signal::SIGCONT };
+        self.process().is_some_and(|process| process.signal(signal).is_ok())
+    }
+
+    /// Ends the agent with SIGKILL; `pause` later `prepare` runs and the agent is started again. Aborting the task leaves it down until
+    /// [`AgentControl::resume`]. Must be called within a tokio runtime.
+    pub fn kill_for(&self, pause: Duration, prepare: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+        self.0.wanted.send_replace(false);
+        let control = self.clone();
+        tokio::spawn(async move {
+            control.stop().await;
+            tokio::time::sleep(pause).await;
+            // Files are changed, which may take a moment.
+            let _ = tokio::task::spawn_blocking(prepare).await;
+            control.resume();
+        })
+    }
+
+    /// Ends the agent with SIGKILL and leaves it down until [`AgentControl::resume`].
     pub async fn stop(&self) {
-        self.shared.wanted.send_replace(false);
-        let mut process = self.shared.process.subscribe();
+        self.0.wanted.send_replace(false);
+        let mut process = self.0.process.subscribe();
         // The keeper ends only with this value.
         let _ = process.wait_for(Option::is_none).await;
     }
 
     /// Starts a stopped agent again.
     pub fn resume(&self) {
-        self.shared.wanted.send_replace(true);
+        self.0.wanted.send_replace(true);
     }
 
     /// Changes how it is started from the next start on.
     pub fn reconfigure(&self, change: impl FnOnce(&mut AgentCommand)) {
-        change(&mut locked(&self.shared.command));
+        change(&mut locked(&self.0.command));
     }
 
     /// Waits until it was started more than `starts` times.
     pub async fn wait_started_after(&self, starts: u64) -> ProcessId {
-        let mut count = self.shared.starts.subscribe();
+        let mut count = self.0.starts.subscribe();
         let _ = count.wait_for(|now| *now > starts).await;
-        let mut process = self.shared.process.subscribe();
+        let mut process = self.0.process.subscribe();
         loop {
             if let Some(process) = *process.borrow_and_update() {
                 return process;

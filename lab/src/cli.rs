@@ -9,6 +9,7 @@ use lab::plan::LabName;
 use lab::state::{LabDir, OwnerKind};
 
 pub(crate) mod down;
+pub(crate) mod fault;
 pub(crate) mod inside;
 pub(crate) mod kubectl;
 pub(crate) mod status;

@@ -18,10 +18,12 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::bins::BinDir;
+use crate::fault::{ActiveFault, Desk, Fault, FaultError};
 use crate::kubelet::Kubelets;
 use crate::machine::Machine;
 use crate::plan::Plan;
 use crate::state::{LabDir, LabRecord};
+use crate::switch::LinkCounters;
 
 pub mod blocking;
 pub mod builder;
@@ -38,6 +40,7 @@ pub use node::Node;
 #[derive(Debug)]
 pub struct Cluster {
     // The order of the fields is the order in which they go.
+    desk: Desk,
     server: ServerHandle,
     controllers: JoinSet<()>,
     kubelets: Kubelets,
@@ -298,12 +301,42 @@ impl Cluster {
         Ok(ExecOutput { code: status?.code, stdout, stderr })
     }
 
+    /// Breaks something; see [`crate::fault`].
+    ///
+    /// # Errors
+    /// [`FaultError`]; nothing is broken then.
+    pub async fn fault(&self, fault: &Fault) -> Result<(), FaultError> {
+        self.desk.fault(fault).await
+    }
+
+    /// Ends every fault that lasts, on one node or on all.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn heal(&self, node: Option<&str>) -> Result<(), FaultError> {
+        self.desk.heal(node)
+    }
+
+    /// The faults that last.
+    pub fn active_faults(&self) -> Vec<ActiveFault> {
+        self.desk.active()
+    }
+
+    /// What happened on a node's link so far; `None` for a lab without a software fabric and for unknown nodes.
+    pub fn link_counters(&self, node: &str) -> Option<LinkCounters> {
+        self.desk.switch()?.counters(node)
+    }
+
     /// Cuts a node from the network, or joins it again.
     ///
     /// # Errors
     /// When there is no such node or the kernel refuses.
     pub fn set_connected(&self, node: &str, connected: bool) -> io::Result<()> {
         let node = self.node(node).map_err(io::Error::other)?;
+        if let Some(switch) = self.desk.switch() {
+            switch.set_connected(node.name(), connected);
+            return Ok(());
+        }
         crate::fabric::set_connected(&self.fabric, node.name(), connected).map_err(io::Error::other)
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! One line of JSON each way per connection.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,9 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::cluster::Cluster;
+use crate::fault::{ActiveFault, Fault, FaultError};
 use crate::plan::Plan;
+use crate::switch::LinkCounters;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use sim_api::object::{list_at, name, namespace, str_at};
@@ -34,6 +37,15 @@ pub enum Request {
         /// What.
         action: AgentAction,
     },
+    /// Break something.
+    Fault(Fault),
+    /// Mend what is broken.
+    Heal {
+        /// Node; without one: everywhere.
+        node: Option<String>,
+    },
+    /// What is broken?
+    Faults,
 }
 
 /// What can be done to an agent.
@@ -56,6 +68,13 @@ pub enum Response {
     Status(Box<Status>),
     /// To [`Request::Find`].
     Found(Place),
+    /// To [`Request::Faults`]: what lasts, and what happened on each node's link so far.
+    Faults {
+        /// What lasts.
+        active: Vec<ActiveFault>,
+        /// By node; empty in a lab without a software fabric.
+        links: BTreeMap<String, LinkCounters>,
+    },
     /// Done.
     Done,
     /// Not done; for people.
@@ -153,6 +172,15 @@ async fn answer(request: Request, cluster: &Cluster) -> Response {
         Request::Find { target } => {
             find(cluster, &target).map_or_else(|message| Response::Error { message }, Response::Found)
         }
+        Request::Fault(fault) => done(cluster.fault(&fault).await),
+        Request::Heal { node } => done(cluster.heal(node.as_deref())),
+        Request::Faults => {
+            let counters = |node: &crate::cluster::Node| {
+                Some((node.name().to_owned(), cluster.link_counters(node.name())?))
+            };
+            let links = cluster.nodes().iter().filter_map(counters).collect();
+            Response::Faults { active: cluster.active_faults(), links }
+        }
         Request::Agent { node, action } => match cluster.node(&node) {
             Err(e) => Response::Error { message: e.to_string() },
             Ok(node) => {
@@ -165,6 +193,10 @@ async fn answer(request: Request, cluster: &Cluster) -> Response {
             }
         },
     }
+}
+
+fn done(result: Result<(), FaultError>) -> Response {
+    result.map_or_else(|e| Response::Error { message: e.to_string() }, |()| Response::Done)
 }
 
 fn find(cluster: &Cluster, target: &str) -> Result<Place, String> {

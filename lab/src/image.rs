@@ -11,6 +11,7 @@ use nix::sys::signal::SigSet;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub mod dns;
+pub mod echo;
 pub mod http_echo;
 
 use crate::container::Program;
@@ -20,6 +21,8 @@ use crate::container::Program;
 pub enum Image {
     /// HTTP server that tells what it was asked.
     HttpEcho,
+    /// TCP, UDP and HTTP servers that send back what comes.
+    Echo,
     /// Sleeps; commands are run in it.
     Client,
     /// Cluster DNS.
@@ -27,8 +30,12 @@ pub enum Image {
 }
 
 /// All built-in images: name without tag, what it is.
-pub const IMAGES: [(&str, Image); 3] =
-    [("bristle/http-echo", Image::HttpEcho), ("bristle/client", Image::Client), ("bristle/dns", Image::Dns)];
+pub const IMAGES: [(&str, Image); 4] = [
+    ("bristle/http-echo", Image::HttpEcho),
+    ("bristle/echo", Image::Echo),
+    ("bristle/client", Image::Client),
+    ("bristle/dns", Image::Dns),
+];
 
 impl Image {
     /// Finds the image by the name in a pod's spec; tag, digest and the registry `docker.io` do not matter.
@@ -52,6 +59,7 @@ impl Image {
         let builtin = |name: &str| Program::Builtin([&[name.to_owned()], args].concat());
         match self {
             Self::HttpEcho => builtin("http-echo"),
+            Self::Echo => builtin("echo"),
             Self::Dns => builtin("dns"),
             Self::Client if args.is_empty() => builtin("client"),
             Self::Client => Program::Command(args.to_vec()),
@@ -73,6 +81,8 @@ pub fn unknown_image(name: &str) -> String {
 enum Builtin {
     /// HTTP server that tells what it was asked
     HttpEcho(http_echo::Options),
+    /// TCP, UDP and HTTP servers that send back what comes
+    Echo(echo::Options),
     /// Sleeps until it is told to end
     Client,
     /// Cluster DNS
@@ -98,6 +108,7 @@ pub fn run(args: &[String]) -> anyhow::Result<ExitCode> {
         let work = async {
             match builtin {
                 Builtin::HttpEcho(options) => http_echo::serve(&options).await,
+                Builtin::Echo(options) => echo::serve(&options).await,
                 Builtin::Client => std::future::pending().await,
                 Builtin::Dns(options) => dns::serve(&options).await,
             }

@@ -29,6 +29,7 @@ use crate::ns::NsSet;
 use crate::state::ProcessId;
 
 mod cni;
+mod cni_fault;
 mod container;
 mod context;
 mod dns;
@@ -43,6 +44,7 @@ mod sandbox;
 mod spec;
 mod state;
 
+pub use cni_fault::{CniFault, GcError};
 pub(crate) use dns::FixedNames;
 
 use context::NodeContext;
@@ -117,6 +119,8 @@ impl Kubelets {
                 network: watch::Sender::new(Err("cni plugin not initialized".to_owned())),
                 dns: dns.subscribe(),
                 add_times: Mutex::default(),
+                faults: Mutex::default(),
+                attachments: Mutex::default(),
             };
             (n.name, Arc::new(context))
         });

@@ -1,6 +1,6 @@
 //! Clusters for people and tests: several nodes on one machine that look real from inside and through the Kubernetes API.
 //!
-//! Nodes are sets of namespaces ([`machine`]) joined by a bridge ([`fabric`]). In each runs the real agent ([`agent`]), and a
+//! Nodes are sets of namespaces ([`machine`]) joined by a bridge ([`fabric`]) or by a [`switch`] that can break links. In each runs the real agent ([`agent`]), and a
 //! stand-in for the kubelet ([`kubelet`]) calls the real CNI plugin and runs pods. API server, scheduler and controllers come from
 //! `sim-api` and `sim-controllers` and run in the supervising process; so does the web [`outside`] the cluster.
 //!
@@ -18,6 +18,7 @@ pub mod cluster;
 pub mod container;
 pub mod control;
 pub mod fabric;
+pub mod fault;
 pub mod image;
 pub mod kubelet;
 pub mod machine;
@@ -25,8 +26,11 @@ pub mod ns;
 pub mod outside;
 pub mod plan;
 pub mod preflight;
+pub mod snapshot;
 pub mod state;
 pub mod supervisor;
+pub mod switch;
+pub mod traffic;
 
 pub use cluster::{BlockingCluster, Cluster, ClusterBuilder};
 

@@ -5,6 +5,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use lab::arm::ArmKind;
@@ -12,6 +13,7 @@ use lab::container::{attach, init, shim};
 use lab::control::AgentAction;
 use lab::machine;
 use lab::plan::{Family, LabName, Routing};
+use lab::traffic;
 
 mod cli;
 
@@ -62,6 +64,21 @@ struct Up {
     /// A further argument of every agent; may be given several times
     #[arg(long = "agent-arg", allow_hyphen_values = true)]
     agent_args: Vec<String>,
+    /// MTU of the links between machines in bytes
+    #[arg(long, default_value_t = lab::plan::DEFAULT_MTU)]
+    mtu: u16,
+    /// Prefix length of a node's IPv4 pod CIDR: large ones run out of addresses
+    #[arg(long, default_value_t = lab::plan::DEFAULT_POD_CIDR_BITS, value_name = "BITS")]
+    pod_cidr_bits: u8,
+    /// Join the nodes by a switch that can break links (see `fault link`), slower than the kernel's bridge
+    #[arg(long)]
+    software_fabric: bool,
+    /// Decides about the switch's chances
+    #[arg(long, default_value_t = 1, value_name = "SEED", requires = "software_fabric")]
+    fabric_seed: u64,
+    /// Remember the states of agents' directories for so long (see `fault kill --snapshot-age`)
+    #[arg(long, value_name = "TIME", value_parser = cli::fault::duration)]
+    record_state: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
@@ -136,6 +153,16 @@ enum Command {
         /// Node
         node: String,
     },
+    /// Break something on purpose, see what is broken, mend it
+    #[command(after_help = cli::fault::EXAMPLES)]
+    Fault {
+        #[command(flatten)]
+        lab: Name,
+        #[command(subcommand)]
+        command: cli::fault::Command,
+    },
+    /// Send messages from where it runs and count the answers; one line of JSON after each
+    Traffic(traffic::Options),
     /// Runs a lab (internal)
     #[command(hide = true)]
     Supervise { spec: String },
@@ -185,12 +212,41 @@ fn main() -> ExitCode {
         Command::Agent { lab, action, node } => {
             cli::inside::agent(&lab.name, &node, action).map(|()| ExitCode::SUCCESS)
         }
+        Command::Traffic(options) => traffic::main(&options),
+        Command::Fault { lab, command } => cli::fault::fault(&lab.name, command).map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(code) => code,
         Err(e) => {
             eprintln!("error: {e:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn faults_are_read_as_they_are_taught() {
+        for line in
+            cli::fault::EXAMPLES.lines().filter_map(|line| line.trim().strip_prefix("cargo xtask lab "))
+        {
+            let words = std::iter::once("bristle-lab").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+        }
+        for wrong in ["fault link node-1", "fault kill --restart-after soon", "fault api error x"] {
+            assert!(
+                Cli::try_parse_from(std::iter::once("bristle-lab").chain(wrong.split(' '))).is_err(),
+                "{wrong}"
+            );
         }
     }
 }

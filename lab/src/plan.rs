@@ -137,7 +137,16 @@ pub struct Plan {
     pub routing: Routing,
     /// Names of the two servers outside the cluster.
     pub outside_names: [String; 2],
+    /// MTU of every link between machines in bytes.
+    pub mtu: u16,
+    /// Prefix length of a node's IPv4 pod CIDR.
+    pub pod_cidr_bits: u8,
 }
+
+/// MTU of a lab's links unless it is asked for another one, in bytes.
+pub const DEFAULT_MTU: u16 = 1500;
+/// Prefix length of a node's IPv4 pod CIDR unless another one is asked for.
+pub const DEFAULT_POD_CIDR_BITS: u8 = 24;
 
 /// The default names of the two servers outside the cluster.
 pub fn default_outside_names() -> [String; 2] {
@@ -199,7 +208,7 @@ impl Plan {
             .expect("96 is a prefix length");
         let mut cidrs = Vec::new();
         if self.family.has_v4() {
-            cidrs.push((v4.into(), 24));
+            cidrs.push((v4.into(), self.pod_cidr_bits));
         }
         if self.family.has_v6() {
             cidrs.push((v6.into(), 112));
@@ -269,6 +278,8 @@ mod tests {
             family,
             routing: Routing::Vxlan,
             outside_names: default_outside_names(),
+            mtu: DEFAULT_MTU,
+            pod_cidr_bits: DEFAULT_POD_CIDR_BITS,
         }
     }
 

@@ -6,6 +6,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,14 @@ pub struct UpSpec {
     pub demo: bool,
     /// Further arguments of agents.
     pub agent_args: Vec<String>,
+    /// MTU of links in bytes.
+    pub mtu: u16,
+    /// Prefix length of a node's IPv4 pod CIDR.
+    pub pod_cidr_bits: u8,
+    /// Seed of the software fabric, if there shall be one.
+    pub software_fabric: Option<u64>,
+    /// For how long agents' states are remembered, if they are.
+    pub record_state: Option<Duration>,
 }
 
 /// A line for `up`.
@@ -95,7 +104,7 @@ async fn run(spec: UpSpec) -> anyhow::Result<()> {
             told_log = fs::rename(&early, &late).is_ok();
         }
     };
-    let builder = Cluster::builder()
+    let mut builder = Cluster::builder()
         .name(spec.name.clone())
         .nodes(spec.nodes)
         .family(spec.family)
@@ -104,11 +113,19 @@ async fn run(spec: UpSpec) -> anyhow::Result<()> {
         .bin_dir(spec.bin_dir)
         .demo(spec.demo)
         .agent_args(spec.agent_args)
+        .mtu(spec.mtu)
+        .pod_cidr_bits(spec.pod_cidr_bits)
         .owner_kind(OwnerKind::Supervisor)
         .progress(|step| {
             tracing::info!("{}", step.0);
             tell(&Message::Progress(step.0));
         });
+    if let Some(seed) = spec.software_fabric {
+        builder = builder.software_fabric(seed);
+    }
+    if let Some(keep) = spec.record_state {
+        builder = builder.record_state(keep);
+    }
     let building = builder.build();
     let cluster = tokio::select! {
         built = building => built?,

@@ -6,5 +6,7 @@ mod cluster;
 mod commands;
 #[path = "netns/common.rs"]
 mod common;
+#[path = "netns/faults.rs"]
+mod faults;
 #[path = "netns/pods.rs"]
 mod pods;

@@ -41,7 +41,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("lab", &["sim-api", "sim-controllers", "agent-api", "agent-node"]),
-    ("e2e", &["lab", "sim-native", "sim-scenario"]),
+    ("e2e", &["dataplane-abi", "agent-api", "lab", "sim-native", "sim-scenario"]),
     ("bench", &["dataplane-abi", "dataplane-loader", "agent-node", "agent-api", "lab"]),
     ("xtask", &[]),
 ];

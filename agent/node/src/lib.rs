@@ -9,6 +9,7 @@
 //! Start reading at [`Netlink`] (one socket, bound to one network namespace), then [`pod_interface`].
 
 pub mod address;
+pub mod ethtool;
 pub mod facts;
 pub mod link;
 mod mac;
@@ -16,6 +17,7 @@ pub mod mount;
 pub mod neighbour;
 pub mod netlink;
 pub mod netns;
+mod packet_socket;
 pub mod pod_interface;
 pub mod route;
 pub mod sysctl;
@@ -23,3 +25,4 @@ pub mod sysctl;
 pub use mac::{Mac, ParseMacError};
 pub use netlink::{Netlink, NetlinkError};
 pub use netns::{NamedNetns, Netns, NetnsError, NetnsId};
+pub use packet_socket::PacketSocket;

@@ -23,7 +23,7 @@ mod ring;
 pub use array::ArrayTable;
 pub use hash::HashTable;
 pub use lpm::LpmTable;
-pub use lru::LruTable;
+pub use lru::{Batches, LruTable};
 pub use ring::Ring;
 
 /// Why a row was not written or removed. The kernel's error numbers are in parentheses.
@@ -32,13 +32,16 @@ pub enum UpdateError {
     /// There is no table of that name.
     #[error("no table of that name")]
     NoTable,
-    /// Key or value have the wrong length (`EINVAL`).
+    /// Key or value have the wrong length, or the prefix is longer than the key (`EINVAL`).
     #[error("key or value of the wrong length")]
     Length,
-    /// The table is full (`E2BIG`, `ENOSPC`).
+    /// The table is full (`E2BIG`, of prefixes `ENOSPC`); of an array: the index is beyond its end (`E2BIG`).
     #[error("table is full")]
     Full,
-    /// There is no such row (`ENOENT`), or its index is beyond the end.
+    /// A table that forgets found no row to forget (`ENOMEM`).
+    #[error("no place for the row")]
+    Memory,
+    /// There is no such row (`ENOENT`).
     #[error("no such row")]
     NoRow,
     /// The kind of table does not allow it (`EINVAL`).
@@ -59,7 +62,7 @@ pub trait RawTable {
     fn delete_raw(&mut self, key: &[u8]) -> Result<(), UpdateError>;
     /// Every row, ordered by the bytes of its key.
     fn dump_raw(&self) -> Vec<RawRow>;
-    /// Changes how many rows it may hold; rows beyond that stay until they are removed or make room.
+    /// Changes how many rows it may hold; rows beyond that stay until they are removed or, in tables that forget, make room.
     fn set_capacity(&mut self, max_entries: u32);
 }
 
@@ -161,6 +164,19 @@ impl Tables {
         }
         let usual = dataplane_abi::table::by_name(name).map_or(u32::MAX, |spec| spec.max_entries);
         self.with_mut(name, |table| table.set_capacity(max_entries.unwrap_or(usual)));
+    }
+
+    /// Lets the next `count` rows that programs or the agent write into a table that forgets fail (`ENOMEM`), as they do
+    /// in the kernel when CPUs contend for it. False: the table is of another kind, or there is none of that name.
+    pub fn refuse_creates(&mut self, name: &str, count: u32) -> bool {
+        match name {
+            "CT4" => self.ct4.get_mut().fail_creates(count),
+            "CT6" => self.ct6.get_mut().fail_creates(count),
+            "FRAGS4" => self.frags4.get_mut().fail_creates(count),
+            "FRAGS6" => self.frags6.get_mut().fail_creates(count),
+            _ => return false,
+        }
+        true
     }
 
     /// Every row of a table, ordered by the bytes of its key; arrays with all their rows.

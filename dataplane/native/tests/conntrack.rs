@@ -116,6 +116,24 @@ fn silence_ends_connections_by_their_state() {
 }
 
 #[test]
+fn a_slow_connection_lives_as_long_as_its_packets_come() {
+    // Longer than the time without a closer look at the row, shorter than the timeout of UDP.
+    for seconds in [5, 11, 30, 55] {
+        let world = World::vxlan();
+        for packet in 0..12 {
+            let (pod, to, sport, dport) = if packet % 3 == 0 { (A1, A2, 7, 8) } else { (A2, A1, 8, 7) };
+            let sent = craft(&pod, to.v4).udp(sport, dport, b"");
+            assert_eq!(world.pod_sends(&pod, &sent).0, Verdict::Peer { ifindex: to.ifindex });
+            world.seconds(seconds);
+        }
+        let entry = world.ct(A1.v4, A2.v4, 7, 8, 17).expect("a row");
+        assert_eq!(entry.dirs.map(|d| d.packets), [4, 8], "one connection with {seconds} s between packets");
+        let now = u32::try_from(world.native.clock().ticks & u64::from(u32::MAX)).expect("32 bits");
+        assert!(!entry.is_expired(now, world::HZ), "the agent keeps it with {seconds} s between packets");
+    }
+}
+
+#[test]
 fn a_new_revision_is_judged_again_and_keeps_the_counters() {
     for family in FAMILIES {
         let mut world = World::vxlan();
@@ -189,8 +207,9 @@ fn a_full_table_forgets_the_idle_and_keeps_the_busy() {
         assert_eq!(send(&world, 1), Verdict::Peer { ifindex: A2.ifindex });
     }
     let rows = world.native.tables().ct4.borrow();
-    assert_eq!(rows.len(), 64);
-    assert_eq!(rows.evicted(), 436);
+    // Rows go in batches, so a table is seldom quite full.
+    assert!((48..=64).contains(&rows.len()), "{} rows", rows.len());
+    assert_eq!(rows.evicted(), 500 - rows.len() as u64);
     let (busy, _) = CtKey4::of_packet([10, 1, 1, 11], [10, 1, 1, 12], Be16::new(1), Be16::new(53), 17);
     assert_eq!(rows.peek(&busy).map(|row| row.dirs[0].packets), Some(501));
     assert_eq!(Ct4::SPEC.name, "CT4");
@@ -203,6 +222,24 @@ fn without_any_room_a_new_connection_is_dropped() {
     let (verdict, _) = world.pod_sends(&A1, &craft(&A1, A2.v4).udp(1, 2, b""));
     assert_eq!(verdict, Verdict::Drop(DropReason::CtCreateFailed));
     assert_eq!(world.counters(), [(155, Egress, 1)]);
+}
+
+#[test]
+fn connections_that_find_no_place_are_dropped_and_known_ones_go_on() {
+    for (family, table) in [(4, "CT4"), (6, "CT6")] {
+        let mut world = World::vxlan();
+        let send =
+            |world: &World, port| world.pod_sends(&A1, &craft(&A1, A2.ip(family)).udp(port, 53, b"")).0;
+        let forwarded = Verdict::Peer { ifindex: A2.ifindex };
+        assert_eq!(send(&world, 1), forwarded);
+        assert!(world.native.tables_mut().refuse_creates(table, 2));
+        assert_eq!(send(&world, 1), forwarded);
+        assert_eq!(send(&world, 2), Verdict::Drop(DropReason::CtCreateFailed));
+        assert_eq!(send(&world, 3), Verdict::Drop(DropReason::CtCreateFailed));
+        assert_eq!(send(&world, 2), forwarded);
+        assert_eq!(world.counters(), [(0, Egress, 3), (155, Egress, 2)]);
+        assert!(!world.native.tables_mut().refuse_creates("ENDPOINTS", 1), "it does not forget");
+    }
 }
 
 #[test]

@@ -122,7 +122,9 @@ fn events_can_be_switched_off_and_counters_stay() {
 #[test]
 fn long_packets_are_cut_and_lost_records_are_counted() {
     let mut world = World::vxlan();
-    world.native.tables_mut().events.replace(Ring::new(4 * 192));
+    // A record takes 192 bytes, and the last byte stays free.
+    assert_eq!([4 * 192, 4 * 192 + 1].map(Ring::records), [3, 4]);
+    world.native.tables_mut().events.replace(Ring::new(4 * 192 + 1));
     for port in 1..=10 {
         world.forwards(&A1, &craft(&A1, A2.v4).udp(port, 2, &[7; 1000]));
     }

@@ -157,6 +157,68 @@ fn options_and_extension_headers_are_passed() {
 }
 
 #[test]
+fn ports_are_found_behind_whatever_comes_before_them() {
+    let v4 = |options: &[u8]| craft(&A1, A2.v4).options(options);
+    // An authentication header of that many bytes, counted in words less two (RFC 4302), and UDP behind it.
+    let authenticated = |bytes: usize| {
+        let mut segment = vec![0xA5; bytes];
+        segment[..4].copy_from_slice(&[17, u8::try_from(bytes / 4 - 2).expect("a short one"), 0, 0]);
+        segment.extend([0, 1, 0, 2, 0, 16, 0, 0]);
+        segment.extend([0; 64]);
+        craft(&A1, A2.v6).upper(51, segment, None)
+    };
+    for (what, bytes, proto) in [
+        ("no options", v4(&[]).udp(1, 2, b""), 17),
+        ("a word of options", v4(&[1]).tcp(1, 2, 2, b""), 6),
+        ("two words of options", v4(&[7, 7, 4, 0, 0, 0, 0]).udp(1, 2, b"12345678"), 17),
+        ("all the options there can be", v4(&[1; 40]).tcp(1, 2, 2, b"12345678"), 6),
+        ("an authentication header of 8 bytes", authenticated(8), 17),
+        ("an authentication header of 16 bytes", authenticated(16), 17),
+        ("an authentication header of 24 bytes", authenticated(24), 17),
+        ("an authentication header of 32 bytes", authenticated(32), 17),
+    ] {
+        let world = World::vxlan();
+        assert_eq!(world.pod_sends(&A1, &bytes).0, Verdict::Peer { ifindex: A2.ifindex }, "{what}");
+        let family = if bytes[14] >> 4 == 4 { 4 } else { 6 };
+        assert!(world.ct(A1.ip(family), A2.ip(family), 1, 2, proto).is_some(), "{what}");
+    }
+}
+
+#[test]
+fn a_hop_leaves_the_header_checksum_right_whatever_it_was() {
+    let mut carries = 0;
+    for id in (0..=0xFFFF).step_by(16) {
+        let sent = craft(&A1, A2.v4).id(id).udp(1, 2, b"");
+        carries += usize::from(sent[24] == 0xFF);
+        let (_, frame) = World::vxlan().pod_sends(&A1, &sent);
+        assert_eq!(frame.bytes[22], sent[22] - 1, "hop limit");
+        assert!(
+            checksums_are_right(&frame.bytes),
+            "{:02x?} became {:02x?}",
+            &sent[14..34],
+            &frame.bytes[14..34]
+        );
+    }
+    assert!(carries > 10, "{carries} sums whose high byte overflows");
+}
+
+#[test]
+fn every_kind_of_icmp_error_reaches_whom_it_is_for() {
+    let kinds: [(u8, &[u8]); 2] = [(4, &[3, 4, 5, 11, 12]), (6, &[1, 2, 3, 4])];
+    for (family, kinds) in kinds {
+        for kind in kinds {
+            let world = World::vxlan();
+            let (_, sent) = world.pod_sends(&A1, &craft(&A1, B1.ip(family)).udp(33434, 33434, b"trace"));
+            let error = Craft::new(router(2, family), A1.ip(family)).error_about(*kind, 0, &sent.bytes);
+            let (verdict, frame) = world.run(Program::ToContainer, &error, A1.ifindex);
+            assert_eq!(verdict, Verdict::Pass, "type {kind} of IPv{family}");
+            assert!(checksums_are_right(&frame.bytes));
+            assert_eq!(world.counters(), [(0, Ingress, 1), (0, Egress, 1)], "type {kind} of IPv{family}");
+        }
+    }
+}
+
+#[test]
 fn bad_headers_have_their_reasons() {
     let cut = |mut bytes: Vec<u8>, to: usize| {
         bytes.truncate(to);

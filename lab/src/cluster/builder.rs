@@ -21,12 +21,17 @@ use crate::agent::{Agent, AgentCommand};
 use crate::bins::BinDir;
 use crate::cgroup::{self, NoCgroup2Error};
 use crate::fabric::{self, FABRIC, OUTSIDE, WiringError};
+use crate::fault::{Desk, NodeParts};
 use crate::kubelet::{Kubelets, NodeSetup};
 use crate::machine::init::{InitConfig, OBJECT_PATH, RootConfig, SHARE_DIR};
 use crate::machine::{Machine, StartMachineError};
 use crate::outside;
-use crate::plan::{API_PORT, Family, LabName, MAX_NODES, Plan, Routing, default_outside_names};
+use crate::plan::{
+    API_PORT, DEFAULT_MTU, DEFAULT_POD_CIDR_BITS, Family, LabName, MAX_NODES, Plan, Routing,
+    default_outside_names,
+};
 use crate::preflight::{self, PreflightError};
+use crate::snapshot::Recorder;
 use crate::state::{LabDir, LabRecord, OwnerKind, ProcessId, StateError};
 
 /// A step on the way to a running cluster, for people to see.
@@ -39,6 +44,19 @@ pub enum BuildError {
     /// More or fewer nodes than possible.
     #[error("a lab has 1 to {MAX_NODES} nodes, not {0}")]
     Nodes(u8),
+    /// Pod CIDRs that do not fit.
+    #[error(
+        "{nodes} nodes with /{bits} each do not fit into the cluster's /{CLUSTER_CIDR_BITS}, or /{bits} is no room for pods (30 at most)"
+    )]
+    PodCidr {
+        /// Prefix length.
+        bits: u8,
+        /// Nodes.
+        nodes: u8,
+    },
+    /// An MTU that links cannot have.
+    #[error("links have an MTU from {LEAST_MTU} to {MOST_MTU}, not {0}")]
+    Mtu(u16),
     /// The machine is not fit.
     #[error(transparent)]
     Preflight(#[from] PreflightError),
@@ -89,16 +107,29 @@ pub struct ClusterBuilder {
     owner_kind: OwnerKind,
     progress: Arc<dyn Fn(Progress) + Send + Sync>,
     demo: bool,
+    dns: bool,
     faults: Faults,
     agent_args: Vec<String>,
     patience: Duration,
+    mtu: u16,
+    pod_cidr_bits: u8,
+    switch_seed: Option<u64>,
+    record_state: Option<Duration>,
 }
 
+/// Directory of the agents' state.
+const STATE_DIR: &str = "/run/bristle/state";
 /// Name of the agents' kubeconfig in the shared directory.
 const AGENT_KUBECONFIG: &str = "agent.kubeconfig";
 
 /// An agent that was started this often without getting ready has failed.
 const MAX_STARTS: u64 = 4;
+
+/// Prefix length of the cluster's IPv4 pod block.
+const CLUSTER_CIDR_BITS: u8 = 16;
+/// Least MTU of IPv6 (RFC 8200, section 5) and most of what jumbo frames have.
+const LEAST_MTU: u16 = 1280;
+const MOST_MTU: u16 = 9000;
 
 /// Makes names of clusters in one process differ.
 static COUNTER: AtomicU32 = AtomicU32::new(1);
@@ -115,9 +146,14 @@ impl ClusterBuilder {
             owner_kind: OwnerKind::Library,
             progress: Arc::new(|step| tracing::info!("{}", step.0)),
             demo: false,
+            dns: true,
             faults: Faults::default(),
             agent_args: Vec::new(),
             patience: Duration::from_secs(60),
+            mtu: DEFAULT_MTU,
+            pod_cidr_bits: DEFAULT_POD_CIDR_BITS,
+            switch_seed: None,
+            record_state: None,
         }
     }
 
@@ -184,6 +220,13 @@ impl ClusterBuilder {
         self
     }
 
+    /// Whether to start the cluster DNS (default yes), which is a pod on one of the nodes.
+    #[must_use]
+    pub fn dns(mut self, dns: bool) -> Self {
+        self.dns = dns;
+        self
+    }
+
     /// Anomalies of the API server on demand; keep a clone to switch them.
     #[must_use]
     pub fn faults(mut self, faults: Faults) -> Self {
@@ -202,6 +245,35 @@ impl ClusterBuilder {
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// MTU of all links between machines in bytes (default 1500).
+    #[must_use]
+    pub fn mtu(mut self, mtu: u16) -> Self {
+        self.mtu = mtu;
+        self
+    }
+
+    /// Prefix length of a node's IPv4 pod CIDR, out of a /16 for the cluster (default 24).
+    #[must_use]
+    pub fn pod_cidr_bits(mut self, bits: u8) -> Self {
+        self.pod_cidr_bits = bits;
+        self
+    }
+
+    /// Joins the nodes by a switch of our own instead of the kernel's bridge, so that links can be broken
+    /// ([`Cluster::fault`]). The seed decides about chances. Slower than the bridge.
+    #[must_use]
+    pub fn software_fabric(mut self, seed: u64) -> Self {
+        self.switch_seed = Some(seed);
+        self
+    }
+
+    /// Remembers the states of the agents' directories for so long, so that an agent can find an older one when it is started again.
+    #[must_use]
+    pub fn record_state(mut self, keep: Duration) -> Self {
+        self.record_state = Some(keep);
         self
     }
 
@@ -231,6 +303,15 @@ impl ClusterBuilder {
         if self.nodes == 0 || self.nodes > MAX_NODES {
             return Err(BuildError::Nodes(self.nodes));
         }
+        let room = |bits: u8| 1_u32 << (bits - CLUSTER_CIDR_BITS);
+        if !(CLUSTER_CIDR_BITS..=30).contains(&self.pod_cidr_bits)
+            || room(self.pod_cidr_bits) < u32::from(self.nodes)
+        {
+            return Err(BuildError::PodCidr { bits: self.pod_cidr_bits, nodes: self.nodes });
+        }
+        if !(LEAST_MTU..=MOST_MTU).contains(&self.mtu) {
+            return Err(BuildError::Mtu(self.mtu));
+        }
         preflight::machine()?;
         let bins = BinDir::find(self.bin_dir.clone())?;
         preflight::raise_file_limit();
@@ -244,6 +325,8 @@ impl ClusterBuilder {
             family: self.family,
             routing: self.routing,
             outside_names: self.outside_names.clone(),
+            mtu: self.mtu,
+            pod_cidr_bits: self.pod_cidr_bits,
         };
         let (dir, record) = LabDir::create(plan, self.owner_kind)?;
         let built = self.build_in(&dir, record, bins).await;
@@ -266,7 +349,10 @@ impl ClusterBuilder {
         let outside = Machine::start(&bins.lab(), &plain(OUTSIDE))?;
         record.machines.extend([&fabric, &outside].into_iter().filter_map(|m| ProcessId::of(m.pid())));
         dir.write_record(&record)?;
-        fabric::set_up(&plan, &fabric, &outside)?;
+        let switch =
+            self.switch_seed.map(|seed| fabric::switch_netns().map(|netns| (netns, seed))).transpose()?;
+        let netns = switch.as_ref().map(|(netns, _)| netns);
+        fabric::set_up(&plan, &fabric, &outside, netns)?;
         let outside_servers =
             outside::serve(&plan, &outside, &dir.share()).map_err(io_at("serve outside the cluster"))?;
         self.say("outside world: ready");
@@ -276,9 +362,10 @@ impl ClusterBuilder {
             let machine = Machine::start(&bins.lab(), &node_config(dir, &plan, number, &bins)?)?;
             record.machines.extend(ProcessId::of(machine.pid()));
             dir.write_record(&record)?;
-            fabric::join(&plan, &fabric, number, &machine)?;
+            fabric::join(&plan, &fabric, netns, number, &machine)?;
             nodes.push(Node { number, addresses: plan.node_addresses(number), agent: None, machine });
         }
+        let switch = switch.map(|(netns, seed)| fabric::start_switch(&plan, netns, seed)).transpose()?;
         self.say(format!("nodes: {} created", nodes.len()));
 
         let store = Store::new(store_options(&plan));
@@ -291,7 +378,10 @@ impl ClusterBuilder {
             node.agent = Some(Agent::start(node.name(), Arc::clone(node.machine.ns()), command));
         }
         self.say(format!("API server: {}", server.url()));
+        let parts = nodes.iter().map(|node| (node.name().to_owned(), self.parts(node))).collect();
+        let desk = Desk::new(parts, switch, self.faults.clone(), kubelets.clone());
         let cluster = Cluster {
+            desk,
             server,
             controllers,
             kubelets,
@@ -333,6 +423,15 @@ impl ClusterBuilder {
         Ok(server)
     }
 
+    fn parts(&self, node: &Node) -> NodeParts {
+        let record = |keep| Recorder::start(node.file(STATE_DIR), keep);
+        NodeParts {
+            addresses: node.addresses(),
+            agent: node.agent().control(),
+            recorder: self.record_state.map(record),
+        }
+    }
+
     fn agent_command(&self, dir: &LabDir, plan: &Plan, node: &str) -> AgentCommand {
         let mut args: Vec<String> = [
             ("--node-name", node.to_owned()),
@@ -371,7 +470,7 @@ impl ClusterBuilder {
         let ready = waited.await.and_then(|ready| ready);
         ready.map_err(|problem| BuildError::NotReady { problem, hint: agents_hint(cluster) })?;
 
-        let mut objects = workloads::cluster_dns();
+        let mut objects = if self.dns { workloads::cluster_dns() } else { Vec::new() };
         if self.demo {
             objects.extend(workloads::demo());
         }

@@ -16,6 +16,8 @@ use crate::ns::{NsError, NsSet};
 pub(crate) const CONF_DIR: &str = "/etc/cni/net.d";
 /// Directory of plugins on the node.
 pub(crate) const PLUGIN_DIR: &str = "/opt/cni/bin";
+/// The first version with GC.
+const GC_VERSION: &str = "1.1.0";
 /// Name of the interface in pods.
 pub(crate) const IFNAME: &str = "eth0";
 
@@ -50,7 +52,7 @@ pub(crate) enum CniError {
     Plugin {
         /// Its name.
         plugin: String,
-        /// ADD, DEL or STATUS.
+        /// ADD, DEL, GC or STATUS.
         command: &'static str,
         /// CNI error code; 0 when the plugin gave none.
         code: u64,
@@ -149,6 +151,19 @@ impl NetworkConfig {
         Ok(())
     }
 
+    /// Lets the plugins remove whatever is not among these attachments. As this is only asked for on purpose, it is called also where the
+    /// configuration has a version without GC.
+    pub(crate) async fn gc(&self, node: &Arc<NsSet>, valid: &[Attachment]) -> Result<(), CniError> {
+        let list: Vec<Value> =
+            valid.iter().map(|pod| json!({"containerID": pod.container_id, "ifname": IFNAME})).collect();
+        for plugin in &self.plugins {
+            let mut plugin = plugin.clone();
+            plugin["cni.dev/valid-attachments"] = json!(list);
+            self.call_as(node, GC_VERSION, "GC", &plugin, None, None).await?;
+        }
+        Ok(())
+    }
+
     async fn call(
         &self,
         node: &Arc<NsSet>,
@@ -157,10 +172,22 @@ impl NetworkConfig {
         previous: Option<&Value>,
         pod: Option<&Attachment>,
     ) -> Result<Value, CniError> {
+        self.call_as(node, &self.version, command, plugin, previous, pod).await
+    }
+
+    async fn call_as(
+        &self,
+        node: &Arc<NsSet>,
+        version: &str,
+        command: &'static str,
+        plugin: &Value,
+        previous: Option<&Value>,
+        pod: Option<&Attachment>,
+    ) -> Result<Value, CniError> {
         let kind = plugin.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
         let mut config = plugin.clone();
         config["name"] = json!(self.name);
-        config["cniVersion"] = json!(self.version);
+        config["cniVersion"] = json!(version);
         if let Some(previous) = previous {
             config["prevResult"] = previous.clone();
         }

@@ -1,8 +1,9 @@
 //! What everything on one node's kubelet shares.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -12,6 +13,8 @@ use sim_api::options::WriteOptions;
 use sim_api::resource::EVENTS;
 use tokio::sync::{Semaphore, watch};
 
+use super::cni::Attachment;
+use super::cni_fault::CniFault;
 use crate::ns::NsSet;
 
 /// How many sandboxes are set up or torn down at once on one node.
@@ -44,6 +47,10 @@ pub(crate) struct NodeContext {
     pub dns: watch::Receiver<Vec<IpAddr>>,
     /// How long ADD took, in the order in which calls ended.
     pub add_times: Mutex<Vec<Duration>>,
+    /// What the runtime does wrong on purpose.
+    pub faults: Mutex<Vec<CniFault>>,
+    /// Attachments that are there, by container id.
+    pub attachments: Mutex<BTreeMap<String, Attachment>>,
 }
 
 impl NodeContext {
@@ -54,6 +61,16 @@ impl NodeContext {
             .join(self.pid.to_string())
             .join("root")
             .join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// What the runtime does wrong now.
+    pub(crate) fn faults(&self) -> Vec<CniFault> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Attachments that are there.
+    pub(crate) fn attachments(&self) -> MutexGuard<'_, BTreeMap<String, Attachment>> {
+        self.attachments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes the duration of a successful ADD.
@@ -75,7 +92,7 @@ pub(crate) enum EventKind {
 #[derive(Debug, Default)]
 pub(crate) struct Events {
     /// Reason and message → name of the event and how often.
-    seen: Mutex<std::collections::BTreeMap<(String, String), (String, u64)>>,
+    seen: Mutex<BTreeMap<(String, String), (String, u64)>>,
 }
 
 impl Events {

@@ -16,6 +16,7 @@ use serde_json::Value;
 use sim_api::object::{name, namespace, uid};
 
 use super::cni::{self, Attachment, CONF_DIR, CniError, NetworkConfig};
+use super::cni_fault::{self, CniFault};
 use super::context::NodeContext;
 use super::environment::pod_dir;
 use crate::cgroup;
@@ -25,7 +26,7 @@ use crate::ns::NsError;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SandboxError {
     /// The network.
-    #[error("failed to set up network for sandbox: {}", crate::error_chain(.0))]
+    #[error("failed to set up network for sandbox")]
     Cni(#[from] CniError),
     /// The node is gone.
     #[error(transparent)]
@@ -93,9 +94,10 @@ pub(crate) async fn create(
         name: name(pod).to_owned(),
         uid: uid(pod).to_owned(),
     };
-    match config.add(&node.ns, &attachment).await {
+    match add(node, &config, &attachment).await {
         Ok((result, took)) => {
             node.record_add(took);
+            node.attachments().insert(attachment.container_id.clone(), attachment.clone());
             let ips = cni::addresses(&result);
             Ok(Sandbox { netns: Some(netns), cgroup, ips, attachment: Some((attachment, result)) })
         }
@@ -108,6 +110,53 @@ pub(crate) async fn create(
     }
 }
 
+/// Attaches a pod, with whatever is to go wrong on the way.
+async fn add(
+    node: &Arc<NodeContext>,
+    config: &NetworkConfig,
+    pod: &Attachment,
+) -> Result<(Value, Duration), CniError> {
+    let faults = node.faults();
+    if faults.contains(&CniFault::NetnsGone) {
+        // That it is gone is what is wanted; if it is not, the ADD says so by its success.
+        let _ = remove_netns(node, &pod.netns).await;
+    }
+    if faults.contains(&CniFault::DelFirst) {
+        config.del(&node.ns, pod, None).await?;
+    }
+    let first = config.add(&node.ns, pod).await?;
+    if faults.contains(&CniFault::RepeatAdd) {
+        // The specification forbids it, so a refusal is right; the pod goes on with what the first one gave.
+        match config.add(&node.ns, pod).await {
+            Ok((second, _)) if cni::addresses(&second) == cni::addresses(&first.0) => {}
+            Ok(_) => tracing::warn!(pod = pod.name, "a repeated ADD gave other addresses"),
+            Err(e) => {
+                tracing::info!(pod = pod.name, "a repeated ADD was refused: {}", crate::error_chain(&e));
+            }
+        }
+    }
+    Ok(first)
+}
+
+/// Detaches the pod, or puts it off.
+async fn del(node: &Arc<NodeContext>, pod: &Attachment, result: &Value) -> Result<(), CniError> {
+    let faults = node.faults();
+    for fault in &faults {
+        if let CniFault::LateDel(after) = fault {
+            cni_fault::del_later(node, pod.clone(), *after);
+            return Ok(());
+        }
+    }
+    let config = NetworkConfig::load(&node.file(CONF_DIR))?;
+    config.del(&node.ns, pod, Some(result)).await?;
+    for fault in &faults {
+        if let CniFault::RepeatDel(after) = fault {
+            cni_fault::del_later(node, pod.clone(), *after);
+        }
+    }
+    Ok(())
+}
+
 /// Detaches the pod and removes namespace and cgroup. May be repeated after a failure.
 pub(crate) async fn remove(
     node: &Arc<NodeContext>,
@@ -116,8 +165,8 @@ pub(crate) async fn remove(
 ) -> Result<(), SandboxError> {
     let _turn = node.sandboxes.acquire().await.expect("the semaphore is never closed");
     if let Some((attachment, result)) = &sandbox.attachment {
-        let config = NetworkConfig::load(&node.file(CONF_DIR))?;
-        config.del(&node.ns, attachment, Some(result)).await?;
+        del(node, attachment, result).await?;
+        node.attachments().remove(&attachment.container_id);
     }
     if let Some(netns) = &sandbox.netns {
         remove_netns(node, netns).await?;

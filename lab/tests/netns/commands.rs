@@ -74,6 +74,14 @@ fn a_lab_comes_up_is_used_and_goes() {
     assert!(lab.refused(&["shell", "nobody"]).contains("lab status"));
     lab.ok(&["shell", "client", "--", "ping", "-c", "1", "-W", "5", "node-2"]);
     lab.ok(&["agent", "kill", "node-1"]);
+    assert_eq!(lab.ok(&["fault", "list"]), "nothing is broken\n");
+    assert!(lab.refused(&["fault", "partition", "node-1"]).contains("--software-fabric"));
+    lab.ok(&["fault", "api", "down", "node-2"]);
+    lab.ok(&["fault", "cni", "repeat-del", "1s", "--for", "1h"]);
+    let broken = lab.ok(&["fault", "list"]);
+    assert!(broken.contains("api down") && broken.matches("cni repeat-del").count() == 2, "{broken}");
+    lab.ok(&["fault", "heal"]);
+    assert_eq!(lab.ok(&["fault", "list"]), "nothing is broken\n");
     assert!(!lab.ok(&["logs", "node-1"]).is_empty());
 
     let program = BinDir::find(None).expect("the programs are there").lab();

@@ -12,6 +12,7 @@ mod portforward;
 mod request;
 mod reviews;
 mod route;
+mod shape;
 mod spdy;
 mod streams;
 mod verbs;
@@ -99,7 +100,7 @@ pub fn start(store: Store, config: ServerConfig) -> io::Result<ServerHandle> {
             // Watch events are small writes that nobody should wait for.
             drop(stream.set_nodelay(true));
         });
-        let service = router.clone();
+        let service = router.clone().into_make_service_with_connect_info::<SocketAddr>();
         handle.tasks.push(tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, service).await {
                 tracing::warn!(%error, "API server listener ended");

@@ -190,7 +190,7 @@ async fn failing_calls_fail_as_often_as_asked() {
     let s = server();
     let api: Api<Node> = Api::all(s.client.clone());
     s.faults.inject(
-        CallMatch { verb: Some("get"), resource: Some(NODES), user_agent: None },
+        CallMatch { verb: Some("get"), resource: Some(NODES), ..CallMatch::default() },
         Effect::Fail(500),
         Some(1),
     );
@@ -213,7 +213,7 @@ async fn failing_calls_fail_as_often_as_asked() {
 async fn watches_and_lists_misbehave_as_asked() {
     let s = server();
     let api: Api<Node> = Api::all(s.client.clone());
-    let watching = CallMatch { verb: Some("watch"), resource: Some(NODES), user_agent: None };
+    let watching = CallMatch { verb: Some("watch"), resource: Some(NODES), ..CallMatch::default() };
     let start = s.store.revision().to_string();
     let relabel = |value: &str| {
         let change = |n: &mut Value| n["metadata"]["labels"]["zone"] = json!(value);
@@ -245,6 +245,46 @@ async fn watches_and_lists_misbehave_as_asked() {
     s.faults.inject(listing, Effect::StaleList(1), Some(1));
     let zone = async || api.list(&ListParams::default()).await.unwrap().items[0].labels()["zone"].clone();
     assert_eq!((zone().await.as_str(), zone().await.as_str()), ("c", "d"));
+}
+
+#[tokio::test]
+async fn answers_and_watches_break_off_for_the_client_that_is_meant() {
+    let s = server();
+    let api: Api<Node> = Api::all(s.client.clone());
+    s.store.create(&NODES, "", node("n"), &WriteOptions::default()).unwrap();
+    let from = |peer: &str| CallMatch { peers: vec![peer.parse().unwrap()], ..CallMatch::default() };
+
+    let other = s.faults.inject(from("192.0.2.1"), Effect::Unreachable, None);
+    assert_eq!(api.list(&ListParams::default()).await.unwrap().items.len(), 1);
+    s.faults.remove(other);
+    let own = s.faults.inject(from("127.0.0.1"), Effect::Unreachable, None);
+    let failed = api.list(&ListParams::default()).await.unwrap_err();
+    assert!(!matches!(failed, kube::Error::Api(_)), "the connection breaks: {failed}");
+    s.faults.remove(own);
+    s.faults.inject(from("127.0.0.1"), Effect::PartialList, Some(1));
+    assert!(api.list(&ListParams::default()).await.is_err());
+    assert_eq!(api.list(&ListParams::default()).await.unwrap().items.len(), 1);
+
+    let start = s.store.revision().to_string();
+    let mut watch = api.watch(&kube::api::WatchParams::default(), &start).await.unwrap().boxed();
+    assert!(s.faults.cut(&from("192.0.2.1")).is_empty());
+    s.store.create(&NODES, "", node("m"), &WriteOptions::default()).unwrap();
+    within("event", watch.try_next()).await.expect("it goes on");
+    assert_eq!(s.faults.cut(&from("127.0.0.1")).into_iter().collect::<Vec<_>>(), [NODES]);
+    assert!(!matches!(within("the end", watch.try_next()).await, Ok(Some(_))));
+
+    s.faults.inject(from("127.0.0.1"), Effect::Expired, Some(1));
+    let mut old = api.watch(&kube::api::WatchParams::default(), &start).await.unwrap().boxed();
+    let event = within("event", old.try_next()).await.unwrap();
+    assert!(matches!(event, Some(kube::api::WatchEvent::Error(e)) if e.code == 410));
+
+    s.faults.inject(from("127.0.0.1"), Effect::Lag(Duration::from_millis(400)), Some(1));
+    let start = s.store.revision().to_string();
+    let mut late = api.watch(&kube::api::WatchParams::default(), &start).await.unwrap().boxed();
+    let began = std::time::Instant::now();
+    s.store.create(&NODES, "", node("o"), &WriteOptions::default()).unwrap();
+    within("event", late.try_next()).await.expect("it comes").expect("and is one");
+    assert!(began.elapsed() >= Duration::from_millis(400));
 }
 
 async fn running_pod(s: &Server) -> Api<Pod> {

@@ -276,6 +276,24 @@ fn del_overtakes_an_add_of_the_same_batch() {
 }
 
 #[test]
+fn requests_of_a_batch_do_not_hide_each_other() {
+    let mut world = World::ready(Routing::Vxlan, 1);
+    // The list of a GC may be older than an ADD that is under way.
+    let added = world.request(add("c1"));
+    let collected = world.request(Operation::Gc { valid_attachments: Vec::new() });
+    world.settle();
+    let c1 = world.answer(added).expect("ADD is answered").unwrap().unwrap();
+    world.answer(collected).expect("GC is answered").unwrap();
+    world.assert_outside(&[node(1)], &BTreeMap::from([("c1".to_owned(), c1)]));
+    let twice = [world.request(del("c1")), world.request(del("c1"))];
+    world.settle();
+    for (n, request) in twice.into_iter().enumerate() {
+        world.answer(request).unwrap_or_else(|| panic!("DEL {n} is not answered")).unwrap();
+    }
+    world.assert_outside(&[node(1)], &BTreeMap::new());
+}
+
+#[test]
 fn requests_of_a_batch_are_served_together() {
     let mut world = World::ready(Routing::Vxlan, 1);
     let revision = world.node_config().revision;

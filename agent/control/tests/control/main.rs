@@ -1,6 +1,7 @@
 //! The agent against ports in memory: what users, runtimes and operators rely on.
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that is not as it should be")]
 
+mod addresses;
 mod cni;
 mod conntrack;
 mod crash;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use agent_api::AgentState;
 use agent_control::ports::{HOST_LINK, Program, Table};
-use agent_control::{Config, DeviceFacts, Event, NodeObject, Routing, Severity};
+use agent_control::{Config, DeviceFacts, Event, NodeObject, PortError, Routing, Severity};
 
 use crate::world::{OWN, World, node, underlay};
 
@@ -233,6 +233,23 @@ fn what_others_broke_is_mended_within_a_minute() {
         world.pass(Duration::from_mins(10));
         assert_eq!(world.rows_changed(), 0, "looking alone changes nothing");
         assert_eq!(world.reports.iter().map(|report| report.node_changes).sum::<usize>(), 0);
+    }
+}
+
+#[test]
+fn a_program_that_could_not_be_attached_is_tried_again() {
+    for (routing, program) in [(Routing::Vxlan, "from_overlay"), (Routing::Native, "from_netdev")] {
+        let mut world = World::new(routing);
+        world.faults.refuse(format!("attach {program}"), PortError::retryable("", "busy"));
+        world.sync(1);
+        let attached = |world: &World| {
+            world.node.links().values().flat_map(|link| &link.programs).any(|found| found.name() == program)
+        };
+        assert!(!attached(&world));
+        world.faults.accept();
+        world.pass(Duration::from_mins(1));
+        assert!(attached(&world), "{program}");
+        world.assert_outside(&[node(1)], &BTreeMap::new());
     }
 }
 

@@ -226,3 +226,17 @@ fn a_partial_list_prunes_nothing() {
     world.settle();
     assert!(world.routes().contains_key("10.10.9.0/24"));
 }
+
+#[test]
+fn what_a_list_that_was_cut_short_held_is_gone_if_the_next_one_lacks_it() {
+    let mut world = World::ready(Routing::Vxlan, 3);
+    world.event(Event::NodeListStarted);
+    (1..=3).for_each(|n| world.event(Event::NodeUpsert(node(n))));
+    world.event(Event::NodeListStarted);
+    (1..=2).for_each(|n| world.event(Event::NodeUpsert(node(n))));
+    world.settle();
+    assert!(world.routes().contains_key("10.10.3.0/24"), "nothing goes before the list is complete");
+    world.event(Event::NodeListSynced);
+    world.settle();
+    world.assert_outside(&[node(1), node(2)], &BTreeMap::new());
+}

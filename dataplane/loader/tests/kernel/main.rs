@@ -5,6 +5,7 @@
 
 mod events;
 mod hooks;
+mod memory;
 mod object;
 mod support;
 mod tables;

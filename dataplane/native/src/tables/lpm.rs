@@ -24,6 +24,7 @@ pub struct LpmTable {
     lengths: BTreeMap<Reverse<u32>, Rows>,
     capacity: usize,
     len: usize,
+    replacing_needs_room: bool,
 }
 
 impl LpmTable {
@@ -33,11 +34,20 @@ impl LpmTable {
             lengths: BTreeMap::new(),
             capacity: usize::try_from(max_entries).unwrap_or(usize::MAX),
             len: 0,
+            replacing_needs_room: false,
         }
     }
 
-    /// The longest prefix, not longer than the key's, that covers the key.
+    /// Whether a full table refuses even to replace a row, as kernels before 6.13 do (`ENOSPC`). At first it does not.
+    pub const fn replacing_needs_room(&mut self, needs: bool) {
+        self.replacing_needs_room = needs;
+    }
+
+    /// The longest prefix, not longer than the key's, that covers the key. A key longer than an address has none.
     pub fn get(&self, key: &IpCacheKey) -> Option<&IpCacheEntry> {
+        if key.prefixlen > BITS {
+            return None;
+        }
         self.lengths
             .range(Reverse(key.prefixlen)..)
             .find_map(|(Reverse(len), rows)| rows.get(&masked(key, *len)).map(|(_, value)| value))
@@ -48,15 +58,13 @@ impl LpmTable {
         if key.prefixlen > BITS {
             return Err(UpdateError::Length);
         }
-        let rows = self.lengths.entry(Reverse(key.prefixlen)).or_default();
         let bits = masked(&key, key.prefixlen);
-        if !rows.contains_key(&bits) {
-            if self.len >= self.capacity {
-                return Err(UpdateError::Full);
-            }
-            self.len += 1;
+        let is_new = self.lengths.get(&Reverse(key.prefixlen)).is_none_or(|rows| !rows.contains_key(&bits));
+        if self.len >= self.capacity && (is_new || self.replacing_needs_room) {
+            return Err(UpdateError::Full);
         }
-        rows.insert(bits, (key, value));
+        self.len += usize::from(is_new);
+        self.lengths.entry(Reverse(key.prefixlen)).or_default().insert(bits, (key, value));
         Ok(())
     }
 
@@ -97,6 +105,9 @@ impl RawTable for LpmTable {
 
     fn delete_raw(&mut self, key: &[u8]) -> Result<(), UpdateError> {
         let key = IpCacheKey::read_from_bytes(key).map_err(|_| UpdateError::Length)?;
+        if key.prefixlen > BITS {
+            return Err(UpdateError::Length);
+        }
         self.remove(&key).map(drop).ok_or(UpdateError::NoRow)
     }
 
@@ -147,5 +158,33 @@ mod tests {
             let key = IpCacheKey::prefix(ip(address), 128);
             assert_eq!(table.get(&key).map(|row| row.identity.0), identity, "{address}");
         }
+    }
+
+    #[test]
+    fn a_full_table_takes_no_new_prefix_and_keeps_nothing_of_it() {
+        let mut table = LpmTable::new(1);
+        let (one, other) = (IpCacheKey::prefix(ip("10.0.0.0"), 8), IpCacheKey::prefix(ip("10.0.0.0"), 16));
+        let row = |identity| IpCacheEntry::new(Identity(identity));
+        assert_eq!(table.insert(one, row(1)), Ok(()));
+        assert_eq!(table.insert(other, row(2)), Err(UpdateError::Full));
+        assert_eq!(table.lengths.len(), 1);
+        assert_eq!(table.insert(one, row(3)), Ok(()));
+        table.replacing_needs_room(true);
+        assert_eq!(table.insert(one, row(4)), Err(UpdateError::Full));
+        assert_eq!(table.get(&one), Some(&row(3)));
+    }
+
+    #[test]
+    fn prefixes_longer_than_an_address_are_refused_and_find_nothing() {
+        let mut table = LpmTable::new(2);
+        let mut key = IpCacheKey::prefix(ip("::"), 0);
+        let value = IpCacheEntry::new(Identity(1));
+        table.insert(key, value).expect("room for it");
+        key.prefixlen = BITS;
+        assert_eq!(table.get(&key), Some(&value));
+        key.prefixlen = BITS + 1;
+        assert_eq!(table.get(&key), None);
+        assert_eq!(table.update_raw(key.as_bytes(), value.as_bytes()), Err(UpdateError::Length));
+        assert_eq!(table.delete_raw(key.as_bytes()), Err(UpdateError::Length));
     }
 }

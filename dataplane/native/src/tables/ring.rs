@@ -22,10 +22,11 @@ impl Ring {
         ring
     }
 
-    /// Records that fit into that many bytes.
+    /// Records that fit into that many bytes. The kernel never fills the last byte: a full ring would look like an empty one
+    /// (`__bpf_ringbuf_reserve` in `kernel/bpf/ringbuf.c`).
     pub fn records(bytes: u32) -> u32 {
-        let record = RECORD_HEADER + size_of::<Event>();
-        bytes / u32::try_from(record).unwrap_or(u32::MAX)
+        let record = (RECORD_HEADER + size_of::<Event>()).next_multiple_of(8);
+        bytes.saturating_sub(1) / u32::try_from(record).unwrap_or(u32::MAX)
     }
 
     /// Changes how many records it may hold.

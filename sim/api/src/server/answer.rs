@@ -1,7 +1,11 @@
 //! Answers: objects, tables, statuses.
 
+use std::io;
+
 use axum::body::Body;
 use axum::response::Response;
+use bytes::Bytes;
+use futures::stream;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::Value;
 
@@ -66,6 +70,14 @@ pub(super) fn typed(status: StatusCode, media_type: &'static str, body: impl Int
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     response
+}
+
+/// An answer that breaks off after these bytes.
+pub(super) fn broken(bytes: Bytes) -> Response {
+    let first = (!bytes.is_empty()).then_some(Ok(bytes));
+    let end = Err(io::Error::new(io::ErrorKind::ConnectionReset, "injected fault"));
+    let body = Body::from_stream(stream::iter(first.into_iter().chain([end])));
+    typed(StatusCode::OK, "application/json", body)
 }
 
 /// A failure.

@@ -1,10 +1,12 @@
 //! From a request to the code that answers it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{ConnectInfo, Request};
 use axum::response::Response;
+use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
@@ -30,6 +32,8 @@ pub(super) struct ResourceCall {
     /// True if the client speaks events.k8s.io and the store core/v1.
     pub(super) as_events: bool,
     pub(super) effects: Vec<Effect>,
+    /// The call as the faults see it.
+    pub(super) call: Call,
 }
 
 impl ResourceCall {
@@ -95,19 +99,24 @@ async fn answer(app: App, request: Request) -> Result<Response, ApiError> {
     let version = version.cloned().ok_or_else(ApiError::no_such_path)?;
 
     let verb = verb(request.method(), &target, &query);
-    let call = Call { verb, resource: gr, user_agent: user_agent(request.headers()).to_owned() };
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical());
+    let call = Call { verb, resource: gr, user_agent: user_agent(request.headers()).to_owned(), peer };
     let effects = app.faults.take(&call);
     let mut lost = None;
+    let mut partial = false;
     for effect in &effects {
         match effect {
             Effect::Fail(code) => return Err(injected(*code)),
             Effect::Delay(time) => tokio::time::sleep(*time).await,
             Effect::FailAfter(code) => lost = Some(*code),
             Effect::Gone if verb == "watch" => return Err(injected(410)),
+            Effect::PartialList => partial = verb == "list",
+            Effect::Unreachable => return Ok(answer::broken(Bytes::new())),
             _ => {}
         }
     }
     let call = ResourceCall {
+        call,
         app,
         def,
         version,
@@ -120,8 +129,15 @@ async fn answer(app: App, request: Request) -> Result<Response, ApiError> {
     let response = dispatch(call, verb, request).await;
     match lost {
         Some(code) => Err(injected(code)),
+        None if partial => break_off(response?).await,
         None => response,
     }
+}
+
+/// The first half of an answer, then a broken connection.
+async fn break_off(response: Response) -> Result<Response, ApiError> {
+    let whole = response.into_body().collect().await.map_err(|_| injected(500))?.to_bytes();
+    Ok(answer::broken(whole.slice(..whole.len() / 2)))
 }
 
 fn verb(method: &Method, target: &Target, query: &Query) -> &'static str {

@@ -14,10 +14,10 @@ use tokio::time::Instant;
 
 use super::answer::{Form, include_object, negotiate};
 use super::route::ResourceCall;
+use super::shape::Shape;
 use super::verbs::selector;
 use crate::error::ApiError;
-use crate::faults::Effect;
-use crate::object::{name, namespace};
+use crate::faults::{Effect, Running};
 use crate::store::{ChangeKind, ListQuery, WatchEvent, Watcher};
 use crate::table::{IncludeObject, partial_metadata, table};
 
@@ -89,15 +89,9 @@ pub(super) fn watch(call: ResourceCall) -> Result<Response, ApiError> {
     let timeout =
         call.query.number("timeoutSeconds")?.filter(|s| *s > 0).map_or(DEFAULT_TIMEOUT, Duration::from_secs);
     let watcher = store.watch(call.gr(), &call.target.namespace, selector, start);
-    let mut coalesce = Duration::ZERO;
-    let mut copies = 1;
-    for effect in &call.effects {
-        match effect {
-            Effect::Coalesce(time) => coalesce = *time,
-            Effect::Duplicate => copies = 2,
-            _ => {}
-        }
-    }
+    let copies = if call.effects.contains(&Effect::Duplicate) { 2 } else { 1 };
+    let shape = Shape::of(&call.effects);
+    let running = call.app.faults.running(call.call.clone());
     let mut queue: Vec<Bytes> = Vec::new();
     let mut encoder = Encoder { form, include, columns: true, copies, call };
     encoder.events(first, &mut queue);
@@ -105,16 +99,21 @@ pub(super) fn watch(call: ResourceCall) -> Result<Response, ApiError> {
         queue.push(encoder.bookmark(start, true));
     }
     let bookmarks = encoder.call.query.flag("allowWatchBookmarks");
+    let over = encoder.call.effects.contains(&Effect::Expired);
+    if over {
+        let expired = ApiError::expired("injected fault");
+        queue = vec![line(&json!({"type": "ERROR", "object": expired.to_status()}))];
+    }
     let state = State {
         changed: store.subscribe(),
-        cut: encoder.call.app.faults.cuts(),
+        running,
         end: Instant::now() + timeout,
         next_bookmark: bookmarks.then(|| Instant::now() + BOOKMARK_EVERY),
         watcher,
         encoder,
         queue,
-        coalesce,
-        over: false,
+        shape,
+        over,
     };
     let body = Body::from_stream(stream::unfold(state, State::next));
     let mut response = Response::new(body);
@@ -126,11 +125,11 @@ struct State {
     watcher: Watcher,
     encoder: Encoder,
     changed: watch::Receiver<u64>,
-    cut: watch::Receiver<u64>,
+    running: Running,
     end: Instant,
     next_bookmark: Option<Instant>,
     queue: Vec<Bytes>,
-    coalesce: Duration,
+    shape: Shape,
     over: bool,
 }
 
@@ -150,12 +149,12 @@ impl State {
             self.changed.borrow_and_update();
             match self.watcher.poll() {
                 Ok(mut events) => {
-                    if !self.coalesce.is_zero() && !events.is_empty() {
-                        tokio::time::sleep(self.coalesce).await;
+                    if !self.shape.gather.is_zero() && !events.is_empty() {
+                        tokio::time::sleep(self.shape.gather).await;
                         events.extend(self.watcher.poll().unwrap_or_default());
-                        events = coalesce(events);
                     }
-                    self.encoder.events(events, &mut self.queue);
+                    self.shape.push(events, Instant::now());
+                    self.encoder.events(self.shape.due(Instant::now()), &mut self.queue);
                 }
                 Err(gone) => {
                     self.queue.push(line(&json!({"type": "ERROR", "object": gone.to_status()})));
@@ -165,16 +164,22 @@ impl State {
             if !self.queue.is_empty() {
                 continue;
             }
-            let wake = self.next_bookmark.map_or(self.end, |b| b.min(self.end));
+            let late = self.shape.next_due();
+            // A bookmark before late events would say that the client has them.
+            let bookmark = self.next_bookmark.filter(|_| late.is_none());
+            let wake = [bookmark, late].into_iter().flatten().fold(self.end, Instant::min);
             tokio::select! {
                 changed = self.changed.changed() => if changed.is_err() { return None },
-                _ = self.cut.changed() => {
+                () = self.running.cut() => {
                     self.over = true;
                     return Some((Err(io::Error::new(io::ErrorKind::ConnectionReset, "watch cut")), self));
                 }
                 () = tokio::time::sleep_until(wake) => {
                     if Instant::now() >= self.end {
                         return None;
+                    }
+                    if late.is_some() {
+                        continue;
                     }
                     let bookmark = self.encoder.bookmark(self.watcher.revision(), false);
                     self.queue.push(bookmark);
@@ -253,21 +258,4 @@ fn line(value: &Value) -> Bytes {
     let mut text = value.to_string();
     text.push('\n');
     Bytes::from(text)
-}
-
-/// Of several updates of one object only the last; adds and deletes stay as they are.
-fn coalesce(events: Vec<WatchEvent>) -> Vec<WatchEvent> {
-    let mut kept: Vec<WatchEvent> = Vec::new();
-    for event in events {
-        let same = |o: &WatchEvent| {
-            (namespace(&o.object), name(&o.object)) == (namespace(&event.object), name(&event.object))
-        };
-        match kept.iter_mut().rev().find(|o| same(o)) {
-            Some(last) if event.kind == ChangeKind::Modified && last.kind != ChangeKind::Deleted => {
-                last.object = event.object;
-            }
-            _ => kept.push(event),
-        }
-    }
-    kept
 }

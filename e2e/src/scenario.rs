@@ -1,0 +1,122 @@
+//! The arm `netns`: a scenario on a lab of its own, in real time, with real agents, real CNI calls and real eBPF.
+//!
+//! It reports the same [`Outcome`] as the simulator. What this arm cannot do is refused before anything starts ([`refuse`]).
+//! Start reading at [`run`], then [`steps`].
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use lab::Cluster;
+use lab::plan::{Family, Routing};
+use sim_scenario::model::{Action, Families, FaultKind, Kill, Routing as Routed, Scenario};
+use sim_scenario::{Known, Outcome};
+
+use crate::cluster;
+
+pub mod refuse;
+pub mod report;
+
+mod agents;
+mod end;
+mod fault;
+mod objects;
+mod steps;
+mod traffic;
+
+/// How a scenario is run.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Directory of the programs and the eBPF object; without one beside this program.
+    pub bin_dir: Option<PathBuf>,
+    /// Decides about the chances of broken links, and which agent is killed where the scenario names none.
+    pub seed: u64,
+}
+
+/// What this arm is called in outcomes.
+pub const ARM: &str = "netns";
+
+/// Reads and judges a scenario's file.
+///
+/// # Errors
+/// What is wrong with it, with line and column.
+pub fn load(file: &std::path::Path) -> anyhow::Result<Scenario> {
+    let known =
+        Known { drop_reasons: sim_scenario::names::DROP_REASONS, tables: sim_scenario::names::TABLES };
+    Ok(Scenario::load_valid(file, &known)?)
+}
+
+/// A lab that is ready for a scenario.
+pub struct Arm {
+    /// The lab; removed when dropped.
+    pub cluster: Cluster,
+    client: kube::Client,
+    seed: u64,
+}
+
+/// Makes the lab that a scenario begins with.
+///
+/// # Errors
+/// Steps that this arm cannot carry out, all of them; and those of the lab.
+pub async fn up(
+    scenario: &Scenario,
+    options: &Options,
+    progress: impl Fn(&str) + Send + Sync + 'static,
+) -> anyhow::Result<Arm> {
+    let refused = refuse::all(scenario);
+    if !refused.is_empty() {
+        bail!("the arm {ARM} cannot run this scenario:\n  {}", refused.join("\n  "));
+    }
+    let cluster = &scenario.cluster;
+    let mut builder = Cluster::builder()
+        .nodes(u8::try_from(cluster.nodes).context("count the nodes")?)
+        .family(match cluster.family {
+            Families::V4 => Family::V4,
+            Families::V6 => Family::V6,
+            Families::Dual => Family::Dual,
+        })
+        .routing(match cluster.routing {
+            Routed::Vxlan => Routing::Vxlan,
+            Routed::Native => Routing::Native,
+        })
+        .mtu(cluster.mtu)
+        .pod_cidr_bits(cluster.pod_cidr_bits)
+        // Its pod would have an address and an endpoint that the scenario knows nothing of.
+        .dns(false)
+        .bin_dir(options.bin_dir.clone())
+        .progress(move |step| progress(&format!("lab: {}", step.0)));
+    let breaks = |what: fn(&FaultKind) -> bool| {
+        scenario.steps.iter().any(|step| matches!(&step.action, Action::Fault(fault) if what(&fault.kind)))
+    };
+    if breaks(|kind| matches!(kind, FaultKind::Link(_) | FaultKind::Partition)) {
+        builder = builder.software_fabric(options.seed);
+    }
+    if let Some(oldest) = oldest_snapshot(scenario) {
+        builder = builder.record_state(oldest + Duration::from_secs(10));
+    }
+    let cluster = builder.build().await.context("bring up the lab")?;
+    let client = cluster::connect(Some(&cluster.kubeconfig())).await?;
+    Ok(Arm { cluster, client, seed: options.seed })
+}
+
+/// The age of the oldest state that an agent shall find.
+fn oldest_snapshot(scenario: &Scenario) -> Option<Duration> {
+    let ages = scenario.steps.iter().filter_map(|step| match &step.action {
+        Action::Fault(fault) => match &fault.kind {
+            FaultKind::Kill(Kill { snapshot_age, .. }) => Some(*snapshot_age),
+            _ => None,
+        },
+        _ => None,
+    });
+    ages.max().filter(|age| !age.is_zero())
+}
+
+/// Carries the steps out and reports what came of them. The lab stays for whoever wants to look at it.
+///
+/// # Errors
+/// When the lab itself fails: what is not as the scenario says is in the outcome.
+pub async fn run(arm: &Arm, scenario: &Scenario, progress: impl Fn(&str)) -> anyhow::Result<Outcome> {
+    let mut run = steps::Run::begin(arm, scenario, &progress).await?;
+    run.steps().await?;
+    run.finish().await
+}

@@ -1,0 +1,315 @@
+//! Traffic: a client in the sending pod or node, and what it says of its messages while it goes on.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use lab::Cluster;
+use lab::machine::rootfs::BIN_DIR;
+use lab::traffic::Tally;
+use sim_scenario::model::{Families, Place, Traffic, TrafficExpect, TrafficKind, World};
+use sim_scenario::outcome::TrafficOutcome;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+
+use super::Arm;
+use super::objects;
+
+/// What is known of traffic.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Progress {
+    /// Both families together.
+    pub(super) tally: Tally,
+    /// When a message was last answered.
+    pub(super) last_answer: Option<Instant>,
+    /// It has ended.
+    pub(super) ended: bool,
+    /// Why it could not be sent.
+    pub(super) problem: Option<String>,
+}
+
+/// Traffic that goes on or has ended; it ends when dropped.
+#[derive(Debug)]
+pub(super) struct Running {
+    /// What it is.
+    pub(super) traffic: Traffic,
+    /// How many messages it shall be.
+    pub(super) wanted: u32,
+    progress: Arc<Mutex<Progress>>,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    /// Starts clients, one after the other for two families. What cannot be started is noted, as nothing is answered then either.
+    pub(super) async fn start(arm: &Arm, traffic: &Traffic, families: Families) -> Self {
+        let progress: Arc<Mutex<Progress>> = Arc::default();
+        let v4 = match traffic.family {
+            Some(Families::Dual) => vec![true, false],
+            Some(family) => vec![family == Families::V4],
+            None => vec![match &traffic.to {
+                Place::Address(address) => address.is_ipv4(),
+                _ => families != Families::V6,
+            }],
+        };
+        let mut commands = Vec::new();
+        for v4 in v4 {
+            match command(arm, traffic, v4).await {
+                Ok(command) => commands.push(command),
+                Err(e) => {
+                    let mut progress = locked(&progress);
+                    progress.problem = Some(format!("{e:#}"));
+                    progress.tally.sent += traffic.count;
+                }
+            }
+        }
+        let runs = if traffic.family == Some(Families::Dual) { 2 } else { 1 };
+        let task = tokio::spawn(run(commands, Arc::clone(&progress)));
+        Self { traffic: traffic.clone(), wanted: traffic.count.saturating_mul(runs), progress, task }
+    }
+
+    /// How far it is.
+    pub(super) fn progress(&self) -> Progress {
+        locked(&self.progress).clone()
+    }
+
+    /// Messages that were not answered so far.
+    pub(super) fn lost(&self) -> u32 {
+        let tally = self.progress().tally;
+        tally.sent.saturating_sub(tally.answered)
+    }
+
+    /// What came of it.
+    pub(super) fn outcome(&self) -> TrafficOutcome {
+        let tally = self.progress().tally;
+        TrafficOutcome {
+            sent: tally.sent,
+            answered: tally.answered,
+            resets: tally.resets,
+            verdict: verdict(&tally).to_owned(),
+        }
+    }
+
+    /// What is not as it shall be; `healed` is when the last fault ended.
+    pub(super) fn failure(&self, healed: Option<Instant>) -> Option<String> {
+        let progress = self.progress();
+        let Tally { sent, answered, resets, errors } = progress.tally;
+        let Traffic { id, expect, background, .. } = &self.traffic;
+        let why = progress.problem.map(|why| format!(" ({why})")).unwrap_or_default();
+        let told = format!(
+            "traffic {id}: {answered} of {sent} answered, {resets} resets, {errors} ICMP errors{why}"
+        );
+        let whole = sent == self.wanted || *background && sent > 0;
+        match expect {
+            TrafficExpect::Any => None,
+            TrafficExpect::Ok if whole && answered == sent && resets == 0 => None,
+            TrafficExpect::Ok if !whole => Some(format!("{told}; it ended before its {}", self.wanted)),
+            TrafficExpect::Ok => Some(format!("{told}; all shall be answered")),
+            TrafficExpect::Fail if answered == 0 => None,
+            TrafficExpect::Fail => Some(format!("{told}; none shall be answered")),
+            TrafficExpect::Survive if resets > 0 => Some(format!("{told}; connections shall stay alive")),
+            TrafficExpect::Survive => match (progress.last_answer, healed) {
+                (None, _) => Some(format!("{told}; it shall survive")),
+                (Some(last), Some(healed)) if last < healed => {
+                    Some(format!("{told}; none was answered after the last fault ended"))
+                }
+                _ => None,
+            },
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn locked(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
+    progress.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn verdict(tally: &Tally) -> &'static str {
+    if tally.answered > 0 && tally.answered == tally.sent {
+        "ok"
+    } else if tally.answered > 0 {
+        "lost"
+    } else if tally.resets > 0 || tally.errors > 0 {
+        "refused"
+    } else {
+        "silent"
+    }
+}
+
+/// Runs the clients and takes in what they say.
+async fn run(commands: Vec<Command>, progress: Arc<Mutex<Progress>>) {
+    for mut command in commands {
+        if let Err(e) = follow(&mut command, &progress).await {
+            locked(&progress).problem = Some(format!("{e:#}"));
+        }
+    }
+    locked(&progress).ended = true;
+}
+
+async fn follow(command: &mut Command, progress: &Mutex<Progress>) -> anyhow::Result<()> {
+    let before = locked(progress).tally;
+    let mut child: Child = command.spawn().context("start the client")?;
+    let mut lines = BufReader::new(child.stdout.take().context("standard output is piped")?).lines();
+    let complaint = child.stderr.take().context("standard error is piped")?;
+    let complaint = tokio::spawn(read_all(complaint));
+    while let Some(line) = lines.next_line().await.context("read from the client")? {
+        let now: Tally = serde_json::from_str(&line).with_context(|| format!("the client said `{line}`"))?;
+        let mut progress = locked(progress);
+        let answered = before.answered + now.answered;
+        if answered > progress.tally.answered {
+            progress.last_answer = Some(Instant::now());
+        }
+        progress.tally = Tally {
+            sent: before.sent + now.sent,
+            answered,
+            resets: before.resets + now.resets,
+            errors: before.errors + now.errors,
+        };
+    }
+    let status = child.wait().await.context("wait for the client")?;
+    let complaint = complaint.await.unwrap_or_default();
+    // Not everything answered is its exit code 1; it complains of nothing then.
+    if !status.success() && !complaint.trim().is_empty() {
+        bail!("the client ended with {status}: {}", complaint.trim());
+    }
+    Ok(())
+}
+
+async fn read_all(mut from: impl tokio::io::AsyncRead + Unpin) -> String {
+    use tokio::io::AsyncReadExt as _;
+    let mut text = String::new();
+    let _ = from.read_to_string(&mut text).await;
+    text
+}
+
+/// The client for one family, as it is started inside the sender.
+async fn command(arm: &Arm, traffic: &Traffic, v4: bool) -> anyhow::Result<Command> {
+    let cluster = &arm.cluster;
+    let mut command = Command::new(cluster.bins().lab());
+    command.arg("node-exec");
+    match &traffic.from {
+        Place::Node(name) => {
+            command.args(["--pid", &cluster.node(name)?.machine().pid().to_string()]);
+        }
+        Place::Pod { namespace, name } => {
+            let found = cluster.kubelets().container_process(namespace, name, None);
+            let (process, cgroup) = found.with_context(|| format!("pod {namespace}/{name} does not run"))?;
+            command.args(["--pid", &process.pid.to_string()]).arg("--cgroup").arg(cgroup);
+        }
+        other => bail!("{other} cannot send"),
+    }
+    let kind = match traffic.kind {
+        TrafficKind::Ping => "ping",
+        TrafficKind::Http => "http",
+        TrafficKind::Tcp => "tcp",
+        TrafficKind::Udp => "udp",
+    };
+    let to = address(arm, &traffic.to, v4).await?;
+    command.arg("--").arg(Path::new(BIN_DIR).join("bristle-lab")).args(["traffic", kind, &to.to_string()]);
+    for (flag, value) in [
+        ("--port", u128::from(traffic.port.unwrap_or(0))),
+        ("--count", traffic.count.into()),
+        ("--interval-us", traffic.interval.as_micros()),
+        ("--size", traffic.size.into()),
+        ("--timeout-us", traffic.timeout.as_micros()),
+    ] {
+        command.args([flag, &value.to_string()]);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    Ok(command)
+}
+
+/// The address of a place in one family.
+async fn address(arm: &Arm, place: &Place, v4: bool) -> anyhow::Result<IpAddr> {
+    let node = |name: &str, cluster: &Cluster| cluster.node(name).map(lab::cluster::Node::addresses);
+    let addresses = match place {
+        Place::Address(address) => vec![*address],
+        Place::Pod { namespace, name } => objects::pod_addresses(&arm.client, namespace, name).await?,
+        Place::Service { namespace, name } => {
+            objects::service_addresses(&arm.client, namespace, name).await?
+        }
+        Place::Node(name) | Place::NodePort(name) => node(name, &arm.cluster)?,
+        Place::World(world) => {
+            let [first, second] = arm.cluster.plan().outside_servers();
+            match world {
+                World::First => first,
+                World::Second => second,
+            }
+        }
+    };
+    let family = if v4 { "IPv4" } else { "IPv6" };
+    let found = addresses.into_iter().find(|address| address.is_ipv4() == v4);
+    found.with_context(|| format!("{place} has no {family} address"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn running(expect: TrafficExpect, progress: Progress) -> Running {
+        let pod = |name: &str| Place::Pod { namespace: "default".into(), name: name.into() };
+        let traffic =
+            Traffic { expect, count: 4, ..Traffic::new("t", pod("a"), pod("b"), TrafficKind::Ping) };
+        Running { traffic, wanted: 4, progress: Arc::new(Mutex::new(progress)), task: tokio::spawn(async {}) }
+    }
+
+    fn tally(sent: u32, answered: u32, resets: u32) -> Tally {
+        Tally { sent, answered, resets, errors: 0 }
+    }
+
+    #[tokio::test]
+    async fn each_expectation_is_judged_by_the_numbers() {
+        use TrafficExpect::{Any, Fail, Ok, Survive};
+        for (expect, tally, good) in [
+            (Ok, tally(4, 4, 0), true),
+            (Ok, tally(4, 3, 0), false),
+            (Ok, tally(3, 3, 0), false),
+            (Ok, tally(4, 4, 1), false),
+            (Fail, tally(4, 0, 4), true),
+            (Fail, tally(4, 1, 0), false),
+            (Any, tally(0, 0, 0), true),
+            (Survive, tally(4, 1, 0), true),
+            (Survive, tally(4, 1, 1), false),
+            (Survive, tally(4, 0, 0), false),
+        ] {
+            let last_answer = (tally.answered > 0).then(Instant::now);
+            let progress = Progress { tally, last_answer, ended: true, problem: None };
+            assert_eq!(running(expect, progress).failure(None).is_none(), good, "{expect:?} {tally:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_survives_is_answered_after_the_last_fault() {
+        let before = Instant::now();
+        let healed = before + Duration::from_secs(1);
+        for (last, good) in [(healed + Duration::from_secs(1), true), (before, false)] {
+            let progress =
+                Progress { tally: tally(4, 2, 0), last_answer: Some(last), ended: true, problem: None };
+            let failure = running(TrafficExpect::Survive, progress).failure(Some(healed));
+            assert_eq!(failure.is_none(), good, "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn verdicts_are_the_words_of_outcomes() {
+        for (tally, word) in [
+            (tally(4, 4, 0), "ok"),
+            (tally(4, 2, 1), "lost"),
+            (tally(4, 0, 1), "refused"),
+            (Tally { errors: 1, ..tally(4, 0, 0) }, "refused"),
+            (tally(4, 0, 0), "silent"),
+            (tally(0, 0, 0), "silent"),
+        ] {
+            assert_eq!(verdict(&tally), word, "{tally:?}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! `bristle/echo`: sends back what comes, over TCP and UDP, and answers every HTTP request with 200.
+//!
+//! What [`crate::traffic`] speaks to. Once all ports listen, [`READY_FILE`] is there for a probe.
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::body::Bytes;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::task::JoinSet;
+
+/// Exists once all ports listen.
+pub const READY_FILE: &str = "/tmp/bristle-echo-ready";
+
+/// Options of the server.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// TCP port that sends back what comes; may be given several times
+    #[arg(long, value_name = "PORT")]
+    tcp: Vec<u16>,
+    /// UDP port that sends back what comes; may be given several times
+    #[arg(long, value_name = "PORT")]
+    udp: Vec<u16>,
+    /// TCP port that answers HTTP; may be given several times
+    #[arg(long, value_name = "PORT")]
+    http: Vec<u16>,
+}
+
+/// Serves all ports, on IPv4 and IPv6.
+pub async fn serve(options: &Options) -> anyhow::Result<()> {
+    let mut servers = JoinSet::new();
+    for port in &options.tcp {
+        servers.spawn(serve_tcp(super::listen_tcp(*port).await?));
+    }
+    for port in &options.udp {
+        servers.spawn(serve_udp(listen_udp(*port).await?));
+    }
+    for port in &options.http {
+        let listener = super::listen_tcp(*port).await?;
+        // The body is read to its end, because an unread one would be answered with a reset.
+        let router = Router::new().fallback(|_body: Bytes| async { "ok\n" });
+        servers.spawn(async move { axum::serve(listener, router).await.context("serve HTTP") });
+    }
+    std::fs::write(READY_FILE, "").context("say that the ports listen")?;
+    println!("echo listens: {options:?}");
+    match servers.join_next().await {
+        Some(ended) => ended.context("server task")?,
+        // A pod that serves nothing is still a pod.
+        None => std::future::pending().await,
+    }
+}
+
+async fn listen_udp(port: u16) -> anyhow::Result<UdpSocket> {
+    match UdpSocket::bind((std::net::Ipv6Addr::UNSPECIFIED, port)).await {
+        Ok(socket) => Ok(socket),
+        Err(_) => UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, port))
+            .await
+            .with_context(|| format!("listen on UDP port {port}")),
+    }
+}
+
+async fn serve_tcp(listener: TcpListener) -> anyhow::Result<()> {
+    loop {
+        let Ok((mut stream, _)) = listener.accept().await else { continue };
+        // Segments are answered one by one; none should wait for the next.
+        drop(stream.set_nodelay(true));
+        tokio::spawn(async move {
+            let (mut from, mut to) = stream.split();
+            // Ends with the client.
+            let _ = tokio::io::copy(&mut from, &mut to).await;
+            let _ = to.shutdown().await;
+        });
+    }
+}
+
+async fn serve_udp(socket: UdpSocket) -> anyhow::Result<()> {
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        // Errors are those of clients that went away.
+        if let Ok((length, client)) = socket.recv_from(&mut buffer).await {
+            let _ = socket.send_to(&buffer[..length], client).await;
+        }
+    }
+}
