@@ -179,7 +179,7 @@ impl Session<'_> {
             let file = format!("{:0>3}-{}-{}.pcap", case.id.to_string(), run.family.word(), end.word);
             let path = self.options.captures.join(file);
             let frames = report.taps.get(&end.tap).map_or(&[][..], Vec::as_slice);
-            let complaint = judge::capture(end, &flow, frames, &path);
+            let complaint = judge::capture(end, flow.as_ref(), frames, &path);
             run.captures.push(path);
             problems.extend(complaint);
         }

@@ -49,7 +49,7 @@ pub(super) fn answer(case: &Case, traffic: &Traffic, report: &Report) -> Option<
 }
 
 /// Writes a capture and says what it lacks or has too much of.
-pub(super) fn capture(end: &End<'_>, flow: &Option<Flow>, frames: &[Seen], path: &Path) -> Option<String> {
+pub(super) fn capture(end: &End<'_>, flow: Option<&Flow>, frames: &[Seen], path: &Path) -> Option<String> {
     let failed = |why: String| Some(format!("no capture at the {}: {why}", end.word));
     if let Err(error) = sim_native::write_capture(path, frames) {
         return failed(error.to_string());
@@ -116,10 +116,10 @@ mod tests {
         let path = dir.path().join("a.pcap");
         let source = "10.0.0.1".parse().expect("an address");
         let flow = Some(Flow { source, target: None, ports: vec![80] });
-        let complaint = capture(&end, &flow, &[], &path);
+        let complaint = capture(&end, flow.as_ref(), &[], &path);
         assert_eq!(complaint.as_deref(), Some("capture at the source: no SYN"));
         assert!(path.is_file());
-        let nowhere = capture(&end, &flow, &[], &dir.path().join("no/a.pcap"));
+        let nowhere = capture(&end, flow.as_ref(), &[], &dir.path().join("no/a.pcap"));
         assert!(nowhere.is_some_and(|why| why.starts_with("no capture at the source")));
     }
 }

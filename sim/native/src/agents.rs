@@ -184,6 +184,10 @@ impl World {
         let now = self.agent_now(n);
         let process = &mut self.nodes[n].agent;
         let mut events: Vec<Event> = process.inbox.drain(..take.min(waiting)).collect();
+        if process.inbox.is_empty() {
+            // After a list of all nodes there is room for as many events again, in every agent.
+            process.inbox = VecDeque::new();
+        }
         if events.is_empty() {
             events.push(Event::Tick);
         }
@@ -214,9 +218,6 @@ impl World {
         let deadline = agent.next_deadline();
         node.agent.idle = report.pending == 0 && report.errors.is_empty();
         node.agent.agent = Some(agent);
-        if self.is_bulk() {
-            self.follow_routes(n);
-        }
         for reply in replies.into_iter().chain(report.replies) {
             self.agent_answers(n, reply);
         }

@@ -276,11 +276,6 @@ impl World {
         Some(Duration::from_nanos(self.rng.below(most)))
     }
 
-    /// Whether no time passes between commands.
-    pub(crate) const fn is_bulk(&self) -> bool {
-        self.bulk
-    }
-
     /// Performs a task.
     pub(crate) fn perform(&mut self, at: Duration, task: Task) {
         match task {
@@ -409,12 +404,12 @@ impl World {
         self.end_tenures(n, &gone);
     }
 
-    /// Makes the routes of a node's stack follow those of its agent. In bulk that waits for the end of a reconcile.
+    /// Makes the routes of a node's stack follow those of its agent; not in bulk, where nothing is sent.
     pub(crate) fn follow_routes(&mut self, n: NodeId) {
-        let node = &mut self.nodes[n];
-        if self.bulk && node.agent.running {
+        if self.bulk {
             return;
         }
+        let node = &mut self.nodes[n];
         let routes = stack_routes(node);
         if node.stack_routes != routes {
             node.stack_routes.clone_from(&routes);
