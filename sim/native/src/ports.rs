@@ -213,6 +213,10 @@ impl NodeOps for NodePort<'_> {
         self.act("detach", Changes::Links, |node| node.detach(link, ifindex, program))
     }
 
+    fn list_programs(&mut self) -> Result<Vec<(String, u32, Program)>, PortError> {
+        self.act("list programs", Changes::Nothing, NodeOps::list_programs)
+    }
+
     fn list_routes(&mut self) -> Result<Vec<Route>, PortError> {
         self.act("list routes", Changes::Nothing, NodeOps::list_routes)
     }
