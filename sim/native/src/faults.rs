@@ -259,11 +259,11 @@ impl World {
     }
 
     /// The runtime asks for garbage collection with the attachments that it knows.
-    fn collect_garbage(&mut self, n: NodeId) {
+    pub(crate) fn collect_garbage(&mut self, n: NodeId) {
         let kubelet = &mut self.nodes[n].kubelet;
         let number = kubelet.next_call();
-        // What is being added is not in the list yet; it is newer than the list, and stays.
-        let known = kubelet.sandboxes.values().filter(|sandbox| !sandbox.addresses.is_empty());
+        // What is being added is in the list: a runtime does not call GC without it (CNI specification, GC).
+        let known = kubelet.sandboxes.values().filter(|sandbox| !sandbox.forgotten);
         let valid = known.map(|sandbox| sandbox.attachment.clone()).collect();
         let call = Call {
             number,

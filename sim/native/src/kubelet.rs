@@ -75,6 +75,8 @@ pub(crate) struct Sandbox {
     pub(crate) addresses: Vec<IpAddr>,
     /// When ADD was answered.
     pub(crate) since: Duration,
+    /// The runtime knows nothing of it any more, but for a DEL that comes late.
+    pub(crate) forgotten: bool,
     /// What ADD was answered.
     pub(crate) result: Option<CniResult>,
     /// A DEL was sent beside its ADD, so it cannot be used whatever ADD says.
@@ -234,6 +236,7 @@ impl World {
             attachment: attachment.clone(),
             addresses: Vec::new(),
             since: Duration::ZERO,
+            forgotten: false,
             result: None,
             crossed: false,
             host: None,
@@ -293,10 +296,18 @@ impl World {
                 let (netns, attachment) = (sandbox.netns.clone(), sandbox.attachment.clone());
                 let (pod, result) = (Some(sandbox.reference()), sandbox.result.clone());
                 self.destroy_netns(n, &netns);
+                if let Some(sandbox) = self.nodes[n].kubelet.sandboxes.get_mut(&id) {
+                    sandbox.forgotten = true;
+                }
                 let number = self.nodes[n].kubelet.next_call();
                 let wanted = Wanted::Del;
                 let call = Call { number, wanted, attachment, netns: None, pod, result, sandbox: Some(id) };
                 self.call(n, call, by);
+                if self.rng.chance(0.3) {
+                    // It remembers nothing of the pod, so its list lacks it too.
+                    let after = self.latency(Duration::from_secs(2));
+                    self.after(after, Task::CollectGarbage(n));
+                }
             }
             if let Some(work) = self.nodes[n].kubelet.pods.get_mut(uid) {
                 work.stage = Stage::New;

@@ -88,6 +88,10 @@ pub(crate) struct SimNode {
     pub(crate) ring_unread: bool,
     /// Its state directory was once replaced by an older one.
     pub(crate) restored: bool,
+    /// The revision in `CONFIG`.
+    pub(crate) revision: u32,
+    /// Rows have changed since it was raised.
+    pub(crate) rows_moved: bool,
     /// Somebody always listens to what its programs tell.
     pub(crate) listened: bool,
     /// Routes as the stack was given them.
@@ -124,6 +128,8 @@ impl SimNode {
             runs: 0,
             ring_unread: false,
             restored: false,
+            revision: 0,
+            rows_moved: false,
             listened: false,
             stack_routes: Vec::new(),
         }

@@ -89,6 +89,13 @@ impl MapPort<'_> {
             let result = write(&mut node.native);
             if matches!(result, Ok(true)) && !matches!(table, Table::Ct4 | Table::Ct6) {
                 node.commands.rows_changed += 1;
+                let revision = node.native.tables().config.get(0).map_or(0, |config| config.revision);
+                if revision != node.revision {
+                    node.revision = revision;
+                    node.rows_moved = false;
+                } else if table != Table::Config {
+                    node.rows_moved = true;
+                }
             }
             world.note(self.node, what, table as u64);
             result

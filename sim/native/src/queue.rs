@@ -30,6 +30,8 @@ pub(crate) enum Task {
     CniAnswer(NodeId, crate::cni::Call, agent_api::cni::Reply),
     /// The runtime destroys a network namespace.
     DestroyNetns(NodeId, String),
+    /// The runtime calls GC.
+    CollectGarbage(NodeId),
     /// The containers of a sandbox begin to run.
     RunPod(NodeId, SandboxId),
     /// The stack of a pod is due.

@@ -261,15 +261,15 @@ impl<'a> Runner<'a> {
         for failure in failures {
             self.fail(failure);
         }
-        self.restart_all();
+        if self.wait_until(RESTART, World::is_at_rest) {
+            self.collect_all();
+            self.restart_all();
+        }
+        // Otherwise the scenario ends in the middle of something, and nothing can be said.
     }
 
     /// All agents die and come back at rest: nothing of what they find may be changed.
     fn restart_all(&self) {
-        if !self.wait_until(RESTART, World::is_at_rest) {
-            // The scenario ends in the middle of something; nothing can be said.
-            return;
-        }
         let nodes = self.sim.world().nodes.len();
         for n in 0..nodes {
             self.sim.world().kill_agent(n, Death::default());
@@ -295,8 +295,6 @@ impl<'a> Runner<'a> {
             world.violate("restart", message);
         }
         world.check_rest();
-        drop(world);
-        self.collect_all();
     }
 
     /// Long after the last packet, every agent looks for connections that are over: none may be left.

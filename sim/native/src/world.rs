@@ -286,6 +286,7 @@ impl World {
             Task::Kubelet(n) => self.kubelet(n, at),
             Task::CniCall(n, call) => self.call_arrives(n, call),
             Task::CniAnswer(n, call, reply) => self.cni_answer(n, &call, &reply),
+            Task::CollectGarbage(n) => self.collect_garbage(n),
             Task::DestroyNetns(n, path) => self.destroy_netns(n, &path),
             Task::RunPod(n, id) => self.run_pod(n, id),
             Task::Pod(n, id) => self.poll_pod(n, id, at),

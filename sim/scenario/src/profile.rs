@@ -93,7 +93,7 @@ pub const PROFILES: &[Profile] = &[
         description: "agents die at any command, start again, find older disks, stand still, read wrong clocks",
         breakages: &[(Kill, 6), (Snapshot, 3), (Stall, 2), (Skew, 1), (Failures, 2)],
         most_faults: 4,
-        tiny_cidrs: 20,
+        tiny_cidrs: 40,
         small_tables: 0,
         churn: 3,
         node_churn: 30,

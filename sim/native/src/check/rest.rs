@@ -37,6 +37,7 @@ impl World {
             self.check_routes(n),
             self.check_ipam(n),
             self.stale_way(n).map(|what| ("conntrack", what)),
+            self.check_revision(n),
             self.check_counters(n),
         ];
         for (invariant, finding) in findings.into_iter().flatten() {
@@ -195,6 +196,12 @@ impl World {
         let used: u64 = agent.ipam(self.agent_now(n)).iter().map(|pool| u64::from(pool.used)).sum();
         let pods = self.pods_of(n).len() as u64;
         (used != pods).then(|| ("leak", format!("{used} addresses are in use, pods have {pods}")))
+    }
+
+    /// Rows that have changed are judged by a new revision.
+    fn check_revision(&self, n: NodeId) -> Option<(&'static str, String)> {
+        let what = "rows have changed since the revision was raised";
+        self.nodes[n].rows_moved.then(|| ("tables", what.to_owned()))
     }
 
     /// Every run of a program counts one packet.
