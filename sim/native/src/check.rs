@@ -4,7 +4,7 @@
 //! packet came from; nothing here asks agent or dataplane what they think is right.
 
 mod claims;
-mod conntrack;
+pub(crate) mod conntrack;
 mod delivery;
 mod drops;
 mod rest;

@@ -146,12 +146,12 @@ impl Fabric {
                 held |= self.rng.chance(fault.reorder);
                 if self.rng.chance(fault.corrupt) && frame.bytes.len() > 14 {
                     spoiled = true;
-                    let at = 14 + self.rng.below(frame.bytes.len() as u64 - 14) as usize;
+                    let at = 14 + self.rng.index(frame.bytes.len() - 14);
                     frame.bytes[at] ^= 1 << self.rng.below(8);
                 }
                 delay += fault.delay;
                 if !fault.jitter.is_zero() {
-                    delay += Duration::from_nanos(self.rng.below(fault.jitter.as_nanos() as u64 + 1));
+                    delay += Duration::from_nanos(self.rng.below(nanos(fault.jitter) + 1));
                 }
             }
         }
@@ -169,4 +169,8 @@ impl Fabric {
         }
         passages
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

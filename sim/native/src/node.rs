@@ -49,6 +49,7 @@ impl LinkView {
 }
 
 /// A node.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct SimNode {
     /// `node-1` and on.
     pub(crate) name: String,

@@ -96,7 +96,7 @@ mod tests {
             name: "a".into(),
             namespace: "default".into(),
             node: None,
-            labels: Default::default(),
+            labels: std::collections::BTreeMap::new(),
             serve: serve.clone(),
         });
         assert_eq!(serves(&made), serve);

@@ -249,7 +249,7 @@ impl World {
             }
             return;
         }
-        self.into_pod(n, ifindex, frame);
+        self.deliver(n, ifindex, frame);
     }
 
     /// Onto the wire, from any port.
@@ -309,7 +309,7 @@ impl World {
         if split {
             native.at_hand = usize::try_from(self.rng.range(14..=80)).unwrap_or(usize::MAX);
         }
-        let before = self.check_wants(program).then(|| native.bytes.clone());
+        let before = crate::check::conntrack::tracks(program).then(|| native.bytes.clone());
         let node = &mut self.nodes[n];
         node.runs += 1;
         let verdict = node.native.run(program, &mut native);
@@ -324,10 +324,10 @@ impl World {
         match verdict {
             Verdict::Drop(reason) => self.dropped(n, program, &frame, reason),
             Verdict::Pass | Verdict::Skip if program.on_egress() => {
-                work.push_back(At::Out { ifindex, frame })
+                work.push_back(At::Out { ifindex, frame });
             }
             Verdict::Pass | Verdict::Skip => work.push_back(At::Stack { ifindex, frame, accepted }),
-            Verdict::Peer { ifindex } => self.into_pod(n, ifindex, frame),
+            Verdict::Peer { ifindex } => self.deliver(n, ifindex, frame),
             Verdict::Egress { ifindex } => work.push_back(self.egress(n, ifindex, frame)),
             Verdict::Ingress { ifindex } => work.push_back(At::Stack { ifindex, frame, accepted: true }),
             Verdict::Tunnel { .. } => {
@@ -359,7 +359,7 @@ impl World {
     }
 
     /// Into the pod behind a link.
-    fn into_pod(&mut self, n: NodeId, ifindex: u32, frame: Frame) {
+    fn deliver(&mut self, n: NodeId, ifindex: u32, frame: Frame) {
         let link = self.nodes[n].links.get(&ifindex);
         let netns = link.and_then(|link| link.netns.clone());
         let Some(netns) = netns else {

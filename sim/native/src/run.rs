@@ -94,10 +94,10 @@ pub fn run(scenario: &Scenario, options: &Options) -> Report {
     let mut runner = Runner::new(&sim);
     runner.run(scenario);
     let failures = runner.failures;
-    report(scenario, options, failures, sim.into_world())
+    report(scenario, options, failures, &sim.into_world())
 }
 
-fn report(scenario: &Scenario, options: &Options, mut failures: Vec<String>, world: World) -> Report {
+fn report(scenario: &Scenario, options: &Options, mut failures: Vec<String>, world: &World) -> Report {
     if let Some(violation) = &world.violation
         && violation.invariant != "expectation"
     {

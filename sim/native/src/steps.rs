@@ -383,7 +383,7 @@ impl World {
         } else {
             return None;
         };
-        let errors = agent.agent.as_ref().map(|agent| agent.failures()).unwrap_or_default();
+        let errors = agent.agent.as_ref().map(agent_control::Agent::failures).unwrap_or_default();
         let error = errors.first().map(|(object, error)| format!(" ({object}: {error})")).unwrap_or_default();
         Some(format!("{why}{error}"))
     }
@@ -420,7 +420,7 @@ impl World {
     /// Addresses in use, as the agent of a node has it.
     pub(crate) fn allocated(&self, n: NodeId) -> u64 {
         let Some(agent) = &self.nodes[n].agent.agent else { return 0 };
-        agent.ipam(self.agent_now(n)).iter().map(|pool| u64::from(pool.used)).sum()
+        agent.ipam(self.agent_now(n)).iter().map(|pool| pool.used).sum()
     }
 
     /// The end state in terms of all arms.

@@ -131,7 +131,7 @@ impl World {
             return;
         }
         if let Some((sender, client)) = state.current {
-            let report = self.client(sender, client).cloned();
+            let report = self.client(sender, client).copied();
             let Some(state) = self.traffic.get_mut(id) else { return };
             if let Some(report) = report {
                 state.last_answer = state.last_answer.max(report.last_answer);

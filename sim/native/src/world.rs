@@ -240,7 +240,7 @@ impl World {
     /// It is now at least that moment.
     pub(crate) fn reach(&mut self, at: Duration) {
         if at > self.now {
-            let by = at - self.now;
+            let by = at.saturating_sub(self.now);
             self.now = at;
             self.clock.advance(SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX));
         }
@@ -339,10 +339,10 @@ impl World {
             let deleted = change.kind == ChangeKind::Deleted;
             if change.resource == NODES {
                 nodes |= self.node_log.add(&change.object, deleted);
-            } else if change.resource == PODS {
-                if let Some(n) = self.node_named(str_at(&change.object, &["spec", "nodeName"])) {
-                    self.pod_changed(n, &change.object, deleted);
-                }
+            } else if change.resource == PODS
+                && let Some(n) = self.node_named(str_at(&change.object, &["spec", "nodeName"]))
+            {
+                self.pod_changed(n, &change.object, deleted);
             }
             self.follow_policies(&change.object, deleted);
         }

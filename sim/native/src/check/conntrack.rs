@@ -167,15 +167,15 @@ fn unraw(node: NodeId, table: Table, bytes: &[u8]) -> Option<Key> {
     Some(Key { node, low, high, proto: key.proto })
 }
 
-impl World {
-    /// Whether a program keeps track of connections.
-    pub(crate) fn check_wants(&self, program: Program) -> bool {
-        matches!(
-            program,
-            Program::FromContainer | Program::FromOverlay | Program::FromNetdev | Program::ToContainer
-        )
-    }
+/// Whether a program keeps track of connections.
+pub(crate) const fn tracks(program: Program) -> bool {
+    matches!(
+        program,
+        Program::FromContainer | Program::FromOverlay | Program::FromNetdev | Program::ToContainer
+    )
+}
 
+impl World {
     fn ticks(&self, n: NodeId) -> u64 {
         self.nodes[n].native.clock().ticks
     }

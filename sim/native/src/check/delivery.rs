@@ -140,7 +140,6 @@ impl World {
         if passport.born < current.from && before {
             let message = "a packet that was sent to an earlier owner of the address reaches the new one";
             self.violate_packet("reused-address", frame.id.0, message);
-            return;
         }
     }
 

@@ -193,7 +193,7 @@ impl World {
         if let Some(lost) = wanted.difference(&found).next() {
             return Some(("leak", format!("the agent knows no endpoint for {lost}, which runs")));
         }
-        let used: u64 = agent.ipam(self.agent_now(n)).iter().map(|pool| u64::from(pool.used)).sum();
+        let used: u64 = agent.ipam(self.agent_now(n)).iter().map(|pool| pool.used).sum();
         let pods = self.pods_of(n).len() as u64;
         (used != pods).then(|| ("leak", format!("{used} addresses are in use, pods have {pods}")))
     }
