@@ -12,7 +12,8 @@ const SEEDS: std::ops::RangeInclusive<u64> = 1..=5;
 fn files(dir: &str) -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
     let entries = std::fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> =
+        entries.map(|entry| entry.expect("a directory can be read").path()).collect();
     files.retain(|file| file.extension().is_some_and(|ext| ext == "yaml"));
     files.sort();
     files

@@ -148,7 +148,7 @@ fn one(
     sum.add(&report);
     if std::io::stderr().is_terminal() {
         eprint!("\r{} runs, {:.0} s, seed {seed} ", sum.runs, started.elapsed().as_secs_f64());
-    } else if sum.runs % 100 == 0 {
+    } else if sum.runs.is_multiple_of(100) {
         eprintln!("{} runs, {:.0} s", sum.runs, started.elapsed().as_secs_f64());
     }
     let Some(violation) = &report.violation else { return Ok(true) };
