@@ -40,7 +40,9 @@ pub fn run(quick: bool, bin_dir: Option<&PathBuf>) -> anyhow::Result<Vec<Figure>
     };
     let mut figures = packets(dir.parent().unwrap_or(&dir));
     if figures.is_empty() {
-        eprintln!("packets per second are left out: `cargo xtask bench sim` has criterion measure them first");
+        eprintln!(
+            "packets per second are left out: `cargo xtask bench sim` has criterion measure them first"
+        );
     }
     figures.push(matrix(&dir)?);
     let sizes: &[u16] = if quick { &QUICK_SIZES } else { &SIZES };
