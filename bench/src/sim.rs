@@ -39,6 +39,11 @@ pub fn run(quick: bool, bin_dir: Option<&PathBuf>) -> anyhow::Result<Vec<Figure>
             .to_owned(),
     };
     let mut figures = packets(dir.parent().unwrap_or(&dir));
+    if figures.is_empty() {
+        eprintln!(
+            "packets per second are left out: `cargo xtask bench sim` has criterion measure them first"
+        );
+    }
     figures.push(matrix(&dir)?);
     let sizes: &[u16] = if quick { &QUICK_SIZES } else { &SIZES };
     let mut scales = Vec::new();
