@@ -181,7 +181,7 @@ impl World {
         let made: Vec<IpAddr> =
             end.map(|pod| pod.addresses.iter().map(ipnet::IpNet::addr).collect()).unwrap_or_default();
         let said: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.addr()).collect();
-        if made != said || said.len() != node.pod_cidrs.len() {
+        if made != said || said.len() != node.routers().count() {
             let message =
                 format!("ADD of {} says {said:?}, the interface has {made:?}", call.attachment.container_id);
             self.violate("cni", message);
@@ -209,6 +209,32 @@ impl World {
             sandbox.addresses = said;
             sandbox.result = Some(result.clone());
             sandbox.since = now;
+        }
+    }
+
+    /// ADD was refused for want of an address: there must be none, as far as the runtime can tell.
+    pub(crate) fn check_refused(&mut self, n: NodeId, message: &str) {
+        let node = &self.nodes[n];
+        let v4 = message.starts_with("no IPv4 address is free");
+        if !(v4 || message.starts_with("no IPv6 address is free")) || node.troubled || node.restored {
+            return;
+        }
+        let cidrs = node.pod_cidrs.iter().filter(|cidr| cidr.addr().is_ipv4() == v4);
+        // Large ones are never full here.
+        let hosts =
+            cidrs.flat_map(|cidr| cidr.hosts().filter(|host| *host != cidr.network()).skip(1).take(256));
+        let taken = |address: &IpAddr| {
+            self.check.tenures.get(address).and_then(|of| of.last()).is_some_and(|tenure| {
+                tenure.until.is_none_or(|until| self.now < until + self.quarantine + Duration::from_secs(2))
+            })
+        };
+        let free = hosts.filter(|host| !taken(host)).count();
+        // Others may be just being added, or have failed and been let go again.
+        let under_way =
+            node.kubelet.sandboxes.values().filter(|sandbox| sandbox.addresses.is_empty()).count();
+        if free > under_way + 1 {
+            let message = format!("{} refuses ADD though {free} addresses are free: {message}", node.name);
+            self.violate("cni", message);
         }
     }
 

@@ -109,6 +109,20 @@ impl World {
             {
                 self.check_added(n, &call, result);
             }
+            if let Reply::Error { error } = &reply.outcome
+                && call.wanted == Wanted::Add
+            {
+                self.check_refused(n, &error.msg);
+            }
+            if let Reply::Error { error } = &reply.outcome
+                && call.wanted == Wanted::Add
+                && error.code == ErrorCode::INTERNAL
+                && !self.nodes[n].troubled
+            {
+                let message =
+                    format!("ADD of {} fails for no reason: {}", call.attachment.container_id, error.msg);
+                self.violate("cni", message);
+            }
             self.answer(n, call, reply.outcome);
         }
     }

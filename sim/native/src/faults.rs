@@ -153,6 +153,7 @@ impl World {
             FaultKind::TableFull { table, rows } => {
                 self.nodes[n].native.tables_mut().set_capacity(table, Some(*rows));
                 self.check.table_was_full(n);
+                self.nodes[n].troubled = true;
                 Some(Active::Table(table.clone()))
             }
             FaultKind::RingFull(records) => {
@@ -161,6 +162,7 @@ impl World {
                 Some(Active::Ring)
             }
             FaultKind::Failures(p) => {
+                self.nodes[n].troubled = true;
                 self.cluster_faults.failures.entry(n).or_default().push((id, *p));
                 Some(Active::Failures)
             }

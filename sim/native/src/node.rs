@@ -87,6 +87,8 @@ pub(crate) struct SimNode {
     pub(crate) runs: u64,
     /// Nobody takes the records out of the ring.
     pub(crate) ring_unread: bool,
+    /// Commands of its agent were made to fail, or tables to be full.
+    pub(crate) troubled: bool,
     /// Its state directory was once replaced by an older one.
     pub(crate) restored: bool,
     /// The revision in `CONFIG`.
@@ -128,6 +130,7 @@ impl SimNode {
             skew: Duration::ZERO,
             runs: 0,
             ring_unread: false,
+            troubled: false,
             restored: false,
             revision: 0,
             rows_moved: false,

@@ -52,7 +52,9 @@ pub struct ScaleReport {
 pub fn scale(nodes: u16, pods: u32, clock: &dyn Fn() -> Duration) -> Result<ScaleReport, String> {
     let cluster = Cluster { nodes, ..Cluster::default() };
     let mut stretches = Stretches { clock, begun: clock(), before: Stats::default() };
-    let sim = Sim::new(World::new(&cluster, SEED, true));
+    let mut world = World::new(&cluster, SEED, true);
+    world.boot();
+    let sim = Sim::new(world);
     make_pods(&sim, nodes, pods)?;
     let converge = stretches.end(&sim)?;
     let ready =

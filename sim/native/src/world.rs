@@ -1,10 +1,11 @@
 //! The cluster: nodes, objects, wires, and what happens to them.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use sim_api::clock::rfc3339;
@@ -13,7 +14,7 @@ use sim_api::resource::{NODES, PODS};
 use sim_api::{ChangeKind, ManualClock, Store, StoreOptions, WriteOptions};
 use sim_controllers::{ControllerOptions, Controllers};
 use sim_net::{Frame, Link, LinkKind, PacketId, Route};
-use sim_scenario::model::Cluster;
+use sim_scenario::model::{Cluster, Families};
 use sim_scenario::rng::Rng;
 
 use agent_control::ports::{HOST_LINK, NET_LINK, OVERLAY_LINK};
@@ -92,7 +93,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A cluster whose nodes have just booted. `bulk`: see the field.
+    /// A cluster whose nodes are about to boot. `bulk`: see the field.
     pub(crate) fn new(cluster: &Cluster, seed: u64, bulk: bool) -> Self {
         let mtu = u32::from(cluster.mtu);
         let start = Timestamp::from_second(EPOCH_S).unwrap_or(Timestamp::UNIX_EPOCH);
@@ -107,7 +108,7 @@ impl World {
         let nodes: Vec<SimNode> = (0..usize::from(cluster.nodes))
             .map(|n| SimNode::new(n, cluster.family, mtu, cluster.pod_cidr_bits, seed ^ n as u64))
             .collect();
-        let mut world = Self {
+        Self {
             now: Duration::ZERO,
             seed,
             cluster: cluster.clone(),
@@ -140,12 +141,26 @@ impl World {
             controllers_due: None,
             bulk,
             quarantine: Duration::from_secs(30),
-        };
-        world.boot();
-        world
+        }
     }
 
-    fn boot(&mut self) {
+    /// Gives nodes with a /29 another one, and an IPv6 CIDR that is full before both are.
+    pub(crate) fn use_odd_cidrs(&mut self) {
+        if (self.cluster.pod_cidr_bits, self.cluster.family) != (29, Families::Dual) {
+            return;
+        }
+        for (n, node) in self.nodes.iter_mut().enumerate() {
+            let index = u32::try_from(n).unwrap_or(u32::MAX);
+            let more = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 200, 0, 0)) + (index << 3));
+            node.pod_cidrs.extend(IpNet::new(more.into(), 29));
+            for cidr in node.pod_cidrs.iter_mut().filter(|cidr| !cidr.addr().is_ipv4()) {
+                *cidr = IpNet::new(cidr.addr(), 125).unwrap_or(*cidr);
+            }
+        }
+    }
+
+    /// The nodes come up; nothing has happened before.
+    pub(crate) fn boot(&mut self) {
         for (port, mac) in Outside::ports() {
             self.fabric.connect(port, mac);
         }
@@ -531,15 +546,15 @@ fn stack_link(node: &SimNode, ifindex: u32) -> Option<Link> {
         DEVICE => {
             let nets = NODE_NETS.iter().flat_map(|(net, bits)| {
                 let of = node.addresses.iter().filter(|ip| ip.is_ipv4() == net.is_ipv4());
-                of.filter_map(|ip| ipnet::IpNet::new(*ip, *bits).ok())
+                of.filter_map(|ip| IpNet::new(*ip, *bits).ok())
             });
             addresses.extend(nets);
             LinkKind::Underlay
         }
         HOST_LINK => {
             if let Some(base) = node.memory.base() {
-                addresses.extend(base.router_v4.map(|ip| ipnet::IpNet::from(IpAddr::V4(ip))));
-                addresses.extend(base.router_v6.map(|ip| ipnet::IpNet::from(IpAddr::V6(ip))));
+                addresses.extend(base.router_v4.map(|ip| IpNet::from(IpAddr::V4(ip))));
+                addresses.extend(base.router_v6.map(|ip| IpNet::from(IpAddr::V6(ip))));
             }
             LinkKind::Host
         }
@@ -562,7 +577,7 @@ fn stack_routes(node: &SimNode) -> Vec<Route> {
     });
     let defaults = GATEWAYS.into_iter().filter_map(|gateway| {
         let own = node.addresses.iter().any(|ip| ip.is_ipv4() == gateway.is_ipv4());
-        let any: ipnet::IpNet = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" }.parse().ok()?;
+        let any: IpNet = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" }.parse().ok()?;
         own.then_some(Route { dst: any, gateway: Some(gateway), ifindex: UNDERLAY, mtu: None, source: None })
     });
     of_agent.chain(defaults).collect()

@@ -143,7 +143,7 @@ fn one(
     started: Instant,
 ) -> anyhow::Result<bool> {
     let scenario: Scenario = generate(seed, profile, args.nodes);
-    let report = sim_native::run(&scenario, &Options { seed, ..Options::default() });
+    let report = sim_native::run(&scenario, &Options::of_generated(seed, profile.name));
     let mut sum = sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     sum.add(&report);
     if std::io::stderr().is_terminal() {

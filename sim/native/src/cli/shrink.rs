@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use sim_native::Options;
 use sim_scenario::replay::Replay;
 use sim_scenario::shrink::shrink;
 
@@ -26,7 +25,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
         eprintln!("warning: {warning}");
     }
     let Replay { seed, scenario, violation, profile, .. } = read.replay;
-    let options = Options { seed, ..Options::default() };
+    let options = super::replay::options(seed, profile.as_deref());
     let first = sim_native::run(&scenario, &options);
     if first.violation.as_ref().is_none_or(|found| found.invariant != violation.invariant) {
         bail!(

@@ -25,6 +25,9 @@ pub(super) struct Mutant {
     /// What has to happen for it to show, where ordinary traffic is not enough.
     #[serde(default)]
     pub(super) needs: Option<String>,
+    /// Why no run of the simulator can show it, where that is so; a test of its own does.
+    #[serde(default)]
+    pub(super) unseen: Option<String>,
     /// What it is about, one word.
     pub(super) kind: String,
     /// The source file, from the repository's root.
