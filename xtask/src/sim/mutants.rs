@@ -102,6 +102,9 @@ fn print_list(mutants: &[&Mutant]) {
     let width = mutants.iter().map(|mutant| mutant.id.len()).max().unwrap_or(0);
     for mutant in mutants {
         println!("{:width$}  {:<14} {:<6} {}", mutant.id, mutant.kind, mutant.profile.name(), mutant.what);
+        if let Some(why) = &mutant.unseen {
+            println!("{:width$}  not looked for: {why}", "");
+        }
         if let Some(needs) = &mutant.needs {
             println!("{:width$}  needs {needs}", "");
         }

@@ -158,6 +158,7 @@ pub(super) mod example {
             id: id.to_owned(),
             what: "A defect.".to_owned(),
             needs: None,
+            unseen: None,
             kind: "parse".to_owned(),
             file: "dataplane/core/src/a.rs".to_owned(),
             find: find.to_owned(),
