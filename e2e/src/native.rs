@@ -137,7 +137,7 @@ impl Session<'_> {
     }
 
     fn simulation(&self, taps: Vec<String>) -> sim_native::Options {
-        sim_native::Options { seed: self.options.seed, taps }
+        sim_native::Options { seed: self.options.seed, taps, ..sim_native::Options::default() }
     }
 
     fn traffic(&self, case: &Case, family: Family) -> Run {
