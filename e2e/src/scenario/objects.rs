@@ -11,38 +11,17 @@ use kube::{Api, Client};
 use lab::Cluster;
 use lab::image::echo::READY_FILE;
 use serde_json::{Value, json};
-use sim_scenario::model::{ObjectRef, Pod as PodSpec, ServeKind};
+use sim_scenario::model::{ObjectRef, Pod as PodSpec};
 
 /// Annotation that is changed to see that a watch is alive.
 const SEEN: &str = "e2e.bristle.io/seen";
 
-/// A pod of few words as an object.
+/// A pod of few words as an object; it is ready when all of its ports listen.
 pub(super) fn pod(pod: &PodSpec) -> Value {
-    let mut arguments = Vec::new();
-    for serve in &pod.serve {
-        let flag = match serve.kind {
-            ServeKind::Http => "--http",
-            ServeKind::Tcp => "--tcp",
-            ServeKind::Udp => "--udp",
-        };
-        arguments.extend([flag.to_owned(), serve.port.to_string()]);
-    }
-    let mut spec = json!({
-        // Nothing in it needs time to say good-bye.
-        "terminationGracePeriodSeconds": 0,
-        "containers": [{
-            "name": "main", "image": "bristle/echo", "args": arguments,
-            "readinessProbe": {"exec": {"command": ["test", "-e", READY_FILE]}, "periodSeconds": 60},
-        }],
-    });
-    if let Some(node) = &pod.node {
-        spec["nodeName"] = json!(node);
-    }
-    json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": pod.name, "namespace": pod.namespace, "labels": pod.labels},
-        "spec": spec,
-    })
+    let mut object = pod.to_object();
+    object["spec"]["containers"][0]["readinessProbe"] =
+        json!({"exec": {"command": ["test", "-e", READY_FILE]}, "periodSeconds": 60});
+    object
 }
 
 /// Makes a pod, and its namespace if it is not there.

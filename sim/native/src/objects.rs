@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use sim_api::object::{list_at, str_at};
 use sim_net::{Server, ServerKind};
-use sim_scenario::model::{Pod, Serve, ServeKind};
+use sim_scenario::model::{Serve, ServeKind};
 
 use crate::node::SimNode;
 
@@ -23,32 +23,6 @@ pub(crate) fn node(node: &SimNode, now: &str) -> Value {
             "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": now, "lastTransitionTime": now}],
         },
     })
-}
-
-/// The core/v1 Pod that a pod of a scenario stands for.
-pub(crate) fn pod(pod: &Pod) -> Value {
-    let args: Vec<String> = pod.serve.iter().flat_map(|serve| flag(*serve)).collect();
-    let mut spec = json!({
-        "terminationGracePeriodSeconds": 0,
-        "containers": [{"name": "main", "image": "bristle/echo", "args": args}],
-    });
-    if let Some(node) = &pod.node {
-        spec["nodeName"] = json!(node);
-    }
-    json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": pod.name, "namespace": pod.namespace, "labels": pod.labels},
-        "spec": spec,
-    })
-}
-
-fn flag(serve: Serve) -> [String; 2] {
-    let word = match serve.kind {
-        ServeKind::Http => "--http",
-        ServeKind::Tcp => "--tcp",
-        ServeKind::Udp => "--udp",
-    };
-    [word.to_owned(), serve.port.to_string()]
 }
 
 /// What listens in a pod, by the images that the lab has.
@@ -92,14 +66,14 @@ mod tests {
     fn a_pod_serves_what_the_scenario_says() {
         let serve: Vec<Serve> =
             ["http:8080", "udp:53", "tcp:9000"].iter().map(|text| text.parse().unwrap()).collect();
-        let made = pod(&Pod {
+        let pod = sim_scenario::model::Pod {
             name: "a".into(),
             namespace: "default".into(),
             node: None,
             labels: std::collections::BTreeMap::new(),
             serve: serve.clone(),
-        });
-        assert_eq!(serves(&made), serve);
+        };
+        assert_eq!(serves(&pod.to_object()), serve);
     }
 
     #[test]

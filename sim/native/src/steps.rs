@@ -12,7 +12,6 @@ use sim_scenario::model::{Action, Expect, ObjectRef, Pod, Scenario, Step, Traffi
 use sim_scenario::outcome::EndState;
 
 use crate::agents::Death;
-use crate::objects;
 use crate::queue::NodeId;
 use crate::sim::Sim;
 use crate::traffic::TrafficState;
@@ -147,7 +146,7 @@ impl<'a> Runner<'a> {
                 json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": pod.namespace}});
             store.create(&NAMESPACES, "", object, &WriteOptions::default()).map_err(|e| e.to_string())?;
         }
-        let made = store.create(&PODS, &pod.namespace, objects::pod(pod), &WriteOptions::default());
+        let made = store.create(&PODS, &pod.namespace, pod.to_object(), &WriteOptions::default());
         made.map(drop).map_err(|e| format!("pod {}/{}: {e}", pod.namespace, pod.name))
     }
 

@@ -11,6 +11,7 @@ pub mod compare;
 pub mod error;
 pub mod model;
 pub mod names;
+mod object;
 pub mod outcome;
 pub mod path;
 pub mod replay;

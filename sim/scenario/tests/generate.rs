@@ -67,10 +67,10 @@ fn profiles_break_what_they_say() {
     };
     for (name, expected) in [
         ("quiet", &["heal"][..]),
-        ("crash", &["heal", "kill", "skew", "stall"]),
+        ("crash", &["failures", "heal", "kill", "skew", "stall"]),
         ("api", &["api", "heal", "kill"]),
         ("net", &["heal", "link", "partition"]),
-        ("cni", &["cni", "heal", "kill", "stall"]),
+        ("cni", &["cni", "failures", "heal", "kill", "stall"]),
         ("full", &["failures", "heal", "kill", "ring-full", "table-full"]),
         (
             "mixed",

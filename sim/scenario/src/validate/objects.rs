@@ -176,7 +176,7 @@ impl Objects {
                 return Ok(());
             }
             // The cluster has its nodes before anybody applies one.
-            "Node" => return self.node(name),
+            "Node" if self.node(name).is_ok() => return Ok(()),
             _ => {}
         }
         let row = (object.kind.clone(), namespace.to_owned(), name.to_owned());
