@@ -68,6 +68,7 @@ impl Agent {
 
     /// Removes the interfaces of endpoints that go, and links without an endpoint that a DEL or GC names.
     pub(super) fn remove_interfaces(&mut self, run: &mut Run<'_>) {
+        self.meet_unknown_dels();
         let now = run.now;
         let leaving = self.ids(
             |phase| matches!(phase, Phase::Leaving(leaving) if !leaving.link_gone && due(leaving.failure.as_ref(), now)),
@@ -103,6 +104,19 @@ impl Agent {
             });
         }
         self.remove_stray_links(run);
+    }
+
+    /// A DEL that came before the links were read back may be for one that has become an endpoint since.
+    fn meet_unknown_dels(&mut self) {
+        for (request, host_name) in std::mem::take(&mut self.requests.unknown_del) {
+            let found = self.state.endpoints.by_host_name(&host_name);
+            // One that is being added came after the DEL.
+            let found = found.filter(|endpoint| !matches!(endpoint.phase, Phase::Creating { .. }));
+            match found.map(|endpoint| endpoint.record.id) {
+                Some(id) => self.begin_leaving(id, Some(request)),
+                None => self.requests.unknown_del.push((request, host_name)),
+            }
+        }
     }
 
     /// For GC: links of pods that are neither valid nor known.

@@ -334,6 +334,33 @@ fn an_old_document_of_a_pod_that_is_gone_takes_nothing_from_who_has_its_address_
     assert_eq!(world.endpoints().len(), 4, "the node's own addresses are left");
 }
 
+#[test]
+fn a_del_that_comes_before_the_links_are_read_removes_a_pod_without_a_document() {
+    let mut world = World::new(Routing::Vxlan);
+    world.sync(2);
+    let before = world.node.documents();
+    let pod = world.add("a").unwrap();
+    restore(&mut world, &before);
+    world.restart();
+    let request = world.request(del("a"));
+    world.sync(2);
+    assert_eq!(world.answer(request), Some(Ok(None)));
+    assert!(!world.node.links().contains_key(&pod.interfaces[0].name));
+    assert_eq!(world.endpoints().len(), 4, "the node's own addresses are left");
+    assert!(world.agent.endpoints().is_empty() && world.agent.failures().is_empty());
+}
+
+#[test]
+fn an_add_behind_a_del_of_the_same_container_is_served() {
+    let mut world = World::new(Routing::Vxlan);
+    world.sync(2);
+    let first = world.request(del("a"));
+    let second = world.request(add("a"));
+    world.settle();
+    assert_eq!(world.answer(first), Some(Ok(None)));
+    assert!(matches!(world.answer(second), Some(Ok(Some(_)))));
+}
+
 /// Puts the state directory back to what it was.
 fn restore(world: &mut World, documents: &[Document]) {
     for document in world.node.documents() {
