@@ -21,6 +21,9 @@ use tracing::{debug, info, warn};
 /// A plugin that connected has this long to send its request; it does so at once.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a DEL that could not be replayed waits before it is tried again.
+const REPLAY_PAUSE: Duration = Duration::from_secs(5);
+
 /// The listening socket and the delete queue beside it.
 #[derive(Debug)]
 pub(crate) struct CniSocket {
@@ -52,8 +55,17 @@ impl CniSocket {
     /// Replays the DELs that came while no agent listened, then serves until the process ends.
     pub(crate) async fn serve(self, control: Control) {
         let numbers = Arc::new(Numbers::default());
-        if let Err(problem) = self.replay(&control, &numbers).await {
-            warn!("delete queue: {problem:#}; the DELs in it are tried again at the next start");
+        if !replayed(&self.path, &control, &numbers).await {
+            // Nobody asks again for what a plugin was told would be done.
+            let (path, control, numbers) = (self.path.clone(), control.clone(), Arc::clone(&numbers));
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(REPLAY_PAUSE).await;
+                    if replayed(&path, &control, &numbers).await {
+                        return;
+                    }
+                }
+            });
         }
         loop {
             match self.accept().await {
@@ -85,38 +97,48 @@ impl CniSocket {
             }
         }
     }
+}
 
-    async fn replay(&self, control: &Control, numbers: &Numbers) -> Result<()> {
-        let dir = delete_queue::dir_for_socket(&self.path);
-        // The lock is held by a plugin only while it writes one file, so waiting for it on a worker is short.
-        let queue = tokio::task::spawn_blocking(move || DeleteQueue::lock(&dir)).await??;
-        for entry in queue.entries()? {
-            let deleted = match &entry.content {
-                Ok(queued) if queued.attachment().is_some() => {
-                    let request = control::request(numbers, queued.request.clone(), false);
-                    match control.cni(request, None).await? {
-                        Reply::Error { error } => {
-                            warn!(file = %entry.path.display(), "queued DEL failed and stays in the queue: {error}");
-                            continue;
-                        }
-                        Reply::Added { .. } | Reply::Done => {
-                            queued.attachment().map(|it| it.container_id.clone())
-                        }
+/// Replays the queue; false if something stays in it.
+async fn replayed(socket: &Path, control: &Control, numbers: &Numbers) -> bool {
+    replay(socket, control, numbers).await.unwrap_or_else(|problem| {
+        warn!("delete queue: {problem:#}; it is tried again");
+        false
+    })
+}
+
+async fn replay(socket: &Path, control: &Control, numbers: &Numbers) -> Result<bool> {
+    let dir = delete_queue::dir_for_socket(socket);
+    // The lock is held by a plugin only while it writes one file, so waiting for it on a worker is short.
+    let queue = tokio::task::spawn_blocking(move || DeleteQueue::lock(&dir)).await??;
+    let mut empty = true;
+    for entry in queue.entries()? {
+        let deleted = match &entry.content {
+            Ok(queued) if queued.attachment().is_some() => {
+                let request = control::request(numbers, queued.request.clone(), false);
+                match control.cni(request, None).await? {
+                    Reply::Error { error } => {
+                        warn!(file = %entry.path.display(), "queued DEL failed and stays in the queue: {error}");
+                        empty = false;
+                        continue;
+                    }
+                    Reply::Added { .. } | Reply::Done => {
+                        queued.attachment().map(|it| it.container_id.clone())
                     }
                 }
-                Ok(_) => None,
-                Err(problem) => {
-                    warn!(file = %entry.path.display(), "unreadable file in the delete queue removed: {problem}");
-                    None
-                }
-            };
-            if let Some(container) = deleted {
-                info!(container, "DEL replayed that came while no agent ran");
             }
-            queue.remove(&entry)?;
+            Ok(_) => None,
+            Err(problem) => {
+                warn!(file = %entry.path.display(), "unreadable file in the delete queue removed: {problem}");
+                None
+            }
+        };
+        if let Some(container) = deleted {
+            info!(container, "DEL replayed that came while no agent ran");
         }
-        Ok(())
+        queue.remove(&entry)?;
     }
+    Ok(empty)
 }
 
 /// Registers a socket with the runtime.

@@ -85,9 +85,7 @@ impl World {
         process.watch = Watch::default();
         process.inbox.push_back(Event::Underlay(device));
         // It listens before it reads the queue of what came meanwhile.
-        for call in std::mem::take(&mut self.nodes[n].delete_queue) {
-            self.hand_over(n, call);
-        }
+        self.replay_queue(n);
         if self.nodes[n].listened {
             self.nodes[n].agent.inbox.push_back(Event::Listeners(true));
         }

@@ -36,9 +36,14 @@ pub(crate) struct Call {
     pub(crate) pod: Option<PodRef>,
     /// What ADD was answered, if the runtime still knows.
     pub(crate) result: Option<CniResult>,
+    /// It lies in the queue until it is done.
+    pub(crate) queued: bool,
     /// The sandbox whose kubelet waits for the answer; without one nobody does.
     pub(crate) sandbox: Option<SandboxId>,
 }
+
+/// How long the agent waits before it tries a DEL of the queue again.
+const AGAIN: Duration = Duration::from_secs(5);
 
 impl World {
     /// Sends a call; it arrives a little later.
@@ -59,12 +64,21 @@ impl World {
                 // The plugin leaves it in the queue, where a repeated one takes the place of the earlier.
                 let queue = &mut self.nodes[n].delete_queue;
                 queue.retain(|queued| queued.attachment != call.attachment);
-                queue.push(Call { sandbox: None, ..call.clone() });
+                queue.push(Call { sandbox: None, queued: true, ..call.clone() });
                 self.answer(n, call, Reply::Done);
             }
             Wanted::Add | Wanted::Gc(_) => {
                 let error = CniError::new(ErrorCode::TRY_AGAIN, "no agent listens");
                 self.answer(n, call, error.into());
+            }
+        }
+    }
+
+    /// The agent takes what lies in the queue.
+    pub(crate) fn replay_queue(&mut self, n: NodeId) {
+        if self.nodes[n].agent.alive {
+            for call in std::mem::take(&mut self.nodes[n].delete_queue) {
+                self.hand_over(n, call);
             }
         }
     }
@@ -104,6 +118,12 @@ impl World {
     /// The agent answers.
     pub(crate) fn agent_answers(&mut self, n: NodeId, reply: agent_control::Reply) {
         if let Some(call) = self.nodes[n].agent.calls.remove(&reply.id.0) {
+            if call.queued && matches!(reply.outcome, Reply::Error { .. }) {
+                // It stays in the queue, and the agent tries again.
+                self.nodes[n].delete_queue.push(call);
+                self.after(AGAIN, Task::ReplayQueue(n));
+                return;
+            }
             if call.wanted == Wanted::Add
                 && let Reply::Added { result } = &reply.outcome
             {
@@ -129,7 +149,7 @@ impl World {
 
     /// The agent died before it answered.
     pub(crate) fn connection_lost(&mut self, n: NodeId, call: Call) {
-        if call.sandbox.is_none() && call.wanted == Wanted::Del {
+        if call.queued {
             // Taken from the queue and not done: its file is still there.
             self.nodes[n].delete_queue.push(call);
             return;

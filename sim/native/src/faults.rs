@@ -274,6 +274,7 @@ impl World {
             netns: None,
             pod: None,
             result: None,
+            queued: false,
             sandbox: None,
         };
         // At once: a list that is older than an ADD would be the runtime's own mistake.

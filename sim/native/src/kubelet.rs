@@ -250,6 +250,7 @@ impl World {
             netns: Some(netns.clone()),
             pod: Some(reference.clone()),
             result: None,
+            queued: false,
             sandbox,
         };
         let faults = self.cluster_faults.cni(n);
@@ -301,7 +302,16 @@ impl World {
                 }
                 let number = self.nodes[n].kubelet.next_call();
                 let wanted = Wanted::Del;
-                let call = Call { number, wanted, attachment, netns: None, pod, result, sandbox: Some(id) };
+                let call = Call {
+                    number,
+                    wanted,
+                    attachment,
+                    netns: None,
+                    pod,
+                    result,
+                    queued: false,
+                    sandbox: Some(id),
+                };
                 self.call(n, call, by);
                 if self.rng.chance(0.3) {
                     // It remembers nothing of the pod, so its list lacks it too.
@@ -334,6 +344,7 @@ impl World {
             netns: Some(sandbox.netns.clone()),
             pod: Some(sandbox.reference()),
             result: sandbox.result.clone(),
+            queued: false,
             sandbox: Some(id),
         };
         if self.cluster_faults.cni(n).iter().any(|fault| matches!(fault, CniFault::RepeatDel(_))) {
@@ -390,7 +401,8 @@ impl World {
             let number = self.nodes[n].kubelet.next_call();
             let (pod, wanted) = (Some(sandbox.reference()), Wanted::Del);
             let (attachment, result) = (sandbox.attachment, sandbox.result);
-            let call = Call { number, wanted, attachment, netns: None, pod, result, sandbox: None };
+            let call =
+                Call { number, wanted, attachment, netns: None, pod, result, queued: false, sandbox: None };
             self.call(n, call, by);
         }
         let now = self.now;

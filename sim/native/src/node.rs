@@ -93,8 +93,8 @@ pub(crate) struct SimNode {
     pub(crate) restored: bool,
     /// The revision in `CONFIG`.
     pub(crate) revision: u32,
-    /// Rows have changed since it was raised.
-    pub(crate) rows_moved: bool,
+    /// Digest of the rows when it was raised.
+    pub(crate) rows_then: u64,
     /// Somebody always listens to what its programs tell.
     pub(crate) listened: bool,
     /// Routes as the stack was given them.
@@ -133,7 +133,7 @@ impl SimNode {
             troubled: false,
             restored: false,
             revision: 0,
-            rows_moved: false,
+            rows_then: 0,
             listened: false,
             stack_routes: Vec::new(),
         }

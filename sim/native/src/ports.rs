@@ -92,9 +92,7 @@ impl MapPort<'_> {
                 let revision = node.native.tables().config.get(0).map_or(0, |config| config.revision);
                 if revision != node.revision {
                     node.revision = revision;
-                    node.rows_moved = false;
-                } else if table != Table::Config {
-                    node.rows_moved = true;
+                    world.seal_rows(self.node);
                 }
             }
             world.note(self.node, what, table as u64);

@@ -26,6 +26,8 @@ pub(crate) enum Task {
     Kubelet(NodeId),
     /// A call reaches the CNI socket of a node.
     CniCall(NodeId, crate::cni::Call),
+    /// A node's agent tries again what lies in its queue of DELs.
+    ReplayQueue(NodeId),
     /// The answer to a call reaches its caller.
     CniAnswer(NodeId, crate::cni::Call, agent_api::cni::Reply),
     /// The runtime destroys a network namespace.

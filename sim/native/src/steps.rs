@@ -285,7 +285,10 @@ impl<'a> Runner<'a> {
             return;
         }
         let mut world = self.sim.world();
-        let changed = world.nodes.iter().find(|node| !node.listened && node.commands.rows_changed > 0);
+        // While a list comes in, a claim that will not hold in the end may be the first that is heard of.
+        let contested = world.claims_are_contested();
+        let changed =
+            world.nodes.iter().find(|node| !contested && !node.listened && node.commands.rows_changed > 0);
         if let Some(node) = changed {
             let message = format!(
                 "the agent of {} changed {} rows after a restart although nothing had changed",
@@ -380,9 +383,14 @@ impl World {
         {
             "a sandbox is being removed"
         } else {
-            return None;
+            ""
         };
         let errors = agent.agent.as_ref().map(agent_control::Agent::failures).unwrap_or_default();
+        let why = match (why, errors.is_empty()) {
+            ("", true) => return None,
+            ("", false) => "the agent will try again",
+            (why, _) => why,
+        };
         let error = errors.first().map(|(object, error)| format!(" ({object}: {error})")).unwrap_or_default();
         Some(format!("{why}{error}"))
     }

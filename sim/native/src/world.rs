@@ -281,6 +281,11 @@ impl World {
         Duration::from_nanos(self.rng.below(most))
     }
 
+    /// Whether nobody looks at packets.
+    pub(crate) const fn is_bulk(&self) -> bool {
+        self.bulk
+    }
+
     /// How long a command of an agent takes.
     pub(crate) fn command_time(&mut self, _: NodeId) -> Option<Duration> {
         if self.bulk {
@@ -300,6 +305,7 @@ impl World {
             Task::StartAgent(n, life) => self.start_agent(n, life),
             Task::Kubelet(n) => self.kubelet(n, at),
             Task::CniCall(n, call) => self.call_arrives(n, call),
+            Task::ReplayQueue(n) => self.replay_queue(n),
             Task::CniAnswer(n, call, reply) => self.cni_answer(n, &call, &reply),
             Task::CollectGarbage(n) => self.collect_garbage(n),
             Task::DestroyNetns(n, path) => self.destroy_netns(n, &path),

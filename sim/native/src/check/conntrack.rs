@@ -276,7 +276,8 @@ impl World {
         if self.is_own_address(n, address) {
             return Some(Identity::HOST.0);
         }
-        self.node_at(address).map(|_| Identity::REMOTE_NODE.0)
+        // An agent that has not heard of the node takes its address for the world's.
+        self.node_at(address).filter(|_| self.is_known_everywhere()).map(|_| Identity::REMOTE_NODE.0)
     }
 
     fn is_own_address(&self, n: NodeId, address: IpAddr) -> bool {

@@ -17,10 +17,15 @@ use super::claims::Claims;
 use crate::kubelet::Stage;
 use crate::node::{DEVICE, SimNode};
 use crate::queue::NodeId;
-use crate::view::View;
+use crate::view::{View, digest};
 use crate::world::World;
 
 impl World {
+    /// Whether Node objects claim the same prefixes.
+    pub(crate) fn claims_are_contested(&self) -> bool {
+        Claims::are_contested(self)
+    }
+
     /// Everything that must hold now that nothing has anything to do.
     pub(crate) fn check_rest(&mut self) {
         for n in 0..self.nodes.len() {
@@ -200,8 +205,22 @@ impl World {
 
     /// Rows that have changed are judged by a new revision.
     fn check_revision(&self, n: NodeId) -> Option<(&'static str, String)> {
-        let what = "rows have changed since the revision was raised";
-        self.nodes[n].rows_moved.then(|| ("tables", what.to_owned()))
+        let changed = !self.is_bulk() && self.nodes[n].rows_then != self.rows_digest(n);
+        changed.then(|| ("tables", "rows have changed since the revision was raised".to_owned()))
+    }
+
+    /// Notes what the rows are for which a revision stands.
+    pub(crate) fn seal_rows(&mut self, n: NodeId) {
+        if !self.is_bulk() {
+            self.nodes[n].rows_then = self.rows_digest(n);
+        }
+    }
+
+    fn rows_digest(&self, n: NodeId) -> u64 {
+        let tables = self.nodes[n].native.tables();
+        let rows =
+            ["ENDPOINTS", "IPCACHE"].into_iter().flat_map(|name| tables.dump(name).unwrap_or_default());
+        rows.fold(0, |sum, (key, value)| digest(digest(sum, &key), &value))
     }
 
     /// Every run of a program counts one packet.
