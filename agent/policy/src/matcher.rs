@@ -84,6 +84,12 @@ impl<M: Copy + Ord> Matcher<M> {
         self.members(id).binary_search(&member).is_ok()
     }
 
+    /// The selectors that select a thing.
+    pub(crate) fn selecting(&self, member: M) -> Vec<SelectorId> {
+        let Some(facts) = self.things.get(&member) else { return Vec::new() };
+        self.candidates(facts).into_iter().filter(|id| self.has(*id, member)).collect()
+    }
+
     /// The thing with the longest CIDR around this one, itself not counted.
     pub(crate) fn parent(&self, prefix: &IpNet) -> Option<M> {
         supernets(prefix).skip(1).find_map(|around| self.by_prefix.get(&around)).copied()
@@ -207,14 +213,18 @@ impl<M: Copy + Ord> Matcher<M> {
         id
     }
 
-    /// One reference less; the selector goes with the last one and is given back.
-    pub(crate) fn release(&mut self, id: SelectorId) -> Option<Arc<Selector>> {
-        let entry = self.selectors.get_mut(&id)?;
+    pub(crate) fn selector(&self, id: SelectorId) -> Option<Arc<Selector>> {
+        self.selectors.get(&id).map(|entry| Arc::clone(&entry.selector))
+    }
+
+    /// One reference less; the selector goes with the last one.
+    pub(crate) fn release(&mut self, id: SelectorId) {
+        let Some(entry) = self.selectors.get_mut(&id) else { return };
         entry.refs -= 1;
         if entry.refs > 0 {
-            return None;
+            return;
         }
-        let entry = self.selectors.remove(&id)?;
+        let Some(entry) = self.selectors.remove(&id) else { return };
         self.ids.remove(&entry.selector);
         for key in &entry.index {
             if let Some(ids) = self.index.get_mut(key) {
@@ -224,7 +234,6 @@ impl<M: Copy + Ord> Matcher<M> {
                 }
             }
         }
-        Some(entry.selector)
     }
 
     /// Where to keep a selector: at the label that has the fewest selectors so far.
@@ -387,7 +396,7 @@ mod tests {
                         changed = Some(matcher.remove(n));
                     }
                     Step::Acquire(selector) => held.push((matcher.acquire(&selector), selector)),
-                    Step::Release(n) if n < held.len() => { matcher.release(held.swap_remove(n).0); }
+                    Step::Release(n) if n < held.len() => matcher.release(held.swap_remove(n).0),
                     Step::Release(_) => {}
                 }
                 for (id, selector) in &held {

@@ -66,8 +66,12 @@ pub(crate) struct Numbers<T> {
 
 /// What a sweep found.
 pub(crate) struct Sweep<T> {
+    /// New, and still there.
     pub(crate) added: Vec<(u32, Arc<T>)>,
+    /// Told of before, and gone.
     pub(crate) removed: Vec<(u32, Arc<T>)>,
+    /// Gone, whether told of or not.
+    pub(crate) dropped: Vec<Arc<T>>,
 }
 
 impl<T: Ord + Digest> Numbers<T> {
@@ -126,6 +130,11 @@ impl<T: Ord + Digest> Numbers<T> {
         }
     }
 
+    /// Whether the value has a number.
+    pub(crate) fn has(&self, value: &T) -> bool {
+        self.by_value.contains_key(value)
+    }
+
     /// One reference less. True if it was the last one.
     pub(crate) fn release(&mut self, number: u32) -> bool {
         let Some(slot) = self.slots.get_mut(&number) else { return false };
@@ -134,6 +143,27 @@ impl<T: Ord + Digest> Numbers<T> {
             self.dead.insert(number);
         }
         slot.refs == 0
+    }
+
+    /// One reference less to the number of a value.
+    pub(crate) fn release_value(&mut self, value: &T) {
+        if let Some(number) = self.by_value.get(value) {
+            let number = *number;
+            self.release(number);
+        }
+    }
+
+    /// New since the last sweep, and held.
+    pub(crate) fn fresh(&self) -> impl Iterator<Item = (u32, &Arc<T>)> {
+        let held = |number: &u32| {
+            self.slots.get(number).filter(|slot| slot.refs > 0).map(|slot| (*number, &slot.value))
+        };
+        self.fresh.iter().filter_map(held)
+    }
+
+    /// Numbers that nothing holds.
+    pub(crate) fn dead(&self) -> impl Iterator<Item = u32> {
+        self.dead.iter().copied()
     }
 
     pub(crate) fn get(&self, number: u32) -> Option<&Arc<T>> {
@@ -152,10 +182,11 @@ impl<T: Ord + Digest> Numbers<T> {
     /// Drops what has no reference. What was never told of (new since the last sweep) is not told of now either.
     pub(crate) fn sweep(&mut self) -> Sweep<T> {
         let fresh = std::mem::take(&mut self.fresh);
-        let mut removed = Vec::new();
+        let (mut removed, mut dropped) = (Vec::new(), Vec::new());
         for number in std::mem::take(&mut self.dead) {
             let Some(slot) = self.slots.remove(&number) else { continue };
             self.by_value.remove(&slot.value);
+            dropped.push(Arc::clone(&slot.value));
             if !fresh.contains(&number) {
                 self.gone.insert(number, Arc::clone(&slot.value));
                 removed.push((number, slot.value));
@@ -165,7 +196,7 @@ impl<T: Ord + Digest> Numbers<T> {
             .into_iter()
             .filter_map(|number| self.slots.get(&number).map(|slot| (number, Arc::clone(&slot.value))))
             .collect();
-        Sweep { added, removed }
+        Sweep { added, removed, dropped }
     }
 
     /// The tables hold nothing any more that was swept.
