@@ -1,0 +1,42 @@
+//! What the engine is told once.
+
+use crate::peers::Families;
+
+/// When an endpoint is isolated without a policy that says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Enforcement {
+    /// As policies say.
+    #[default]
+    Default,
+    /// Always, in both directions. Not for the node itself and other reserved endpoints.
+    Always,
+    /// Nothing is enforced, whatever policies say.
+    Never,
+}
+
+/// Configuration of the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Address families in use.
+    pub families: Families,
+    /// Enforcement for endpoints that have no mode of their own.
+    pub enforcement: Enforcement,
+    /// What is dropped by policy passes, and is told of.
+    pub audit: bool,
+    /// Pods whose labels are not known yet (identity `init`) are isolated, unless enforcement is off.
+    pub isolate_init: bool,
+    /// Most rows of one policy, 1 to 1,048,576.
+    pub max_rows: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            families: Families { v4: true, v6: true },
+            enforcement: Enforcement::Default,
+            audit: false,
+            isolate_init: true,
+            max_rows: 16_384,
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Rules that come and go, and the selectors that they need.
+
+use std::sync::Arc;
+
+use super::{Policy, Prefix, SpecId, SpecState};
+use crate::compile::PeerIds;
+use crate::finding::Finding;
+use crate::matcher::SelectorId;
+use crate::peers::cidr_facts;
+use crate::rule::{ObjectRef, Spec};
+use crate::selector::Selector;
+use crate::store::Stored;
+
+impl Policy {
+    /// The rules of an object as they are now. None and no findings: the object is gone.
+    pub(crate) fn set_object(
+        &mut self,
+        object: &Arc<ObjectRef>,
+        specs: Vec<Arc<Spec>>,
+        findings: Vec<Finding>,
+    ) {
+        let before = self.store.objects.get(object).map(|stored| stored.specs.clone()).unwrap_or_default();
+        for at in 0..before.len().max(specs.len()) {
+            let (old, new) = (before.get(at), specs.get(at));
+            if old == new {
+                continue;
+            }
+            if let Some(old) = old
+                && let Some(id) = self.current.remove(&(Arc::clone(object), old.index))
+            {
+                self.drop_spec(id);
+            }
+            if let Some(new) = new {
+                self.add_spec(Arc::clone(new));
+            }
+        }
+        if specs.is_empty() && findings.is_empty() {
+            self.store.objects.remove(object);
+        } else {
+            self.store.objects.insert(Arc::clone(object), Stored { specs, findings });
+        }
+    }
+
+    fn add_spec(&mut self, spec: Arc<Spec>) {
+        let id = SpecId(self.next_spec);
+        self.next_spec += 1;
+        let subject = self.subjects.acquire(&spec.subject);
+        self.by_subject.entry(subject).or_default().insert(id);
+        self.pending.endpoints.extend(self.subjects.members(subject));
+        if spec.rules.iter().any(|rule| !rule.peers.refs.is_empty()) {
+            self.with_refs.insert(id);
+        }
+        self.current.insert((Arc::clone(&spec.object), spec.index), id);
+        self.specs.insert(
+            id,
+            SpecState { spec, subject, peers: None, users: std::collections::BTreeSet::new(), gone: false },
+        );
+    }
+
+    fn drop_spec(&mut self, id: SpecId) {
+        let Some(state) = self.specs.get_mut(&id) else { return };
+        state.gone = true;
+        let subject = state.subject;
+        let unused = state.users.is_empty();
+        self.pending.endpoints.extend(self.subjects.members(subject));
+        if let Some(specs) = self.by_subject.get_mut(&subject) {
+            specs.remove(&id);
+            if specs.is_empty() {
+                self.by_subject.remove(&subject);
+            }
+        }
+        self.subjects.release(subject);
+        self.with_refs.remove(&id);
+        if unused {
+            self.specs.remove(&id);
+        }
+    }
+
+    /// A policy uses a rule from now on.
+    pub(super) fn use_spec(&mut self, id: SpecId, number: u32) {
+        let Some(state) = self.specs.get_mut(&id) else { return };
+        state.users.insert(number);
+        if state.peers.is_none() {
+            let spec = Arc::clone(&state.spec);
+            let peers = self.resolve(id, &spec);
+            if let Some(state) = self.specs.get_mut(&id) {
+                state.peers = Some(peers);
+            }
+        }
+    }
+
+    /// A policy does not use a rule any more. Its selectors stay until the end of the commit.
+    pub(super) fn leave_spec(&mut self, id: SpecId, number: u32) {
+        let Some(state) = self.specs.get_mut(&id) else { return };
+        state.users.remove(&number);
+        if !state.users.is_empty() {
+            return;
+        }
+        let peers = state.peers.take();
+        if state.gone {
+            self.specs.remove(&id);
+        }
+        self.retire(id, peers.unwrap_or_default());
+    }
+
+    /// Rules whose peers other objects name look at those objects again.
+    pub(super) fn follow_refs(&mut self) {
+        for id in self.with_refs.clone() {
+            let Some(state) = self.specs.get_mut(&id) else { continue };
+            let Some(before) = state.peers.take() else { continue };
+            let (spec, users) = (Arc::clone(&state.spec), state.users.clone());
+            let peers = self.resolve(id, &spec);
+            let same = peers == before;
+            self.retire(id, before);
+            if let Some(state) = self.specs.get_mut(&id) {
+                state.peers = Some(peers);
+            }
+            if !same {
+                for number in users {
+                    self.make_stale(number, None);
+                }
+            }
+        }
+    }
+
+    /// The selectors of a rule's peers, one reference each.
+    fn resolve(&mut self, id: SpecId, spec: &Spec) -> Vec<PeerIds> {
+        let mut found = Vec::with_capacity(spec.rules.len());
+        for rule in &spec.rules {
+            let selectors = self.store.selectors(&rule.peers);
+            let mut ids: Vec<SelectorId> = selectors.iter().map(|selector| self.acquire(selector)).collect();
+            ids.sort_unstable();
+            for selector in &ids {
+                *self.by_peer.entry((*selector, id)).or_default() += 1;
+            }
+            found.push(PeerIds { everybody: rule.peers.everybody, selectors: ids });
+        }
+        found
+    }
+
+    fn acquire(&mut self, selector: &Selector) -> SelectorId {
+        // First the CIDRs, so that the selector finds them.
+        for net in self.own_identity(selector) {
+            let fresh = !self.prefixes.has(&Prefix(net));
+            let identity = dataplane_abi::Identity(self.prefixes.acquire(Prefix(net)));
+            if fresh {
+                self.pending.gone.remove(&identity);
+                let changed = self.peers.matcher.upsert(identity, cidr_facts(self.config.families, net));
+                self.peers_changed(&changed);
+            }
+        }
+        self.peers.matcher.acquire(selector)
+    }
+
+    /// CIDRs of a selector that get an identity. The one of all addresses has that of the world.
+    fn own_identity(&self, selector: &Selector) -> Vec<ipnet::IpNet> {
+        let families = self.config.families;
+        selector.prefixes().filter(|net| families.has(net) && net.prefix_len() > 0).collect()
+    }
+
+    fn retire(&mut self, id: SpecId, peers: Vec<PeerIds>) {
+        for selector in peers.into_iter().flat_map(|peers| peers.selectors) {
+            if let Some(count) = self.by_peer.get_mut(&(selector, id)) {
+                *count -= 1;
+                if *count == 0 {
+                    self.by_peer.remove(&(selector, id));
+                }
+            }
+            self.pending.retired.push(selector);
+        }
+    }
+
+    /// Lets go of the selectors that were retired.
+    pub(super) fn release_retired(&mut self) {
+        for id in std::mem::take(&mut self.pending.retired) {
+            let Some(selector) = self.peers.matcher.selector(id) else { continue };
+            for net in self.own_identity(&selector) {
+                self.prefixes.release_value(&Prefix(net));
+            }
+            self.peers.matcher.release(id);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Selectors: requirements on labels, or a CIDR with exceptions, in a form in which equal ones are equal.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use ipnet::IpNet;
+
+use crate::label::{LabelSet, source};
+
+/// What is demanded of the values of a label.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Op {
+    /// The label is there with one of the values.
+    In(BTreeSet<String>),
+    /// It is not there, or with none of the values.
+    NotIn(BTreeSet<String>),
+    /// It is there.
+    Exists,
+    /// It is not there.
+    Absent,
+}
+
+/// What is demanded of one label.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Requirement {
+    /// Its key.
+    pub key: String,
+    /// Its source; [`source::ANY`]: whatever it is.
+    pub source: String,
+    /// What is demanded.
+    pub op: Op,
+}
+
+impl Requirement {
+    /// The label is there.
+    pub fn exists(source: &str, key: impl Into<String>) -> Self {
+        Self { source: source.to_owned(), key: key.into(), op: Op::Exists }
+    }
+
+    /// The label is there with this value.
+    pub fn equals(source: &str, key: impl Into<String>, value: impl Into<String>) -> Self {
+        Self { source: source.to_owned(), key: key.into(), op: Op::In(BTreeSet::from([value.into()])) }
+    }
+
+    /// Whether labels meet it.
+    pub fn matches(&self, labels: &LabelSet) -> bool {
+        let mut values = labels
+            .with_key(&self.key)
+            .filter(|label| self.source == source::ANY || label.source == self.source)
+            .map(|label| label.value.as_str());
+        match &self.op {
+            Op::In(wanted) => values.any(|value| wanted.contains(value)),
+            Op::NotIn(unwanted) => !values.any(|value| unwanted.contains(value)),
+            Op::Exists => values.next().is_some(),
+            Op::Absent => values.next().is_none(),
+        }
+    }
+
+    /// Whether labels without the key fail it.
+    pub fn needs_key(&self) -> bool {
+        matches!(self.op, Op::In(_) | Op::Exists)
+    }
+}
+
+/// A selector of peers or of endpoints.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Selector {
+    /// Labels: every requirement holds. Sorted, without repetition; see [`Selector::labels`].
+    Labels(Vec<Requirement>),
+    /// Addresses of a CIDR that are not those of pods or nodes.
+    Cidr {
+        /// The CIDR.
+        net: IpNet,
+        /// Parts of it that are not meant, sorted, none within another; see [`Selector::cidr`].
+        except: Vec<IpNet>,
+    },
+}
+
+impl Selector {
+    /// Every requirement holds.
+    pub fn labels(requirements: impl IntoIterator<Item = Requirement>) -> Self {
+        let sorted: BTreeSet<Requirement> = requirements.into_iter().collect();
+        Self::Labels(sorted.into_iter().collect())
+    }
+
+    /// A CIDR without the exceptions. Exceptions outside of it say nothing and are left out.
+    pub fn cidr(net: IpNet, except: impl IntoIterator<Item = IpNet>) -> Self {
+        let net = net.trunc();
+        let inside: Vec<IpNet> =
+            except.into_iter().map(|except| except.trunc()).filter(|except| net.contains(except)).collect();
+        let widest: BTreeSet<IpNet> = inside
+            .iter()
+            .filter(|except| !inside.iter().any(|other| other != *except && other.contains(*except)))
+            .copied()
+            .collect();
+        Self::Cidr { net, except: widest.into_iter().collect() }
+    }
+
+    /// Whether it selects a peer with these labels, that stands for this CIDR if it stands for one.
+    pub fn matches(&self, labels: &LabelSet, prefix: Option<&IpNet>) -> bool {
+        match self {
+            Self::Labels(requirements) => requirements.iter().all(|requirement| requirement.matches(labels)),
+            Self::Cidr { net, except } => prefix.is_some_and(|prefix| {
+                net.contains(prefix) && !except.iter().any(|except| except.contains(prefix))
+            }),
+        }
+    }
+
+    /// The CIDRs that must be told apart for it: its own and its exceptions.
+    pub fn prefixes(&self) -> impl Iterator<Item = IpNet> {
+        let (net, except) = match self {
+            Self::Labels(_) => (None, &[][..]),
+            Self::Cidr { net, except } => (Some(*net), &except[..]),
+        };
+        net.into_iter().chain(except.iter().copied())
+    }
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |values: &BTreeSet<String>| values.iter().cloned().collect::<Vec<_>>().join(",");
+        match &self.op {
+            Op::In(values) if values.len() == 1 => write!(f, "{}:{}={}", self.source, self.key, list(values)),
+            Op::In(values) => write!(f, "{}:{} in ({})", self.source, self.key, list(values)),
+            Op::NotIn(values) => write!(f, "{}:{} notin ({})", self.source, self.key, list(values)),
+            Op::Exists => write!(f, "{}:{}", self.source, self.key),
+            Op::Absent => write!(f, "!{}:{}", self.source, self.key),
+        }
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Labels(requirements) => {
+                for (i, requirement) in requirements.iter().enumerate() {
+                    write!(f, "{}{requirement}", if i == 0 { "" } else { "; " })?;
+                }
+                Ok(())
+            }
+            Self::Cidr { net, except } => {
+                write!(f, "{net}")?;
+                except.iter().try_for_each(|except| write!(f, " without {except}"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::label::Label;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    #[rstest]
+    #[case("any", "app", Op::In(BTreeSet::from(["web".into()])), true)]
+    #[case("k8s", "app", Op::In(BTreeSet::from(["web".into(), "db".into()])), true)]
+    #[case("node", "app", Op::In(BTreeSet::from(["web".into()])), false)]
+    #[case("any", "app", Op::NotIn(BTreeSet::from(["web".into()])), false)]
+    #[case("node", "app", Op::NotIn(BTreeSet::from(["web".into()])), true)]
+    #[case("any", "tier", Op::NotIn(BTreeSet::from(["x".into()])), true)]
+    #[case("any", "app", Op::Exists, true)]
+    #[case("any", "tier", Op::Exists, false)]
+    #[case("k8s", "tier", Op::Absent, true)]
+    #[case("k8s", "app", Op::Absent, false)]
+    fn requirements(#[case] source: &str, #[case] key: &str, #[case] op: Op, #[case] expected: bool) {
+        let labels: LabelSet = [Label::k8s("app", "web")].into_iter().collect();
+        let requirement = Requirement { source: source.into(), key: key.into(), op };
+        assert_eq!(requirement.matches(&labels), expected);
+    }
+
+    #[test]
+    fn equal_selectors_are_equal() {
+        let a = || Requirement::equals("any", "a", "1");
+        let b = || Requirement::exists("k8s", "b");
+        assert_eq!(Selector::labels([a(), b(), a()]), Selector::labels([b(), a()]));
+        assert_eq!(
+            Selector::cidr(net("10.1.2.3/8"), [net("10.1.0.0/16"), net("10.1.2.0/24"), net("11.0.0.0/8")]),
+            Selector::cidr(net("10.0.0.0/8"), [net("10.1.0.0/16")])
+        );
+    }
+
+    #[rstest]
+    #[case("10.0.0.0/8", true)]
+    #[case("10.2.0.0/16", true)]
+    #[case("10.1.0.0/16", false)]
+    #[case("10.1.2.0/24", false)]
+    #[case("0.0.0.0/0", false)]
+    #[case("fd00::/8", false)]
+    fn a_cidr_selects_what_is_inside_and_not_excepted(#[case] prefix: &str, #[case] expected: bool) {
+        let selector = Selector::cidr(net("10.0.0.0/8"), [net("10.1.0.0/16")]);
+        assert_eq!(selector.matches(&LabelSet::default(), Some(&net(prefix))), expected);
+        assert!(!selector.matches(&LabelSet::default(), None));
+    }
+}

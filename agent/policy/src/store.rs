@@ -1,0 +1,193 @@
+//! The policy objects and what they refer to, as they are now.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::finding::Finding;
+use crate::label::{LabelSet, NAMESPACE, source};
+use crate::rule::{ObjectRef, PeerRef, Peers, Spec};
+use crate::selector::{Requirement, Selector};
+
+/// A group of CIDRs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CidrGroup {
+    /// Its labels, with source `cidrgroup`.
+    pub labels: LabelSet,
+    /// Its CIDRs.
+    pub cidrs: BTreeSet<IpNet>,
+}
+
+/// A service.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Service {
+    /// Its labels, with source `k8s`.
+    pub labels: LabelSet,
+    /// Which pods are behind it; `None`: no selector says so.
+    pub selector: Option<BTreeMap<String, String>>,
+}
+
+/// What is in force of an object, and what is to be said about it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Stored {
+    pub(crate) specs: Vec<Arc<Spec>>,
+    pub(crate) findings: Vec<Finding>,
+}
+
+/// Objects by name.
+#[derive(Debug, Clone, Default)]
+pub struct Store {
+    pub(crate) objects: BTreeMap<Arc<ObjectRef>, Stored>,
+    pub(crate) groups: BTreeMap<String, CidrGroup>,
+    pub(crate) services: BTreeMap<(String, String), Service>,
+}
+
+impl Store {
+    /// The rules in force, in order of objects.
+    pub fn specs(&self) -> impl Iterator<Item = &Arc<Spec>> {
+        self.objects.values().flat_map(|stored| &stored.specs)
+    }
+
+    /// A group of CIDRs as it is now, `None`: it is gone.
+    pub fn set_group(&mut self, name: &str, group: Option<CidrGroup>) -> bool {
+        let before = match group {
+            Some(group) => {
+                if self.groups.get(name) == Some(&group) {
+                    return false;
+                }
+                self.groups.insert(name.to_owned(), group);
+                return true;
+            }
+            None => self.groups.remove(name),
+        };
+        before.is_some()
+    }
+
+    /// A service as it is now, `None`: it is gone.
+    pub fn set_service(&mut self, namespace: &str, name: &str, service: Option<Service>) -> bool {
+        let key = (namespace.to_owned(), name.to_owned());
+        match service {
+            Some(service) => {
+                if self.services.get(&key) == Some(&service) {
+                    return false;
+                }
+                self.services.insert(key, service);
+                true
+            }
+            None => self.services.remove(&key).is_some(),
+        }
+    }
+
+    /// The selectors of peers, with what they refer to as it is now.
+    pub(crate) fn selectors(&self, peers: &Peers) -> BTreeSet<Selector> {
+        let mut selectors = peers.selectors.clone();
+        for peer in &peers.refs {
+            selectors.extend(self.follow(peer));
+        }
+        selectors
+    }
+
+    fn follow(&self, peer: &PeerRef) -> Vec<Selector> {
+        let cidrs = |group: &CidrGroup, except: &[IpNet]| -> Vec<Selector> {
+            group.cidrs.iter().map(|net| Selector::cidr(*net, except.iter().copied())).collect()
+        };
+        let all = |selector: &[Requirement], labels: &LabelSet| selector.iter().all(|r| r.matches(labels));
+        match peer {
+            PeerRef::Group { name, except } => {
+                self.groups.get(name).map_or_else(Vec::new, |group| cidrs(group, except))
+            }
+            PeerRef::Groups { selector, except } => self
+                .groups
+                .values()
+                .filter(|group| all(selector, &group.labels))
+                .flat_map(|group| cidrs(group, except))
+                .collect(),
+            PeerRef::Service { namespace, name } => self
+                .services
+                .get(&(namespace.clone(), name.clone()))
+                .and_then(|service| pods_of(namespace, service))
+                .into_iter()
+                .collect(),
+            PeerRef::Services { namespace, selector } => self
+                .services
+                .iter()
+                .filter(|((own, _), service)| own == namespace && all(selector, &service.labels))
+                .filter_map(|(_, service)| pods_of(namespace, service))
+                .collect(),
+        }
+    }
+
+    /// What a rule refers to and is not there.
+    pub(crate) fn missing(&self, peer: &PeerRef) -> Option<String> {
+        match peer {
+            PeerRef::Group { name, .. } if !self.groups.contains_key(name) => {
+                Some(format!("CiliumCIDRGroup {name} does not exist: it selects nobody"))
+            }
+            PeerRef::Service { namespace, name } => {
+                match self.services.get(&(namespace.clone(), name.clone())) {
+                    None => Some(format!("Service {namespace}/{name} does not exist: it selects nobody")),
+                    Some(Service { selector: None, .. }) => {
+                        Some(format!("Service {namespace}/{name} has no selector: it selects nobody"))
+                    }
+                    Some(_) => None,
+                }
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The pods behind a service, if a selector says which.
+fn pods_of(namespace: &str, service: &Service) -> Option<Selector> {
+    let labels = service.selector.as_ref()?;
+    let own = labels.iter().map(|(key, value)| Requirement::equals(source::K8S, key, value));
+    Some(Selector::labels(own.chain([Requirement::equals(source::K8S, NAMESPACE, namespace)])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::label::Label;
+
+    #[test]
+    fn groups_and_services_are_followed_as_they_are_now() {
+        let mut store = Store::default();
+        let net = |text: &str| -> IpNet { text.parse().unwrap() };
+        let peers = Peers {
+            refs: BTreeSet::from([
+                PeerRef::Group { name: "a".into(), except: vec![net("10.1.0.0/16")] },
+                PeerRef::Groups {
+                    selector: vec![Requirement::equals(source::CIDR_GROUP, "team", "x")],
+                    except: Vec::new(),
+                },
+                PeerRef::Service { namespace: "shop".into(), name: "web".into() },
+            ]),
+            ..Peers::default()
+        };
+        assert!(store.selectors(&peers).is_empty());
+        let group = CidrGroup {
+            labels: [Label::new(source::CIDR_GROUP, "team", "x")].into_iter().collect(),
+            cidrs: BTreeSet::from([net("10.0.0.0/8")]),
+        };
+        assert!(store.set_group("a", Some(group.clone())));
+        assert!(!store.set_group("a", Some(group)));
+        let service = Service {
+            labels: LabelSet::default(),
+            selector: Some(BTreeMap::from([("app".to_owned(), "web".to_owned())])),
+        };
+        assert!(store.set_service("shop", "web", Some(service)));
+        let text: Vec<String> = store.selectors(&peers).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            text,
+            [
+                "k8s:app=web; k8s:io.kubernetes.pod.namespace=shop",
+                "10.0.0.0/8",
+                "10.0.0.0/8 without 10.1.0.0/16"
+            ]
+        );
+        assert!(peers.refs.iter().all(|peer| store.missing(peer).is_none()));
+        assert!(store.set_group("a", None) && !store.set_group("a", None));
+        assert!(peers.refs.iter().any(|peer| store.missing(peer).is_some()));
+    }
+}

@@ -1,0 +1,167 @@
+//! The port sets and cookies that rows point to, counted.
+
+use std::sync::Arc;
+
+use crate::decide::Decision;
+use crate::numbers::{Digest, Hash, Numbers};
+use crate::rows::{L4Set, Outcome, Row, Staged, Verdict};
+use crate::rule::{ObjectRef, Origin};
+
+/// The origins of a decision, sorted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Origins(pub(crate) Vec<Origin>);
+
+/// Sets and cookies. A set holds the cookies of its verdicts.
+pub(crate) struct Tables {
+    pub(crate) sets: Numbers<L4Set>,
+    pub(crate) cookies: Numbers<Origins>,
+}
+
+/// Holds what a compilation makes until rows hold it.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    sets: Vec<u32>,
+    cookies: Vec<u32>,
+}
+
+/// Port sets that came, and that nobody points to any more.
+pub(crate) struct SweptSets {
+    pub(crate) added: Vec<(u32, Arc<L4Set>)>,
+    pub(crate) removed: Vec<(u32, Arc<L4Set>)>,
+}
+
+impl Tables {
+    pub(crate) fn new() -> Self {
+        Self { sets: Numbers::new(1..=u32::MAX), cookies: Numbers::new(1..=u32::MAX) }
+    }
+
+    /// The number that stands for origins; 0 for none.
+    pub(crate) fn cookie(&mut self, origins: Vec<Origin>, scratch: &mut Scratch) -> u32 {
+        if origins.is_empty() {
+            return 0;
+        }
+        let cookie = self.cookies.acquire(Origins(origins));
+        scratch.cookies.push(cookie);
+        cookie
+    }
+
+    /// The row for a decision.
+    pub(crate) fn row(&mut self, decision: Decision, scratch: &mut Scratch) -> Row {
+        match decision {
+            Decision::All(verdict) => Row::All(verdict),
+            Decision::Set(set) => {
+                if !self.sets.has(&set) {
+                    for (_, verdict) in &set.0 {
+                        self.each_cookie(verdict, Numbers::retain);
+                    }
+                }
+                let number = self.sets.acquire(set);
+                scratch.sets.push(number);
+                Row::Set(number)
+            }
+        }
+    }
+
+    /// A row holds what it points to.
+    pub(crate) fn retain(&mut self, row: Row) {
+        match row {
+            Row::All(verdict) => self.each_cookie(&verdict, Numbers::retain),
+            Row::Set(set) => self.sets.retain(set),
+        }
+    }
+
+    /// A row is gone.
+    pub(crate) fn release(&mut self, row: Row) {
+        match row {
+            Row::All(verdict) => self.each_cookie(&verdict, release),
+            Row::Set(set) => release(&mut self.sets, set),
+        }
+    }
+
+    /// What the rows hold is held by them alone from here on.
+    pub(crate) fn drop_scratch(&mut self, scratch: Scratch) {
+        for set in scratch.sets {
+            self.sets.release(set);
+        }
+        for cookie in scratch.cookies {
+            self.cookies.release(cookie);
+        }
+    }
+
+    fn each_cookie(&mut self, verdict: &Verdict, mut act: impl FnMut(&mut Numbers<Origins>, u32)) {
+        for cookie in [verdict.cookie, verdict.staged_cookie] {
+            if cookie != 0 {
+                act(&mut self.cookies, cookie);
+            }
+        }
+    }
+
+    /// Drops sets and cookies that nothing holds.
+    pub(crate) fn sweep(&mut self) -> SweptSets {
+        let sets = self.sets.sweep();
+        for set in &sets.dropped {
+            for (_, verdict) in &set.0 {
+                self.each_cookie(verdict, release);
+            }
+        }
+        self.cookies.sweep();
+        SweptSets { added: sets.added, removed: sets.removed }
+    }
+
+    /// The dataplane's tables hold nothing any more that was swept.
+    pub(crate) fn settle(&mut self) {
+        self.sets.settle();
+        self.cookies.settle();
+    }
+}
+
+fn release<T: Ord + Digest>(numbers: &mut Numbers<T>, number: u32) {
+    numbers.release(number);
+}
+
+impl Digest for ObjectRef {
+    fn digest(&self, hash: &mut Hash) {
+        hash.bytes(self.kind.name().as_bytes());
+        hash.bytes(self.namespace.as_bytes());
+        hash.bytes(self.name.as_bytes());
+    }
+}
+
+impl Digest for Origins {
+    fn digest(&self, hash: &mut Hash) {
+        for origin in &self.0 {
+            origin.object.digest(hash);
+            hash.number(u64::from(origin.spec));
+            match origin.entry {
+                Some((section, index)) => {
+                    hash.bytes(section.name().as_bytes());
+                    hash.number(u64::from(index));
+                }
+                None => hash.bytes(b"isolates"),
+            }
+        }
+    }
+}
+
+impl Digest for L4Set {
+    fn digest(&self, hash: &mut Hash) {
+        for (prefix, verdict) in &self.0 {
+            hash.number(prefix.proto.map_or(u64::MAX, u64::from));
+            hash.number(u64::from(prefix.bits));
+            hash.number(u64::from(prefix.port));
+            hash.number(match verdict.outcome {
+                Outcome::NoRule => 0,
+                Outcome::Allow => 1,
+                Outcome::Deny => 2,
+                Outcome::Redirect => 4,
+            });
+            hash.number(match verdict.staged {
+                Staged::Nothing => 0,
+                Staged::WouldAllow => 1,
+                Staged::WouldDeny => 2,
+            });
+            hash.number(u64::from(verdict.cookie));
+            hash.number(u64::from(verdict.staged_cookie));
+        }
+    }
+}
