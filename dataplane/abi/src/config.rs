@@ -69,7 +69,7 @@ pub struct NodeConfig {
     /// Sum over the rows of `ENDPOINTS` and `IPCACHE` that this revision stands for, kept by the agent so that the death of one
     /// between writing rows and raising the revision is noticed at the next start. The programs do not read it.
     pub rows_digest: [u8; 8],
-    /// Zero; room for what services and policy need.
+    /// Zero; room for what services need.
     pub reserved: [u8; 12],
 }
 
@@ -100,6 +100,8 @@ bitflags! {
         const DROP_EVENTS = 8;
         /// Trace events are sent.
         const TRACE_EVENTS = 16;
+        /// Policy-verdict events are sent.
+        const POLICY_EVENTS = 32;
     }
 }
 

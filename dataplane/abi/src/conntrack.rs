@@ -200,7 +200,7 @@ pub struct CtHalf {
     pub reported: u32,
     /// Identity of the end that sends in this direction.
     pub identity: Identity,
-    /// TCP flags seen (RFC 9293 bits).
+    /// TCP: flags seen (RFC 9293 bits). ICMP and `ICMPv6`, original direction: type of the message that began it.
     pub tcp_flags: u8,
     /// Zero.
     pub pad: [u8; 3],

@@ -60,7 +60,7 @@ pub struct EndpointEntry {
     pub flags: EndpointFlags,
     /// Its identity ([`Identity::HOST`] for the node's own addresses).
     pub identity: Identity,
-    /// The policy that is in force for it; zero: none, everything is allowed.
+    /// Its policy in [`crate::policy::Policy`], in force in the directions that `flags` name; zero: none, everything is allowed.
     pub policy: u32,
     /// MAC of the pod's device.
     pub mac: Mac,
@@ -81,6 +81,12 @@ bitflags! {
         const HOST = 1;
         /// The router address of the node (set together with `HOST`).
         const ROUTER = 2;
+        /// Its policy decides about connections to it. Without this all are allowed.
+        const ENFORCE_INGRESS = 4;
+        /// Its policy decides about connections from it. Without this all are allowed.
+        const ENFORCE_EGRESS = 8;
+        /// What its policy would drop passes, and is told of as such.
+        const AUDIT = 16;
     }
 }
 

@@ -6,6 +6,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::policy::{PolicyMatch, Staged};
 use crate::table::{TableKind, TableSpec, Writer};
 use crate::{DropReason, Identity};
 
@@ -24,7 +25,7 @@ pub const EVENTS: TableSpec = TableSpec {
 pub const PAYLOAD_MAX: usize = 128;
 
 /// Version of [`EventHeader`].
-pub const EVENT_VERSION: u8 = 1;
+pub const EVENT_VERSION: u8 = 2;
 
 /// A record as it lies in the ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -42,9 +43,9 @@ pub struct Event {
 pub struct EventHeader {
     /// [`EventKind`] as number.
     pub kind: u8,
-    /// Drop: [`DropReason`]. Trace: [`TracePoint`]. As numbers.
+    /// Drop: [`DropReason`]. Trace: [`TracePoint`]. Policy verdict: [`DropReason`], or zero if it is allowed. As numbers.
     pub subtype: u8,
-    /// Endpoint at whose device or for which it happened; zero: none.
+    /// Endpoint at whose device or for which it happened; where policy decided: whose policy it was. Zero: none.
     pub endpoint: u16,
     /// Hash of the flow as the kernel knows it, or zero.
     pub hash: u32,
@@ -70,10 +71,18 @@ pub struct EventHeader {
     pub flags: u8,
     /// Device on which it happened.
     pub ifindex: u32,
-    /// Drop: stage-specific detail. Trace: device to which the packet goes, or zero.
+    /// Policy verdict, and drop by policy: [`crate::policy::PolicyVerdict::cookie`]. Otherwise zero.
     pub arg: u32,
-    /// Zero; room for rule cookies and the address before translation.
-    pub reserved: [u8; 12],
+    /// Policy verdict: [`crate::policy::PolicyVerdict::staged_cookie`].
+    pub staged_cookie: u32,
+    /// Policy verdict: [`Staged`] as number.
+    pub staged: u8,
+    /// Policy verdict: [`PolicyMatch`] as number.
+    pub policy_match: u8,
+    /// Policy verdict, bits: see [`EventHeader::AUDITED`].
+    pub policy_flags: u8,
+    /// Zero; room for the address before translation.
+    pub reserved: [u8; 5],
 }
 
 impl EventHeader {
@@ -81,12 +90,35 @@ impl EventHeader {
     pub const IPV6: u8 = 1;
     /// Flag: the packet goes in the reply direction of its connection.
     pub const REPLY: u8 = 2;
-    /// Flag: the packet goes towards the pod (otherwise from it).
+    /// Flag: the packet goes towards the pod (otherwise from it). Where policy decided: it was the policy for connections
+    /// to the endpoint (otherwise for those from it).
     pub const INGRESS: u8 = 4;
+
+    /// Policy flag: policy would have dropped it, but the endpoint's policy is only audited.
+    pub const AUDITED: u8 = 1;
 
     /// The drop reason, if this is a drop.
     pub const fn drop_reason(&self) -> Option<DropReason> {
         if self.kind == EventKind::Drop as u8 { DropReason::from_number(self.subtype) } else { None }
+    }
+
+    /// Why it is denied, if this is the verdict of a policy that denies, also of one that is only audited.
+    pub const fn denied(&self) -> Option<DropReason> {
+        if self.kind == EventKind::PolicyVerdict as u8 { DropReason::from_number(self.subtype) } else { None }
+    }
+
+    /// What staged policies would change, if this is the verdict of a policy.
+    pub const fn staged(&self) -> Option<Staged> {
+        if self.kind == EventKind::PolicyVerdict as u8 { Staged::from_number(self.staged) } else { None }
+    }
+
+    /// Which kind of row decided, if this is the verdict of a policy.
+    pub const fn policy_match(&self) -> Option<PolicyMatch> {
+        if self.kind == EventKind::PolicyVerdict as u8 {
+            PolicyMatch::from_number(self.policy_match)
+        } else {
+            None
+        }
     }
 
     /// The trace point, if this is a trace.
@@ -215,4 +247,6 @@ pub enum Aggregation {
 }
 
 const _: () = assert!(size_of::<EventHeader>() == 56);
+const _: () = assert!(core::mem::offset_of!(EventHeader, staged_cookie) == 44);
+const _: () = assert!(core::mem::offset_of!(EventHeader, policy_flags) == 50);
 const _: () = assert!(size_of::<Event>() == 184);

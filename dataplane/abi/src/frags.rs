@@ -83,8 +83,10 @@ pub struct FragEntry {
     pub dport: Be16,
     /// Upper-layer protocol.
     pub proto: u8,
+    /// ICMP and `ICMPv6`: type of the message; otherwise zero.
+    pub icmp_type: u8,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: [u8; 2],
 }
 
 const _: () = assert!(size_of::<FragKey4>() == 12);

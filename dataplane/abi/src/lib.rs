@@ -22,6 +22,7 @@ pub mod identity;
 pub mod ipcache;
 pub mod mark;
 pub mod metrics;
+pub mod policy;
 pub mod program;
 pub mod table;
 

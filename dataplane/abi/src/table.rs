@@ -4,7 +4,7 @@ use core::hash::Hash;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{clock, config, conntrack, endpoints, events, frags, ipcache, metrics};
+use crate::{clock, config, conntrack, endpoints, events, frags, ipcache, metrics, policy};
 
 /// Longest table name: the kernel keeps 15 characters and a zero.
 pub const NAME_MAX: usize = 15;
@@ -111,6 +111,8 @@ pub const TABLES: &[TableSpec] = &[
     config::Config::SPEC,
     endpoints::Endpoints::SPEC,
     ipcache::IpCache::SPEC,
+    policy::Policy::SPEC,
+    policy::PolicyL4::SPEC,
     conntrack::Ct4::SPEC,
     conntrack::Ct6::SPEC,
     frags::Frags4::SPEC,

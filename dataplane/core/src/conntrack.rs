@@ -158,9 +158,23 @@ pub enum Found {
     Reply,
 }
 
-/// Looks closer. Changes nothing.
+/// What the row of a living connection says of how it began.
+#[derive(Clone, Copy)]
+pub struct Origin {
+    /// Identity of the end that began.
+    pub identity: Identity,
+    /// Type of the ICMP message that began it.
+    pub icmp_type: u8,
+}
+
+/// Looks closer; writes down how a living connection began. Changes nothing.
 #[inline(always)]
-pub fn look<H: Packet + Maps, F: Ip>(host: H, config: &NodeConfig, flight: &Flight<F>) -> Found {
+pub fn look<H: Packet + Maps, F: Ip>(
+    host: H,
+    config: &NodeConfig,
+    flight: &Flight<F>,
+    origin: &mut Origin,
+) -> Found {
     if !flight.has_row {
         return Found::Nothing;
     }
@@ -168,6 +182,8 @@ pub fn look<H: Packet + Maps, F: Ip>(host: H, config: &NodeConfig, flight: &Flig
     let begun = flight.kind == Kind::Tcp && begins(flight.tcp_flags);
     let ticks_per_s = config.ticks_per_s;
     F::ct(host, &flight.key, |entry| {
+        let [first, _] = &entry.dirs;
+        *origin = Origin { identity: first.identity, icmp_type: first.tcp_flags };
         if entry.is_expired(now, ticks_per_s) {
             Found::Nothing
         } else if begun && entry.state == CtState::Closing as u8 {
@@ -233,7 +249,7 @@ pub fn create<H: Packet + Maps, F: Ip>(host: H, flight: &Flight<F>, src: &End, d
         there.revision = revision;
         there.reported = now;
         there.identity = src.identity;
-        there.tcp_flags = if flight.kind == Kind::Tcp { flight.tcp_flags } else { 0 };
+        there.tcp_flags = flight.tcp_flags;
         there.packets = 1;
         there.bytes = bytes;
         there.way = dst.way;

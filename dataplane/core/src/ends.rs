@@ -8,6 +8,7 @@ use dataplane_abi::ipcache::{IpCacheFlags, IpCacheKey};
 use crate::conntrack::End;
 use crate::host::{Host, Maps};
 use crate::ip::Ip;
+use crate::policy::Guard;
 
 /// What kind of place an address is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,10 +27,10 @@ impl End {
     pub const NOBODY: Self = Self { identity: dataplane_abi::Identity::UNKNOWN, way: CtWay::NONE };
 }
 
-/// Finds who is at an address. A function of its own: only first packets need it.
+/// Finds who is at an address, and of an endpoint its policy. A function of its own: only first packets need it.
 #[inline(never)]
-pub fn find<H: Host, F: Ip>(host: H, addr: &F::Addr, end: &mut End) -> Place {
-    let place = find_here::<H, F>(host, *addr, end);
+pub fn find<H: Host, F: Ip>(host: H, addr: &F::Addr, end: &mut End, guard: &mut Guard) -> Place {
+    let place = find_here::<H, F>(host, *addr, end, guard);
     if place == Place::Elsewhere
         && let Some(config) = host.config()
     {
@@ -40,11 +41,12 @@ pub fn find<H: Host, F: Ip>(host: H, addr: &F::Addr, end: &mut End) -> Place {
 
 /// Finds who on this node is at an address.
 #[inline(always)]
-pub fn find_here<H: Maps, F: Ip>(host: H, addr: F::Addr, end: &mut End) -> Place {
+pub fn find_here<H: Maps, F: Ip>(host: H, addr: F::Addr, end: &mut End, guard: &mut Guard) -> Place {
     let Some(entry) = host.endpoint(&EndpointKey::new(F::to_abi(addr), F::FAMILY)) else {
         return Place::Elsewhere;
     };
     end.identity = entry.identity;
+    *guard = Guard { policy: entry.policy, flags: entry.flags, endpoint: entry.id };
     if entry.flags.contains(EndpointFlags::HOST) {
         end.way = CtWay::stack();
         Place::Node

@@ -20,7 +20,7 @@ pub struct Flight<F: Ip> {
     pub revision: u32,
     /// What kind of packet it is.
     pub kind: Kind,
-    /// TCP flags; for [`Kind::Control`] the ICMP type.
+    /// TCP flags; for ICMP that is not an error the type of the message, also of fragments behind the first.
     pub tcp_flags: u8,
     /// Hop limit.
     pub hops: u8,
@@ -100,6 +100,8 @@ pub struct Route {
     pub point: u8,
     /// What conntrack knew ([`dataplane_abi::events::TraceReason`] as number).
     pub reason: u8,
+    /// For a drop by policy: what stands for the rules that decided.
+    pub arg: u32,
 }
 
 impl Route {
@@ -115,5 +117,6 @@ impl Route {
         endpoint: 0,
         point: 0,
         reason: 0,
+        arg: 0,
     };
 }

@@ -8,6 +8,7 @@ use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
 use dataplane_abi::events::EventHeader;
 use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
+use dataplane_abi::policy::{L4Key, PolicyEntry, PolicyKey, PolicyVerdict};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// A value that is just bytes. Multi-byte numbers are as they lie in the packet: network order unless converted.
@@ -70,6 +71,10 @@ pub trait Maps: Copy {
     fn endpoint(&self, key: &EndpointKey) -> Option<&EndpointEntry>;
     /// Longest prefix that covers an address.
     fn ipcache(&self, key: &IpCacheKey) -> Option<&IpCacheEntry>;
+    /// What a policy says of an identity.
+    fn policy(&self, key: &PolicyKey) -> Option<&PolicyEntry>;
+    /// Longest prefix of a set that covers protocol and port.
+    fn policy_l4(&self, key: &L4Key) -> Option<&PolicyVerdict>;
     /// Runs `f` on the row of a connection, if there is one.
     fn ct4<R>(self, key: &CtKey4, f: impl FnOnce(&mut CtEntry) -> R) -> Option<R>;
     /// Makes or replaces the row of a connection: `f` fills a zeroed one. False: there is no room.

@@ -2,7 +2,7 @@
 
 use dataplane_abi::config::NodeConfig;
 use dataplane_abi::conntrack::CtEntry;
-use dataplane_abi::{Addr, DropReason, Family, Identity};
+use dataplane_abi::{Addr, Be16, DropReason, Family, Identity};
 
 use crate::flight::Flight;
 
@@ -42,6 +42,8 @@ pub trait Ip: Copy + 'static {
     fn low(key: &Self::Key) -> Self::Addr;
     /// Address of a key's second end.
     fn high(key: &Self::Key) -> Self::Addr;
+    /// Ports of a key's first and second end.
+    fn ports(key: &Self::Key) -> (Be16, Be16);
     /// Upper-layer protocol of a key.
     fn proto(key: &Self::Key) -> u8;
     /// Puts a key's ends in order; returns whether the sender, who was first, is the higher one.

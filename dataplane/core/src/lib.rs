@@ -2,7 +2,7 @@
 //!
 //! The programs ([`programs`]) are generic over a host ([`host`]): packet bytes, tables, clock and events.
 //! `dataplane-ebpf` is the kernel's host, `dataplane-native` the one in memory. A program is a straight list of stages:
-//! parse ([`ip`]) → conntrack ([`conntrack`]) → for new flows the ends and their judgement ([`ends`], [`learn`]) →
+//! parse ([`ip`]) → conntrack ([`conntrack`]) → for new flows the ends and their judgement ([`ends`], [`learn`], [`policy`]) →
 //! forwarding ([`forward`]) → a [`Verdict`], which the host carries out.
 //!
 //! This crate knows packets and tables. It must not know the kernel, Kubernetes or who writes the tables.
@@ -29,6 +29,7 @@ pub mod host;
 pub mod ip;
 pub mod learn;
 pub mod nd;
+pub mod policy;
 pub mod programs;
 pub mod report;
 pub mod verdict;

@@ -3,6 +3,7 @@
 use dataplane_abi::config::{ConfigFlags, NodeConfig};
 use dataplane_abi::events::{self, Aggregation, EVENT_VERSION, EventHeader, EventKind, TracePoint};
 use dataplane_abi::metrics::{self, Direction};
+use dataplane_abi::policy::{self, PolicyMatch, PolicyVerdict};
 use dataplane_abi::program::Program;
 use dataplane_abi::{DropReason, ForwardReason};
 
@@ -35,12 +36,14 @@ pub fn finish<H: Host, const PROGRAM: u8>(
     if step == Step::Tunnel && !host.set_tunnel(&route.to.way.data, route.to.way.family, route.src.to_vni()) {
         step = Step::Drop(DropReason::NoTunnelEndpoint);
     }
-    let reason = match step {
-        Step::Drop(reason) => reason.number(),
-        Step::Skip => ForwardReason::Interface as u8,
-        _ => ForwardReason::Forwarded as u8,
+    let row = match step {
+        Step::Drop(reason) => {
+            metrics::index(reason.number(), drop_direction(direction(PROGRAM), reason, route))
+        }
+        Step::Skip => metrics::index(ForwardReason::Interface as u8, direction(PROGRAM)),
+        _ => metrics::index(ForwardReason::Forwarded as u8, direction(PROGRAM)),
     };
-    host.count(metrics::index(reason, direction(PROGRAM)), u64::from(host.len()));
+    host.count(row, u64::from(host.len()));
     if let Step::Drop(reason) = step {
         if config.flags.contains(ConfigFlags::DROP_EVENTS) {
             dropped::<H, PROGRAM>(host, route, reason);
@@ -60,6 +63,18 @@ pub fn finish<H: Host, const PROGRAM: u8>(
         Step::Egress => Verdict::Egress { ifindex: way.ifindex },
         Step::Tunnel => Verdict::Tunnel { ifindex: way.ifindex },
         Step::Neighbour => Verdict::Neighbour { ifindex: way.ifindex, family: way.family, address: way.data },
+    }
+}
+
+/// Direction under which a drop counts: the program's; of what policy drops, the policy's.
+#[inline(always)]
+const fn drop_direction(program: Direction, reason: DropReason, route: &Route) -> Direction {
+    match reason {
+        DropReason::PolicyDenied | DropReason::PolicyDenyRule if route.flags & EventHeader::INGRESS != 0 => {
+            Direction::Ingress
+        }
+        DropReason::PolicyDenied | DropReason::PolicyDenyRule => Direction::Egress,
+        _ => program,
     }
 }
 
@@ -84,24 +99,63 @@ const _: () = assert!(PAYLOAD_MAX as usize == events::PAYLOAD_MAX);
 
 #[inline(never)]
 fn dropped<H: Host, const PROGRAM: u8>(host: H, route: &Route, reason: DropReason) {
-    emit::<H, PROGRAM>(host, route, EventKind::Drop, reason.number());
+    let is_ingress = matches!(drop_direction(direction(PROGRAM), reason, route), Direction::Ingress);
+    emit::<H, PROGRAM>(host, route, is_ingress, EventKind::Drop, reason.number(), |_| {});
 }
 
 #[inline(never)]
 fn traced<H: Host, const PROGRAM: u8>(host: H, route: &Route) {
-    emit::<H, PROGRAM>(host, route, EventKind::Trace, route.point);
+    let is_ingress = matches!(direction(PROGRAM), Direction::Ingress);
+    emit::<H, PROGRAM>(host, route, is_ingress, EventKind::Trace, route.point, |_| {});
+}
+
+/// How the policy of one end decided about a new connection.
+pub struct Judgement {
+    /// What the tables say.
+    pub verdict: PolicyVerdict,
+    /// Endpoint whose policy it is.
+    pub endpoint: u16,
+    /// Direction of the policy.
+    pub direction: policy::Direction,
+    /// Which kind of row it was.
+    pub matched: PolicyMatch,
+    /// Number of the drop reason, or zero.
+    pub reason: u8,
+    /// Bits of [`EventHeader::policy_flags`].
+    pub flags: u8,
+}
+
+/// Tells of a judgement.
+#[inline(never)]
+pub fn judged<H: Host, const PROGRAM: u8>(host: H, route: &Route, judgement: &Judgement) {
+    let is_ingress = matches!(judgement.direction, policy::Direction::Ingress);
+    emit::<H, PROGRAM>(host, route, is_ingress, EventKind::PolicyVerdict, judgement.reason, |header| {
+        header.endpoint = judgement.endpoint;
+        header.arg = judgement.verdict.cookie;
+        header.staged_cookie = judgement.verdict.staged_cookie;
+        header.staged = judgement.verdict.staged;
+        header.policy_match = judgement.matched as u8;
+        header.policy_flags = judgement.flags;
+    });
 }
 
 #[inline(always)]
-fn emit<H: Host, const PROGRAM: u8>(host: H, route: &Route, kind: EventKind, subtype: u8) {
+fn emit<H: Host, const PROGRAM: u8>(
+    host: H,
+    route: &Route,
+    is_ingress: bool,
+    kind: EventKind,
+    subtype: u8,
+    add: impl FnOnce(&mut EventHeader),
+) {
     let Some(config) = host.config() else { return };
     let len = host.len();
-    let side = if matches!(direction(PROGRAM), Direction::Ingress) { EventHeader::INGRESS } else { 0 };
+    let side = if is_ingress { EventHeader::INGRESS } else { 0 };
     let family = if route.is_v6 { EventHeader::IPV6 } else { 0 };
     let most = if config.payload_len < PAYLOAD_MAX { config.payload_len } else { PAYLOAD_MAX };
     let [.., least] = len.to_be_bytes();
     let len_cap = u16::from(if len < u32::from(most) { least } else { most });
-    let header = EventHeader {
+    let mut header = EventHeader {
         kind: kind as u8,
         subtype,
         endpoint: route.endpoint,
@@ -117,8 +171,13 @@ fn emit<H: Host, const PROGRAM: u8>(host: H, route: &Route, kind: EventKind, sub
         trace_reason: route.reason,
         flags: route.flags | side | family,
         ifindex: host.ifindex(),
-        arg: 0,
-        reserved: [0; 12],
+        arg: route.arg,
+        staged_cookie: 0,
+        staged: 0,
+        policy_match: 0,
+        policy_flags: 0,
+        reserved: [0; 5],
     };
+    add(&mut header);
     host.emit(&header);
 }

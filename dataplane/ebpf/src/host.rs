@@ -23,6 +23,7 @@ use dataplane_abi::events::{EVENTS, Event, EventHeader, PAYLOAD_MAX};
 use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
 use dataplane_abi::metrics::EVENTS_LOST;
+use dataplane_abi::policy::{L4Key, PolicyEntry, PolicyKey, PolicyVerdict};
 use dataplane_core::{Clock, Events, Maps, Packet, Raw, Verdict};
 
 use crate::tables;
@@ -307,9 +308,22 @@ impl Maps for Kernel {
 
     #[inline(always)]
     fn ipcache(&self, key: &IpCacheKey) -> Option<&IpCacheEntry> {
-        // SAFETY: the map's key is the length of the prefix and `PREFIX_BYTES` bytes, which is what the row type is.
+        // SAFETY: the map's key is the length of the prefix and the bytes behind it, which is what the row type is.
         let key = unsafe { &*ptr::from_ref(key).cast() };
         tables::IPCACHE.get(key)
+    }
+
+    #[inline(always)]
+    fn policy(&self, key: &PolicyKey) -> Option<&PolicyEntry> {
+        // SAFETY: as for endpoints; what an old row decided is judged again at the revision that the agent writes last.
+        unsafe { tables::POLICY.get(key) }
+    }
+
+    #[inline(always)]
+    fn policy_l4(&self, key: &L4Key) -> Option<&PolicyVerdict> {
+        // SAFETY: as for the ipcache.
+        let key = unsafe { &*ptr::from_ref(key).cast() };
+        tables::POLICY_L4.get(key)
     }
 
     #[inline(always)]

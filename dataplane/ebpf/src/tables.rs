@@ -11,6 +11,7 @@ use dataplane_abi::events;
 use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6, Frags4, Frags6};
 use dataplane_abi::ipcache::{IpCache, IpCacheEntry, IpCacheKey};
 use dataplane_abi::metrics::{Metrics, MetricsEntry};
+use dataplane_abi::policy::{L4Key, Policy, PolicyEntry, PolicyKey, PolicyL4, PolicyVerdict};
 
 /// Capacity of a table.
 const fn rows<T: Table>() -> usize {
@@ -22,8 +23,9 @@ const fn flags<T: Table>() -> usize {
     T::SPEC.flags as usize
 }
 
-/// Bytes of a prefix behind its length.
-pub(crate) const PREFIX_BYTES: usize = size_of::<IpCacheKey>() - 4;
+/// Bytes of the keys of tables of prefixes behind the length, with which such keys begin.
+const PREFIX_BYTES: usize = size_of::<IpCacheKey>() - 4;
+const L4_BYTES: usize = size_of::<L4Key>() - 4;
 
 #[btf_map]
 pub(crate) static CONFIG: Array<NodeConfig, { rows::<Config>() }> = Array::new();
@@ -42,6 +44,18 @@ pub(crate) static IPCACHE: LpmTrie<
     IpCacheEntry,
     { rows::<IpCache>() },
     { flags::<IpCache>() },
+> = LpmTrie::new();
+
+#[btf_map]
+pub(crate) static POLICY: HashMap<PolicyKey, PolicyEntry, { rows::<Policy>() }, { flags::<Policy>() }> =
+    HashMap::new();
+
+#[btf_map]
+pub(crate) static POLICY_L4: LpmTrie<
+    [u8; L4_BYTES],
+    PolicyVerdict,
+    { rows::<PolicyL4>() },
+    { flags::<PolicyL4>() },
 > = LpmTrie::new();
 
 #[btf_map]

@@ -9,6 +9,7 @@ use dataplane_abi::events::{Event, EventHeader, PAYLOAD_MAX};
 use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
 use dataplane_abi::metrics::EVENTS_LOST;
+use dataplane_abi::policy::{L4Key, PolicyEntry, PolicyKey, PolicyVerdict};
 use dataplane_core::{Clock, Events, Maps, Packet, Raw};
 
 use crate::{Frame, Native, Tunnel};
@@ -118,6 +119,14 @@ impl Maps for Handle<'_> {
 
     fn ipcache(&self, key: &IpCacheKey) -> Option<&IpCacheEntry> {
         self.node.tables.ipcache.get(key)
+    }
+
+    fn policy(&self, key: &PolicyKey) -> Option<&PolicyEntry> {
+        self.node.tables.policy.get(key)
+    }
+
+    fn policy_l4(&self, key: &L4Key) -> Option<&PolicyVerdict> {
+        self.node.tables.policy_l4.get(key)
     }
 
     fn ct4<R>(self, key: &CtKey4, f: impl FnOnce(&mut CtEntry) -> R) -> Option<R> {

@@ -13,6 +13,7 @@ use dataplane_abi::events;
 use dataplane_abi::frags::{Frags4, Frags6};
 use dataplane_abi::ipcache::IpCache;
 use dataplane_abi::metrics::Metrics;
+use dataplane_abi::policy::{Policy, PolicyL4};
 
 mod array;
 mod hash;
@@ -74,7 +75,11 @@ pub struct Tables {
     /// `ENDPOINTS`
     pub endpoints: HashTable<Endpoints>,
     /// `IPCACHE`
-    pub ipcache: LpmTable,
+    pub ipcache: LpmTable<IpCache>,
+    /// `POLICY`
+    pub policy: HashTable<Policy>,
+    /// `POLICY_L4`
+    pub policy_l4: LpmTable<PolicyL4>,
     /// `CT4`
     pub ct4: RefCell<LruTable<Ct4>>,
     /// `CT6`
@@ -97,6 +102,8 @@ impl Default for Tables {
             config: ArrayTable::new(Config::SPEC.max_entries),
             endpoints: HashTable::new(Endpoints::SPEC.max_entries),
             ipcache: LpmTable::new(IpCache::SPEC.max_entries),
+            policy: HashTable::new(Policy::SPEC.max_entries),
+            policy_l4: LpmTable::new(PolicyL4::SPEC.max_entries),
             ct4: RefCell::new(LruTable::new(Ct4::SPEC.max_entries)),
             ct6: RefCell::new(LruTable::new(Ct6::SPEC.max_entries)),
             frags4: RefCell::new(LruTable::new(Frags4::SPEC.max_entries)),
@@ -115,6 +122,8 @@ impl Tables {
             "CONFIG" => f(&self.config),
             "ENDPOINTS" => f(&self.endpoints),
             "IPCACHE" => f(&self.ipcache),
+            "POLICY" => f(&self.policy),
+            "POLICY_L4" => f(&self.policy_l4),
             "CT4" => f(&*self.ct4.borrow()),
             "CT6" => f(&*self.ct6.borrow()),
             "FRAGS4" => f(&*self.frags4.borrow()),
@@ -130,6 +139,8 @@ impl Tables {
             "CONFIG" => f(&mut self.config),
             "ENDPOINTS" => f(&mut self.endpoints),
             "IPCACHE" => f(&mut self.ipcache),
+            "POLICY" => f(&mut self.policy),
+            "POLICY_L4" => f(&mut self.policy_l4),
             "CT4" => f(self.ct4.get_mut()),
             "CT6" => f(self.ct6.get_mut()),
             "FRAGS4" => f(self.frags4.get_mut()),

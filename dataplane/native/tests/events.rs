@@ -44,7 +44,7 @@ fn a_trace_says_who_and_where() {
                 time_ns: 1_000_000_000,
                 len_orig: u32::try_from(bytes.len()).expect("a short frame"),
                 len_cap: u16::try_from(bytes.len()).expect("a short frame"),
-                version: 1,
+                version: 2,
                 program: Program::FromContainer as u8,
                 src_identity: Identity(A1.identity),
                 dst_identity: Identity(A2.identity),
@@ -53,7 +53,11 @@ fn a_trace_says_who_and_where() {
                 flags: if family == 6 { EventHeader::IPV6 } else { 0 },
                 ifindex: A1.ifindex,
                 arg: 0,
-                reserved: [0; 12],
+                staged_cookie: 0,
+                staged: 0,
+                policy_match: 0,
+                policy_flags: 0,
+                reserved: [0; 5],
             }
         );
         assert_eq!(payload[..bytes.len()], frame.bytes);

@@ -112,6 +112,11 @@ impl Ip for V4 {
     }
 
     #[inline(always)]
+    fn ports(key: &CtKey4) -> (Be16, Be16) {
+        (key.low_port, key.high_port)
+    }
+
+    #[inline(always)]
     fn proto(key: &CtKey4) -> u8 {
         key.proto
     }
@@ -192,6 +197,7 @@ fn rest<H: Host>(host: H, flight: &mut Flight<V4>) -> Result<(), DropReason> {
         let first = host.frag4(&key).ok_or(DropReason::FragmentNotFound)?;
         flight.key.low_port = first.sport;
         flight.key.high_port = first.dport;
+        flight.tcp_flags = first.icmp_type;
         flight.kind = Kind::Fragment;
         return Ok(());
     }
@@ -201,7 +207,8 @@ fn rest<H: Host>(host: H, flight: &mut Flight<V4>) -> Result<(), DropReason> {
             sport: flight.key.low_port,
             dport: flight.key.high_port,
             proto: flight.key.proto,
-            pad: [0; 3],
+            icmp_type: if flight.kind == Kind::Datagram { flight.tcp_flags } else { 0 },
+            pad: [0; 2],
         };
         host.set_frag4(&key, &entry);
     }
@@ -228,6 +235,7 @@ fn upper_layer<H: Host>(host: H, flight: &mut Flight<V4>, offset: u32) -> Result
             match kind {
                 ECHO_REQUEST | ECHO_REPLY => {
                     (flight.key.low_port, flight.key.high_port) = l4::echo_ports(w1, kind == ECHO_REQUEST);
+                    flight.tcp_flags = kind;
                     flight.kind = Kind::Datagram;
                 }
                 // Unreachable, source quench, redirect, time exceeded, parameter problem.

@@ -134,6 +134,11 @@ impl Ip for V6 {
     }
 
     #[inline(always)]
+    fn ports(key: &CtKey6) -> (Be16, Be16) {
+        (key.low_port, key.high_port)
+    }
+
+    #[inline(always)]
     fn proto(key: &CtKey6) -> u8 {
         key.proto
     }
@@ -196,6 +201,7 @@ fn rest<H: Host>(host: H, flight: &mut Flight<V6>) -> Result<(), DropReason> {
         let first = host.frag6(&key).ok_or(DropReason::FragmentNotFound)?;
         flight.key.low_port = first.sport;
         flight.key.high_port = first.dport;
+        flight.tcp_flags = first.icmp_type;
         flight.key.proto = first.proto;
         flight.kind = Kind::Fragment;
         return Ok(());
@@ -206,7 +212,8 @@ fn rest<H: Host>(host: H, flight: &mut Flight<V6>) -> Result<(), DropReason> {
             sport: flight.key.low_port,
             dport: flight.key.high_port,
             proto: flight.key.proto,
-            pad: [0; 3],
+            icmp_type: if flight.kind == Kind::Datagram { flight.tcp_flags } else { 0 },
+            pad: [0; 2],
         };
         host.set_frag6(&key, &entry);
     }
@@ -283,6 +290,7 @@ fn upper_layer<H: Host>(host: H, flight: &mut Flight<V6>, offset: u32) -> Result
             match kind {
                 ECHO_REQUEST | ECHO_REPLY => {
                     (flight.key.low_port, flight.key.high_port) = l4::echo_ports(w1, kind == ECHO_REQUEST);
+                    flight.tcp_flags = kind;
                     flight.kind = Kind::Datagram;
                 }
                 // Unreachable, packet too big, time exceeded, parameter problem.

@@ -17,6 +17,7 @@ use crate::flight::Route;
 use crate::forward::link_addresses;
 use crate::host::Host;
 use crate::ip::{Ip, V4, V6};
+use crate::policy::Guard;
 use crate::report;
 use crate::verdict::{Step, Verdict};
 
@@ -47,9 +48,10 @@ fn ip<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
     if F::is_group(to) {
         return Step::Skip;
     }
-    let mut src = End::NOBODY;
-    let place = ends::find::<H, F>(host, &to, &mut route.to);
-    let _: Place = ends::find::<H, F>(host, &from, &mut src);
+    // For a pod of this node `to_container` asks its policy; the node's own packets to others have none.
+    let (mut src, mut guard) = (End::NOBODY, Guard::NONE);
+    let place = ends::find::<H, F>(host, &to, &mut route.to, &mut guard);
+    let _: Place = ends::find::<H, F>(host, &from, &mut src, &mut guard);
     route.src = mark::identity(host.mark()).unwrap_or(src.identity);
     if route.src == Identity::UNKNOWN {
         route.src = config.host_identity;

@@ -14,6 +14,7 @@ use crate::forward;
 use crate::host::Host;
 use crate::ip::{Ip, V4, V6};
 use crate::learn::learn;
+use crate::policy::Guard;
 use crate::report;
 use crate::verdict::{Step, Verdict};
 
@@ -71,6 +72,7 @@ fn ip<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
 /// Whether the packet is for a pod of this node.
 #[inline(never)]
 fn is_for_pod<H: Host, F: Ip>(host: H) -> bool {
-    let mut end = End::NOBODY;
-    F::addresses(host).is_some_and(|(_, dst)| ends::find_here::<H, F>(host, dst, &mut end) == Place::Pod)
+    let (mut end, mut guard) = (End::NOBODY, Guard::NONE);
+    F::addresses(host)
+        .is_some_and(|(_, dst)| ends::find_here::<H, F>(host, dst, &mut end, &mut guard) == Place::Pod)
 }

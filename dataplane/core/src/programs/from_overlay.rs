@@ -14,6 +14,7 @@ use crate::forward;
 use crate::host::Host;
 use crate::ip::{Ip, V4, V6};
 use crate::learn::learn;
+use crate::policy::Guard;
 use crate::report;
 use crate::verdict::{Step, Verdict};
 
@@ -72,6 +73,7 @@ fn ip<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
 /// Whether the packet is for the node itself.
 #[inline(never)]
 fn is_for_node<H: Host, F: Ip>(host: H) -> bool {
-    let mut end = End::NOBODY;
-    F::addresses(host).is_some_and(|(_, dst)| ends::find_here::<H, F>(host, dst, &mut end) == Place::Node)
+    let (mut end, mut guard) = (End::NOBODY, Guard::NONE);
+    F::addresses(host)
+        .is_some_and(|(_, dst)| ends::find_here::<H, F>(host, dst, &mut end, &mut guard) == Place::Node)
 }

@@ -275,7 +275,7 @@ fn tables_of_prefixes_answer_the_same() {
             key[4..6].copy_from_slice(&bytes);
             key
         };
-        let mut memory = LpmTable::new(ROWS);
+        let mut memory = LpmTable::<IpCache>::new(ROWS);
         let mut probe = Pair::new::<IpCache>(1, LpmTable::new(1));
         probe.upsert(&key(8, [1, 0]), 1);
         let value = vec![2; probe.kernel.info().value_size];

@@ -1,33 +1,34 @@
-//! The table of prefixes: the longest that covers an address wins.
+//! Tables of prefixes: the longest that covers a key wins.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
 
-use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
+use dataplane_abi::Table;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::hash::Mixer;
 use super::{RawRow, RawTable, UpdateError};
 
-/// Bytes of a key behind its length.
-const BYTES: usize = size_of::<IpCacheKey>() - 4;
-/// Most bits of a prefix.
-const BITS: u32 = 160;
+/// Bytes of a key's length, with which every key begins (`struct bpf_lpm_trie_key_u8`).
+const LENGTH_BYTES: usize = size_of::<u32>();
 
-type Bits = [u8; BYTES];
-type Rows = HashMap<Bits, (IpCacheKey, IpCacheEntry), BuildHasherDefault<Mixer>>;
+/// Rows of one length by their keys with the bits behind the prefix cleared; each with its key as it was written.
+type Rows<K, V> = HashMap<K, (K, V), BuildHasherDefault<Mixer>>;
 
 /// Prefixes by length, the longest first.
 #[derive(Debug)]
-pub struct LpmTable {
-    lengths: BTreeMap<Reverse<u32>, Rows>,
+pub struct LpmTable<T: Table> {
+    lengths: BTreeMap<Reverse<u32>, Rows<T::Key, T::Value>>,
     capacity: usize,
     len: usize,
     replacing_needs_room: bool,
 }
 
-impl LpmTable {
+impl<T: Table> LpmTable<T> {
+    /// Most bits of a prefix.
+    const BITS: u32 = T::SPEC.key_size.saturating_sub(4).saturating_mul(8);
+
     /// An empty table for that many rows.
     pub fn new(max_entries: u32) -> Self {
         Self {
@@ -43,69 +44,79 @@ impl LpmTable {
         self.replacing_needs_room = needs;
     }
 
-    /// The longest prefix, not longer than the key's, that covers the key. A key longer than an address has none.
-    pub fn get(&self, key: &IpCacheKey) -> Option<&IpCacheEntry> {
-        if key.prefixlen > BITS {
+    /// The longest prefix, not longer than the key's, that covers the key. A key that says it is longer than it is has none.
+    pub fn get(&self, key: &T::Key) -> Option<&T::Value> {
+        let prefixlen = prefixlen::<T>(key);
+        if prefixlen > Self::BITS {
             return None;
         }
         self.lengths
-            .range(Reverse(key.prefixlen)..)
-            .find_map(|(Reverse(len), rows)| rows.get(&masked(key, *len)).map(|(_, value)| value))
+            .range(Reverse(prefixlen)..)
+            .find_map(|(Reverse(len), rows)| rows.get(&masked::<T>(key, *len)).map(|(_, value)| value))
     }
 
     /// Writes a row. Bits behind the prefix do not tell rows apart.
-    pub fn insert(&mut self, key: IpCacheKey, value: IpCacheEntry) -> Result<(), UpdateError> {
-        if key.prefixlen > BITS {
+    pub fn insert(&mut self, key: T::Key, value: T::Value) -> Result<(), UpdateError> {
+        let prefixlen = prefixlen::<T>(&key);
+        if prefixlen > Self::BITS {
             return Err(UpdateError::Length);
         }
-        let bits = masked(&key, key.prefixlen);
-        let is_new = self.lengths.get(&Reverse(key.prefixlen)).is_none_or(|rows| !rows.contains_key(&bits));
+        let bits = masked::<T>(&key, prefixlen);
+        let is_new = self.lengths.get(&Reverse(prefixlen)).is_none_or(|rows| !rows.contains_key(&bits));
         if self.len >= self.capacity && (is_new || self.replacing_needs_room) {
             return Err(UpdateError::Full);
         }
         self.len += usize::from(is_new);
-        self.lengths.entry(Reverse(key.prefixlen)).or_default().insert(bits, (key, value));
+        self.lengths.entry(Reverse(prefixlen)).or_default().insert(bits, (key, value));
         Ok(())
     }
 
     /// Removes a row.
-    pub fn remove(&mut self, key: &IpCacheKey) -> Option<IpCacheEntry> {
-        let rows = self.lengths.get_mut(&Reverse(key.prefixlen))?;
-        let (_, value) = rows.remove(&masked(key, key.prefixlen))?;
+    pub fn remove(&mut self, key: &T::Key) -> Option<T::Value> {
+        let prefixlen = prefixlen::<T>(key);
+        let rows = self.lengths.get_mut(&Reverse(prefixlen))?;
+        let (_, value) = rows.remove(&masked::<T>(key, prefixlen))?;
         if rows.is_empty() {
-            self.lengths.remove(&Reverse(key.prefixlen));
+            self.lengths.remove(&Reverse(prefixlen));
         }
         self.len -= 1;
         Some(value)
     }
 }
 
-/// The bits of a key that count for a prefix of that length.
-fn masked(key: &IpCacheKey, len: u32) -> Bits {
-    let mut bits = [0; BYTES];
-    let mut left = len;
-    for (to, from) in bits.iter_mut().zip(key.as_bytes().iter().skip(4)) {
-        let keep = left.min(8);
-        *to = from & u8::MAX.checked_shl(8 - keep).unwrap_or(0);
-        left -= keep;
-    }
-    bits
+/// Bits of the key that count.
+fn prefixlen<T: Table>(key: &T::Key) -> u32 {
+    key.as_bytes().first_chunk().map_or(u32::MAX, |length| u32::from_ne_bytes(*length))
 }
 
-impl RawTable for LpmTable {
+/// A key of that length with the bits behind it cleared.
+fn masked<T: Table>(key: &T::Key, len: u32) -> T::Key {
+    let mut masked = *key;
+    let (length, bits) = masked.as_mut_bytes().split_at_mut(LENGTH_BYTES);
+    length.copy_from_slice(&len.to_ne_bytes());
+    let mut left = len;
+    for byte in bits {
+        let keep = left.min(8);
+        *byte &= u8::MAX.checked_shl(8 - keep).unwrap_or(0);
+        left -= keep;
+    }
+    masked
+}
+
+impl<T: Table> RawTable for LpmTable<T> {
     fn update_raw(&mut self, key: &[u8], value: &[u8]) -> Result<(), UpdateError> {
-        let key = IpCacheKey::read_from_bytes(key).map_err(|_| UpdateError::Length)?;
-        let value = IpCacheEntry::read_from_bytes(value).map_err(|_| UpdateError::Length)?;
+        let key = T::Key::read_from_bytes(key).map_err(|_| UpdateError::Length)?;
+        let value = T::Value::read_from_bytes(value).map_err(|_| UpdateError::Length)?;
         self.insert(key, value)
     }
 
     fn lookup_raw(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.get(&IpCacheKey::read_from_bytes(key).ok()?).map(|value| value.as_bytes().to_vec())
+        self.get(&T::Key::read_from_bytes(key).ok()?).map(|value| value.as_bytes().to_vec())
     }
 
     fn delete_raw(&mut self, key: &[u8]) -> Result<(), UpdateError> {
-        let key = IpCacheKey::read_from_bytes(key).map_err(|_| UpdateError::Length)?;
-        if key.prefixlen > BITS {
+        let key = T::Key::read_from_bytes(key).map_err(|_| UpdateError::Length)?;
+        if prefixlen::<T>(&key) > Self::BITS {
             return Err(UpdateError::Length);
         }
         self.remove(&key).map(drop).ok_or(UpdateError::NoRow)
@@ -130,7 +141,8 @@ impl RawTable for LpmTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dataplane_abi::{Identity, Table, ipcache::IpCache};
+    use dataplane_abi::Identity;
+    use dataplane_abi::ipcache::{IpCache, IpCacheEntry, IpCacheKey};
     use std::net::IpAddr;
 
     fn ip(text: &str) -> IpAddr {
@@ -139,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_longest_prefix_wins_and_families_do_not_mix() {
-        let mut table = LpmTable::new(IpCache::SPEC.max_entries);
+        let mut table = LpmTable::<IpCache>::new(IpCache::SPEC.max_entries);
         for (prefix, len, identity) in
             [("10.0.0.0", 8, 3), ("10.1.0.0", 16, 4), ("10.1.2.3", 32, 5), ("0.0.0.0", 0, 2), ("a00::", 8, 9)]
         {
@@ -162,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_full_table_takes_no_new_prefix_and_keeps_nothing_of_it() {
-        let mut table = LpmTable::new(1);
+        let mut table = LpmTable::<IpCache>::new(1);
         let (one, other) = (IpCacheKey::prefix(ip("10.0.0.0"), 8), IpCacheKey::prefix(ip("10.0.0.0"), 16));
         let row = |identity| IpCacheEntry::new(Identity(identity));
         assert_eq!(table.insert(one, row(1)), Ok(()));
@@ -176,13 +188,13 @@ mod tests {
 
     #[test]
     fn prefixes_longer_than_an_address_are_refused_and_find_nothing() {
-        let mut table = LpmTable::new(2);
+        let mut table = LpmTable::<IpCache>::new(2);
         let mut key = IpCacheKey::prefix(ip("::"), 0);
         let value = IpCacheEntry::new(Identity(1));
         table.insert(key, value).expect("room for it");
-        key.prefixlen = BITS;
+        key.prefixlen = LpmTable::<IpCache>::BITS;
         assert_eq!(table.get(&key), Some(&value));
-        key.prefixlen = BITS + 1;
+        key.prefixlen = LpmTable::<IpCache>::BITS + 1;
         assert_eq!(table.get(&key), None);
         assert_eq!(table.update_raw(key.as_bytes(), value.as_bytes()), Err(UpdateError::Length));
         assert_eq!(table.delete_raw(key.as_bytes()), Err(UpdateError::Length));

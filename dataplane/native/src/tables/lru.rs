@@ -165,7 +165,7 @@ mod tests {
     }
 
     fn value(number: u16) -> FragEntry {
-        FragEntry { sport: Be16::new(number), dport: Be16::ZERO, proto: 17, pad: [0; 3] }
+        FragEntry { sport: Be16::new(number), dport: Be16::ZERO, proto: 17, icmp_type: 0, pad: [0; 2] }
     }
 
     /// Places for rows that are kept, which may not outgrow the table.

@@ -123,8 +123,10 @@ impl Conversation {
         };
         let silent = self.row.is_some_and(|row| now - row.seen > u64::from(HZ) * 10);
         let judged = silent || self.row.is_none_or(|row| over(&row) || row.revision != revision);
-        // What the peer is: a pod here by its row, one behind the tunnel by the key, if that says anything; else by the ipcache.
-        let peer = match (self.peer, step.from_a1, self.row.filter(|_| !judged)) {
+        // What the peer is: a pod here by its row, one behind the tunnel by the key, if that says anything; else by the ipcache,
+        // which knows less than the row of a connection that the peer began.
+        let knows = |row: &Model| !judged || (step.from_a1 && !row.by_a1 && !over(row));
+        let peer = match (self.peer, step.from_a1, self.row.filter(knows)) {
             (_, _, Some(row)) => row.peer,
             (Peer::Here, _, None) => A2.identity,
             (Peer::Behind, false, None) if step.key != 0 => step.key,
@@ -148,6 +150,14 @@ impl Conversation {
         let fresh = row.packets == [0; 2];
         let (own, other) = if step.from_a1 == row.by_a1 { (0, 1) } else { (1, 0) };
         row.flags[own] |= flags;
+        if fresh && self.protocol == Protocol::Echo {
+            row.flags[own] = match (self.family, step.from_a1) {
+                (4, true) => 8,
+                (4, false) => 0,
+                (_, true) => 128,
+                (_, false) => 129,
+            };
+        }
         row.packets[own] += 1;
         if tcp && !fresh {
             let next = next_state(row.state as u8, flags, row.flags[own], row.flags[other]);
