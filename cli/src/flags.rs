@@ -71,7 +71,7 @@ Examples:
     /// What is in the dataplane's tables.
     #[command(subcommand)]
     Bpf(Bpf),
-    /// Drops and traces as they happen.
+    /// Drops, traces and policy verdicts as they happen.
     Monitor(MonitorFlags),
 }
 
@@ -162,6 +162,8 @@ pub(crate) enum Kind {
     Drop,
     /// Packets seen at a trace point.
     Trace,
+    /// What policies decided about new connections.
+    PolicyVerdict,
     /// Messages for developers.
     Debug,
 }
@@ -172,6 +174,7 @@ impl Kind {
         match self {
             Self::Drop => "drop",
             Self::Trace => "trace",
+            Self::PolicyVerdict => "policy-verdict",
             Self::Debug => "debug",
         }
     }

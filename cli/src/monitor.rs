@@ -47,10 +47,11 @@ fn line_of(event: &MonitorEvent) -> String {
     match event {
         MonitorEvent::Drop(drop) => {
             format!(
-                "{} drop  {} {} {}",
+                "{} drop  {} {}{} {}",
                 drop.time.time_of_day(),
                 drop.reason,
                 drop.direction,
+                cookie(drop.cookie),
                 packet(&drop.packet)
             )
         }
@@ -61,6 +62,24 @@ fn line_of(event: &MonitorEvent) -> String {
                 trace.point,
                 trace.reason,
                 packet(&trace.packet)
+            )
+        }
+        MonitorEvent::PolicyVerdict(verdict) => {
+            let reason =
+                if verdict.reason.is_empty() { String::new() } else { format!(" ({})", verdict.reason) };
+            let staged = if verdict.staged.is_empty() {
+                String::new()
+            } else {
+                format!(" staged {}{}", verdict.staged, cookie(verdict.staged_cookie))
+            };
+            format!(
+                "{} policy {}{reason} {} match {}{}{staged} {}",
+                verdict.time.time_of_day(),
+                verdict.verdict,
+                verdict.direction,
+                verdict.match_type,
+                cookie(verdict.cookie),
+                packet(&verdict.packet)
             )
         }
         MonitorEvent::Debug(debug) => {
@@ -76,6 +95,11 @@ fn line_of(event: &MonitorEvent) -> String {
             format!("{} lost  {} events ({})", lost.time.time_of_day(), lost.count, lost.place)
         }
     }
+}
+
+/// What stands for the rules that decided, if any did.
+fn cookie(number: u32) -> String {
+    if number == 0 { String::new() } else { format!(" cookie {number}") }
 }
 
 /// `endpoint 12 10.11.1.5:4242 (init) -> 10.11.2.7:8080 (remote-node) tcp SYN 74 bytes`
@@ -120,7 +144,9 @@ fn end(ip: IpAddr, port: Option<u16>) -> String {
 mod tests {
     use super::line_of;
     use agent_api::Timestamp;
-    use agent_api::monitor::{DropEvent, LostEvent, MonitorEvent, PacketInfo, TraceEvent};
+    use agent_api::monitor::{
+        DropEvent, LostEvent, MonitorEvent, PacketInfo, PolicyVerdictEvent, TraceEvent,
+    };
 
     fn packet() -> PacketInfo {
         PacketInfo {
@@ -150,6 +176,38 @@ mod tests {
         assert_eq!(
             line_of(&MonitorEvent::Drop(drop)),
             "12:00:01.123 drop  POLICY_DENIED egress endpoint 12 10.11.1.5:4242 (init) -> 10.11.2.7:8080 (300) tcp SYN 74 bytes"
+        );
+    }
+
+    #[test]
+    fn a_verdict_says_by_which_rules() {
+        let verdict = PolicyVerdictEvent {
+            direction: "ingress".into(),
+            verdict: "denied".into(),
+            reason: "POLICY_DENY".into(),
+            match_type: "L3-L4".into(),
+            cookie: 7,
+            staged: "allow".into(),
+            staged_cookie: 8,
+            packet: packet(),
+            ..PolicyVerdictEvent::default()
+        };
+        assert_eq!(
+            line_of(&MonitorEvent::PolicyVerdict(verdict.clone())),
+            "00:00:00.000 policy denied (POLICY_DENY) ingress match L3-L4 cookie 7 staged allow cookie 8 \
+             endpoint 12 10.11.1.5:4242 (init) -> 10.11.2.7:8080 (300) tcp SYN 74 bytes"
+        );
+        let allowed = PolicyVerdictEvent {
+            verdict: "allowed".into(),
+            reason: String::new(),
+            match_type: "all".into(),
+            cookie: 0,
+            staged: String::new(),
+            ..verdict
+        };
+        assert!(
+            line_of(&MonitorEvent::PolicyVerdict(allowed))
+                .contains(" policy allowed ingress match all endpoint 12")
         );
     }
 

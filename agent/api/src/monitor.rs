@@ -1,6 +1,6 @@
 //! `GET /v1/monitor`: events as they happen, one JSON object per line.
 //!
-//! Query parameters: `endpoint=ID` (repeatable by comma), `kind=drop,trace`.
+//! Query parameters: `endpoint=ID` (repeatable by comma), `kind=drop,trace,policy-verdict`.
 //! The stream never blocks the dataplane: a reader that is too slow gets a [`MonitorEvent::Lost`]
 //! line with the number of events it missed.
 
@@ -21,6 +21,8 @@ pub enum MonitorEvent {
     Drop(DropEvent),
     /// A packet passed a trace point.
     Trace(TraceEvent),
+    /// Policy decided about a new connection.
+    PolicyVerdict(PolicyVerdictEvent),
     /// The dataplane's debug message.
     Debug(DebugEvent),
     /// Events were lost, in the ring buffer or because this reader was too slow.
@@ -36,8 +38,11 @@ pub struct DropEvent {
     pub reason: String,
     /// Number of the reason.
     pub reason_code: u8,
-    /// `ingress` or `egress`, seen from the pod.
+    /// `ingress` or `egress`, seen from the pod; of a drop by policy the direction of the policy.
     pub direction: String,
+    /// Of a drop by policy what stands for the rules that decided; 0 when none did.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cookie: u32,
     /// Where, who and what.
     #[serde(flatten)]
     pub packet: PacketInfo,
@@ -52,6 +57,35 @@ pub struct TraceEvent {
     pub point: String,
     /// What conntrack said: `new`, `established`, `reply`, `related`, `unknown`.
     pub reason: String,
+    /// Where, who and what.
+    #[serde(flatten)]
+    pub packet: PacketInfo,
+}
+
+/// Policy decided about a new connection, for one of its ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyVerdictEvent {
+    /// When it happened.
+    pub time: Timestamp,
+    /// `ingress` or `egress`: direction of the connection, seen from the pod whose policy it is.
+    pub direction: String,
+    /// `allowed`, `denied`, or `audited`: let through although it is denied.
+    pub verdict: String,
+    /// Why it is denied, as Hubble prints it, such as `POLICY_DENIED`; empty when it is not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Number of the reason; 0 when it is allowed.
+    pub reason_code: u8,
+    /// Which kind of row decided: `none`, `L3-Only`, `L3-L4`, `L4-Only`, `all`.
+    pub match_type: String,
+    /// What stands for the rules that decided; 0 when none did.
+    pub cookie: u32,
+    /// What staged policies would change: `allow`, `deny`, or empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub staged: String,
+    /// What stands for the rules that would decide with them; 0 when none would.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub staged_cookie: u32,
     /// Where, who and what.
     #[serde(flatten)]
     pub packet: PacketInfo,
@@ -117,12 +151,18 @@ pub struct PacketInfo {
     pub detail: String,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 impl MonitorEvent {
     /// The word used in `kind=` and on each line.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Drop(_) => "drop",
             Self::Trace(_) => "trace",
+            Self::PolicyVerdict(_) => "policy-verdict",
             Self::Debug(_) => "debug",
             Self::Lost(_) => "lost",
         }
@@ -131,7 +171,9 @@ impl MonitorEvent {
     /// Whether an endpoint took part, as the one whose program ran or as the receiver.
     pub fn concerns(&self, endpoint: u16) -> bool {
         match self {
-            Self::Drop(DropEvent { packet, .. }) | Self::Trace(TraceEvent { packet, .. }) => {
+            Self::Drop(DropEvent { packet, .. })
+            | Self::Trace(TraceEvent { packet, .. })
+            | Self::PolicyVerdict(PolicyVerdictEvent { packet, .. }) => {
                 packet.endpoint == endpoint || packet.to_endpoint == endpoint
             }
             Self::Debug(event) => event.endpoint == endpoint,

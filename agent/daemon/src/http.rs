@@ -230,8 +230,8 @@ fn filter(query: &MonitorQuery) -> Result<Filter, String> {
     };
     let mut filter = Filter { kinds: parts(&query.kind), ..Filter::default() };
     for kind in &filter.kinds {
-        if !matches!(kind.as_str(), "drop" | "trace" | "debug") {
-            return Err(format!("kind `{kind}` is none; there are drop, trace and debug"));
+        if !matches!(kind.as_str(), "drop" | "trace" | "policy-verdict" | "debug") {
+            return Err(format!("kind `{kind}` is none; there are drop, trace, policy-verdict and debug"));
         }
     }
     for id in parts(&query.endpoint) {

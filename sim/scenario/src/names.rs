@@ -85,8 +85,20 @@ pub const DROP_REASONS: &[&str] = &[
 ];
 
 /// Names of the tables.
-pub const TABLES: &[&str] =
-    &["CONFIG", "ENDPOINTS", "IPCACHE", "CT4", "CT6", "FRAGS4", "FRAGS6", "METRICS", "EVENTS", "CLOCK"];
+pub const TABLES: &[&str] = &[
+    "CONFIG",
+    "ENDPOINTS",
+    "IPCACHE",
+    "POLICY",
+    "POLICY_L4",
+    "CT4",
+    "CT6",
+    "FRAGS4",
+    "FRAGS6",
+    "METRICS",
+    "EVENTS",
+    "CLOCK",
+];
 
 impl Default for Known<'static> {
     /// [`DROP_REASONS`] and [`TABLES`].

@@ -11,6 +11,10 @@ pub enum Table {
     Endpoints,
     /// Address prefix → identity and tunnel endpoint.
     Ipcache,
+    /// What policies decide, by identity.
+    Policy,
+    /// What policies decide, by protocol and port.
+    PolicyL4,
     /// IPv4 connections; written by the dataplane, the agent only removes.
     Ct4,
     /// IPv6 connections; written by the dataplane, the agent only removes.
@@ -19,7 +23,8 @@ pub enum Table {
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Config, Self::Endpoints, Self::Ipcache, Self::Ct4, Self::Ct6];
+    pub const ALL: [Self; 7] =
+        [Self::Config, Self::Endpoints, Self::Ipcache, Self::Policy, Self::PolicyL4, Self::Ct4, Self::Ct6];
 
     /// Name of the map, as in `dataplane-abi` and below the pin directory.
     pub const fn name(self) -> &'static str {
@@ -27,6 +32,8 @@ impl Table {
             Self::Config => "CONFIG",
             Self::Endpoints => "ENDPOINTS",
             Self::Ipcache => "IPCACHE",
+            Self::Policy => "POLICY",
+            Self::PolicyL4 => "POLICY_L4",
             Self::Ct4 => "CT4",
             Self::Ct6 => "CT6",
         }

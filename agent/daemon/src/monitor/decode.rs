@@ -2,8 +2,10 @@
 
 use crate::words;
 use agent_api::Timestamp;
-use agent_api::monitor::{DebugEvent, DropEvent, MonitorEvent, PacketInfo, TraceEvent};
+use agent_api::monitor::{DebugEvent, DropEvent, MonitorEvent, PacketInfo, PolicyVerdictEvent, TraceEvent};
+use dataplane_abi::DropReason;
 use dataplane_abi::events::{Event, EventHeader, EventKind, TraceReason};
+use dataplane_abi::policy::Staged;
 use dataplane_loader::clock::monotonic_ns;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -31,12 +33,10 @@ pub(super) fn event(event: &Event, clock: WallClock) -> Option<MonitorEvent> {
     Some(match EventKind::from_number(kind)? {
         EventKind::Drop => MonitorEvent::Drop(DropEvent {
             time,
-            reason: event
-                .header
-                .drop_reason()
-                .map_or_else(|| format!("REASON_{subtype}"), |reason| reason.name().to_owned()),
+            reason: reason(subtype),
             reason_code: subtype,
-            direction: if flags & EventHeader::INGRESS == 0 { "egress" } else { "ingress" }.to_owned(),
+            direction: direction(flags),
+            cookie: event.header.arg,
             packet: packet(event),
         }),
         EventKind::Trace => MonitorEvent::Trace(TraceEvent {
@@ -57,9 +57,42 @@ pub(super) fn event(event: &Event, clock: WallClock) -> Option<MonitorEvent> {
             code: subtype,
             args: [event.header.arg, event.header.hash, event.header.ifindex],
         }),
-        // No policy is in force yet that could send one.
-        EventKind::PolicyVerdict => return None,
+        EventKind::PolicyVerdict => MonitorEvent::PolicyVerdict(PolicyVerdictEvent {
+            time,
+            direction: direction(flags),
+            verdict: if subtype == 0 {
+                "allowed"
+            } else if event.header.policy_flags & EventHeader::AUDITED == 0 {
+                "denied"
+            } else {
+                "audited"
+            }
+            .to_owned(),
+            reason: if subtype == 0 { String::new() } else { reason(subtype) },
+            reason_code: subtype,
+            match_type: event.header.policy_match().map_or_else(
+                || format!("match-{}", event.header.policy_match),
+                |kind| kind.name().to_owned(),
+            ),
+            cookie: event.header.arg,
+            staged: match event.header.staged() {
+                Some(Staged::WouldAllow) => "allow".to_owned(),
+                Some(Staged::WouldDeny) => "deny".to_owned(),
+                Some(Staged::Nothing) | None => String::new(),
+            },
+            staged_cookie: event.header.staged_cookie,
+            packet: packet(event),
+        }),
     })
+}
+
+fn reason(number: u8) -> String {
+    DropReason::from_number(number)
+        .map_or_else(|| format!("REASON_{number}"), |reason| reason.name().to_owned())
+}
+
+fn direction(flags: u8) -> String {
+    if flags & EventHeader::INGRESS == 0 { "egress" } else { "ingress" }.to_owned()
 }
 
 fn packet(event: &Event) -> PacketInfo {
@@ -195,6 +228,7 @@ mod tests {
     use super::{WallClock, event};
     use agent_api::MonitorEvent;
     use dataplane_abi::events::{Event, EventHeader, EventKind, PAYLOAD_MAX, TracePoint, TraceReason};
+    use dataplane_abi::policy::{PolicyMatch, Staged};
     use dataplane_abi::{DropReason, Identity};
 
     const CLOCK: WallClock = WallClock { boot_unix_ns: 1_000_000_000 };
@@ -221,6 +255,7 @@ mod tests {
             subtype: DropReason::PolicyDenied.number(),
             endpoint: 12,
             time_ns: 5,
+            arg: 9,
             src_identity: Identity(300),
             ..EventHeader::default()
         };
@@ -231,12 +266,48 @@ mod tests {
             (drop.reason.as_str(), drop.reason_code, drop.direction.as_str()),
             ("POLICY_DENIED", 133, "egress")
         );
-        assert_eq!(drop.time.unix_nanos(), 1_000_000_005);
+        assert_eq!((drop.time.unix_nanos(), drop.cookie), (1_000_000_005, 9));
         let packet = drop.packet;
         assert_eq!(packet.source.unwrap().to_string(), "10.11.1.5");
         assert_eq!((packet.source_port, packet.destination_port), (Some(4242), Some(8080)));
         assert_eq!((packet.protocol.as_str(), packet.detail.as_str()), ("tcp", "SYN"));
         assert_eq!((packet.endpoint, packet.source_identity, packet.length), (12, 300, 1500));
+    }
+
+    #[test]
+    fn a_verdict_says_whose_policy_it_was_and_by_which_rules() {
+        let header = EventHeader {
+            kind: EventKind::PolicyVerdict as u8,
+            subtype: DropReason::PolicyDenyRule.number(),
+            endpoint: 12,
+            flags: EventHeader::INGRESS,
+            arg: 7,
+            staged_cookie: 8,
+            staged: Staged::WouldAllow as u8,
+            policy_match: PolicyMatch::L3L4 as u8,
+            ..EventHeader::default()
+        };
+        let decode = |header| match event(&record(header, &tcp_syn()), CLOCK) {
+            Some(MonitorEvent::PolicyVerdict(verdict)) => verdict,
+            other => panic!("{other:?}"),
+        };
+        let denied = decode(header);
+        assert_eq!(
+            (denied.direction.as_str(), denied.verdict.as_str(), denied.reason.as_str(), denied.reason_code),
+            ("ingress", "denied", "POLICY_DENY", 181)
+        );
+        assert_eq!((denied.match_type.as_str(), denied.cookie), ("L3-L4", 7));
+        assert_eq!((denied.staged.as_str(), denied.staged_cookie), ("allow", 8));
+        assert_eq!((denied.packet.endpoint, denied.packet.destination_port), (12, Some(8080)));
+
+        let audited = decode(EventHeader { policy_flags: EventHeader::AUDITED, ..header });
+        assert_eq!(audited.verdict, "audited");
+        let allowed = decode(EventHeader { subtype: 0, staged: 0, flags: 0, ..header });
+        assert_eq!(
+            (allowed.direction.as_str(), allowed.verdict.as_str(), allowed.reason.as_str()),
+            ("egress", "allowed", "")
+        );
+        assert_eq!(allowed.staged, "");
     }
 
     #[test]

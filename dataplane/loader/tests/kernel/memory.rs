@@ -1,12 +1,14 @@
 //! The tables in memory beside the kernel's: the same calls have the same answers and leave the same rows.
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 
 use dataplane_abi::config::{Config, ConfigFlags, NodeConfig, Routing};
 use dataplane_abi::conntrack::Ct4;
 use dataplane_abi::endpoints::{EndpointEntry, EndpointKey, Endpoints};
 use dataplane_abi::frags::Frags4;
 use dataplane_abi::ipcache::IpCache;
+use dataplane_abi::policy::PolicyL4;
 use dataplane_abi::program::Program;
 use dataplane_abi::{ABI_VERSION, Table as Spec};
 use dataplane_core::Verdict;
@@ -268,31 +270,37 @@ fn hashes_and_arrays_answer_the_same() {
 #[test]
 fn tables_of_prefixes_answer_the_same() {
     in_sandbox(|_| {
-        const ROWS: u32 = 12;
-        let key = |len: u32, bytes: [u8; 2]| {
-            let mut key = vec![0; size_of::<<IpCache as Spec>::Key>()];
-            key[..4].copy_from_slice(&len.to_ne_bytes());
-            key[4..6].copy_from_slice(&bytes);
-            key
-        };
-        let mut memory = LpmTable::<IpCache>::new(ROWS);
-        let mut probe = Pair::new::<IpCache>(1, LpmTable::new(1));
-        probe.upsert(&key(8, [1, 0]), 1);
-        let value = vec![2; probe.kernel.info().value_size];
-        memory.replacing_needs_room(probe.kernel.upsert(&key(8, [1, 0]), &value).is_err());
-
-        let mut pair = Pair::new::<IpCache>(ROWS, memory);
-        let mut numbers = Numbers(11);
-        for value in (0..=255).cycle().take(3000) {
-            let len = [0, 7, 8, 9, 12, 15, 16, 160, 161, 1000][numbers.below(10) as usize];
-            let bytes = [numbers.below(4), numbers.below(256)].map(|byte| u8::try_from(byte).unwrap());
-            match numbers.below(6) {
-                0 | 1 => pair.delete(&key(len, bytes)),
-                2 => pair.get(&key(len, bytes)),
-                _ => pair.upsert(&key(len, bytes), value),
-            }
-            pair.same_rows();
-        }
-        assert!(pair.refused > 100, "{}", pair.refused);
+        use_prefixes::<IpCache>();
+        use_prefixes::<PolicyL4>();
     });
+}
+
+fn use_prefixes<T: Spec<Key: Debug, Value: Debug> + 'static>() {
+    const ROWS: u32 = 12;
+    let key = |len: u32, bytes: [u8; 2]| {
+        let mut key = vec![0; size_of::<T::Key>()];
+        key[..4].copy_from_slice(&len.to_ne_bytes());
+        key[4..6].copy_from_slice(&bytes);
+        key
+    };
+    let mut memory = LpmTable::<T>::new(ROWS);
+    let mut probe = Pair::new::<T>(1, LpmTable::<T>::new(1));
+    probe.upsert(&key(8, [1, 0]), 1);
+    let value = vec![2; probe.kernel.info().value_size];
+    memory.replacing_needs_room(probe.kernel.upsert(&key(8, [1, 0]), &value).is_err());
+
+    let all = (T::SPEC.key_size - 4) * 8;
+    let mut pair = Pair::new::<T>(ROWS, memory);
+    let mut numbers = Numbers(11);
+    for value in (0..=255).cycle().take(3000) {
+        let len = [0, 7, 8, 9, 12, 15, 16, all, all + 1, 1000][numbers.below(10) as usize];
+        let bytes = [numbers.below(4), numbers.below(256)].map(|byte| u8::try_from(byte).unwrap());
+        match numbers.below(6) {
+            0 | 1 => pair.delete(&key(len, bytes)),
+            2 => pair.get(&key(len, bytes)),
+            _ => pair.upsert(&key(len, bytes), value),
+        }
+        pair.same_rows();
+    }
+    assert!(pair.refused > 100, "{}", pair.refused);
 }
