@@ -11,13 +11,16 @@ use std::net::IpAddr;
 use dataplane_abi::config::NodeConfig;
 use dataplane_abi::endpoints::EndpointEntry;
 use dataplane_abi::ipcache::IpCacheEntry;
+use agent_policy::{Row as Decision, RowKey, Verdict};
 use ipnet::IpNet;
 
 use crate::backoff::Failure;
 use crate::cni::{Reply, RequestId};
 use crate::config::Config;
+use crate::controllers::policy::L4Row;
 use crate::controllers::{self, Dirty};
 use crate::event::Event;
+use crate::state::policy::{PolicyState, Touched};
 use crate::finding::Finding;
 use crate::plan::Plan;
 use crate::ports::{BaseSpec, CtClock, Document, PortError, Program, Route, Table};
@@ -86,6 +89,8 @@ pub(crate) struct Requests {
 pub(crate) struct Outside {
     pub(crate) endpoints: Tracked<IpAddr, EndpointEntry>,
     pub(crate) ipcache: Tracked<IpNet, IpCacheEntry>,
+    pub(crate) policy: Tracked<RowKey, Decision>,
+    pub(crate) policy_l4: Tracked<L4Row, Verdict>,
     pub(crate) routes: Tracked<IpNet, Route>,
     pub(crate) programs: Tracked<(String, Program), u32>,
     /// The base programs beside which nothing is left of an earlier agent.
@@ -157,6 +162,10 @@ impl Agent {
             nodes: Nodes::new(&config.node_name, node.as_ref()),
             endpoints: Endpoints::new(ipam.last_id),
             ipam: Ipam::new(config.quarantine, ipam.ipam.clone()),
+            policy: PolicyState::new(
+                config.policy.is_some(),
+                config.policy.as_ref().map(|policy| policy.engine.clone()).unwrap_or_default(),
+            ),
             underlay: None,
             base: None,
             listeners: false,
@@ -197,6 +206,8 @@ impl Agent {
             outside: Outside {
                 endpoints: Tracked::new(controllers::endpoints::hash),
                 ipcache: Tracked::new(controllers::ipcache::hash),
+                policy: Tracked::new(controllers::policy::hash),
+                policy_l4: Tracked::new(controllers::policy::l4_hash),
                 routes: Tracked::new(|_, _| 0),
                 programs: Tracked::new(|_, _| 0),
                 clean_base: None,
@@ -236,6 +247,20 @@ impl Agent {
                 let touched = self.state.nodes.list_synced();
                 self.nodes_changed(touched);
             }
+            Event::ListStarted(kind) => self.state.policy.list_started(kind),
+            Event::Upsert { object, version } => {
+                let touched = self.state.policy.upsert(*object, version);
+                self.identities_changed(touched);
+            }
+            Event::Unreadable { kind, name, error } => self.state.policy.unreadable(kind, name, error),
+            Event::Delete { kind, name, version } => {
+                let touched = self.state.policy.delete(kind, &name, version);
+                self.identities_changed(touched);
+            }
+            Event::ListSynced(kind) => {
+                let touched = self.state.policy.list_synced(kind);
+                self.identities_changed(touched);
+            }
             Event::Underlay(facts) => {
                 if self.state.underlay.as_ref() != Some(&facts) {
                     self.state.underlay = Some(facts);
@@ -266,6 +291,9 @@ impl Agent {
         [
             outside.endpoints.next_retry(),
             outside.ipcache.next_retry(),
+            outside.policy.next_retry(),
+            outside.policy_l4.next_retry(),
+            self.state.policy.next_wait(),
             outside.routes.next_retry(),
             outside.programs.next_retry(),
             Some(self.ct_gc.due()),
@@ -283,8 +311,21 @@ impl Agent {
         &self.config
     }
 
+    fn identities_changed(&mut self, touched: Touched) {
+        for id in touched.endpoints {
+            self.state.policy.refresh(id);
+            self.mark_endpoint(id);
+        }
+        self.dirty.addresses.extend(touched.addresses);
+    }
+
     fn nodes_changed(&mut self, touched: crate::state::nodes::Touched) {
         let own = touched.own;
+        for cidr in &touched.cidrs {
+            self.dirty.addresses.extend(self.state.policy.addresses_in(cidr));
+            let inside = self.state.policy.cidrs().keys().filter(|inside| cidr.contains(*inside));
+            self.dirty.cidrs.extend(inside);
+        }
         self.dirty.nodes(touched);
         if own {
             self.follow_plan();

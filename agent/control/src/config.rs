@@ -86,6 +86,23 @@ pub struct Config {
     pub inspect_interval: Duration,
     /// Conntrack garbage collection. The timeouts are part of `dataplane-abi`.
     pub ct_gc: CtGcConfig,
+    /// Identities and policy; `None`: pods have no identity of their own and nothing is enforced.
+    pub policy: Option<PolicyConfig>,
+}
+
+/// Identities and policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyConfig {
+    /// What the engine is told. Families are those of the node.
+    pub engine: agent_policy::Config,
+    /// How long the ADD of a pod waits for its identity; after that the pod runs without, and is isolated until it has one.
+    pub identity_wait: Duration,
+}
+
+impl Default for PolicyConfig {
+    fn default() -> Self {
+        Self { engine: agent_policy::Config::default(), identity_wait: Duration::from_secs(10) }
+    }
 }
 
 impl Config {
@@ -102,6 +119,7 @@ impl Config {
             quarantine: Duration::from_secs(30),
             inspect_interval: Duration::from_mins(1),
             ct_gc: CtGcConfig::default(),
+            policy: None,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::cni::CniRequest;
+use crate::objects::{Object, ObjectKind, ObjectName};
 
 /// One thing that happened. The daemon turns what it hears into these and does nothing else with it.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +23,35 @@ pub enum Event {
     },
     /// The list that began with [`Event::NodeListStarted`] is complete.
     NodeListSynced,
+    /// A list of all objects of a kind begins, as with nodes.
+    ListStarted(ObjectKind),
+    /// An object as it is now, from a list or a watch.
+    Upsert {
+        /// The object.
+        object: Box<Object>,
+        /// Its `resourceVersion` as a number, 0 if it is none.
+        version: u64,
+    },
+    /// An object that cannot be read: what was in force of it stays.
+    Unreadable {
+        /// Its kind.
+        kind: ObjectKind,
+        /// Its name.
+        name: ObjectName,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// An object was deleted.
+    Delete {
+        /// Its kind.
+        kind: ObjectKind,
+        /// Its name.
+        name: ObjectName,
+        /// `resourceVersion` of its deletion as a number, 0 if it is none.
+        version: u64,
+    },
+    /// The list that began with [`Event::ListStarted`] is complete.
+    ListSynced(ObjectKind),
     /// The device that carries traffic between nodes, as it is now. Sent at start and whenever one of the facts changes.
     Underlay(DeviceFacts),
     /// A request of the container runtime. Every request gets exactly one [`crate::Reply`] with its id, here or from a later `reconcile`.

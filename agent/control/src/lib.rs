@@ -4,7 +4,7 @@
 //! and makes the difference, through two ports: [`MapStore`] (the tables of the dataplane) and [`NodeOps`] (links, routes, programs, state directory).
 //! There is no clock, no randomness, no thread and no lock in here: the same calls give the same calls to the ports.
 //!
-//! It must not know packets (that is `dataplane-core`), sockets, netlink or Kubernetes' types.
+//! It must not know packets (that is `dataplane-core`), sockets, netlink or the Kubernetes client.
 //! Start reading at [`Agent`], then [`Event`] and [`ports`].
 //!
 //! # The daemon's loop
@@ -28,6 +28,7 @@ mod controllers;
 mod event;
 mod finding;
 pub mod memory;
+mod objects;
 mod plan;
 pub mod ports;
 mod reconcile;
@@ -40,5 +41,8 @@ pub use cni::{CniRequest, Netns, NetnsHandle, Reply, RequestId};
 pub use config::{Config, CtGcConfig, FamilyMode, MonitorAggregation, Routing};
 pub use event::{DeviceFacts, Event, NodeObject};
 pub use finding::{Finding, Severity};
+pub use objects::{
+    EndpointObject, NamespaceObject, Object, ObjectKind, ObjectName, PodObject, named_port,
+};
 pub use ports::{MapStore, NodeOps, PortError};
 pub use time::Now;

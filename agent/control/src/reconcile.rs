@@ -3,7 +3,7 @@
 //! 1. base links;
 //! 2. interfaces of pods that go are removed (their traffic ends here);
 //! 3. interfaces of new pods are made, each announced in the state directory before;
-//! 4. rows are written: endpoints, then ipcache;
+//! 4. rows are written: policy (see `policy.rs`), endpoints, then ipcache;
 //! 5. programs and routes that are no longer wanted go, then rows: ipcache, then endpoints;
 //! 6. `CONFIG` is written, its revision raised if any row has changed: from here on known connections look again;
 //! 7. programs are attached, routes are set: traffic begins to use the rows;
@@ -15,6 +15,7 @@
 pub(crate) mod conntrack;
 pub(crate) mod inspect;
 mod pods;
+pub(crate) mod policy;
 mod read_back;
 mod rows;
 
@@ -98,11 +99,15 @@ impl Agent {
         // Endpoints that came or went may have changed which router is in use.
         self.follow_plan();
 
+        self.commit_policy(&run);
         run.report.recomputed = self.recompute();
-        let knowledge = if self.state.nodes.synced() { Knowledge::Full } else { Knowledge::Partial };
-        self.write_rows(&mut run, knowledge);
+        let known = self.state.nodes.synced() && self.state.policy.synced();
+        let knowledge = if known { Knowledge::Full } else { Knowledge::Partial };
+        let unwritten = self.write_policy(&mut run);
+        self.write_rows(&mut run, knowledge, &unwritten);
         self.remove_rows(&mut run, knowledge);
         self.write_config(&mut run);
+        self.remove_policy(&mut run);
         self.attach_and_route(&mut run, knowledge);
 
         self.finish_adds(&mut run);
@@ -122,6 +127,8 @@ impl Agent {
         let outside = &mut self.outside;
         outside.endpoints.wake(now);
         outside.ipcache.wake(now);
+        outside.policy.wake(now);
+        outside.policy_l4.wake(now);
         outside.routes.wake(now);
         outside.programs.wake(now);
     }
@@ -130,6 +137,8 @@ impl Agent {
         let outside = &self.outside;
         outside.endpoints.pending()
             + outside.ipcache.pending()
+            + outside.policy.pending()
+            + outside.policy_l4.pending()
             + outside.routes.pending()
             + outside.programs.pending()
             + self.failures.iter().count()

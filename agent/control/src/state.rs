@@ -5,6 +5,7 @@ pub(crate) mod documents;
 pub(crate) mod endpoints;
 pub(crate) mod ipam;
 pub(crate) mod nodes;
+pub(crate) mod policy;
 
 use std::net::IpAddr;
 
@@ -13,6 +14,7 @@ use crate::ports::BaseFacts;
 use endpoints::{Endpoint, Endpoints};
 use ipam::Ipam;
 use nodes::Nodes;
+use policy::PolicyState;
 
 /// All of it.
 #[derive(Debug)]
@@ -20,6 +22,7 @@ pub(crate) struct State {
     pub(crate) nodes: Nodes,
     pub(crate) endpoints: Endpoints,
     pub(crate) ipam: Ipam,
+    pub(crate) policy: PolicyState,
     pub(crate) underlay: Option<DeviceFacts>,
     pub(crate) base: Option<BaseFacts>,
     /// Somebody listens to events.

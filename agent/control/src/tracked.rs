@@ -172,11 +172,22 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
         &mut self,
         now: Now,
         knowledge: Knowledge,
+        write: impl FnMut(&K, &V) -> Result<(), PortError>,
+    ) -> Pass {
+        self.write_some(now, knowledge, |_, _| true, write)
+    }
+
+    /// As [`Self::write`], for some of the keys only. The others stay marked.
+    pub(crate) fn write_some(
+        &mut self,
+        now: Now,
+        knowledge: Knowledge,
+        which: impl Fn(&K, &V) -> bool,
         mut write: impl FnMut(&K, &V) -> Result<(), PortError>,
     ) -> Pass {
         let mut pass = Pass::default();
         let may = |key: &&K| {
-            self.desired.contains_key(key)
+            self.desired.get(key).is_some_and(|value| which(key, value))
                 && (knowledge == Knowledge::Full || self.firm.contains(key) || !self.actual.contains_key(key))
         };
         let keys: Vec<K> = self.dirty.iter().filter(may).cloned().collect();
@@ -193,11 +204,24 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
         &mut self,
         now: Now,
         knowledge: Knowledge,
+        remove: impl FnMut(&K, &V) -> Result<(), PortError>,
+    ) -> Pass {
+        self.remove_some(now, knowledge, |_| true, remove)
+    }
+
+    /// As [`Self::remove`], for some of the keys only. The others stay marked.
+    pub(crate) fn remove_some(
+        &mut self,
+        now: Now,
+        knowledge: Knowledge,
+        which: impl Fn(&K) -> bool,
         mut remove: impl FnMut(&K, &V) -> Result<(), PortError>,
     ) -> Pass {
         let mut pass = Pass::default();
         let may = |key: &&K| {
-            !self.desired.contains_key(key) && (knowledge == Knowledge::Full || self.firm.contains(key))
+            !self.desired.contains_key(key)
+                && which(key)
+                && (knowledge == Knowledge::Full || self.firm.contains(key))
         };
         let keys: Vec<K> = self.dirty.iter().filter(may).cloned().collect();
         for key in keys {
@@ -253,6 +277,11 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
     /// Things that still differ.
     pub(crate) fn pending(&self) -> usize {
         self.dirty.len() + self.waiting.len()
+    }
+
+    /// Keys whose two sides differ, whether they may be worked on now or wait after a failure.
+    pub(crate) fn open(&self) -> impl Iterator<Item = &K> {
+        self.dirty.iter().chain(self.failures.keys().filter(|key| !self.dirty.contains(key)))
     }
 
     /// Sum of the hashes of what is there: equal contents have equal digests, whatever the order in which they came about.

@@ -44,6 +44,8 @@ impl Agent {
                         if let Some(endpoint) = self.state.endpoints.get_mut(endpoint) {
                             endpoint.record.pod = pod;
                             endpoint.record.created = Some(received);
+                            let until = self.config.policy.as_ref().map(|policy| now + policy.identity_wait);
+                            self.state.policy.add_own(&endpoint.record, None, until);
                         }
                         None
                     })
@@ -106,6 +108,13 @@ impl Agent {
         if self.state.nodes.own().is_none() {
             return Err(format!(
                 "the Node object {node} has not been seen yet; does it exist, and is the API server reachable?"
+            ));
+        }
+        let missing = self.state.policy.missing();
+        if !missing.is_empty() {
+            return Err(format!(
+                "identities and policies have not been read yet, so it is not known what the pod may do; objects of these kinds are missing: {}; is the API server reachable, and are their CRDs installed?",
+                missing.join(", ")
             ));
         }
         let families = self.plan.families();

@@ -155,6 +155,7 @@ impl Agent {
     pub fn findings(&self) -> Vec<Finding> {
         let mut findings = self.lasting_findings.clone();
         findings.extend(self.state.nodes.findings());
+        findings.extend(self.state.policy.findings());
         let own = format!("node/{}", self.config.node_name);
         let strays: Vec<String> = self
             .state

@@ -10,6 +10,7 @@ use super::row_hash;
 use crate::plan::Plan;
 use crate::ports::Row;
 use crate::state::State;
+use crate::state::policy::InForce;
 
 /// The row of an address.
 pub(crate) fn row(state: &State, plan: &Plan, address: IpAddr) -> Option<EndpointEntry> {
@@ -22,12 +23,13 @@ pub(crate) fn row(state: &State, plan: &Plan, address: IpAddr) -> Option<Endpoin
         return Some(own(EndpointFlags::HOST));
     }
     let record = &state.endpoint_at(&address)?.record;
+    let InForce { identity, policy, flags } = state.policy.of_endpoint(record.id)?;
     Some(EndpointEntry {
         ifindex: record.ifindex,
         id: record.id,
-        flags: EndpointFlags::empty(),
-        identity: Identity::INIT,
-        policy: 0,
+        flags,
+        identity,
+        policy,
         mac: record.pod_mac,
         node_mac: record.host_mac,
         pad: [0; 4],

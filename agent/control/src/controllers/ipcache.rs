@@ -1,6 +1,7 @@
 //! `IPCACHE`: which identity an address has and behind which node it is.
 //!
-//! A prefix gets its row from the first of: the node's own addresses, pods of this node, other nodes' addresses, pod CIDRs, the world.
+//! A prefix gets its row from the first of: the node's own addresses, pods of this node, other nodes' addresses, pods of other nodes,
+//! pod CIDRs, CIDRs that policies tell apart, the world. So a CIDR of a policy never stands for a pod or a node.
 
 use std::net::IpAddr;
 
@@ -21,7 +22,9 @@ pub(crate) enum Source {
     Host,
     Endpoint,
     Node,
+    RemoteEndpoint,
     PodCidr,
+    Cidr,
     World,
 }
 
@@ -31,7 +34,9 @@ impl Source {
             Self::Host => "host",
             Self::Endpoint => "endpoint",
             Self::Node => "node",
+            Self::RemoteEndpoint => "remote-endpoint",
             Self::PodCidr => "pod-cidr",
+            Self::Cidr => "cidr",
             Self::World => "world",
         }
     }
@@ -47,8 +52,9 @@ pub(crate) fn row(state: &State, plan: &Plan, prefix: IpNet) -> Option<(Source, 
         if plan.routers().any(|router| router == address) || plan.host_addresses.contains(&address) {
             return Some((Source::Host, IpCacheEntry::new(Identity::HOST)));
         }
-        if state.endpoint_at(&address).is_some() {
-            return Some((Source::Endpoint, IpCacheEntry::new(Identity::INIT)));
+        if let Some(endpoint) = state.endpoint_at(&address) {
+            let in_force = state.policy.of_endpoint(endpoint.record.id)?;
+            return Some((Source::Endpoint, IpCacheEntry::new(in_force.identity)));
         }
         if let Some(holder) = state.nodes.addresses.holder(&address).filter(|holder| holder.remote) {
             // Native: the nodes share a link, so the node is its own next hop.
@@ -58,13 +64,31 @@ pub(crate) fn row(state: &State, plan: &Plan, prefix: IpNet) -> Option<(Source, 
             };
             return Some((Source::Node, behind(Identity::REMOTE_NODE, node)));
         }
+        if let Some(entry) = remote_endpoint(state, plan, address) {
+            return Some((Source::RemoteEndpoint, entry));
+        }
     }
     if let Some(holder) = state.nodes.cidrs.holder(&prefix) {
         let node =
             if holder.remote { node_of_cidr(state, plan, &holder.name, address.is_ipv4()) } else { None };
         return Some((Source::PodCidr, behind(Identity::UNMANAGED, node)));
     }
+    if let Some(identity) = state.policy.cidrs().get(&prefix)
+        && !state.nodes.cidrs.covers(&prefix)
+    {
+        return Some((Source::Cidr, IpCacheEntry::new(*identity)));
+    }
     (prefix.prefix_len() == 0).then(|| (Source::World, IpCacheEntry::new(world(plan, address.is_ipv4()))))
+}
+
+/// A pod of another node, as the agent there says. What is not in a pod CIDR of that very node is not believed.
+fn remote_endpoint(state: &State, plan: &Plan, address: IpAddr) -> Option<IpCacheEntry> {
+    let object = state.policy.endpoint_at(&address)?;
+    let holder = state.nodes.cidrs.around(&address).filter(|holder| holder.remote)?;
+    let is_there = state.nodes.get(&holder.name)?.internal_ips.contains(&object.node?);
+    let node = node_of_cidr(state, plan, &holder.name, address.is_ipv4());
+    let identity = if object.identity == 0 { Identity::INIT } else { Identity(object.identity) };
+    is_there.then(|| behind(identity, node))
 }
 
 /// Address of the node behind which a pod CIDR is: its tunnel endpoint, or the next hop.

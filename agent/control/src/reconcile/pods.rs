@@ -203,6 +203,9 @@ impl Agent {
     /// Answers the ADD of every endpoint whose interface, rows and programs are in place.
     pub(super) fn finish_adds(&mut self, run: &mut Run<'_>) {
         for id in self.ids(|phase| matches!(phase, Phase::Creating { made: true, .. })) {
+            if self.state.policy.holds_back(id) {
+                continue;
+            }
             if let Some(error) = self.obstacle(id) {
                 let full = error.kind == PortErrorKind::Full;
                 let advice = if full { "; remove pods from this node" } else { "; try again" };
@@ -287,6 +290,7 @@ impl Agent {
             }
             self.unsaved.remove(&id);
             if let Some(endpoint) = self.state.endpoints.remove(id) {
+                self.state.policy.remove_own(id);
                 let record = endpoint.record;
                 info!(endpoint = id, pod = record.display_name(), addresses = ?record.addresses, "endpoint removed");
                 for address in record.addresses {

@@ -14,12 +14,15 @@ use crate::controllers;
 use crate::finding::Finding;
 use crate::ports::{PodLink, PortError, Row, Table};
 use crate::state::endpoints::{Endpoint, EndpointId, EndpointRecord, Leaving, Phase};
+use crate::state::policy::InForce;
 
 /// All that is read, before any of it is believed.
 struct Found {
     config: Vec<Row>,
     endpoints: Vec<Row>,
     ipcache: Vec<Row>,
+    policy: Vec<Row>,
+    policy_l4: Vec<Row>,
     routes: Vec<crate::ports::Route>,
     links: Vec<PodLink>,
 }
@@ -30,6 +33,8 @@ impl Found {
             config: run.maps.dump(Table::Config)?,
             endpoints: run.maps.dump(Table::Endpoints)?,
             ipcache: run.maps.dump(Table::Ipcache)?,
+            policy: run.maps.dump(Table::Policy)?,
+            policy_l4: run.maps.dump(Table::PolicyL4)?,
             routes: run.node.list_routes()?,
             links: run.node.list_pod_links()?,
         })
@@ -62,6 +67,7 @@ impl Agent {
             }
         }
         self.meet_links(&found.links, &rows);
+        self.meet_policies(&rows);
         self.outside.endpoints.read_back(rows);
 
         let mut prefixes = Vec::new();
@@ -72,10 +78,42 @@ impl Agent {
             }
         }
         self.outside.ipcache.read_back(prefixes);
+        self.read_back_policy(found.policy, found.policy_l4);
         self.outside.routes.read_back(found.routes.into_iter().map(|route| (route.dst, route)));
         self.dirty.all = true;
         info!(endpoints = self.state.endpoints.len(), "state read back");
         true
+    }
+
+    fn read_back_policy(&mut self, rows: Vec<Row>, l4_rows: Vec<Row>) {
+        let mut decisions = Vec::new();
+        for row in rows {
+            match controllers::policy::parse(&row) {
+                Some(parsed) => decisions.push(parsed),
+                None => drop(self.outside.garbage.insert((Table::Policy, row.key))),
+            }
+        }
+        self.outside.policy.read_back(decisions);
+        let mut verdicts = Vec::new();
+        for row in l4_rows {
+            match controllers::policy::parse_l4(&row) {
+                Some(parsed) => verdicts.push(parsed),
+                None => drop(self.outside.garbage.insert((Table::PolicyL4, row.key))),
+            }
+        }
+        self.outside.policy_l4.read_back(verdicts);
+    }
+
+    /// What holds for the endpoints that are there goes on until it is known what shall.
+    fn meet_policies(&mut self, rows: &BTreeMap<IpAddr, EndpointEntry>) {
+        for endpoint in self.state.endpoints.iter() {
+            let record = &endpoint.record;
+            let its = |address: &IpAddr| {
+                rows.get(address).filter(|entry| entry.id == record.id && entry.ifindex == record.ifindex)
+            };
+            let restored = record.addresses.iter().find_map(its).map(InForce::from);
+            self.state.policy.add_own(record, restored, None);
+        }
     }
 
     fn meet_links(&mut self, links: &[PodLink], rows: &BTreeMap<IpAddr, EndpointEntry>) {

@@ -7,6 +7,7 @@ use dataplane_abi::config::NodeConfig;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use zerocopy::IntoBytes as _;
 
+use super::policy::Unwritten;
 use super::{Run, due};
 use crate::agent::Agent;
 use crate::controllers::{config, endpoints, ipcache, programs, routes};
@@ -31,6 +32,8 @@ impl Agent {
                 dirty.addresses.extend(&node.internal_ips);
                 dirty.cidrs.extend(&node.pod_cidrs);
             }
+            dirty.addresses.extend(state.policy.addresses());
+            prefixes.extend(state.policy.cidrs().keys());
             dirty.endpoints.extend(state.endpoints.iter().map(|endpoint| endpoint.record.id));
             prefixes.extend(self.outside.ipcache.desired().keys());
             prefixes.extend(self.outside.routes.desired().keys());
@@ -105,15 +108,25 @@ impl Agent {
         }
     }
 
-    pub(super) fn write_rows(&mut self, run: &mut Run<'_>, knowledge: Knowledge) {
-        let pass = self.outside.endpoints.write(run.now, knowledge, |address, entry| {
-            run.maps.upsert(Table::Endpoints, endpoints::key(*address).as_bytes(), entry.as_bytes())
-        });
+    pub(super) fn write_rows(&mut self, run: &mut Run<'_>, knowledge: Knowledge, unwritten: &Unwritten) {
+        let pass = self.outside.endpoints.write_some(
+            run.now,
+            knowledge,
+            |_, entry| unwritten.allows_policy(entry.policy) && unwritten.allows_identity(entry.identity),
+            |address, entry| {
+                run.maps.upsert(Table::Endpoints, endpoints::key(*address).as_bytes(), entry.as_bytes())
+            },
+        );
         self.outside.moved |= pass.done > 0;
         run.wrote(Table::Endpoints, pass);
-        let pass = self.outside.ipcache.write(run.now, knowledge, |prefix, entry| {
-            run.maps.upsert(Table::Ipcache, ipcache::key(prefix).as_bytes(), entry.as_bytes())
-        });
+        let pass = self.outside.ipcache.write_some(
+            run.now,
+            knowledge,
+            |_, entry| unwritten.allows_identity(entry.identity),
+            |prefix, entry| {
+                run.maps.upsert(Table::Ipcache, ipcache::key(prefix).as_bytes(), entry.as_bytes())
+            },
+        );
         self.outside.moved |= pass.done > 0;
         run.wrote(Table::Ipcache, pass);
     }
@@ -152,7 +165,9 @@ impl Agent {
     /// Writes `CONFIG` if it or any row has changed.
     pub(super) fn write_config(&mut self, run: &mut Run<'_>) {
         let Some(wanted) = self.wanted_config(run) else { return };
-        let digest = self.outside.endpoints.digest().wrapping_add(self.outside.ipcache.digest());
+        let outside = &self.outside;
+        let digests = [outside.endpoints.digest(), outside.ipcache.digest(), outside.policy.digest()];
+        let digest = digests.into_iter().fold(outside.policy_l4.digest(), u64::wrapping_add);
         let Some(next) = config::next(self.outside.config.as_ref(), wanted, digest, self.outside.moved)
         else {
             self.failures.config = None;

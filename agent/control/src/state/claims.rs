@@ -91,6 +91,17 @@ impl CidrClaims {
         self.holders.get(cidr)
     }
 
+    /// Who has the CIDR that an address is in.
+    pub(crate) fn around(&self, address: &IpAddr) -> Option<&Claimant> {
+        let above = std::iter::successors(Some(IpNet::from(*address)), IpNet::supernet);
+        above.into_iter().find_map(|net| self.holders.get(&net))
+    }
+
+    /// Whether a CIDR lies in one that somebody has, or is one.
+    pub(crate) fn covers(&self, cidr: &IpNet) -> bool {
+        std::iter::successors(Some(*cidr), IpNet::supernet).any(|net| self.holders.contains_key(&net))
+    }
+
     /// Claims that do not hold, with the CIDR that stands against each and its holder.
     pub(crate) fn refused(&self) -> impl Iterator<Item = (IpNet, &Claimant, Option<(IpNet, &Claimant)>)> {
         self.claims.iter().flat_map(move |(cidr, claimants)| {
@@ -187,6 +198,16 @@ mod tests {
             assert_eq!(changed, [net("10.0.0.0/16"), net("10.0.1.0/24")]);
             assert_eq!(claims.holder(&net("10.0.1.0/24")), Some(&young));
         }
+    }
+
+    #[test]
+    fn what_lies_in_a_held_cidr_is_found() {
+        let mut claims = CidrClaims::default();
+        claims.change(net("10.0.0.0/16"), &Claimant::new(true, 1, "a"), true);
+        assert_eq!(claims.around(&"10.0.3.4".parse().unwrap()).map(|held| held.name.as_str()), Some("a"));
+        assert_eq!(claims.around(&"10.1.3.4".parse().unwrap()), None);
+        assert!(claims.covers(&net("10.0.0.0/16")) && claims.covers(&net("10.0.9.0/24")));
+        assert!(!claims.covers(&net("10.0.0.0/8")) && !claims.covers(&net("fd00::/64")));
     }
 
     #[test]

@@ -1,0 +1,215 @@
+//! Objects of the Kubernetes API beside nodes: what identity and policy come from.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use agent_crd::{
+    CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy,
+    ClusterNetworkPolicy, NetworkPolicy, Object as _,
+};
+use agent_policy::NamedPort;
+
+/// Kinds of objects. Each is listed and watched by itself, so that what is known of one says nothing of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ObjectKind {
+    /// core/v1 Pod, those of the own node only.
+    Pod,
+    /// core/v1 Namespace.
+    Namespace,
+    /// `CiliumIdentity`.
+    Identity,
+    /// `CiliumEndpoint`, those of all nodes.
+    Endpoint,
+    /// `CiliumCIDRGroup`.
+    CidrGroup,
+    /// networking.k8s.io/v1 `NetworkPolicy`.
+    NetworkPolicy,
+    /// `CiliumNetworkPolicy`.
+    CiliumNetworkPolicy,
+    /// `CiliumClusterwideNetworkPolicy`.
+    CiliumClusterwideNetworkPolicy,
+    /// policy.networking.k8s.io/v1alpha2 `ClusterNetworkPolicy`.
+    ClusterNetworkPolicy,
+}
+
+impl ObjectKind {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Pod,
+        Self::Namespace,
+        Self::Identity,
+        Self::Endpoint,
+        Self::CidrGroup,
+        Self::NetworkPolicy,
+        Self::CiliumNetworkPolicy,
+        Self::CiliumClusterwideNetworkPolicy,
+        Self::ClusterNetworkPolicy,
+    ];
+
+    /// As the API names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pod => "Pod",
+            Self::Namespace => "Namespace",
+            Self::Identity => "CiliumIdentity",
+            Self::Endpoint => "CiliumEndpoint",
+            Self::CidrGroup => "CiliumCIDRGroup",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::CiliumNetworkPolicy => "CiliumNetworkPolicy",
+            Self::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+        }
+    }
+}
+
+/// Which object of its kind.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct ObjectName {
+    /// Empty for objects of the cluster.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl ObjectName {
+    /// The name of an object.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+/// An object as it is now.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Object {
+    /// A pod of the own node.
+    Pod(PodObject),
+    /// A namespace.
+    Namespace(NamespaceObject),
+    /// The number of a set of labels.
+    Identity(CiliumIdentity),
+    /// What an agent says of one of its endpoints.
+    Endpoint(EndpointObject),
+    /// A group of CIDRs.
+    CidrGroup(CiliumCIDRGroup),
+    /// A policy.
+    NetworkPolicy(NetworkPolicy),
+    /// A policy.
+    CiliumNetworkPolicy(CiliumNetworkPolicy),
+    /// A policy.
+    CiliumClusterwideNetworkPolicy(CiliumClusterwideNetworkPolicy),
+    /// A policy.
+    ClusterNetworkPolicy(ClusterNetworkPolicy),
+}
+
+impl Object {
+    /// Its kind.
+    pub const fn kind(&self) -> ObjectKind {
+        match self {
+            Self::Pod(_) => ObjectKind::Pod,
+            Self::Namespace(_) => ObjectKind::Namespace,
+            Self::Identity(_) => ObjectKind::Identity,
+            Self::Endpoint(_) => ObjectKind::Endpoint,
+            Self::CidrGroup(_) => ObjectKind::CidrGroup,
+            Self::NetworkPolicy(_) => ObjectKind::NetworkPolicy,
+            Self::CiliumNetworkPolicy(_) => ObjectKind::CiliumNetworkPolicy,
+            Self::CiliumClusterwideNetworkPolicy(_) => ObjectKind::CiliumClusterwideNetworkPolicy,
+            Self::ClusterNetworkPolicy(_) => ObjectKind::ClusterNetworkPolicy,
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> ObjectName {
+        let of = |meta: &agent_crd::ObjectMeta| ObjectName::new(&meta.namespace, &meta.name);
+        match self {
+            Self::Pod(pod) => ObjectName::new(&pod.namespace, &pod.name),
+            Self::Namespace(namespace) => ObjectName::new("", &namespace.name),
+            Self::Endpoint(endpoint) => ObjectName::new(&endpoint.namespace, &endpoint.name),
+            Self::Identity(object) => of(object.metadata()),
+            Self::CidrGroup(object) => of(object.metadata()),
+            Self::NetworkPolicy(object) => of(object.metadata()),
+            Self::CiliumNetworkPolicy(object) => of(object.metadata()),
+            Self::CiliumClusterwideNetworkPolicy(object) => of(object.metadata()),
+            Self::ClusterNetworkPolicy(object) => of(object.metadata()),
+        }
+    }
+}
+
+/// What the agent reads of a core/v1 Pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PodObject {
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+    /// `spec.serviceAccountName`.
+    pub service_account: String,
+    /// Container ports that have names.
+    pub named_ports: Vec<NamedPort>,
+}
+
+/// What the agent reads of a core/v1 Namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NamespaceObject {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What the agent reads of a `CiliumEndpoint`. What is wrong in it is left out.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EndpointObject {
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`, that of the pod.
+    pub name: String,
+    /// `metadata.creationTimestamp`; of two that claim one address the later one has it.
+    pub created: String,
+    /// Number of its identity; 0: it has none yet.
+    pub identity: u32,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Address of its node.
+    pub node: Option<IpAddr>,
+    /// Container ports that have names.
+    pub named_ports: Vec<NamedPort>,
+}
+
+impl From<&CiliumEndpoint> for EndpointObject {
+    fn from(object: &CiliumEndpoint) -> Self {
+        let status = &object.status;
+        let networking = status.networking.as_ref();
+        let pairs = networking.iter().flat_map(|networking| &networking.addressing);
+        let texts = pairs.flat_map(|pair| [pair.ipv4.as_ref(), pair.ipv6.as_ref()]).flatten();
+        let identity = status.identity.as_ref().and_then(|identity| identity.id);
+        Self {
+            namespace: object.metadata.namespace.clone(),
+            name: object.metadata.name.clone(),
+            created: object.metadata.creation_timestamp.clone().unwrap_or_default(),
+            identity: identity.and_then(|id| u32::try_from(id).ok()).unwrap_or_default(),
+            addresses: texts.filter_map(|text| text.parse().ok()).collect(),
+            node: networking.and_then(|n| n.node.as_ref()).and_then(|node| node.parse().ok()),
+            named_ports: status
+                .named_ports
+                .iter()
+                .filter_map(|port| named_port(&port.name, &port.protocol, port.port))
+                .collect(),
+        }
+    }
+}
+
+/// A container port with a name, if the protocol is one that policies can name. An empty protocol is TCP.
+pub fn named_port(name: &str, protocol: &str, port: u16) -> Option<NamedPort> {
+    use agent_policy::proto;
+    let proto = match protocol {
+        "TCP" | "" => proto::TCP,
+        "UDP" => proto::UDP,
+        "SCTP" => proto::SCTP,
+        _ => return None,
+    };
+    (!name.is_empty()).then(|| NamedPort { name: name.to_owned(), proto, port })
+}

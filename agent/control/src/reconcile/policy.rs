@@ -1,0 +1,263 @@
+//! Rows of policy, in an order in which no packet meets a decision that is neither the old nor the new one:
+//!
+//! 1. sets of ports, whole, before a row names them;
+//! 2. rows for CIDRs that are told apart from now on, and those CIDRs in the ipcache: each address of theirs goes from the old
+//!    decision to the new one when its CIDR gets there;
+//! 3. policy by policy: rows of identities, then the row of everybody, then identities to whom the row of everybody holds now
+//!    lose their own;
+//! 4. after this module, what points to them: endpoints, and addresses of identities;
+//! 5. after the revision was raised, what nobody looks up any more.
+//!
+//! What cannot be written holds back what rests on it, and nothing else.
+
+use std::collections::BTreeSet;
+
+use agent_policy::{Changes, EVERYBODY, Families, Row as Decision, RowKey};
+use dataplane_abi::Identity;
+use ipnet::IpNet;
+use zerocopy::IntoBytes as _;
+
+use super::Run;
+use crate::agent::Agent;
+use crate::controllers::{ipcache, policy};
+use crate::ports::Table;
+use crate::state::endpoints::EndpointId;
+use crate::tracked::Knowledge;
+
+/// What is not as it shall be yet, so that nothing may point to it.
+#[derive(Debug, Default)]
+pub(crate) struct Unwritten {
+    /// Policies with rows that are missing.
+    policies: BTreeSet<u32>,
+    /// Identities with rows that are missing.
+    identities: BTreeSet<Identity>,
+}
+
+impl Unwritten {
+    /// Whether an endpoint may have this policy.
+    pub(crate) fn allows_policy(&self, number: u32) -> bool {
+        !self.policies.contains(&number)
+    }
+
+    /// Whether an address may have this identity.
+    pub(crate) fn allows_identity(&self, identity: Identity) -> bool {
+        !self.identities.contains(&identity)
+    }
+}
+
+impl Agent {
+    /// Works out what was heard of identities and policies, and marks what follows.
+    pub(super) fn commit_policy(&mut self, run: &Run<'_>) {
+        for id in self.state.policy.stop_waiting(run.now) {
+            self.mark_endpoint(id);
+        }
+        let families = Families { v4: self.plan.v4, v6: self.plan.v6 };
+        let Some(changes) = self.state.policy.commit(families) else { return };
+        for id in self.state.policy.forget_restored() {
+            self.mark_endpoint(id);
+        }
+        self.want_policy(&changes);
+        for prefix in changes.prefixes.iter().chain(&changes.prefixes_removed).map(|(prefix, _)| *prefix) {
+            self.dirty.cidrs.insert(prefix);
+        }
+        for (id, _) in &changes.endpoints {
+            if let Ok(id) = EndpointId::try_from(id.0) {
+                self.mark_endpoint(id);
+            }
+        }
+    }
+
+    fn want_policy(&mut self, changes: &Changes) {
+        let outside = &mut self.outside;
+        for (number, set) in &changes.sets {
+            for (prefix, verdict) in &set.0 {
+                outside.policy_l4.want((*number, *prefix), Some(*verdict));
+            }
+        }
+        for (number, set) in &changes.sets_removed {
+            for (prefix, _) in &set.0 {
+                outside.policy_l4.want((*number, *prefix), None);
+            }
+        }
+        for (key, row) in changes.split.iter().chain(&changes.rows).chain(&changes.everybody) {
+            outside.policy.want(*key, Some(*row));
+        }
+        for key in changes.removed.iter().chain(&changes.unused) {
+            outside.policy.want(*key, None);
+        }
+    }
+
+    pub(crate) fn mark_endpoint(&mut self, id: EndpointId) {
+        if let Some(endpoint) = self.state.endpoints.get(id) {
+            self.dirty.endpoint(id, &endpoint.record.addresses);
+        }
+    }
+
+    /// Writes what has to be there before endpoints and addresses point to it. Returns what is missing.
+    pub(super) fn write_policy(&mut self, run: &mut Run<'_>) -> Unwritten {
+        if self.state.policy.engine().is_none() {
+            return Unwritten::default();
+        }
+        let pass = self.outside.policy_l4.write(run.now, Knowledge::Full, |row, verdict| {
+            run.maps.upsert(
+                Table::PolicyL4,
+                policy::l4_key(row).as_bytes(),
+                policy::verdict(verdict).as_bytes(),
+            )
+        });
+        self.outside.moved |= pass.done > 0;
+        run.wrote(Table::PolicyL4, pass);
+
+        if self.write_new_cidrs(run) {
+            let policies: BTreeSet<u32> = self.outside.policy.open().map(|key| key.policy).collect();
+            for number in policies {
+                self.write_one_policy(run, number);
+            }
+        }
+        let mut unwritten = Unwritten::default();
+        for key in self.outside.policy.open() {
+            // A row that is still to be removed is not missed by anybody.
+            if self.outside.policy.desired().contains_key(key) {
+                unwritten.policies.insert(key.policy);
+                unwritten.identities.insert(key.identity);
+            }
+        }
+        unwritten
+    }
+
+    /// CIDRs without a row in the ipcache, with what holds for them. Whether all of them have one now.
+    fn write_new_cidrs(&mut self, run: &mut Run<'_>) -> bool {
+        let outside = &self.outside;
+        let wants = |prefix: &IpNet, identity: &Identity| {
+            outside.ipcache.desired().get(prefix).is_some_and(|entry| entry.identity == *identity)
+                && !outside.ipcache.settled(prefix)
+        };
+        let open: BTreeSet<IpNet> = outside.ipcache.open().copied().collect();
+        let cidrs = self.state.policy.cidrs();
+        let fresh: Vec<(IpNet, Identity)> = open
+            .into_iter()
+            .filter_map(|prefix| Some((prefix, *cidrs.get(&prefix)?)))
+            .filter(|(prefix, identity)| wants(prefix, identity))
+            .collect();
+        if fresh.is_empty() {
+            return true;
+        }
+        let identities: BTreeSet<Identity> = fresh.iter().map(|(_, identity)| *identity).collect();
+        self.write_rows_of_policy(run, |key| identities.contains(&key.identity));
+        let missing: BTreeSet<Identity> = self
+            .outside
+            .policy
+            .open()
+            .filter(|key| identities.contains(&key.identity))
+            .map(|key| key.identity)
+            .collect();
+        let prefixes: BTreeSet<IpNet> = fresh
+            .into_iter()
+            .filter(|(_, identity)| !missing.contains(identity))
+            .map(|(prefix, _)| prefix)
+            .collect();
+        let pass = self.outside.ipcache.write_some(
+            run.now,
+            Knowledge::Full,
+            |prefix, _| prefixes.contains(prefix),
+            |prefix, entry| {
+                run.maps.upsert(Table::Ipcache, ipcache::key(prefix).as_bytes(), entry.as_bytes())
+            },
+        );
+        self.outside.moved |= pass.done > 0;
+        run.wrote(Table::Ipcache, pass);
+        missing.is_empty() && prefixes.iter().all(|prefix| self.outside.ipcache.settled(prefix))
+    }
+
+    fn write_one_policy(&mut self, run: &mut Run<'_>, number: u32) {
+        self.write_rows_of_policy(run, |key| key.policy == number && key.identity != EVERYBODY);
+        if self.misses_rows(number) {
+            return;
+        }
+        self.write_rows_of_policy(run, |key| key.policy == number);
+        if self.misses_rows(number) {
+            return;
+        }
+        // Whose rows are removed while packets may still have the identity: the row of everybody holds for them.
+        let Some(engine) = self.state.policy.engine() else { return };
+        let desired = self.outside.policy.desired();
+        let judged = |key: &RowKey| desired.contains_key(&RowKey { identity: EVERYBODY, ..*key });
+        let now_everybodys: BTreeSet<RowKey> = self
+            .outside
+            .policy
+            .open()
+            .filter(|key| key.policy == number && !desired.contains_key(key))
+            .filter(|key| judged(key) && engine.labels(key.identity).is_some())
+            .copied()
+            .collect();
+        self.remove_rows_of_policy(run, |key| now_everybodys.contains(key));
+    }
+
+    /// Whether a policy has rows that could not be written, but for that of everybody while others are missing.
+    fn misses_rows(&self, number: u32) -> bool {
+        let desired = self.outside.policy.desired();
+        let missing = |key: &RowKey| key.policy == number && desired.contains_key(key);
+        let everybody_too = !self.outside.policy.open().any(|key| missing(key) && key.identity != EVERYBODY);
+        let failed = |key: &RowKey| self.outside.policy.failure(key).is_some();
+        self.outside.policy.open().any(|key| {
+            missing(key) && (key.identity != EVERYBODY || (everybody_too && failed(key)))
+        })
+    }
+
+    fn write_rows_of_policy(&mut self, run: &mut Run<'_>, which: impl Fn(&RowKey) -> bool) {
+        let Some(engine) = self.state.policy.engine() else { return };
+        let sets = &self.outside.policy_l4;
+        let is_whole = |decision: &Decision| match decision {
+            Decision::All(_) => true,
+            Decision::Set(number) => engine
+                .set(*number)
+                .is_some_and(|set| set.0.iter().all(|(prefix, _)| sets.settled(&(*number, *prefix)))),
+        };
+        let pass = self.outside.policy.write_some(
+            run.now,
+            Knowledge::Full,
+            |key, decision| which(key) && is_whole(decision),
+            |key, decision| {
+                run.maps.upsert(
+                    Table::Policy,
+                    policy::key(key).as_bytes(),
+                    policy::entry(decision).as_bytes(),
+                )
+            },
+        );
+        self.outside.moved |= pass.done > 0;
+        run.wrote(Table::Policy, pass);
+    }
+
+    fn remove_rows_of_policy(&mut self, run: &mut Run<'_>, which: impl Fn(&RowKey) -> bool) {
+        let pass = self.outside.policy.remove_some(
+            run.now,
+            Knowledge::Full,
+            |key| which(key),
+            |key, _| run.maps.delete(Table::Policy, policy::key(key).as_bytes()),
+        );
+        self.outside.moved |= pass.done > 0;
+        run.removed(Table::Policy, pass);
+    }
+
+    /// Removes what nobody looks up any more: nothing that is in the tables points to it.
+    pub(super) fn remove_policy(&mut self, run: &mut Run<'_>) {
+        let settled = self.outside.endpoints.pending() == 0
+            && self.outside.ipcache.pending() == 0
+            && self.failures.config.is_none()
+            && self.state.nodes.synced();
+        if self.state.policy.engine().is_none() || !settled {
+            return;
+        }
+        self.remove_rows_of_policy(run, |_| true);
+        if self.outside.policy.pending() == 0 {
+            let pass = self.outside.policy_l4.remove(run.now, Knowledge::Full, |row, _| {
+                run.maps.delete(Table::PolicyL4, policy::l4_key(row).as_bytes())
+            });
+            run.removed(Table::PolicyL4, pass);
+            if self.outside.policy_l4.pending() == 0 {
+                self.state.policy.settle();
+            }
+        }
+    }
+}
