@@ -25,6 +25,8 @@ pub struct Config {
     pub audit: bool,
     /// Pods whose labels are not known yet (identity `init`) are isolated, unless enforcement is off.
     pub isolate_init: bool,
+    /// Name of the cluster, as identities have it.
+    pub cluster: String,
     /// Most rows of one policy, 1 to 1,048,576.
     pub max_rows: usize,
 }
@@ -36,6 +38,7 @@ impl Default for Config {
             enforcement: Enforcement::Default,
             audit: false,
             isolate_init: true,
+            cluster: "default".to_owned(),
             max_rows: 16_384,
         }
     }

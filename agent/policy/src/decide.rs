@@ -255,6 +255,7 @@ mod tests {
         (candidates, Isolation { closed: false, by: isolates(false), staged_by: isolates(true) })
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "beside `None` in the tables below")]
     fn web() -> Option<PortRange> {
         Some(PortRange::one(proto::TCP, 80))
     }

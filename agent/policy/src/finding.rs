@@ -21,11 +21,11 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(crate) fn warning(subject: impl ToString, message: impl Into<String>) -> Self {
+    pub(crate) fn warning(subject: &impl ToString, message: impl Into<String>) -> Self {
         Self { subject: subject.to_string(), severity: Severity::Warning, message: message.into() }
     }
 
-    pub(crate) fn error(subject: impl ToString, message: impl Into<String>) -> Self {
+    pub(crate) fn error(subject: &impl ToString, message: impl Into<String>) -> Self {
         Self { subject: subject.to_string(), severity: Severity::Error, message: message.into() }
     }
 }

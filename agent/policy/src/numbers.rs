@@ -58,7 +58,7 @@ pub(crate) struct Numbers<T> {
     by_value: BTreeMap<Arc<T>, u32>,
     /// Without a reference, to be gone at the next [`Numbers::sweep`].
     dead: BTreeSet<u32>,
-    /// Since the last sweep.
+    /// Not told of yet.
     fresh: BTreeSet<u32>,
     /// Swept, but maybe still in the tables.
     gone: BTreeMap<u32, Arc<T>>,
@@ -66,8 +66,6 @@ pub(crate) struct Numbers<T> {
 
 /// What a sweep found.
 pub(crate) struct Sweep<T> {
-    /// New, and still there.
-    pub(crate) added: Vec<(u32, Arc<T>)>,
     /// Told of before, and gone.
     pub(crate) removed: Vec<(u32, Arc<T>)>,
     /// Gone, whether told of or not.
@@ -153,12 +151,17 @@ impl<T: Ord + Digest> Numbers<T> {
         }
     }
 
-    /// New since the last sweep, and held.
+    /// Not told of yet, and held.
     pub(crate) fn fresh(&self) -> impl Iterator<Item = (u32, &Arc<T>)> {
         let held = |number: &u32| {
             self.slots.get(number).filter(|slot| slot.refs > 0).map(|slot| (*number, &slot.value))
         };
         self.fresh.iter().filter_map(held)
+    }
+
+    /// Whether the number was not told of yet.
+    pub(crate) fn is_fresh(&self, number: u32) -> bool {
+        self.fresh.contains(&number)
     }
 
     /// Numbers that nothing holds.
@@ -179,24 +182,27 @@ impl<T: Ord + Digest> Numbers<T> {
         self.slots.iter().filter(|(_, slot)| slot.refs > 0).map(|(number, slot)| (*number, &slot.value))
     }
 
-    /// Drops what has no reference. What was never told of (new since the last sweep) is not told of now either.
+    /// What is new since the last time and held. From here on it is told of.
+    pub(crate) fn publish(&mut self) -> Vec<(u32, Arc<T>)> {
+        let added: Vec<(u32, Arc<T>)> =
+            self.fresh().map(|(number, value)| (number, Arc::clone(value))).collect();
+        self.fresh.retain(|number| self.dead.contains(number));
+        added
+    }
+
+    /// Drops what has no reference.
     pub(crate) fn sweep(&mut self) -> Sweep<T> {
-        let fresh = std::mem::take(&mut self.fresh);
         let (mut removed, mut dropped) = (Vec::new(), Vec::new());
         for number in std::mem::take(&mut self.dead) {
             let Some(slot) = self.slots.remove(&number) else { continue };
             self.by_value.remove(&slot.value);
             dropped.push(Arc::clone(&slot.value));
-            if !fresh.contains(&number) {
+            if !self.fresh.remove(&number) {
                 self.gone.insert(number, Arc::clone(&slot.value));
                 removed.push((number, slot.value));
             }
         }
-        let added = fresh
-            .into_iter()
-            .filter_map(|number| self.slots.get(&number).map(|slot| (number, Arc::clone(&slot.value))))
-            .collect();
-        Sweep { added, removed, dropped }
+        Sweep { removed, dropped }
     }
 
     /// The tables hold nothing any more that was swept.
@@ -232,17 +238,18 @@ mod tests {
         // Two numbers only, so that things collide.
         let mut numbers = Numbers::new(5..=6);
         let first = numbers.acquire(Thing(1));
-        assert_eq!(numbers.sweep().added.len(), 1);
+        assert_eq!(numbers.publish().len(), 1);
         assert!(numbers.release(first));
         assert_eq!(numbers.sweep().removed.len(), 1);
         for thing in 2..20 {
             let other = numbers.acquire(Thing(thing));
             assert_ne!(other, first);
             numbers.release(other);
-            assert!(numbers.sweep().added.is_empty(), "came and went unseen");
+            assert!(numbers.publish().is_empty(), "came and went unseen");
+            assert!(numbers.sweep().removed.is_empty(), "came and went unseen");
         }
         assert_eq!(numbers.acquire(Thing(1)), first, "the same thing may have it again");
-        assert_eq!(numbers.sweep().added.len(), 1);
+        assert_eq!(numbers.publish().len(), 1);
         numbers.release(first);
         numbers.sweep();
         numbers.settle();
@@ -254,10 +261,9 @@ mod tests {
     fn revived_before_the_sweep_it_was_never_away() {
         let mut numbers = Numbers::new(1..=u32::MAX);
         let number = numbers.acquire(Thing(1));
-        numbers.sweep();
+        numbers.publish();
         numbers.release(number);
         assert_eq!(numbers.acquire(Thing(1)), number);
-        let sweep = numbers.sweep();
-        assert!(sweep.added.is_empty() && sweep.removed.is_empty());
+        assert!(numbers.publish().is_empty() && numbers.sweep().removed.is_empty());
     }
 }

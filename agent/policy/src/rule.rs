@@ -204,6 +204,7 @@ pub struct Rule {
 
 /// One rule of an object: whom it is for, and its entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub struct Spec {
     /// The object.
     pub object: Arc<ObjectRef>,

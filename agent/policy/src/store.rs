@@ -80,7 +80,7 @@ impl Store {
     }
 
     /// The selectors of peers, with what they refer to as it is now.
-    pub(crate) fn selectors(&self, peers: &Peers) -> BTreeSet<Selector> {
+    pub fn selectors(&self, peers: &Peers) -> BTreeSet<Selector> {
         let mut selectors = peers.selectors.clone();
         for peer in &peers.refs {
             selectors.extend(self.follow(peer));

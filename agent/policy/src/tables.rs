@@ -24,12 +24,6 @@ pub(crate) struct Scratch {
     cookies: Vec<u32>,
 }
 
-/// Port sets that came, and that nobody points to any more.
-pub(crate) struct SweptSets {
-    pub(crate) added: Vec<(u32, Arc<L4Set>)>,
-    pub(crate) removed: Vec<(u32, Arc<L4Set>)>,
-}
-
 impl Tables {
     pub(crate) fn new() -> Self {
         Self { sets: Numbers::new(1..=u32::MAX), cookies: Numbers::new(1..=u32::MAX) }
@@ -96,16 +90,17 @@ impl Tables {
         }
     }
 
-    /// Drops sets and cookies that nothing holds.
-    pub(crate) fn sweep(&mut self) -> SweptSets {
+    /// Drops sets and cookies that nothing holds. Gives the sets that had been told of.
+    pub(crate) fn sweep(&mut self) -> Vec<(u32, Arc<L4Set>)> {
         let sets = self.sets.sweep();
         for set in &sets.dropped {
             for (_, verdict) in &set.0 {
                 self.each_cookie(verdict, release);
             }
         }
+        self.cookies.publish();
         self.cookies.sweep();
-        SweptSets { added: sets.added, removed: sets.removed }
+        sets.removed
     }
 
     /// The dataplane's tables hold nothing any more that was swept.

@@ -1,11 +1,12 @@
 //! From what was noted to changes of rows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dataplane_abi::Identity;
+use ipnet::IpNet;
 
-use super::{Compiled, DirectionRows, Policy, PolicyId, SpecId, Stale};
+use super::{Compiled, DirectionRows, Policy, PolicyId, Prefix, SpecId, Stale};
 use crate::changes::Changes;
 use crate::compile::{Compilation, names_peer_ports};
 use crate::config::Enforcement;
@@ -35,6 +36,8 @@ impl Policy {
             self.refresh(number, &mut changes);
         }
         self.hand_out(&mut changes);
+        changes.sets = self.tables.sets.publish();
+        changes.prefixes = self.prefixes.publish().into_iter().map(prefix).collect();
         self.clean_up(&mut changes);
         changes
     }
@@ -49,7 +52,7 @@ impl Policy {
             if let Some(policy) = self.policy_or_new(number) {
                 policy.wanted += 1;
             }
-            self.set_specs(number, specs);
+            self.set_specs(number, &specs);
             if let Some(state) = self.endpoints.get_mut(&id) {
                 let before = std::mem::replace(&mut state.wanted, number);
                 self.unwant(before);
@@ -63,7 +66,7 @@ impl Policy {
             .copied()
             .collect();
         for number in unwanted {
-            self.set_specs(number, Vec::new());
+            self.set_specs(number, &[]);
         }
     }
 
@@ -117,12 +120,12 @@ impl Policy {
         Some(self.policies.entry(number).or_insert_with(new))
     }
 
-    fn set_specs(&mut self, number: u32, specs: Vec<SpecId>) {
+    fn set_specs(&mut self, number: u32, specs: &[SpecId]) {
         let Some(policy) = self.policies.get_mut(&number) else { return };
         if policy.specs == specs {
             return;
         }
-        let before = std::mem::replace(&mut policy.specs, specs.clone());
+        let before = std::mem::replace(&mut policy.specs, specs.to_vec());
         for id in specs.iter().filter(|id| !before.contains(id)) {
             self.use_spec(*id, number);
         }
@@ -139,12 +142,15 @@ impl Policy {
 
     /// CIDRs that are told apart from now on begin with the rows of the CIDR around them: no rule so far has made a difference.
     fn split(&mut self, changes: &mut Changes) {
-        let fresh: BTreeMap<Identity, ipnet::IpNet> =
+        let fresh: Vec<(Identity, IpNet)> =
             self.prefixes.fresh().map(|(number, prefix)| (Identity(number), prefix.0)).collect();
         for (identity, net) in &fresh {
-            let mut around = self.peers.matcher.parent(net);
-            while let Some(net) = around.and_then(|around| fresh.get(&around)) {
-                around = self.peers.matcher.parent(net);
+            let parent = |net: &IpNet| self.peers.matcher.parent(net);
+            let mut around = parent(net);
+            // Others that are new have no rows yet.
+            while let Some(new) = around.filter(|around| self.prefixes.is_fresh(around.0)) {
+                let facts = self.peers.matcher.facts(new);
+                around = facts.and_then(|facts| facts.prefix.as_ref()).and_then(parent);
             }
             let Some(around) = around else { continue };
             for (number, policy) in &mut self.policies {
@@ -331,7 +337,7 @@ impl Policy {
             .map(|(number, _)| *number)
             .collect();
         for number in unused {
-            self.set_specs(number, Vec::new());
+            self.set_specs(number, &[]);
             let Some(policy) = self.policies.remove(&number) else { continue };
             for (direction, rows) in Direction::BOTH.into_iter().zip(policy.rows) {
                 let all = rows.identities.into_iter().chain(rows.everybody.map(|row| (EVERYBODY, row)));
@@ -342,10 +348,6 @@ impl Policy {
             }
         }
         self.release_retired();
-        for number in self.prefixes.dead().collect::<Vec<_>>() {
-            self.peers.matcher.remove(Identity(number));
-            self.pending.gone.insert(Identity(number));
-        }
         for identity in std::mem::take(&mut self.pending.gone) {
             for (number, policy) in &mut self.policies {
                 for direction in Direction::BOTH {
@@ -359,21 +361,15 @@ impl Policy {
             }
         }
         self.pending.policies.clear();
-        let prefixes = self.prefixes.sweep();
-        let pair = |(number, prefix): (u32, Arc<super::Prefix>)| (prefix.0, Identity(number));
-        changes.prefixes.extend(prefixes.added.into_iter().map(pair));
-        changes.prefixes_removed.extend(prefixes.removed.into_iter().map(pair));
-        let sets = self.tables.sweep();
-        changes.sets = sets.added;
-        changes.sets_removed = sets.removed;
+        changes.prefixes_removed = self.prefixes.sweep().removed.into_iter().map(prefix).collect();
+        changes.sets_removed = self.tables.sweep();
+        self.numbers.publish();
         self.numbers.sweep();
-        // What was worked out for a CIDR that goes is not worth a write, and its set may be gone.
-        let policies = &self.policies;
-        changes.rows.retain(|(key, row)| {
-            let rows = policies.get(&key.policy).map(|policy| &policy.rows[key.direction as usize]);
-            rows.and_then(|rows| rows.get(key.identity)) == Some(*row)
-        });
     }
+}
+
+fn prefix((number, prefix): (u32, Arc<Prefix>)) -> (IpNet, Identity) {
+    (prefix.0, Identity(number))
 }
 
 /// Rows of a direction after the change.

@@ -1,17 +1,52 @@
 //! Rules that come and go, and the selectors that they need.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use dataplane_abi::Identity;
+use ipnet::IpNet;
 
 use super::{Policy, Prefix, SpecId, SpecState};
 use crate::compile::PeerIds;
+use crate::error::InvalidPolicy;
 use crate::finding::Finding;
 use crate::matcher::SelectorId;
+use crate::normal::{PolicyObject, normalise};
 use crate::peers::cidr_facts;
 use crate::rule::{ObjectRef, Spec};
 use crate::selector::Selector;
 use crate::store::Stored;
 
 impl Policy {
+    /// A policy object as it is now.
+    ///
+    /// # Errors
+    /// When it cannot be taken. What was in force of the object stays in force, and a finding says so.
+    pub fn upsert(&mut self, object: PolicyObject<'_>) -> Result<(), InvalidPolicy> {
+        let name = Arc::new(object.name());
+        match normalise(object, &self.config.cluster) {
+            Ok(normal) => {
+                let specs = normal.specs.into_iter().map(Arc::new).collect();
+                self.set_object(&name, specs, normal.findings);
+                Ok(())
+            }
+            Err(error) => {
+                let before = self.store.objects.get(&name).map(|stored| stored.specs.clone());
+                let before = before.unwrap_or_default();
+                let then =
+                    if before.is_empty() { "it is not in force" } else { "what was in force before stays" };
+                let finding = Finding::error(&name, format!("{error}: {then}"));
+                self.set_object(&name, before, vec![finding]);
+                Err(error)
+            }
+        }
+    }
+
+    /// A policy object is gone.
+    pub fn delete(&mut self, object: &ObjectRef) {
+        self.set_object(&Arc::new(object.clone()), Vec::new(), Vec::new());
+    }
+
     /// The rules of an object as they are now. None and no findings: the object is gone.
     pub(crate) fn set_object(
         &mut self,
@@ -51,10 +86,7 @@ impl Policy {
             self.with_refs.insert(id);
         }
         self.current.insert((Arc::clone(&spec.object), spec.index), id);
-        self.specs.insert(
-            id,
-            SpecState { spec, subject, peers: None, users: std::collections::BTreeSet::new(), gone: false },
-        );
+        self.specs.insert(id, SpecState { spec, subject, peers: None, users: BTreeSet::new(), gone: false });
     }
 
     fn drop_spec(&mut self, id: SpecId) {
@@ -141,9 +173,8 @@ impl Policy {
     fn acquire(&mut self, selector: &Selector) -> SelectorId {
         // First the CIDRs, so that the selector finds them.
         for net in self.own_identity(selector) {
-            let fresh = !self.prefixes.has(&Prefix(net));
-            let identity = dataplane_abi::Identity(self.prefixes.acquire(Prefix(net)));
-            if fresh {
+            let identity = Identity(self.prefixes.acquire(Prefix(net)));
+            if self.peers.matcher.facts(identity).is_none() {
                 self.pending.gone.remove(&identity);
                 let changed = self.peers.matcher.upsert(identity, cidr_facts(self.config.families, net));
                 self.peers_changed(&changed);
@@ -153,7 +184,7 @@ impl Policy {
     }
 
     /// CIDRs of a selector that get an identity. The one of all addresses has that of the world.
-    fn own_identity(&self, selector: &Selector) -> Vec<ipnet::IpNet> {
+    fn own_identity(&self, selector: &Selector) -> Vec<IpNet> {
         let families = self.config.families;
         selector.prefixes().filter(|net| families.has(net) && net.prefix_len() > 0).collect()
     }
@@ -170,7 +201,7 @@ impl Policy {
         }
     }
 
-    /// Lets go of the selectors that were retired.
+    /// Lets go of the selectors that were retired, and of CIDRs that only they told apart.
     pub(super) fn release_retired(&mut self) {
         for id in std::mem::take(&mut self.pending.retired) {
             let Some(selector) = self.peers.matcher.selector(id) else { continue };
@@ -178,6 +209,10 @@ impl Policy {
                 self.prefixes.release_value(&Prefix(net));
             }
             self.peers.matcher.release(id);
+        }
+        for number in self.prefixes.dead() {
+            self.peers.matcher.remove(Identity(number));
+            self.pending.gone.insert(Identity(number));
         }
     }
 }

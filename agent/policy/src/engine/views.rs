@@ -147,7 +147,7 @@ impl Policy {
             };
             let message =
                 format!("its policy would have {rows} rows, more than {}: {stays}", self.config.max_rows);
-            findings.push(Finding::error(format!("endpoint/{}", state.endpoint.name), message));
+            findings.push(Finding::error(&format!("endpoint/{}", state.endpoint.name), message));
             for (object, _) in &policy.id.specs {
                 let message = format!(
                     "not enforced as it is for endpoint {}: its rows would be {rows}, more than {}",

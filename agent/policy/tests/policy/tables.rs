@@ -1,0 +1,123 @@
+//! The dataplane's tables, written one write after the other.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use agent_policy::{
+    Changes, Direction, EVERYBODY, EndpointId, EndpointPolicy, Families, L4Set, Policy, Row, RowKey,
+};
+use dataplane_abi::Identity;
+use ipnet::IpNet;
+
+/// One write.
+#[derive(Debug, Clone)]
+pub(crate) enum Write {
+    Set(u32, Arc<L4Set>),
+    SetGone(u32),
+    Row(RowKey, Row),
+    RowGone(RowKey),
+    Prefix(IpNet, Identity),
+    PrefixGone(IpNet),
+    Endpoint(EndpointId, EndpointPolicy),
+}
+
+/// The writes that changes ask for, in order.
+pub(crate) fn writes(changes: &Changes) -> Vec<Write> {
+    let rows = |rows: &[(RowKey, Row)]| rows.iter().map(|(k, r)| Write::Row(*k, *r)).collect::<Vec<_>>();
+    let mut all: Vec<Write> = changes.sets.iter().map(|(n, set)| Write::Set(*n, Arc::clone(set))).collect();
+    all.extend(rows(&changes.split));
+    all.extend(changes.prefixes.iter().map(|(net, identity)| Write::Prefix(*net, *identity)));
+    all.extend(rows(&changes.rows));
+    all.extend(rows(&changes.everybody));
+    all.extend(changes.removed.iter().map(|key| Write::RowGone(*key)));
+    all.extend(changes.endpoints.iter().map(|(id, policy)| Write::Endpoint(*id, *policy)));
+    all.extend(changes.prefixes_removed.iter().map(|(net, _)| Write::PrefixGone(*net)));
+    all.extend(changes.unused.iter().map(|key| Write::RowGone(*key)));
+    all.extend(changes.sets_removed.iter().map(|(n, _)| Write::SetGone(*n)));
+    all
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tables {
+    pub(crate) sets: BTreeMap<u32, Arc<L4Set>>,
+    pub(crate) rows: BTreeMap<RowKey, Row>,
+    pub(crate) prefixes: BTreeMap<IpNet, Identity>,
+    pub(crate) endpoints: BTreeMap<EndpointId, EndpointPolicy>,
+}
+
+impl Tables {
+    /// Everything that the engine wants, at once.
+    pub(crate) fn wanted(policy: &Policy, endpoints: impl Iterator<Item = EndpointId>) -> Self {
+        Self {
+            sets: policy.sets().map(|(n, set)| (n, Arc::clone(set))).collect(),
+            rows: policy.rows().collect(),
+            prefixes: policy.prefixes().collect(),
+            endpoints: endpoints.filter_map(|id| Some((id, policy.endpoint(id)?))).collect(),
+        }
+    }
+
+    pub(crate) fn take(&mut self, write: &Write) {
+        match write {
+            Write::Set(number, set) => {
+                let before = self.sets.insert(*number, Arc::clone(set));
+                assert!(before.is_none(), "a set is written once");
+            }
+            Write::SetGone(number) => {
+                assert!(self.sets.remove(number).is_some(), "a set that was there");
+                let pointed = self.rows.values().any(|row| *row == Row::Set(*number));
+                assert!(!pointed, "nobody points to a set that goes");
+            }
+            Write::Row(key, row) => {
+                if let Row::Set(set) = row {
+                    assert!(self.sets.contains_key(set), "a set is there before it is pointed to");
+                }
+                self.rows.insert(*key, *row);
+            }
+            Write::RowGone(key) => assert!(self.rows.remove(key).is_some(), "a row that was there"),
+            Write::Prefix(net, identity) => {
+                let taken = self.prefixes.values().any(|other| other == identity);
+                assert!(!taken, "one identity for one prefix");
+                self.prefixes.insert(*net, *identity);
+            }
+            Write::PrefixGone(net) => assert!(self.prefixes.remove(net).is_some(), "a prefix that was there"),
+            Write::Endpoint(id, policy) => {
+                self.endpoints.insert(*id, *policy);
+            }
+        }
+    }
+
+    /// The identity of an address that is not in the cluster.
+    pub(crate) fn identity(&self, families: Families, address: IpAddr) -> Identity {
+        self.prefixes
+            .iter()
+            .filter(|(net, _)| net.contains(&address))
+            .max_by_key(|(net, _)| net.prefix_len())
+            .map_or(families.world(address.is_ipv4()), |(_, identity)| *identity)
+    }
+
+    /// Whether it passes, looked up as the dataplane does.
+    pub(crate) fn passes(
+        &self,
+        endpoint: EndpointId,
+        direction: Direction,
+        peer: Identity,
+        (proto, port): (u8, u16),
+    ) -> bool {
+        let Some(policy) = self.endpoints.get(&endpoint) else { return true };
+        let judged = if direction == Direction::Ingress { policy.ingress } else { policy.egress };
+        if policy.number == 0 || !judged {
+            return true;
+        }
+        let row = |identity| self.rows.get(&RowKey { policy: policy.number, direction, identity });
+        match row(peer).or_else(|| row(EVERYBODY)) {
+            None => false,
+            Some(Row::All(verdict)) => verdict.outcome.passes(),
+            Some(Row::Set(set)) => self
+                .sets
+                .get(set)
+                .and_then(|set| set.look_up(proto, port))
+                .is_some_and(|verdict| verdict.outcome.passes()),
+        }
+    }
+}
