@@ -252,7 +252,10 @@ impl PolicyState {
             Object::Identity(identity) => self.set_identity(&identity),
             Object::Endpoint(endpoint) => self.set_endpoint(&name, Some(endpoint)),
             Object::CidrGroup(group) => {
-                self.tell(Held::Group(name.name, Some(agent_policy::cidr_group(&group))));
+                match agent_policy::cidr_group(&group) {
+                    Ok(group) => self.tell(Held::Group(name.name, Some(group))),
+                    Err(error) => drop(self.unreadable.insert((kind, name), error.to_string())),
+                }
                 self.policy_heard(version)
             }
             policy => {
