@@ -1,6 +1,7 @@
 //! The agent: state, and the two calls that move it.
 
 mod cni;
+mod publish;
 mod views;
 
 pub(crate) use cni::{done, refuse};
@@ -8,10 +9,10 @@ pub(crate) use cni::{done, refuse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use agent_policy::{Row as Decision, RowKey, Verdict};
 use dataplane_abi::config::NodeConfig;
 use dataplane_abi::endpoints::EndpointEntry;
 use dataplane_abi::ipcache::IpCacheEntry;
-use agent_policy::{Row as Decision, RowKey, Verdict};
 use ipnet::IpNet;
 
 use crate::backoff::Failure;
@@ -20,7 +21,6 @@ use crate::config::Config;
 use crate::controllers::policy::L4Row;
 use crate::controllers::{self, Dirty};
 use crate::event::Event;
-use crate::state::policy::{PolicyState, Touched};
 use crate::finding::Finding;
 use crate::plan::Plan;
 use crate::ports::{BaseSpec, CtClock, Document, PortError, Program, Route, Table};
@@ -31,6 +31,7 @@ use crate::state::documents::{IpamDocument, Restored};
 use crate::state::endpoints::{Endpoint, EndpointId, Endpoints, Leaving, Phase, host_net};
 use crate::state::ipam::Ipam;
 use crate::state::nodes::Nodes;
+use crate::state::policy::{PolicyState, Touched};
 use crate::time::Now;
 use crate::tracked::Tracked;
 

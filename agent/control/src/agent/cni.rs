@@ -44,7 +44,8 @@ impl Agent {
                         if let Some(endpoint) = self.state.endpoints.get_mut(endpoint) {
                             endpoint.record.pod = pod;
                             endpoint.record.created = Some(received);
-                            let until = self.config.policy.as_ref().map(|policy| now.plus(policy.identity_wait));
+                            let until =
+                                self.config.policy.as_ref().map(|policy| now.plus(policy.identity_wait));
                             self.state.policy.add_own(&endpoint.record, None, until);
                         }
                         None

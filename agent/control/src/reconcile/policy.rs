@@ -199,9 +199,10 @@ impl Agent {
         let missing = |key: &RowKey| key.policy == number && desired.contains_key(key);
         let everybody_too = !self.outside.policy.open().any(|key| missing(key) && key.identity != EVERYBODY);
         let failed = |key: &RowKey| self.outside.policy.failure(key).is_some();
-        self.outside.policy.open().any(|key| {
-            missing(key) && (key.identity != EVERYBODY || (everybody_too && failed(key)))
-        })
+        self.outside
+            .policy
+            .open()
+            .any(|key| missing(key) && (key.identity != EVERYBODY || (everybody_too && failed(key))))
     }
 
     fn write_rows_of_policy(&mut self, run: &mut Run<'_>, which: impl Fn(&RowKey) -> bool) {

@@ -58,7 +58,7 @@ struct Engine(Option<Policy>);
 /// What the engine is told when there is one.
 #[derive(Debug)]
 enum Held {
-    Policy(Object),
+    Policy(Box<Object>),
     Delete(ObjectRef),
     Group(String, Option<agent_policy::CidrGroup>),
 }
@@ -259,7 +259,7 @@ impl PolicyState {
                 self.policy_heard(version)
             }
             policy => {
-                self.tell(Held::Policy(policy));
+                self.tell(Held::Policy(Box::new(policy)));
                 self.policy_heard(version)
             }
         }
@@ -441,9 +441,10 @@ impl PolicyState {
     /// Whom an address elsewhere is said to belong to. Of several the latest has it: the others are of pods that are gone.
     pub(crate) fn endpoint_at(&self, address: &IpAddr) -> Option<&EndpointObject> {
         let names = self.by_address.get(address)?;
-        names.iter().filter_map(|name| self.remote.get(name)).max_by_key(|object| {
-            (object.created.as_str(), object.namespace.as_str(), object.name.as_str())
-        })
+        names
+            .iter()
+            .filter_map(|name| self.remote.get(name))
+            .max_by_key(|object| (object.created.as_str(), object.namespace.as_str(), object.name.as_str()))
     }
 
     /// An endpoint of this node is there. `restored`: what the rows of an earlier agent say of it.
@@ -541,7 +542,8 @@ impl PolicyState {
         let number = wanted.as_ref().and_then(|labels| self.numbers.get(labels)?.first().copied());
         let identity = number.map_or(own.identity, Identity);
         let known = self.identities.contains_key(&identity.0) || own.labels.is_empty();
-        let labels = if known || identity != own.identity { self.labels_of(identity) } else { own.labels.clone() };
+        let labels =
+            if known || identity != own.identity { self.labels_of(identity) } else { own.labels.clone() };
         let is_pod = own.pod.is_some();
         let name = own.name.clone();
         if identity != Identity::INIT {
@@ -650,11 +652,6 @@ impl PolicyState {
         self.in_force
     }
 
-    /// Whether something heard is not in force yet.
-    pub(crate) fn is_behind(&self) -> bool {
-        self.heard != self.in_force
-    }
-
     /// What is wrong with the objects.
     pub(crate) fn findings(&self) -> Vec<Finding> {
         if !self.enabled {
@@ -698,15 +695,18 @@ fn label_set(labels: &IdentityLabels) -> LabelSet {
 }
 
 fn tell(engine: &mut Policy, held: Held) {
-    let policy = match &held {
-        Held::Policy(Object::NetworkPolicy(policy)) => PolicyObject::Kubernetes(policy),
-        Held::Policy(Object::CiliumNetworkPolicy(policy)) => PolicyObject::Cilium(policy),
-        Held::Policy(Object::CiliumClusterwideNetworkPolicy(policy)) => PolicyObject::CiliumClusterwide(policy),
-        Held::Policy(Object::ClusterNetworkPolicy(policy)) => PolicyObject::Cluster(policy),
+    let object = match held {
+        Held::Policy(object) => object,
+        Held::Delete(policy) => return engine.delete(&policy),
+        Held::Group(name, group) => return engine.set_cidr_group(&name, group),
+    };
+    let policy = match &*object {
+        Object::NetworkPolicy(policy) => PolicyObject::Kubernetes(policy),
+        Object::CiliumNetworkPolicy(policy) => PolicyObject::Cilium(policy),
+        Object::CiliumClusterwideNetworkPolicy(policy) => PolicyObject::CiliumClusterwide(policy),
+        Object::ClusterNetworkPolicy(policy) => PolicyObject::Cluster(policy),
         // Other objects are no policies.
-        Held::Policy(_) => return,
-        Held::Delete(policy) => return engine.delete(policy),
-        Held::Group(name, group) => return engine.set_cidr_group(name, group.clone()),
+        Object::Pod(_) | Object::Namespace(_) | Object::Identity(_) | Object::Endpoint(_) | Object::CidrGroup(_) => return,
     };
     // What is wrong with it becomes a finding of the engine's.
     let _: Result<(), agent_policy::InvalidPolicy> = engine.upsert(policy);
