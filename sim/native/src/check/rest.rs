@@ -21,11 +21,6 @@ use crate::view::{View, digest};
 use crate::world::World;
 
 impl World {
-    /// Whether Node objects claim the same prefixes.
-    pub(crate) fn claims_are_contested(&self) -> bool {
-        Claims::are_contested(self)
-    }
-
     /// Everything that must hold now that nothing has anything to do.
     pub(crate) fn check_rest(&mut self) {
         for n in 0..self.nodes.len() {
