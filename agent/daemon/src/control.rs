@@ -389,4 +389,17 @@ impl Control {
     pub(crate) fn nobody() -> Self {
         Self { inputs: mpsc::channel().0 }
     }
+
+    /// A control that hands on the events it is told of, and nothing else.
+    pub(crate) fn heard_by(mut hear: impl FnMut(Event) + Send + 'static) -> Self {
+        let (inputs, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            for input in receiver {
+                if let Input::Event(event) = input {
+                    hear(event);
+                }
+            }
+        });
+        Self { inputs }
+    }
 }
