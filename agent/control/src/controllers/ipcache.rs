@@ -74,7 +74,7 @@ pub(crate) fn row(state: &State, plan: &Plan, prefix: IpNet) -> Option<(Source, 
         return Some((Source::PodCidr, behind(Identity::UNMANAGED, node)));
     }
     if let Some(identity) = state.policy.cidrs().get(&prefix)
-        && !state.nodes.cidrs.covers(&prefix)
+        && !state.nodes.is_pod_cidr(&prefix)
     {
         return Some((Source::Cidr, IpCacheEntry::new(*identity)));
     }
@@ -84,7 +84,7 @@ pub(crate) fn row(state: &State, plan: &Plan, prefix: IpNet) -> Option<(Source, 
 /// A pod of another node, as the agent there says. What is not in a pod CIDR of that very node is not believed.
 fn remote_endpoint(state: &State, plan: &Plan, address: IpAddr) -> Option<IpCacheEntry> {
     let object = state.policy.endpoint_at(&address)?;
-    let holder = state.nodes.cidrs.around(&address).filter(|holder| holder.remote)?;
+    let holder = state.nodes.cidr_holder_around(&address).filter(|holder| holder.remote)?;
     let is_there = state.nodes.get(&holder.name)?.internal_ips.contains(&object.node?);
     let node = node_of_cidr(state, plan, &holder.name, address.is_ipv4());
     let identity = if object.identity == 0 { Identity::INIT } else { Identity(object.identity) };

@@ -168,6 +168,16 @@ impl Nodes {
         self.cidrs.holder(cidr).filter(|holder| self.may_be_told(holder))
     }
 
+    /// Who has the pod CIDR that an address is in.
+    pub(crate) fn cidr_holder_around(&self, address: &IpAddr) -> Option<&Claimant> {
+        self.cidrs.around(address).filter(|holder| self.may_be_told(holder))
+    }
+
+    /// Whether a CIDR lies in a pod CIDR, or is one.
+    pub(crate) fn is_pod_cidr(&self, cidr: &IpNet) -> bool {
+        self.cidrs.covers(cidr)
+    }
+
     /// Which node has the address.
     pub(crate) fn address_holder(&self, address: &IpAddr) -> Option<&Claimant> {
         self.addresses.holder(address).filter(|holder| self.may_be_told(holder))

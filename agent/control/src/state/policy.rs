@@ -706,7 +706,11 @@ fn tell(engine: &mut Policy, held: Held) {
         Object::CiliumClusterwideNetworkPolicy(policy) => PolicyObject::CiliumClusterwide(policy),
         Object::ClusterNetworkPolicy(policy) => PolicyObject::Cluster(policy),
         // Other objects are no policies.
-        Object::Pod(_) | Object::Namespace(_) | Object::Identity(_) | Object::Endpoint(_) | Object::CidrGroup(_) => return,
+        Object::Pod(_)
+        | Object::Namespace(_)
+        | Object::Identity(_)
+        | Object::Endpoint(_)
+        | Object::CidrGroup(_) => return,
     };
     // What is wrong with it becomes a finding of the engine's.
     let _: Result<(), agent_policy::InvalidPolicy> = engine.upsert(policy);
