@@ -105,7 +105,7 @@ impl Agent {
         let knowledge = if known { Knowledge::Full } else { Knowledge::Partial };
         let unwritten = self.write_policy(&mut run);
         self.write_rows(&mut run, knowledge, &unwritten);
-        self.remove_rows(&mut run, knowledge);
+        self.remove_rows(&mut run, knowledge, &unwritten);
         self.write_config(&mut run);
         self.remove_policy(&mut run);
         self.attach_and_route(&mut run, knowledge);

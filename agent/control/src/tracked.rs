@@ -206,7 +206,7 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
         knowledge: Knowledge,
         remove: impl FnMut(&K, &V) -> Result<(), PortError>,
     ) -> Pass {
-        self.remove_some(now, knowledge, |_| true, remove)
+        self.remove_some(now, knowledge, |_, _| true, remove)
     }
 
     /// As [`Self::remove`], for some of the keys only. The others stay marked.
@@ -214,13 +214,13 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
         &mut self,
         now: Now,
         knowledge: Knowledge,
-        which: impl Fn(&K) -> bool,
+        which: impl Fn(&K, &V) -> bool,
         mut remove: impl FnMut(&K, &V) -> Result<(), PortError>,
     ) -> Pass {
         let mut pass = Pass::default();
         let may = |key: &&K| {
             !self.desired.contains_key(key)
-                && which(key)
+                && self.actual.get(key).is_none_or(|value| which(key, value))
                 && (knowledge == Knowledge::Full || self.firm.contains(key))
         };
         let keys: Vec<K> = self.dirty.iter().filter(may).cloned().collect();
@@ -309,8 +309,25 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
         &self.desired
     }
 
+    /// Makes what is there under `key` something else than it shall be for now; the next pass puts it right. Whether it succeeded.
+    pub(crate) fn set_aside(
+        &mut self,
+        now: Now,
+        key: K,
+        value: Option<V>,
+        act: impl FnOnce(&K, Option<&V>) -> Result<(), PortError>,
+        pass: &mut Pass,
+    ) -> bool {
+        if self.actual.get(&key) == value.as_ref() {
+            return true;
+        }
+        let result = act(&key, value.as_ref());
+        let done = result.is_ok();
+        self.note(now, key, value, result, pass);
+        done
+    }
+
     /// What is there.
-    #[cfg(test)]
     pub(crate) fn actual(&self) -> &BTreeMap<K, V> {
         &self.actual
     }

@@ -1,8 +1,9 @@
 //! Rows of policy, in an order in which no packet meets a decision that is neither the old nor the new one:
 //!
 //! 1. sets of ports, whole, before a row names them;
-//! 2. rows for CIDRs that are told apart from now on, and those CIDRs in the ipcache: each address of theirs goes from the old
-//!    decision to the new one when its CIDR gets there;
+//! 2. CIDRs that are told apart from now on: first their identities get the rows that hold now for their addresses, then they
+//!    come into the ipcache, which changes nothing yet. Those that are not told apart any more get such rows too, so that nothing
+//!    changes for them before they leave the ipcache;
 //! 3. policy by policy: rows of identities, then the row of everybody, then identities to whom the row of everybody holds now
 //!    lose their own;
 //! 4. after this module, what points to them: endpoints, and addresses of identities;
@@ -22,7 +23,7 @@ use crate::agent::Agent;
 use crate::controllers::{ipcache, policy};
 use crate::ports::Table;
 use crate::state::endpoints::EndpointId;
-use crate::tracked::Knowledge;
+use crate::tracked::{Knowledge, Pass};
 
 /// What is not as it shall be yet, so that nothing may point to it.
 #[derive(Debug, Default)]
@@ -31,6 +32,8 @@ pub(crate) struct Unwritten {
     policies: BTreeSet<u32>,
     /// Identities with rows that are missing.
     identities: BTreeSet<Identity>,
+    /// CIDRs are missing in the ipcache, or what holds for those that go is not noted.
+    cidrs: bool,
 }
 
 impl Unwritten {
@@ -39,9 +42,15 @@ impl Unwritten {
         !self.policies.contains(&number)
     }
 
-    /// Whether an address may have this identity.
+    /// Whether an address may lose this identity. A CIDR that is not told apart any more falls to the one around it,
+    /// whose rows must be there before.
+    pub(crate) fn allows_loss_of(&self, identity: Identity) -> bool {
+        !identity.is_local() || (!self.cidrs && self.policies.is_empty())
+    }
+
+    /// Whether an address may be given this identity. CIDRs have been given theirs before.
     pub(crate) fn allows_identity(&self, identity: Identity) -> bool {
-        !self.identities.contains(&identity)
+        !identity.is_local() && !self.identities.contains(&identity)
     }
 }
 
@@ -79,6 +88,7 @@ impl Agent {
                 outside.policy_l4.want((*number, *prefix), None);
             }
         }
+        // What splits off a CIDR is found in the tables themselves, which may be those of an earlier agent.
         for (key, row) in changes.split.iter().chain(&changes.rows).chain(&changes.everybody) {
             outside.policy.want(*key, Some(*row));
         }
@@ -108,13 +118,14 @@ impl Agent {
         self.outside.moved |= pass.done > 0;
         run.wrote(Table::PolicyL4, pass);
 
-        if self.write_new_cidrs(run) {
+        let cidrs = !(self.write_new_cidrs(run) && self.keep_old_cidrs(run));
+        if !cidrs {
             let policies: BTreeSet<u32> = self.outside.policy.open().map(|key| key.policy).collect();
             for number in policies {
                 self.write_one_policy(run, number);
             }
         }
-        let mut unwritten = Unwritten::default();
+        let mut unwritten = Unwritten { cidrs, ..Unwritten::default() };
         for key in self.outside.policy.open() {
             // A row that is still to be removed is not missed by anybody.
             if self.outside.policy.desired().contains_key(key) {
@@ -125,48 +136,82 @@ impl Agent {
         unwritten
     }
 
-    /// CIDRs without a row in the ipcache, with what holds for them. Whether all of them have one now.
+    /// CIDRs without a row in the ipcache get one, after what holds now for their addresses has been noted for their identity
+    /// in every policy. Whether all of them have one now.
     fn write_new_cidrs(&mut self, run: &mut Run<'_>) -> bool {
-        let outside = &self.outside;
-        let wants = |prefix: &IpNet, identity: &Identity| {
-            outside.ipcache.desired().get(prefix).is_some_and(|entry| entry.identity == *identity)
-                && !outside.ipcache.settled(prefix)
-        };
-        let open: BTreeSet<IpNet> = outside.ipcache.open().copied().collect();
+        let ipcache = &self.outside.ipcache;
         let cidrs = self.state.policy.cidrs();
-        let fresh: Vec<(IpNet, Identity)> = open
-            .into_iter()
-            .filter_map(|prefix| Some((prefix, *cidrs.get(&prefix)?)))
-            .filter(|(prefix, identity)| wants(prefix, identity))
-            .collect();
-        if fresh.is_empty() {
-            return true;
-        }
-        let identities: BTreeSet<Identity> = fresh.iter().map(|(_, identity)| *identity).collect();
-        self.write_rows_of_policy(run, |key| identities.contains(&key.identity));
-        let missing: BTreeSet<Identity> = self
-            .outside
-            .policy
+        let mut fresh: Vec<(IpNet, Identity)> = ipcache
             .open()
-            .filter(|key| identities.contains(&key.identity))
-            .map(|key| key.identity)
+            .filter_map(|prefix| Some((*prefix, *cidrs.get(prefix)?)))
+            .filter(|(prefix, identity)| {
+                ipcache.desired().get(prefix).is_some_and(|entry| entry.identity == *identity)
+            })
             .collect();
-        let prefixes: BTreeSet<IpNet> = fresh
-            .into_iter()
-            .filter(|(_, identity)| !missing.contains(identity))
-            .map(|(prefix, _)| prefix)
-            .collect();
+        // Those around others first: what holds for an inner one is what holds for the one around it.
+        fresh.sort_by_key(|(prefix, _)| (prefix.prefix_len(), *prefix));
+        fresh.into_iter().all(|(prefix, identity)| {
+            let around = std::iter::successors(Some(prefix), IpNet::supernet)
+                .find_map(|net| self.outside.ipcache.actual().get(&net));
+            let now_in = around.map_or(EVERYBODY, |entry| entry.identity);
+            self.note_what_holds(run, now_in, identity) && self.write_prefix(run, prefix)
+        })
+    }
+
+    /// CIDRs that are not told apart any more keep what holds now until they have left the ipcache: the row of everybody, which
+    /// holds for some of them, changes before. Whether all of that is noted.
+    fn keep_old_cidrs(&mut self, run: &mut Run<'_>) -> bool {
+        let ipcache = &self.outside.ipcache;
+        let goes = |prefix: &IpNet| {
+            let identity = ipcache.actual().get(prefix)?.identity;
+            let stays = ipcache.desired().get(prefix).is_some_and(|entry| entry.identity == identity);
+            (identity.is_local() && !stays).then_some(identity)
+        };
+        let identities: BTreeSet<Identity> = ipcache.open().filter_map(goes).collect();
+        identities.into_iter().all(|identity| self.note_what_holds(run, identity, identity))
+    }
+
+    fn write_prefix(&mut self, run: &mut Run<'_>, prefix: IpNet) -> bool {
         let pass = self.outside.ipcache.write_some(
             run.now,
             Knowledge::Full,
-            |prefix, _| prefixes.contains(prefix),
+            |key, _| *key == prefix,
             |prefix, entry| {
                 run.maps.upsert(Table::Ipcache, ipcache::key(prefix).as_bytes(), entry.as_bytes())
             },
         );
         self.outside.moved |= pass.done > 0;
         run.wrote(Table::Ipcache, pass);
-        missing.is_empty() && prefixes.iter().all(|prefix| self.outside.ipcache.settled(prefix))
+        self.outside.ipcache.settled(&prefix)
+    }
+
+    /// Gives an identity the rows that hold now for another one, in every policy.
+    fn note_what_holds(&mut self, run: &mut Run<'_>, now_in: Identity, identity: Identity) -> bool {
+        let rows = self.outside.policy.actual();
+        let directions: BTreeSet<RowKey> =
+            rows.keys().map(|key| RowKey { identity: EVERYBODY, ..*key }).collect();
+        let notes: Vec<(RowKey, Option<Decision>)> = directions
+            .into_iter()
+            .map(|everybody| {
+                let own = rows.get(&RowKey { identity: now_in, ..everybody });
+                (RowKey { identity, ..everybody }, own.or_else(|| rows.get(&everybody)).copied())
+            })
+            .collect();
+        let mut pass = Pass::default();
+        let done = notes.into_iter().all(|(key, decision)| {
+            let act = |key: &RowKey, decision: Option<&Decision>| match decision {
+                Some(decision) => run.maps.upsert(
+                    Table::Policy,
+                    policy::key(key).as_bytes(),
+                    policy::entry(decision).as_bytes(),
+                ),
+                None => run.maps.delete(Table::Policy, policy::key(key).as_bytes()),
+            };
+            self.outside.policy.set_aside(run.now, key, decision, act, &mut pass)
+        });
+        self.outside.moved |= pass.done > 0;
+        run.wrote(Table::Policy, pass);
+        done
     }
 
     fn write_one_policy(&mut self, run: &mut Run<'_>, number: u32) {
@@ -234,7 +279,7 @@ impl Agent {
         let pass = self.outside.policy.remove_some(
             run.now,
             Knowledge::Full,
-            |key| which(key),
+            |key, _| which(key),
             |key, _| run.maps.delete(Table::Policy, policy::key(key).as_bytes()),
         );
         self.outside.moved |= pass.done > 0;

@@ -131,7 +131,7 @@ impl Agent {
         run.wrote(Table::Ipcache, pass);
     }
 
-    pub(super) fn remove_rows(&mut self, run: &mut Run<'_>, knowledge: Knowledge) {
+    pub(super) fn remove_rows(&mut self, run: &mut Run<'_>, knowledge: Knowledge, unwritten: &Unwritten) {
         let pass = self
             .outside
             .programs
@@ -139,9 +139,12 @@ impl Agent {
         run.changed(pass);
         let pass = self.outside.routes.remove(run.now, knowledge, |_, route| run.node.delete_route(route));
         run.changed(pass);
-        let pass = self.outside.ipcache.remove(run.now, knowledge, |prefix, _| {
-            run.maps.delete(Table::Ipcache, ipcache::key(prefix).as_bytes())
-        });
+        let pass = self.outside.ipcache.remove_some(
+            run.now,
+            knowledge,
+            |_, entry| unwritten.allows_loss_of(entry.identity),
+            |prefix, _| run.maps.delete(Table::Ipcache, ipcache::key(prefix).as_bytes()),
+        );
         self.outside.moved |= pass.done > 0;
         run.removed(Table::Ipcache, pass);
         let pass = self.outside.endpoints.remove(run.now, knowledge, |address, _| {

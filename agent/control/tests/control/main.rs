@@ -9,5 +9,6 @@ mod inspect;
 mod journey;
 mod nodes;
 mod order;
+mod policy;
 mod scale;
 mod world;
