@@ -1,4 +1,17 @@
-//! The policy engine.
+//! Who may speak with whom: labels, selectors, rules, and the rows that they come to.
+//!
+//! [`Policy`] takes objects, identities and endpoints as they come and go, and [`Policy::commit`] gives what has to be
+//! written for it, in an order in which no step opens or closes anything that is not so before or after.
+//! What holds is a function of what is there, not of the way to it; and work is in proportion to the policies that a
+//! change can meet.
+//!
+//! There is no I/O, no clock and no randomness in here, and nothing of Kubernetes but the types of `agent-crd`.
+//! It must not know packets, maps or sockets: rows are told in its own words ([`Changes`]).
+//! How policy is evaluated is told in `docs/policy.md`.
+//!
+//! Start reading at `rule` (the normal form of all objects), then `decide` (what the rules say), `compile` (rows) and
+//! `engine` (what changes).
+
 #![forbid(unsafe_code)]
 
 mod changes;
@@ -8,6 +21,7 @@ mod decide;
 mod endpoint;
 mod engine;
 mod error;
+mod explain;
 mod filter;
 mod finding;
 mod icmp;
@@ -28,6 +42,7 @@ pub use config::{Config, Enforcement};
 pub use endpoint::{Endpoint, EndpointId};
 pub use engine::{CanonicalEndpoint, CanonicalRow, CanonicalVerdict, Policy};
 pub use error::{InvalidPolicy, Problem};
+pub use explain::{Explanation, Party, Side, explain, explain_side};
 pub use filter::{LabelFilter, Pattern, PodMeta, pod_labels};
 pub use finding::{Finding, Severity};
 pub use icmp::icmp_type;

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::error::InvalidPolicy;
 use crate::finding::Finding;
 use crate::label::{LabelSet, NAMESPACE, source};
+use crate::normal::{PolicyObject, normalise};
 use crate::rule::{ObjectRef, PeerRef, Peers, Spec};
 use crate::selector::{Requirement, Selector};
 
@@ -47,6 +49,46 @@ impl Store {
     /// The rules in force, in order of objects.
     pub fn specs(&self) -> impl Iterator<Item = &Arc<Spec>> {
         self.objects.values().flat_map(|stored| &stored.specs)
+    }
+
+    /// A policy object as it is now. `cluster` is the name of the cluster.
+    ///
+    /// # Errors
+    /// When it cannot be taken. What was in force of the object stays in force, and a finding says so.
+    pub fn upsert(&mut self, object: PolicyObject<'_>, cluster: &str) -> Result<(), InvalidPolicy> {
+        let (name, after, result) = self.after(object, cluster);
+        self.put(&name, after);
+        result
+    }
+
+    /// What is in force of an object when it is as given.
+    pub(crate) fn after(
+        &self,
+        object: PolicyObject<'_>,
+        cluster: &str,
+    ) -> (Arc<ObjectRef>, Stored, Result<(), InvalidPolicy>) {
+        let name = Arc::new(object.name());
+        match normalise(object, cluster) {
+            Ok(normal) => {
+                let specs = normal.specs.into_iter().map(Arc::new).collect();
+                (name, Stored { specs, findings: normal.findings }, Ok(()))
+            }
+            Err(error) => {
+                let specs = self.objects.get(&name).map(|stored| stored.specs.clone()).unwrap_or_default();
+                let then =
+                    if specs.is_empty() { "it is not in force" } else { "what was in force before stays" };
+                let findings = vec![Finding::error(&name, format!("{error}: {then}"))];
+                (name, Stored { specs, findings }, Err(error))
+            }
+        }
+    }
+
+    pub(crate) fn put(&mut self, name: &Arc<ObjectRef>, stored: Stored) {
+        if stored == Stored::default() {
+            self.objects.remove(name);
+        } else {
+            self.objects.insert(Arc::clone(name), stored);
+        }
     }
 
     /// A group of CIDRs as it is now, `None`: it is gone.

@@ -9,9 +9,8 @@ use ipnet::IpNet;
 use super::{Policy, Prefix, SpecId, SpecState};
 use crate::compile::PeerIds;
 use crate::error::InvalidPolicy;
-use crate::finding::Finding;
 use crate::matcher::SelectorId;
-use crate::normal::{PolicyObject, normalise};
+use crate::normal::PolicyObject;
 use crate::peers::cidr_facts;
 use crate::rule::{ObjectRef, Spec};
 use crate::selector::Selector;
@@ -23,40 +22,21 @@ impl Policy {
     /// # Errors
     /// When it cannot be taken. What was in force of the object stays in force, and a finding says so.
     pub fn upsert(&mut self, object: PolicyObject<'_>) -> Result<(), InvalidPolicy> {
-        let name = Arc::new(object.name());
-        match normalise(object, &self.config.cluster) {
-            Ok(normal) => {
-                let specs = normal.specs.into_iter().map(Arc::new).collect();
-                self.set_object(&name, specs, normal.findings);
-                Ok(())
-            }
-            Err(error) => {
-                let before = self.store.objects.get(&name).map(|stored| stored.specs.clone());
-                let before = before.unwrap_or_default();
-                let then =
-                    if before.is_empty() { "it is not in force" } else { "what was in force before stays" };
-                let finding = Finding::error(&name, format!("{error}: {then}"));
-                self.set_object(&name, before, vec![finding]);
-                Err(error)
-            }
-        }
+        let (name, after, result) = self.store.after(object, &self.config.cluster);
+        self.set_object(&name, after);
+        result
     }
 
     /// A policy object is gone.
     pub fn delete(&mut self, object: &ObjectRef) {
-        self.set_object(&Arc::new(object.clone()), Vec::new(), Vec::new());
+        self.set_object(&Arc::new(object.clone()), Stored::default());
     }
 
-    /// The rules of an object as they are now. None and no findings: the object is gone.
-    pub(crate) fn set_object(
-        &mut self,
-        object: &Arc<ObjectRef>,
-        specs: Vec<Arc<Spec>>,
-        findings: Vec<Finding>,
-    ) {
+    /// What is in force of an object now. Nothing: it is gone.
+    fn set_object(&mut self, object: &Arc<ObjectRef>, after: Stored) {
         let before = self.store.objects.get(object).map(|stored| stored.specs.clone()).unwrap_or_default();
-        for at in 0..before.len().max(specs.len()) {
-            let (old, new) = (before.get(at), specs.get(at));
+        for at in 0..before.len().max(after.specs.len()) {
+            let (old, new) = (before.get(at), after.specs.get(at));
             if old == new {
                 continue;
             }
@@ -69,11 +49,7 @@ impl Policy {
                 self.add_spec(Arc::clone(new));
             }
         }
-        if specs.is_empty() && findings.is_empty() {
-            self.store.objects.remove(object);
-        } else {
-            self.store.objects.insert(Arc::clone(object), Stored { specs, findings });
-        }
+        self.store.put(object, after);
     }
 
     fn add_spec(&mut self, spec: Arc<Spec>) {

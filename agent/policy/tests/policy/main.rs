@@ -3,6 +3,8 @@
 
 mod evaluator;
 mod histories;
+mod limits;
+mod normal;
 mod objects;
 mod tables;
 mod world;

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 
 /// An object of some kind.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "a test holds few of them")]
 pub(crate) enum AnyObject {
     Kubernetes(NetworkPolicy),
     Cilium(CiliumNetworkPolicy),

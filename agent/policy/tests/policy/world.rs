@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use agent_policy::{
     CidrGroup, Config, Direction, Endpoint, EndpointId, Enforcement, Families, Label, LabelSet, NAMESPACE,
-    NamedPort, ObjectRef, Outcome, Policy, Service, Staged, proto, source,
+    NamedPort, ObjectRef, Outcome, Party, Policy, Service, Staged, Verdict, explain_side, proto, source,
 };
 use dataplane_abi::Identity;
 use proptest::prelude::*;
@@ -371,6 +371,7 @@ impl World {
                         let (now, then) = (expected(false), expected(true));
                         let found = verdict.is_none_or(|v| v.outcome == Outcome::Allow);
                         assert_eq!(found, now, "endpoint {n} {direction:?} {peer:?} {at:?}: {verdict:?}");
+                        self.compare_explanation(&subject, direction, peer, *at, verdict, mode);
                         let staged = verdict.map_or(Staged::Nothing, |v| v.staged);
                         let expected = match (now, then) {
                             (true, false) => Staged::WouldDeny,
@@ -382,5 +383,39 @@ impl World {
                 }
             }
         }
+    }
+
+    /// The explanation names the same decision and the same rules as the row.
+    fn compare_explanation(
+        &self,
+        subject: &Subject,
+        direction: Direction,
+        peer: &Peer,
+        at: (u8, u16),
+        verdict: Option<Verdict>,
+        mode: Enforcement,
+    ) {
+        if mode == Enforcement::Never {
+            return;
+        }
+        let own = Party {
+            labels: subject.labels.clone(),
+            address: None,
+            named_ports: subject.named_ports.clone(),
+            host: subject.host,
+            closed: subject.closed,
+        };
+        let other = Party {
+            labels: peer.labels.clone(),
+            address: peer.address.map(Into::into),
+            named_ports: peer.named_ports.clone(),
+            ..Party::default()
+        };
+        let side = explain_side(self.policy.store(), &own, direction, &other, at.0, at.1);
+        assert_eq!(side.judged, verdict.is_some());
+        let Some(verdict) = verdict else { return };
+        assert_eq!(side.outcome, verdict.outcome);
+        assert_eq!(side.decided_by, self.policy.origins(verdict.cookie));
+        assert_eq!(side.staged_by, self.policy.origins(verdict.staged_cookie));
     }
 }
