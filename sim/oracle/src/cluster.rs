@@ -32,7 +32,7 @@ pub struct Cluster {
     pub(crate) cilium_policies: BTreeMap<ObjectName, CiliumPolicy>,
     pub(crate) cidr_groups: BTreeMap<String, CidrGroup>,
     /// In the order in which they are asked: by tier, priority and name.
-    pub(crate) cluster_policies: BTreeMap<(Tier, u64, String), ClusterPolicy>,
+    pub(crate) tiers: BTreeMap<(Tier, u64, String), ClusterPolicy>,
     pub(crate) services: BTreeMap<ObjectName, Service>,
     pub(crate) service_roles: BTreeMap<ObjectName, ServiceRole>,
     pub(crate) slices: BTreeMap<ObjectName, Slice>,
@@ -95,7 +95,7 @@ impl Cluster {
                 let name = named(&field)?;
                 let policy = ClusterPolicy::read(&field)?;
                 self.forget_cluster_policy(&name);
-                put(&mut self.cluster_policies, (policy.tier, policy.priority, name), policy);
+                put(&mut self.tiers, (policy.tier, policy.priority, name), policy);
             }
             ("discovery.k8s.io/v1", "EndpointSlice") => {
                 put(&mut self.slices, namespaced(&field)?, Slice::read(&field)?);
@@ -139,7 +139,7 @@ impl Cluster {
 
     /// Its place among the others may be another than before.
     fn forget_cluster_policy(&mut self, name: &str) {
-        self.cluster_policies.retain(|(_, _, other), _| other != name);
+        self.tiers.retain(|(_, _, other), _| other != name);
     }
 
     /// Whose an address is: a node's, that of a pod which has not finished, or else nobody's in the cluster.

@@ -184,5 +184,5 @@ fn cilium_port_matches(wanted: &Port, port: u16, case: &Case<'_>) -> bool {
         Protocols::One(wanted) => wanted == protocol,
         Protocols::Unseen => false,
     };
-    is_protocol && !wanted.needs_proxy && port_matches(&wanted.port, protocol, port, case.to)
+    is_protocol && !wanted.needs_proxy && port_matches(&wanted.number, protocol, port, case.to)
 }

@@ -9,7 +9,7 @@ use crate::verdict::{PolicyKind, PolicyName, RuleName};
 impl Cluster {
     /// The first rule of a tier that matches.
     pub(super) fn cluster_policy_rule(&self, case: &Case<'_>, tier: Tier) -> Option<(Action, RuleName)> {
-        self.cluster_policies
+        self.tiers
             .iter()
             .filter(|((of, ..), policy)| {
                 *of == tier && (case.staged || !policy.staged) && self.is_of(&policy.subject, case.subject)

@@ -65,7 +65,7 @@ fn check(rules: &Field<'_>, kind: &str, context: Context<'_>, ports: &[Port]) ->
         if !fits {
             return Err(field.wrong("must not stand with this protocol"));
         }
-        match port.port {
+        match port.number {
             PortMatch::Any => return Err(field.wrong("must not stand with all ports")),
             PortMatch::Range(first, last) if first != last && kind == "dns" => {
                 return Err(field.wrong("must not stand with a range of ports"));

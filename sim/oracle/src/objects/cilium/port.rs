@@ -21,7 +21,7 @@ pub(crate) enum Traffic {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Port {
     pub(crate) protocol: Protocols,
-    pub(crate) port: PortMatch,
+    pub(crate) number: PortMatch,
     /// Whether a proxy would have to look at the traffic. There is none, so such a port allows nothing.
     pub(crate) needs_proxy: bool,
 }
@@ -130,7 +130,7 @@ fn port(item: &Field<'_>) -> Result<Port, OracleError> {
         name if is_service_name(name) => PortMatch::Named(name.to_ascii_lowercase()),
         name => return Err(field.wrong(format!("{name:?} is neither a number nor a name of a port"))),
     };
-    Ok(Port { protocol, port, needs_proxy: false })
+    Ok(Port { protocol, number: port, needs_proxy: false })
 }
 
 /// RFC 6335: up to 15 letters, digits and single hyphens within, with a letter among them.

@@ -127,7 +127,7 @@ fn spec_and_specs_count_together() {
     let policy =
         PolicyName { kind: PolicyKind::CiliumNetworkPolicy, namespace: "default".into(), name: "p".into() };
     let verdict = judge(&cluster, "10.0.0.1 > default/db tcp:1");
-    assert_eq!(verdict.why[1].isolated_by, [policy.clone()]);
+    assert_eq!(verdict.why[1].isolated_by, std::slice::from_ref(&policy));
     assert_eq!(verdict.why[1].reason, Reason::Rule(RuleName { policy, spec: 2, index: 1 }));
 }
 
