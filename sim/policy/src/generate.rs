@@ -12,23 +12,13 @@ mod selectors;
 mod tiers;
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use serde_json::{Value, json};
-use sim_oracle::Attempt;
 use sim_scenario::Rng;
 
+use crate::case::PolicyCase;
 use cluster::World;
 use draw::Draw;
-
-/// A cluster with policies, and what to try in it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PolicyCase {
-    /// The objects, in the order in which they are set. With [`Feature::Invalid`] an object may come twice, and then the second is to be refused.
-    pub objects: Vec<Value>,
-    /// What to try. Each end is there and has an address of the attempt's family.
-    pub attempts: Vec<Attempt>,
-}
 
 /// Something that objects may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -246,14 +236,4 @@ fn invalid(kind: Kind, mut object: Value, draw: &mut Draw<'_>) -> Value {
         fields.insert("spec".to_owned(), wrong);
     }
     object
-}
-
-impl fmt::Display for PolicyCase {
-    /// The objects as YAML documents, then the attempts as comments.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for object in &self.objects {
-            writeln!(f, "---\n{}", serde_yaml_ng::to_string(object).map_err(|_| fmt::Error)?.trim_end())?;
-        }
-        self.attempts.iter().try_for_each(|attempt| writeln!(f, "# {attempt}"))
-    }
 }

@@ -6,9 +6,11 @@
 //! It knows `sim-oracle` for its words (an [`Attempt`](sim_oracle::Attempt)) and to see which objects are valid; it must know no implementation.
 #![forbid(unsafe_code)]
 
+mod case;
 pub mod generate;
 pub mod shrink;
 pub mod suite;
 
-pub use generate::{Feature, Plan, PolicyCase, generate};
+pub use case::PolicyCase;
+pub use generate::{Feature, Plan, generate};
 pub use shrink::shrink;

@@ -6,7 +6,7 @@
 use serde_json::Value;
 use sim_oracle::Cluster;
 
-use crate::generate::PolicyCase;
+use crate::case::PolicyCase;
 
 /// At most so many candidates are tried.
 pub const MOST_TRIES: u32 = 5000;

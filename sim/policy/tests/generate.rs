@@ -31,12 +31,12 @@ fn seeds_come_again_and_differ() {
 fn only_what_is_meant_to_be_invalid_is_refused() {
     let valid = Plan { attempts: 0, ..Plan::default() }.without(Feature::Invalid).with(Feature::HostPolicies);
     let mut refused = 0;
-    for seed in 0..300 {
+    for seed in 0..150 {
         assert_eq!(cluster(&generate(seed, &valid), Options::default()).1, [""; 0], "seed {seed}");
         refused +=
             cluster(&generate(seed, &valid.clone().with(Feature::Invalid)), Options::default()).1.len();
     }
-    assert!(refused > 50, "{refused}");
+    assert!(refused > 30, "{refused}");
 }
 
 /// Both answers, every reason, and a difference by staged policies are frequent.
@@ -44,7 +44,7 @@ fn only_what_is_meant_to_be_invalid_is_refused() {
 fn all_answers_are_frequent() {
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
     let mut count = |what: &'static str| *counts.entry(what).or_default() += 1;
-    for seed in 0..200 {
+    for seed in 0..100 {
         let case = generate(seed, &Plan::default());
         let (cluster, _) = cluster(&case, Options::by_identity());
         for attempt in &case.attempts {
@@ -71,17 +71,17 @@ fn all_answers_are_frequent() {
     }
     let of = |what: &str| counts.get(what).copied().unwrap_or(0);
     let all = of("allowed") + of("forbidden");
-    assert_eq!(all, 200 * 200);
+    assert_eq!(all, 100 * 200);
     assert!((all / 4..all * 3 / 4).contains(&of("allowed")), "{counts:?}");
     for (what, least) in [
-        ("rule", 2000),
-        ("denied", 1500),
-        ("no rule", 2000),
-        ("not isolated", 2000),
-        ("passed", 500),
-        ("staged", 300),
-        ("own node", 50),
-        ("itself", 50),
+        ("rule", 1000),
+        ("denied", 800),
+        ("no rule", 1000),
+        ("not isolated", 1000),
+        ("passed", 250),
+        ("staged", 150),
+        ("own node", 25),
+        ("itself", 25),
     ] {
         assert!(of(what) >= least, "{what}: {counts:?}");
     }
@@ -111,7 +111,7 @@ fn features_are_used_when_they_are_asked_for() {
     ];
     let all = Plan { features: FEATURES.iter().copied().collect(), attempts: 0, ..Plan::default() };
     let text = |plan: &Plan| -> String {
-        (0..80).flat_map(|seed| generate(seed, plan).objects).map(|object| object.to_string()).collect()
+        (0..50).flat_map(|seed| generate(seed, plan).objects).map(|object| object.to_string()).collect()
     };
     let with = text(&all);
     for (feature, words) in words {
@@ -130,6 +130,7 @@ fn features_are_used_when_they_are_asked_for() {
 fn ends_are_there() {
     for seed in 0..50 {
         let case = generate(seed, &Plan::default());
+        let (view, _) = cluster(&case, Options::default());
         let names: BTreeSet<(&str, &str)> = case
             .objects
             .iter()
@@ -150,6 +151,19 @@ fn ends_are_there() {
                 }
             }
             assert!(attempt.port.is_some());
+            for end in [&attempt.from, &attempt.to] {
+                let address = case.address(end, attempt.family);
+                // A pod in the network of its node has its node's address.
+                match end {
+                    End::Outside(outside) => assert_eq!(address, Some(*outside)),
+                    End::Pod { .. } | End::Node { .. } => {
+                        let node =
+                            End::Node { name: case.node_of(end).map(str::to_owned).unwrap_or_default() };
+                        let found = address.map(|address| view.locate(address));
+                        assert!(found.as_ref() == Some(end) || found == Some(node), "{end}");
+                    }
+                }
+            }
         }
     }
 }

@@ -54,8 +54,9 @@ fn the_order_of_objects_does_not_matter() {
 fn what_is_removed_has_never_been_there() {
     let is_removed = |object: &&Value| {
         let kind = object["kind"].as_str().unwrap();
-        kind.contains("Policy") && object["metadata"]["name"].as_str().unwrap().len() % 2 == 0
-            || kind == "CiliumCIDRGroup"
+        // About half of the policies: those with numbers of one digit.
+        let is_short = object["metadata"]["name"].as_str().unwrap().len() == 2;
+        (kind.contains("Policy") && is_short) || kind == "CiliumCIDRGroup"
     };
     compare(
         |case| {
