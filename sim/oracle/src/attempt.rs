@@ -1,4 +1,4 @@
-//! A connection attempt, and what is said about it.
+//! A connection attempt.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -47,7 +47,7 @@ pub enum Protocol {
     Udp,
     /// SCTP.
     Sctp,
-    /// ICMP or ICMPv6, by the family. No object can name it.
+    /// ICMP or ICMPv6, by the family. Only `icmps` of Cilium's policies can name it.
     Icmp,
 }
 
@@ -62,7 +62,7 @@ pub struct Attempt {
     pub family: Family,
     /// Protocol of the packets.
     pub protocol: Protocol,
-    /// Destination port; none with ICMP.
+    /// Destination port; with ICMP the type of the message, or none if it is not known, which then matches no type.
     pub port: Option<u16>,
 }
 
@@ -73,62 +73,6 @@ pub struct ObjectName {
     pub namespace: String,
     /// Its name.
     pub name: String,
-}
-
-/// Whether policies allow an attempt. Without policies everything is allowed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
-    /// Whether it is allowed, which takes both directions.
-    pub allowed: bool,
-    /// Why: first egress at the end that opens, then ingress at the one that answers.
-    pub why: Vec<Because>,
-}
-
-/// What one end's policies say to an attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Because {
-    /// The direction, seen from the end that is judged.
-    pub direction: Direction,
-    /// Policies that select this end in this direction, by namespace and name; they isolate it.
-    pub isolated_by: Vec<ObjectName>,
-    /// What decides.
-    pub reason: Reason,
-}
-
-/// Direction, seen from a pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Direction {
-    /// Towards the pod.
-    Ingress,
-    /// From the pod.
-    Egress,
-}
-
-/// What decides about an attempt in one direction.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Reason {
-    /// Allowed: nothing isolates this end in this direction.
-    NotIsolated,
-    /// Allowed: a pod cannot block access to itself.
-    Itself,
-    /// Allowed: the other end is the node on which the pod runs.
-    OwnNode,
-    /// Allowed by a rule.
-    Rule {
-        /// The policy.
-        policy: ObjectName,
-        /// Place of the rule in the policy's list for this direction, from 0.
-        index: usize,
-    },
-    /// Forbidden: the end is isolated and no rule allows the attempt.
-    NoRule,
-}
-
-impl Reason {
-    /// Whether this reason allows the attempt.
-    pub fn allows(&self) -> bool {
-        *self != Self::NoRule
-    }
 }
 
 impl fmt::Display for End {
@@ -159,38 +103,13 @@ impl fmt::Display for Attempt {
             Family::V6 => "IPv6",
         };
         write!(f, "{} to {} by {} over {family}", self.from, self.to, self.protocol)?;
-        self.port.map_or(Ok(()), |port| write!(f, ", port {port}"))
+        let what = if self.protocol == Protocol::Icmp { "type" } else { "port" };
+        self.port.map_or(Ok(()), |port| write!(f, ", {what} {port}"))
     }
 }
 
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.allowed { "allowed" } else { "forbidden" })?;
-        self.why.iter().try_for_each(|because| write!(f, "; {because}"))
-    }
-}
-
-impl fmt::Display for Because {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let direction = match self.direction {
-            Direction::Ingress => "ingress",
-            Direction::Egress => "egress",
-        };
-        match &self.reason {
-            Reason::NotIsolated => write!(f, "{direction} is not isolated"),
-            Reason::Itself => write!(f, "{direction}: a pod reaches itself"),
-            Reason::OwnNode => write!(f, "{direction}: it is the pod's own node"),
-            Reason::Rule { policy, index } => write!(f, "{direction} rule {index} of {policy} allows it"),
-            Reason::NoRule => {
-                let policies: Vec<String> = self.isolated_by.iter().map(ToString::to_string).collect();
-                write!(f, "{direction} is isolated by {} and no rule allows it", policies.join(", "))
-            }
-        }
     }
 }

@@ -5,44 +5,36 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use crate::attempt::{End, Family, ObjectName};
+use crate::attempt::{End, ObjectName};
 use crate::error::OracleError;
 use crate::field::Field;
 use crate::objects::Labels;
+use crate::objects::cilium::CiliumPolicy;
+use crate::objects::cilium::group::CidrGroup;
+use crate::objects::cluster_policy::{ClusterPolicy, Tier};
 use crate::objects::node::Node;
 use crate::objects::pod::Pod;
 use crate::objects::policy::Policy;
-use crate::objects::service::Service;
+use crate::objects::service::{Service, ServiceRole};
 use crate::objects::slice::Slice;
+use crate::options::Options;
+use crate::party::NAMESPACE_NAME;
 
-/// What the documentation leaves to implementations, or what they read in different ways.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Options {
-    /// Traffic between a pod and the node it runs on is allowed in both directions, whatever policies say.
-    /// The documentation says so without conditions, as kubelet must probe; some implementations hold it towards the pod alone. Default: true.
-    pub own_node_allowed: bool,
-    /// `ipBlock` also matches pods by their addresses. The documentation says only that blocks should be of addresses outside the cluster,
-    /// and implementations with identities match no pod by address. Default: true.
-    pub blocks_match_pods: bool,
-    /// `ipBlock` also matches nodes by their addresses, with the same freedom. Default: true.
-    pub blocks_match_nodes: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { own_node_allowed: true, blocks_match_pods: true, blocks_match_nodes: true }
-    }
-}
-
-/// A view of a cluster's objects: the latest of each that was [`set`](Self::set).
+/// A view of a cluster's objects: the latest valid of each that was [`set`](Self::set).
 #[derive(Debug, Clone, Default)]
 pub struct Cluster {
     pub(crate) options: Options,
     pub(crate) pods: BTreeMap<ObjectName, Pod>,
     pub(crate) nodes: BTreeMap<String, Node>,
-    namespaces: BTreeMap<String, Labels>,
+    pub(crate) namespaces: BTreeMap<String, Labels>,
     pub(crate) policies: BTreeMap<ObjectName, Policy>,
+    /// Those of the cluster have an empty namespace.
+    pub(crate) cilium_policies: BTreeMap<ObjectName, CiliumPolicy>,
+    pub(crate) cidr_groups: BTreeMap<String, CidrGroup>,
+    /// In the order in which they are asked: by tier, priority and name.
+    pub(crate) tiers: BTreeMap<(Tier, u64, String), ClusterPolicy>,
     pub(crate) services: BTreeMap<ObjectName, Service>,
+    pub(crate) service_roles: BTreeMap<ObjectName, ServiceRole>,
     pub(crate) slices: BTreeMap<ObjectName, Slice>,
 }
 
@@ -57,8 +49,16 @@ impl Cluster {
         Self { options, ..Self::default() }
     }
 
+    /// How this cluster reads the documentation.
+    pub fn options(&self) -> Options {
+        self.options
+    }
+
     /// Takes an object, new or in place of its older self. Kinds that matter are Pod, Node, Namespace, NetworkPolicy, Service and EndpointSlice in their
-    /// `v1`; any other is ignored. With an error the view stays as it was.
+    /// `v1`, CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy and CiliumCIDRGroup in `cilium.io/v2` (groups also in `v2alpha1`), and
+    /// ClusterNetworkPolicy in `policy.networking.k8s.io/v1alpha2`; any other is ignored.
+    ///
+    /// An object that the documentation calls invalid is refused as a whole: the view stays as it was, so the last valid version stays in force.
     pub fn set(&mut self, object: &Value) -> Result<(), OracleError> {
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let (version, kind) = (text("/apiVersion"), text("/kind"));
@@ -76,12 +76,35 @@ impl Cluster {
             ("networking.k8s.io/v1", "NetworkPolicy") => {
                 put(&mut self.policies, namespaced(&field)?, Policy::read(&field)?);
             }
+            ("cilium.io/v2", "CiliumNetworkPolicy") => {
+                let key = namespaced(&field)?;
+                let policy = CiliumPolicy::read(&field, Some(&key.namespace))?;
+                put(&mut self.cilium_policies, key, policy);
+            }
+            ("cilium.io/v2", "CiliumClusterwideNetworkPolicy") => {
+                put(
+                    &mut self.cilium_policies,
+                    clusterwide(named(&field)?),
+                    CiliumPolicy::read(&field, None)?,
+                );
+            }
+            ("cilium.io/v2" | "cilium.io/v2alpha1", "CiliumCIDRGroup") => {
+                put(&mut self.cidr_groups, named(&field)?, CidrGroup::read(&field)?);
+            }
+            ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy") => {
+                let name = named(&field)?;
+                let policy = ClusterPolicy::read(&field)?;
+                self.forget_cluster_policy(&name);
+                put(&mut self.tiers, (policy.tier, policy.priority, name), policy);
+            }
             ("discovery.k8s.io/v1", "EndpointSlice") => {
                 put(&mut self.slices, namespaced(&field)?, Slice::read(&field)?);
             }
             ("v1", "Service") => {
                 let key = namespaced(&field)?;
-                match Service::read(&field)? {
+                let (service, role) = (Service::read(&field)?, ServiceRole::read(&field)?);
+                put(&mut self.service_roles, key.clone(), role);
+                match service {
                     Some(service) => put(&mut self.services, key, service),
                     None => drop(self.services.remove(&key)),
                 }
@@ -99,10 +122,24 @@ impl Cluster {
             "Node" => drop(self.nodes.remove(name)),
             "Namespace" => drop(self.namespaces.remove(name)),
             "NetworkPolicy" => drop(self.policies.remove(&key)),
-            "Service" => drop(self.services.remove(&key)),
+            "CiliumNetworkPolicy" => drop(self.cilium_policies.remove(&key)),
+            "CiliumClusterwideNetworkPolicy" => {
+                drop(self.cilium_policies.remove(&clusterwide(name.to_owned())));
+            }
+            "CiliumCIDRGroup" => drop(self.cidr_groups.remove(name)),
+            "ClusterNetworkPolicy" => self.forget_cluster_policy(name),
+            "Service" => {
+                self.services.remove(&key);
+                self.service_roles.remove(&key);
+            }
             "EndpointSlice" => drop(self.slices.remove(&key)),
             _ => {}
         }
+    }
+
+    /// Its place among the others may be another than before.
+    fn forget_cluster_policy(&mut self, name: &str) {
+        self.tiers.retain(|(_, _, other), _| other != name);
     }
 
     /// Whose an address is: a node's, that of a pod which has not finished, or else nobody's in the cluster.
@@ -116,67 +153,6 @@ impl Cluster {
             None => End::Outside(address),
         }
     }
-
-    /// Labels of a namespace. One that was not seen has the label that every namespace has.
-    pub(crate) fn namespace_labels(&self, name: &str) -> Labels {
-        self.namespaces.get(name).cloned().unwrap_or_else(|| with_name_label(Labels::new(), name))
-    }
-
-    /// An end as policies see it, for packets of a family.
-    pub(crate) fn party<'a>(&'a self, end: &'a End, family: Family) -> Party<'a> {
-        match end {
-            End::Outside(address) => Party::Outside(*address),
-            End::Node { name } => self.node_party(name),
-            End::Pod { namespace, name } => {
-                let key = ObjectName { namespace: namespace.clone(), name: name.clone() };
-                self.pod_party(&key, family)
-            }
-        }
-    }
-
-    /// A pod with `hostNetwork` is its node. One that has finished, or has no address of the family, takes part in nothing.
-    fn pod_party(&self, key: &ObjectName, family: Family) -> Party<'_> {
-        let Some((key, pod)) = self.pods.get_key_value(key) else {
-            return Party::Nobody;
-        };
-        if pod.finished {
-            return Party::Nobody;
-        }
-        if pod.host_network {
-            return pod.node.as_deref().map_or(Party::Nobody, |node| self.node_party(node));
-        }
-        match pod.address(family) {
-            Some(address) => Party::Pod { key, pod, address },
-            None => Party::Nobody,
-        }
-    }
-
-    /// A node that no object describes is still the node of its pods.
-    fn node_party<'a>(&'a self, name: &'a str) -> Party<'a> {
-        Party::Node { name, addresses: self.nodes.get(name).map_or(&[], |node| &node.addresses) }
-    }
-}
-
-/// An end of an attempt, looked up.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Party<'a> {
-    /// A pod with an address of its own.
-    Pod {
-        key: &'a ObjectName,
-        pod: &'a Pod,
-        /// Of the family of the attempt.
-        address: IpAddr,
-    },
-    /// A node.
-    Node {
-        name: &'a str,
-        /// Of both families.
-        addresses: &'a [IpAddr],
-    },
-    /// An address outside the cluster.
-    Outside(IpAddr),
-    /// An end that no object describes, or that cannot take part in the attempt: selectors and blocks do not match it.
-    Nobody,
 }
 
 fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: V) {
@@ -192,12 +168,13 @@ fn namespaced(object: &Field<'_>) -> Result<ObjectName, OracleError> {
     Ok(ObjectName { namespace, name: named(object)? })
 }
 
-fn namespace_labels(object: &Field<'_>) -> Result<Labels, OracleError> {
-    Ok(with_name_label(object.at("metadata.labels")?.texts()?, &named(object)?))
+fn clusterwide(name: String) -> ObjectName {
+    ObjectName { namespace: String::new(), name }
 }
 
-/// The control plane sets the label `kubernetes.io/metadata.name` on every namespace, to its name.
-fn with_name_label(mut labels: Labels, name: &str) -> Labels {
-    labels.insert("kubernetes.io/metadata.name".to_owned(), name.to_owned());
-    labels
+/// The control plane sets a label on every namespace, to its name.
+fn namespace_labels(object: &Field<'_>) -> Result<Labels, OracleError> {
+    let mut labels = object.at("metadata.labels")?.texts()?;
+    labels.insert(NAMESPACE_NAME.to_owned(), named(object)?);
+    Ok(labels)
 }

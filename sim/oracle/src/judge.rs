@@ -1,174 +1,173 @@
-//! NetworkPolicy: whether policies allow an attempt. Each function is a sentence of the documentation.
+//! Whether policies allow an attempt. Each function is a sentence of the documentation.
+//!
+//! Three tiers are asked one after the other: ClusterNetworkPolicies of tier Admin, then NetworkPolicies together with Cilium's policies, then
+//! ClusterNetworkPolicies of tier Baseline. What none of them decides is allowed.
 
-use ipnet::IpNet;
+mod cilium;
+mod cluster_policy;
+mod network_policy;
 
-use crate::attempt::{Attempt, Because, Direction, Family, ObjectName, Protocol, Reason, Verdict};
-use crate::cluster::{Cluster, Party};
+use crate::attempt::{Attempt, Family, ObjectName, Protocol};
+use crate::cluster::Cluster;
+use crate::objects::cluster_policy::{Action, Tier};
 use crate::objects::pod::Pod;
-use crate::objects::policy::{Peer, PortMatch, PortRule, Rule};
+use crate::objects::policy::PortMatch;
+use crate::options::{Enforcement, OwnNode};
+use crate::party::Party;
+use crate::verdict::{Because, Direction, PolicyKind, PolicyName, Reason, RuleName, Verdict};
 
-/// An attempt with its ends looked up.
+/// An attempt with its ends looked up, for one direction.
+#[derive(Clone, Copy)]
 struct Case<'a> {
     attempt: &'a Attempt,
-    from: Party<'a>,
+    direction: Direction,
+    /// The end that the policies are about.
+    subject: Party<'a>,
+    /// The end that the rules are about.
+    other: Party<'a>,
+    /// The end that answers.
     to: Party<'a>,
+    /// Whether staged policies are in force, too.
+    staged: bool,
 }
 
-impl<'a> Case<'a> {
-    /// The end that the policies of a direction are about.
-    fn subject(&self, direction: Direction) -> Party<'a> {
-        match direction {
-            Direction::Ingress => self.to,
-            Direction::Egress => self.from,
-        }
-    }
-
-    /// The end that the rules of a direction are about.
-    fn other(&self, direction: Direction) -> Party<'a> {
-        match direction {
-            Direction::Ingress => self.from,
-            Direction::Egress => self.to,
-        }
+impl Case<'_> {
+    fn family(&self) -> Family {
+        self.attempt.family
     }
 }
 
 impl Cluster {
     /// For a connection to be allowed, both the egress policies of the pod that opens it and the ingress policies of the pod that answers must allow it.
+    ///
+    /// Staged policies (annotation `bristle.io/staged: "true"`) are not in force.
     pub fn judge(&self, attempt: &Attempt) -> Verdict {
-        let case = Case {
-            attempt,
-            from: self.party(&attempt.from, attempt.family),
-            to: self.party(&attempt.to, attempt.family),
-        };
-        let why = vec![self.because(&case, Direction::Egress), self.because(&case, Direction::Ingress)];
-        Verdict { allowed: why.iter().all(|because| because.reason.allows()), why }
+        self.judge_case(attempt, false)
+    }
+
+    /// The same if staged policies were in force.
+    pub fn judge_with_staged(&self, attempt: &Attempt) -> Verdict {
+        self.judge_case(attempt, true)
+    }
+
+    fn judge_case(&self, attempt: &Attempt, staged: bool) -> Verdict {
+        let from = self.party(&attempt.from, attempt.family);
+        let to = self.party(&attempt.to, attempt.family);
+        let egress = Case { attempt, direction: Direction::Egress, subject: from, other: to, to, staged };
+        let ingress = Case { direction: Direction::Ingress, subject: to, other: from, ..egress };
+        let why = vec![self.because(&egress), self.because(&ingress)];
+        let is_allowed = why.iter().all(|because| because.reason.allows());
+        let audited = self.options.audit && !is_allowed;
+        Verdict { allowed: is_allowed || audited, audited, why }
     }
 
     /// The two directions are decided independently of each other.
-    fn because(&self, case: &Case<'_>, direction: Direction) -> Because {
-        let policies = self.isolating(case.subject(direction), direction);
-        let reason = self.reason(case, direction, &policies);
-        let isolated_by = policies.into_iter().map(|(name, _)| name.clone()).collect();
-        Because { direction, isolated_by, reason }
+    fn because(&self, case: &Case<'_>) -> Because {
+        let mut because = Because {
+            direction: case.direction,
+            isolated_by: Vec::new(),
+            passed_by: Vec::new(),
+            reason: Reason::NotIsolated,
+        };
+        if self.options.enforcement == Enforcement::Never {
+            because.reason = Reason::NotEnforced;
+        } else if self.is_judged(case.subject) {
+            because.isolated_by = self.isolating(case);
+            because.reason = self.reason(case, &mut because);
+        }
+        because
     }
 
-    /// A pod is isolated in a direction if any policy selects it and affects that direction; then only what a rule of any of them allows is allowed.
-    fn reason(&self, case: &Case<'_>, direction: Direction, policies: &[Isolating<'_>]) -> Reason {
-        if policies.is_empty() {
-            return Reason::NotIsolated;
+    /// Pods with an address of their own are judged, and nodes if host policies are in force.
+    fn is_judged(&self, subject: Party<'_>) -> bool {
+        match subject {
+            Party::Pod { .. } => true,
+            Party::Node { .. } => self.options.host_policies,
+            Party::Outside(_) | Party::Nobody => false,
         }
-        if is_same_pod(case.from, case.to) {
+    }
+
+    fn reason(&self, case: &Case<'_>, because: &mut Because) -> Reason {
+        if case.subject.is_same(case.other) {
             return Reason::Itself;
         }
-        if self.options.own_node_allowed && is_own_node(case.subject(direction), case.other(direction)) {
+        if self.is_own_node(case) {
             return Reason::OwnNode;
         }
-        self.allowing_rule(case, direction, policies).unwrap_or(Reason::NoRule)
+        self.cluster_tier(case, Tier::Admin, because)
+            .or_else(|| self.cilium_rule(case, true).map(Reason::Denied))
+            .or_else(|| self.network_policy_rule(case).map(Reason::Rule))
+            .or_else(|| self.cilium_rule(case, false).map(Reason::Rule))
+            .or_else(|| self.default_deny(case, because))
+            .or_else(|| self.cluster_tier(case, Tier::Baseline, because))
+            .unwrap_or(Reason::NotIsolated)
     }
 
-    /// The policies that select an end and affect a direction. Only pods with an address of their own can be selected, and only by policies of their namespace.
-    fn isolating(&self, subject: Party<'_>, direction: Direction) -> Vec<Isolating<'_>> {
-        let Party::Pod { key, pod, .. } = subject else {
-            return Vec::new();
+    /// Traffic between a pod and the node where it runs, whatever the addresses, as far as the option says.
+    fn is_own_node(&self, case: &Case<'_>) -> bool {
+        let is_always_allowed = match self.options.own_node {
+            OwnNode::Both => true,
+            OwnNode::ToPod => case.direction == Direction::Ingress,
+            OwnNode::Judged => false,
         };
-        self.policies
-            .iter()
-            .filter(|(name, policy)| name.namespace == key.namespace && policy.pods.matches(&pod.labels))
-            .filter_map(|(name, policy)| Some((name, policy.rules(direction)?)))
-            .collect()
+        is_always_allowed
+            && matches!(case.subject, Party::Pod { .. })
+            && case.subject.has_own_node(case.other)
     }
 
-    /// Policies do not conflict but add up: one rule of one policy is enough.
-    fn allowing_rule(
-        &self,
-        case: &Case<'_>,
-        direction: Direction,
-        policies: &[Isolating<'_>],
-    ) -> Option<Reason> {
-        policies.iter().find_map(|(name, rules)| {
-            let index =
-                rules.iter().position(|rule| self.rule_allows(rule, &name.namespace, case, direction))?;
-            Some(Reason::Rule { policy: (*name).clone(), index })
-        })
+    /// What is isolated reaches and is reached by nobody whom no rule allows. In the mode Always every pod is isolated.
+    fn default_deny(&self, case: &Case<'_>, because: &Because) -> Option<Reason> {
+        let always =
+            self.options.enforcement == Enforcement::Always && matches!(case.subject, Party::Pod { .. });
+        (always || !because.isolated_by.is_empty()).then_some(Reason::NoRule)
     }
 
-    /// A rule allows traffic that matches both its peers and its ports.
-    fn rule_allows(&self, rule: &Rule, namespace: &str, case: &Case<'_>, direction: Direction) -> bool {
-        self.peers_match(&rule.peers, namespace, case.other(direction), case.attempt.family)
-            && ports_match(&rule.ports, case.attempt, case.to)
-    }
-
-    /// Missing or empty peers match every source or destination; otherwise one of them must match.
-    fn peers_match(&self, peers: &[Peer], namespace: &str, other: Party<'_>, family: Family) -> bool {
-        peers.is_empty() || peers.iter().any(|peer| self.peer_matches(peer, namespace, other, family))
-    }
-
-    /// `namespace` is the policy's.
-    fn peer_matches(&self, peer: &Peer, namespace: &str, other: Party<'_>, family: Family) -> bool {
-        match (peer, other) {
-            (Peer::Pods { namespaces, pods }, Party::Pod { key, pod, .. }) => {
-                // Without a namespaceSelector the pods are those of the policy's own namespace.
-                let is_there = match namespaces {
-                    None => key.namespace == namespace,
-                    Some(selector) => selector.matches(&self.namespace_labels(&key.namespace)),
-                };
-                // Without a podSelector they are all pods of the selected namespaces.
-                is_there && pods.as_ref().is_none_or(|selector| selector.matches(&pod.labels))
-            }
-            // Selectors select pods alone.
-            (Peer::Pods { .. }, Party::Node { .. } | Party::Outside(_) | Party::Nobody) => false,
-            (Peer::Block { cidr, except }, other) => self.block_matches(cidr, except, other, family),
-        }
-    }
-
-    /// A block matches the addresses of its CIDR without those of its exceptions. Of a node any address may be seen in packets.
-    fn block_matches(&self, cidr: &IpNet, except: &[IpNet], other: Party<'_>, family: Family) -> bool {
-        let matches =
-            |address| cidr.contains(&address) && !except.iter().any(|except| except.contains(&address));
-        match other {
-            Party::Pod { address, .. } => self.options.blocks_match_pods && matches(address),
-            Party::Node { addresses, .. } => {
-                let mut addresses =
-                    addresses.iter().copied().filter(|address| Family::of(*address) == family);
-                self.options.blocks_match_nodes && addresses.any(matches)
-            }
-            Party::Outside(address) => matches(address),
-            Party::Nobody => false,
-        }
-    }
-}
-
-/// A policy that isolates an end, with its rules for the direction.
-type Isolating<'a> = (&'a ObjectName, &'a [Rule]);
-
-/// A pod cannot block access to itself.
-fn is_same_pod(from: Party<'_>, to: Party<'_>) -> bool {
-    matches!((from, to), (Party::Pod { key: from, .. }, Party::Pod { key: to, .. }) if from == to)
-}
-
-/// Traffic to and from the node where a pod runs is always allowed, whatever the addresses.
-fn is_own_node(subject: Party<'_>, other: Party<'_>) -> bool {
-    matches!((subject, other), (Party::Pod { pod, .. }, Party::Node { name, .. }) if pod.node.as_deref() == Some(name))
-}
-
-/// Missing or empty ports match all traffic, of every protocol; otherwise one of them must match. So ICMP, which has no ports, is never allowed by a rule with ports.
-fn ports_match(ports: &[PortRule], attempt: &Attempt, to: Party<'_>) -> bool {
-    ports.is_empty()
-        || attempt
-            .port
-            .is_some_and(|port| ports.iter().any(|entry| port_matches(entry, attempt.protocol, port, to)))
-}
-
-/// An entry matches its protocol, and all ports of it if it names none, the numbers of its range, or the port of its name at the destination.
-fn port_matches(entry: &PortRule, protocol: Protocol, port: u16, to: Party<'_>) -> bool {
-    entry.protocol == protocol
-        && match &entry.port {
-            PortMatch::Any => true,
-            PortMatch::Range(first, last) => (*first..=*last).contains(&port),
-            PortMatch::Named(name) => {
-                matches!(to, Party::Pod { pod, .. } if has_named_port(pod, name, protocol, port))
+    /// In a tier the first rule that matches decides, by priority of the policies (lower first), their names, and the order of rules in a policy.
+    /// A rule with Pass leaves it to the next tier; so does a tier without a rule that matches.
+    fn cluster_tier(&self, case: &Case<'_>, tier: Tier, because: &mut Because) -> Option<Reason> {
+        let (action, rule) = self.cluster_policy_rule(case, tier)?;
+        match action {
+            Action::Accept => Some(Reason::Rule(rule)),
+            Action::Deny => Some(Reason::Denied(rule)),
+            Action::Pass => {
+                because.passed_by.push(rule);
+                None
             }
         }
+    }
+
+    /// Policies that put the subject into default deny.
+    fn isolating(&self, case: &Case<'_>) -> Vec<PolicyName> {
+        let mut names = self.isolating_network_policies(case);
+        names.extend(self.isolating_cilium_policies(case));
+        names.sort();
+        names
+    }
+
+    /// A label of a pod, as selectors of the kinds of Kubernetes see it.
+    fn visible_label<'a>(&self, pod: &'a Pod, key: &str) -> Option<&'a str> {
+        let labels = if self.options.identity_labels_alone { &pod.identity_labels } else { &pod.labels };
+        labels.get(key).map(String::as_str)
+    }
+}
+
+fn policy_name(kind: PolicyKind, name: &ObjectName) -> PolicyName {
+    PolicyName { kind, namespace: name.namespace.clone(), name: name.name.clone() }
+}
+
+fn rule_name(kind: PolicyKind, name: &ObjectName, spec: usize, index: usize) -> RuleName {
+    RuleName { policy: policy_name(kind, name), spec, index }
+}
+
+/// All ports, the numbers of a range, or the port of a name at the destination.
+fn port_matches(wanted: &PortMatch, protocol: Protocol, port: u16, to: Party<'_>) -> bool {
+    match wanted {
+        PortMatch::Any => true,
+        PortMatch::Range(first, last) => (*first..=*last).contains(&port),
+        PortMatch::Named(name) => {
+            matches!(to, Party::Pod { pod, .. } if has_named_port(pod, name, protocol, port))
+        }
+    }
 }
 
 /// A named port is what a container of the destination pod calls so, with this protocol; each pod may have another number for it, or none.

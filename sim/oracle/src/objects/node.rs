@@ -4,10 +4,13 @@ use std::net::IpAddr;
 
 use crate::error::OracleError;
 use crate::field::Field;
+use crate::objects::Labels;
 
 /// A node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Node {
+    /// Its labels.
+    pub(crate) labels: Labels,
     /// Its addresses of the types InternalIP and ExternalIP.
     pub(crate) addresses: Vec<IpAddr>,
 }
@@ -21,6 +24,6 @@ impl Node {
                 addresses.push(address.parsed()?.ok_or_else(|| address.wrong("must be set"))?);
             }
         }
-        Ok(Self { addresses })
+        Ok(Self { labels: object.at("metadata.labels")?.texts()?, addresses })
     }
 }

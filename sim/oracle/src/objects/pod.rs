@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use crate::attempt::{Family, Protocol};
 use crate::error::OracleError;
 use crate::field::Field;
+use crate::identity::is_relevant;
 use crate::objects::{Labels, PROTOCOLS};
 
 /// A pod.
@@ -12,6 +13,10 @@ use crate::objects::{Labels, PROTOCOLS};
 pub(crate) struct Pod {
     /// Its labels.
     pub(crate) labels: Labels,
+    /// Those of its labels that are part of its identity.
+    pub(crate) identity_labels: Labels,
+    /// Its service account.
+    pub(crate) service_account: Option<String>,
     /// The node it was scheduled to.
     pub(crate) node: Option<String>,
     /// Whether it lives in the network namespace of its node.
@@ -38,8 +43,16 @@ pub(crate) struct NamedPort {
 impl Pod {
     pub(crate) fn read(object: &Field<'_>) -> Result<Self, OracleError> {
         let phase = object.at("status.phase")?.text()?.unwrap_or("Pending");
+        let labels = object.at("metadata.labels")?.texts()?;
+        let account = object.at("spec.serviceAccountName")?.text()?;
         Ok(Self {
-            labels: object.at("metadata.labels")?.texts()?,
+            identity_labels: labels
+                .iter()
+                .filter(|(key, _)| is_relevant(key))
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
+            service_account: account.filter(|account| !account.is_empty()).map(str::to_owned),
+            labels,
             node: object.at("spec.nodeName")?.text()?.filter(|node| !node.is_empty()).map(str::to_owned),
             host_network: object.at("spec.hostNetwork")?.flag()?.unwrap_or(false),
             finished: matches!(phase, "Succeeded" | "Failed"),

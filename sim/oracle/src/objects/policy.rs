@@ -2,15 +2,18 @@
 
 use ipnet::IpNet;
 
-use crate::attempt::{Direction, Protocol};
+use crate::attempt::Protocol;
 use crate::error::OracleError;
 use crate::field::Field;
 use crate::objects::PROTOCOLS;
 use crate::objects::selector::Selector;
+use crate::verdict::Direction;
 
 /// A policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Policy {
+    /// Whether it is only staged.
+    pub(crate) staged: bool,
     /// The pods of its namespace that it applies to.
     pub(crate) pods: Selector,
     /// Rules for ingress; none if the policy does not affect ingress.
@@ -72,6 +75,7 @@ impl Policy {
         let egress = rules(&spec.at("egress")?, "to")?;
         let affected = affected(&spec.at("policyTypes")?, &egress)?;
         Ok(Self {
+            staged: crate::objects::is_staged(object)?,
             pods: Selector::read(&spec.at("podSelector")?)?,
             ingress: affected.contains(&Direction::Ingress).then_some(ingress),
             egress: affected.contains(&Direction::Egress).then_some(egress),

@@ -12,15 +12,17 @@ pub(crate) struct Selector {
     requirements: Vec<Requirement>,
 }
 
+/// What must hold for the label of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Requirement {
-    key: String,
-    operator: Operator,
-    values: BTreeSet<String>,
+pub(crate) struct Requirement {
+    pub(crate) key: String,
+    pub(crate) operator: Operator,
+    pub(crate) values: BTreeSet<String>,
 }
 
+/// How a label is compared with values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Operator {
+pub(crate) enum Operator {
     In,
     NotIn,
     Exists,
@@ -35,31 +37,39 @@ const OPERATORS: &[(&str, Operator)] = &[
 ];
 
 impl Selector {
-    /// A pair of `matchLabels` is the same as a requirement with operator In and this one value.
     pub(crate) fn read(selector: &Field<'_>) -> Result<Self, OracleError> {
-        let mut requirements: Vec<Requirement> = selector
-            .at("matchLabels")?
-            .texts()?
-            .into_iter()
-            .map(|(key, value)| Requirement { key, operator: Operator::In, values: BTreeSet::from([value]) })
-            .collect();
-        for item in selector.at("matchExpressions")?.items()? {
-            requirements.push(requirement(&item)?);
-        }
-        Ok(Self { requirements })
+        Ok(Self { requirements: requirements(selector)? })
     }
 
     /// Whether an object with these labels is selected.
     pub(crate) fn matches(&self, labels: &Labels) -> bool {
-        self.requirements.iter().all(|requirement| requirement.holds(labels))
+        self.matches_by(|key| labels.get(key).map(String::as_str))
     }
+
+    /// Whether an object is selected whose label `value` says by its key.
+    pub(crate) fn matches_by<'a>(&self, value: impl Fn(&str) -> Option<&'a str>) -> bool {
+        self.requirements.iter().all(|requirement| requirement.holds(value(&requirement.key)))
+    }
+}
+
+/// The requirements of a selector, first the pairs of `matchLabels`: each is the same as a requirement with operator In and this one value.
+pub(crate) fn requirements(selector: &Field<'_>) -> Result<Vec<Requirement>, OracleError> {
+    let mut requirements: Vec<Requirement> = selector
+        .at("matchLabels")?
+        .texts()?
+        .into_iter()
+        .map(|(key, value)| Requirement { key, operator: Operator::In, values: BTreeSet::from([value]) })
+        .collect();
+    for item in selector.at("matchExpressions")?.items()? {
+        requirements.push(requirement(&item)?);
+    }
+    Ok(requirements)
 }
 
 impl Requirement {
     /// In wants the label with one of the values. NotIn is its opposite, so it also holds where the label is missing.
     /// Exists wants the label with any value, DoesNotExist wants it missing.
-    fn holds(&self, labels: &Labels) -> bool {
-        let value = labels.get(&self.key);
+    fn holds(&self, value: Option<&str>) -> bool {
         let is_listed = value.is_some_and(|value| self.values.contains(value));
         match self.operator {
             Operator::In => is_listed,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::attempt::{Family, Protocol};
 use crate::error::OracleError;
 use crate::field::Field;
-use crate::objects::PROTOCOLS;
+use crate::objects::{Labels, PROTOCOLS};
 
 /// A service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,23 @@ pub(crate) struct Service {
     pub(crate) external_local: bool,
     /// Seconds for which a client stays with its backend (sessionAffinity ClientIP).
     pub(crate) affinity_s: Option<u64>,
+}
+
+/// What policies must know of a service, of whatever type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ServiceRole {
+    pub(crate) labels: Labels,
+    /// The labels of the pods behind it; empty if its endpoints are somebody else's matter.
+    pub(crate) selector: Labels,
+}
+
+impl ServiceRole {
+    pub(crate) fn read(object: &Field<'_>) -> Result<Self, OracleError> {
+        Ok(Self {
+            labels: object.at("metadata.labels")?.texts()?,
+            selector: object.at("spec.selector")?.texts()?,
+        })
+    }
 }
 
 /// A port of a service.

@@ -1,6 +1,6 @@
 //! The cases that the documentation of NetworkPolicy goes through.
 
-use sim_oracle::{Direction, ObjectName, Options, Reason};
+use sim_oracle::{Direction, Options, PolicyKind, PolicyName, Reason, RuleName};
 
 use crate::support::{check_policies, cluster, judge, policies};
 
@@ -73,20 +73,24 @@ fn the_database_and_its_clients() {
 #[test]
 fn reasons_name_policies_and_rules() {
     let cluster = cluster(Options::default(), &policies(&[DB, "podSelector: {}"]));
-    let name = |name: &str| ObjectName { namespace: "default".into(), name: name.into() };
+    let name = |name: &str| PolicyName {
+        kind: PolicyKind::NetworkPolicy,
+        namespace: "default".into(),
+        name: name.into(),
+    };
 
     let verdict = judge(&cluster, "default/frontend > default/db tcp:6379");
     let [egress, ingress] = verdict.why.as_slice() else { panic!("{verdict}") };
     assert_eq!((egress.direction, &egress.reason), (Direction::Egress, &Reason::NotIsolated));
     assert_eq!(ingress.direction, Direction::Ingress);
     assert_eq!(ingress.isolated_by, [name("policy-0"), name("policy-1")]);
-    assert_eq!(ingress.reason, Reason::Rule { policy: name("policy-0"), index: 0 });
+    assert_eq!(ingress.reason, Reason::Rule(RuleName { policy: name("policy-0"), spec: 0, index: 0 }));
 
     let verdict = judge(&cluster, "default/db > default/plain tcp:1");
     assert_eq!(
         verdict.to_string(),
-        "forbidden; egress is isolated by default/policy-0 and no rule allows it; \
-         ingress is isolated by default/policy-1 and no rule allows it"
+        "forbidden; egress is isolated by NetworkPolicy default/policy-0 and no rule allows it; \
+         ingress is isolated by NetworkPolicy default/policy-1 and no rule allows it"
     );
 }
 

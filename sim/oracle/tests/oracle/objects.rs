@@ -166,7 +166,7 @@ fn other_kinds_are_ignored() {
     let mut cluster = cluster(Options::default(), &[]);
     for (version, kind) in [
         ("v1", "ConfigMap"),
-        ("cilium.io/v2", "CiliumNetworkPolicy"),
+        ("cilium.io/v2", "CiliumEndpoint"),
         ("crd.projectcalico.org/v1", "NetworkPolicy"),
         ("serving.knative.dev/v1", "Service"),
     ] {

@@ -1,6 +1,6 @@
 //! Who is meant: nodes, pods of the host's network, pods that are not there, addresses.
 
-use sim_oracle::{Cluster, End, Options};
+use sim_oracle::{Cluster, End, Options, OwnNode};
 
 use crate::support::{attempt, check, check_policies, cluster, end, node, pod, policies, policy};
 
@@ -20,7 +20,7 @@ fn a_pod_reaches_itself_and_its_node() {
     check_policies(&[ISOLATED], &table);
     let mut table = table;
     (table[3].1, table[4].1) = (false, false);
-    let options = Options { own_node_allowed: false, ..Options::default() };
+    let options = Options { own_node: OwnNode::Judged, ..Options::default() };
     check(&cluster(options, &policies(&[ISOLATED])), &table);
 }
 

@@ -196,9 +196,12 @@ proptest! {
             prop_assert_eq!(directions, [Direction::Egress, Direction::Ingress]);
             prop_assert_eq!(verdict.allowed, verdict.why.iter().all(|because| because.reason.allows()));
             for because in &verdict.why {
-                prop_assert_eq!(because.isolated_by.is_empty(), because.reason == Reason::NotIsolated);
-                if let Reason::Rule { policy, .. } = &because.reason {
-                    prop_assert!(because.isolated_by.contains(policy));
+                match &because.reason {
+                    Reason::NotIsolated => prop_assert!(because.isolated_by.is_empty()),
+                    Reason::Rule(rule) => prop_assert!(because.isolated_by.contains(&rule.policy)),
+                    Reason::NoRule => prop_assert!(!because.isolated_by.is_empty()),
+                    Reason::Itself | Reason::OwnNode => {}
+                    other => prop_assert!(false, "{other:?} without such policies"),
                 }
             }
         }
