@@ -48,8 +48,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// Outside crates that only some of ours may name.
-const ONLY: &[(&str, &[&str])] =
-    &[("aya", &["dataplane-loader"]), ("aya-ebpf", &["dataplane-ebpf"]), ("kube", &["agent-daemon", "e2e"])];
+const ONLY: &[(&str, &[&str])] = &[
+    ("aya", &["dataplane-loader"]),
+    ("aya-ebpf", &["dataplane-ebpf"]),
+    ("kube", &["agent-daemon", "e2e"]),
+];
 
 /// Crates that may hold no unsafe code at all, in any file.
 const NO_UNSAFE: &[&str] = &[
