@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::{cmd, ebpf, layers, sim, tidy};
+use crate::{cmd, crds, ebpf, layers, sim, tidy};
 
 /// Options of `check`.
 #[derive(clap::Args, Default)]
@@ -30,6 +30,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     clippy.args(["--", "-D", "warnings"]);
     cmd::run("lints", &mut clippy)?;
+    crds::check()?;
     ebpf::check()?;
     deny()
 }

@@ -22,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("agent-daemon", &["dataplane-abi", "dataplane-loader", "agent-api", "agent-control", "agent-node"]),
     ("bristle-cni", &["agent-api"]),
     ("bristle-cli", &["agent-api"]),
+    ("bristle-operator", &["agent-crd"]),
     ("sim-api", &[]),
     ("sim-controllers", &["sim-api"]),
     ("sim-net", &[]),
@@ -51,8 +52,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// Outside crates that only some of ours may name.
-const ONLY: &[(&str, &[&str])] =
-    &[("aya", &["dataplane-loader"]), ("aya-ebpf", &["dataplane-ebpf"]), ("kube", &["agent-daemon", "e2e"])];
+const ONLY: &[(&str, &[&str])] = &[
+    ("aya", &["dataplane-loader"]),
+    ("aya-ebpf", &["dataplane-ebpf"]),
+    ("kube", &["agent-daemon", "bristle-operator", "e2e"]),
+];
 
 /// Crates that may hold no unsafe code at all, in any file.
 const NO_UNSAFE: &[&str] = &[
@@ -66,6 +70,7 @@ const NO_UNSAFE: &[&str] = &[
     "agent/daemon",
     "cni",
     "cli",
+    "operator",
     "sim/api",
     "sim/controllers",
     "sim/net",

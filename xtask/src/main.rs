@@ -7,6 +7,7 @@ mod bench;
 mod check;
 mod ci;
 mod cmd;
+mod crds;
 mod diff;
 mod e2e;
 mod ebpf;
@@ -50,6 +51,8 @@ enum Job {
     Check(check::Args),
     /// Every test: plain ones, those with root, the differential run and the matrix.
     Test(test::Args),
+    /// Write the CustomResourceDefinitions to deploy/crds, as the types of agent-crd say.
+    Crds(crds::Args),
     /// Build the eBPF object; with --verify, load it on this kernel and in VMs.
     Ebpf(ebpf::Args),
     /// The same frames through the native and the kernel host: no difference allowed.
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Job::Setup(args) => setup::run(&args),
         Job::Check(args) => check::run(&args),
         Job::Test(args) => test::run(&args),
+        Job::Crds(args) => crds::run(&args),
         Job::Ebpf(args) => ebpf::run(&args),
         Job::Diff(args) => diff::run(&args),
         Job::Lab(args) => lab::run(&args),

@@ -2,6 +2,8 @@
 
 mod builtin;
 mod check;
+mod rules;
+pub(crate) mod structural;
 
 use serde_json::Value;
 
@@ -77,6 +79,11 @@ impl<'a> Schema<'a> {
     /// The plain value of a keyword.
     pub fn keyword(self, key: &str) -> Option<&'a Value> {
         self.node.get(key)
+    }
+
+    /// All keywords with their plain values.
+    pub fn keywords(self) -> Option<&'a serde_json::Map<String, Value>> {
+        self.node.as_object()
     }
 
     /// `x-kubernetes-preserve-unknown-fields`.

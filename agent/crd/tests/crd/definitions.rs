@@ -5,16 +5,10 @@ use agent_crd::schema::unknown_fields;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::manifest;
-
-fn all() -> Vec<Value> {
-    let mut all = crd::cilium();
-    all.push(crd::cluster_network_policy());
-    all
-}
+use crate::{DEFINITIONS, manifest};
 
 fn schema_of(kind: &str) -> Value {
-    let definition = all().into_iter().find(|definition| definition["spec"]["names"]["kind"] == kind);
+    let definition = DEFINITIONS.iter().find(|definition| definition["spec"]["names"]["kind"] == kind);
     definition.expect("the kind has a definition")["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
 }
 
@@ -86,7 +80,7 @@ fn assert_structural(node: &Value, at: &str) {
 
 #[test]
 fn every_schema_is_structural() {
-    for definition in all() {
+    for definition in DEFINITIONS.iter() {
         let name = definition["metadata"]["name"].as_str().unwrap();
         assert_structural(&definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"], name);
     }

@@ -1,9 +1,19 @@
 //! The objects as people write them, and the schemas that are made for them.
 
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "tests: a panic is the report")]
+
+mod api_server;
 mod definitions;
 mod round_trip;
 
+use std::sync::LazyLock;
+
+use agent_crd::crd;
 use serde_json::Value;
+
+/// All definitions. They take a while to make, and many tests need them.
+static DEFINITIONS: LazyLock<Vec<Value>> =
+    LazyLock::new(|| crd::cilium().into_iter().chain([crd::cluster_network_policy()]).collect());
 
 /// A manifest of `tests/manifests`.
 fn manifest(name: &str) -> Value {

@@ -379,6 +379,10 @@ fn crd(crd: &Value, causes: &mut Vec<Cause>) {
                 format!("spec.versions[{i}].schema.openAPIV3Schema"),
                 "schemas are required",
             ));
+            continue;
         }
+        let schema = at(version, &["schema", "openAPIV3Schema"]);
+        let path = format!("spec.versions[{i}].schema.openAPIV3Schema");
+        causes.extend(crate::schema::structural::causes(schema, &path));
     }
 }

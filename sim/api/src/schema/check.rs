@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{ListType, Schema};
+use super::{ListType, Schema, rules};
 use crate::error::Cause;
 
 /// What a check found.
@@ -217,6 +217,23 @@ impl Walk {
                 message: format!("Unsupported value: {value}: supported values: {}", list.join(", ")),
             });
         }
+        for broken in schema.keywords().into_iter().flat_map(|node| rules::broken_junctions(value, node)) {
+            self.rule(field, &Value::from(""), &format!("\"{field}\" {broken}"));
+        }
+        if let Some(map) = value.as_object() {
+            let count = map.len() as u64;
+            let limit = |key: &str| schema.keyword(key).and_then(Value::as_u64);
+            if let Some(min) = limit("minProperties").filter(|min| count < *min) {
+                self.rule(field, value, &format!("{field} in body should have at least {min} properties"));
+            }
+            if let Some(max) = limit("maxProperties").filter(|max| count > *max) {
+                self.findings.causes.push(Cause {
+                    field: field.to_owned(),
+                    reason: "FieldValueTooMany",
+                    message: format!("Too many: {count}: must have at most {max} items"),
+                });
+            }
+        }
         let number = |key: &str| schema.keyword(key).and_then(Value::as_f64);
         if let Some(n) = value.as_f64() {
             if let Some(min) = number("minimum").filter(|min| n < *min) {
@@ -238,6 +255,13 @@ impl Walk {
                     reason: "FieldValueTooLong",
                     message: format!("Too long: may not be more than {max} bytes"),
                 });
+            }
+            let word = |key: &str| schema.keyword(key).and_then(Value::as_str);
+            if let Some(pattern) = word("pattern").filter(|pattern| !rules::matches(pattern, text)) {
+                self.rule(field, value, &format!("{field} in body should match '{pattern}'"));
+            }
+            if let Some(format) = word("format").filter(|format| !rules::is_of_format(format, text)) {
+                self.rule(field, value, &format!("{field} in body must be of type {format}: {value}"));
             }
         }
     }

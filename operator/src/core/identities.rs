@@ -1,0 +1,366 @@
+//! Which set of labels has which number; who is given one, and what is collected.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_crd::CiliumIdentity;
+use agent_crd::identity_labels::{IdentityLabels, POD_NAMESPACE};
+
+use super::event::{Action, Command, Outcome};
+use super::pods::Pods;
+use super::retry::{Attempt, CommandIds};
+use super::table::{Change, Listing, Place, Table};
+
+/// A number that is being given to a set of labels. It is kept until the API has said what became of it: a call that
+/// seemed to fail may have been done, and then a second number must not follow.
+#[derive(Debug)]
+struct Assignment {
+    number: u32,
+    attempt: Attempt,
+}
+
+/// A deletion that is being tried.
+#[derive(Debug)]
+struct Deletion {
+    uid: String,
+    attempt: Attempt,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Identities {
+    objects: Table<CiliumIdentity>,
+    /// Numbers by labels. More than one is a mistake of somebody else; the lowest counts.
+    numbers: BTreeMap<Arc<IdentityLabels>, BTreeSet<u32>>,
+    labels: BTreeMap<u32, Arc<IdentityLabels>>,
+    /// How many endpoints have the number.
+    in_endpoints: BTreeMap<u32, usize>,
+    /// Sets of labels about which something may have to be done.
+    look: BTreeSet<Arc<IdentityLabels>>,
+    assigned: BTreeMap<Arc<IdentityLabels>, Assignment>,
+    assigned_numbers: BTreeSet<u32>,
+    /// Numbers of labels whose object has vanished while they were in use: they shall get the same one again.
+    last: BTreeMap<Arc<IdentityLabels>, u32>,
+    unused_since: BTreeMap<u32, Duration>,
+    deleting: BTreeMap<u32, Deletion>,
+    /// No number below is free.
+    lowest: u32,
+    exhausted: bool,
+}
+
+fn place(name: &str) -> Place {
+    (String::new(), name.to_owned())
+}
+
+impl Identities {
+    pub(super) const fn listing(&self) -> Listing {
+        self.objects.listing()
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.labels.len()
+    }
+
+    pub(super) fn count_unused(&self) -> usize {
+        self.unused_since.len()
+    }
+
+    pub(super) fn count_waiting(&self) -> usize {
+        self.assigned.len() + if self.exhausted { self.look.len() } else { 0 }
+    }
+
+    pub(super) const fn is_exhausted(&self) -> bool {
+        self.exhausted
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.assigned.values().filter(|a| a.attempt.is_in_flight()).count()
+            + self.deleting.values().filter(|d| d.attempt.is_in_flight()).count()
+    }
+
+    /// True if nobody waits for a number.
+    pub(super) fn is_settled(&self) -> bool {
+        self.assigned.is_empty() && self.look.is_empty() && self.deleting.is_empty()
+    }
+
+    pub(super) fn next_retry(&self) -> Option<Duration> {
+        let creates = self.assigned.values().filter_map(|a| a.attempt.next());
+        creates.chain(self.deleting.values().filter_map(|d| d.attempt.next())).min()
+    }
+
+    /// Since when the identity has been unused that has been so for longest and is not being deleted.
+    pub(super) fn first_unused(&self) -> Option<Duration> {
+        let waiting = self.unused_since.iter().filter(|(number, _)| !self.deleting.contains_key(number));
+        waiting.map(|(_, since)| *since).min()
+    }
+
+    pub(super) fn doubt(&mut self) {
+        self.objects.doubt();
+        self.assigned.clear();
+        self.assigned_numbers.clear();
+        self.deleting.clear();
+        self.unused_since.clear();
+        self.last.clear();
+        self.lowest = 0;
+        self.look.extend(self.numbers.keys().cloned());
+    }
+
+    pub(super) fn list_started(&mut self) {
+        self.objects.start();
+    }
+
+    pub(super) fn list_synced(&mut self) {
+        for gone in self.objects.sync() {
+            self.forget(&gone);
+        }
+    }
+
+    pub(super) fn look_at(&mut self, labels: Arc<IdentityLabels>) {
+        self.look.insert(labels);
+    }
+
+    pub(super) fn upsert(&mut self, identity: &CiliumIdentity) {
+        let change = self.objects.upsert(place(&identity.metadata.name), identity.clone());
+        if let Change::Replaced(old) = &change {
+            if old.security_labels == identity.security_labels {
+                return;
+            }
+            self.forget(old);
+        }
+        let Some(number) = identity.number() else { return };
+        let labels = Arc::new(identity.labels());
+        self.numbers.entry(Arc::clone(&labels)).or_default().insert(number);
+        self.labels.insert(number, Arc::clone(&labels));
+        self.look.insert(labels);
+    }
+
+    pub(super) fn delete(&mut self, name: &str) {
+        if let Some(old) = self.objects.delete(&place(name)) {
+            self.forget(&old);
+        }
+    }
+
+    /// Forgets what followed from an object that is gone.
+    fn forget(&mut self, identity: &CiliumIdentity) {
+        let Some(number) = identity.number() else { return };
+        self.unused_since.remove(&number);
+        self.lowest = self.lowest.min(number);
+        let Some(labels) = self.labels.remove(&number) else { return };
+        if let Some(numbers) = self.numbers.get_mut(&labels) {
+            numbers.remove(&number);
+            if numbers.is_empty() {
+                self.numbers.remove(&labels);
+                self.last.insert(Arc::clone(&labels), number);
+            }
+        }
+        self.look.insert(labels);
+    }
+
+    pub(super) fn endpoint_added(&mut self, number: Option<u32>) {
+        let Some(number) = number else { return };
+        *self.in_endpoints.entry(number).or_default() += 1;
+        self.look_at_number(number);
+    }
+
+    pub(super) fn endpoint_removed(&mut self, number: Option<u32>) {
+        let Some(number) = number else { return };
+        if let Some(count) = self.in_endpoints.get_mut(&number) {
+            *count -= 1;
+            if *count == 0 {
+                self.in_endpoints.remove(&number);
+                self.look_at_number(number);
+            }
+        }
+    }
+
+    fn look_at_number(&mut self, number: u32) {
+        if let Some(labels) = self.labels.get(&number) {
+            self.look.insert(Arc::clone(labels));
+        }
+    }
+
+    /// Decides about all sets of labels that something has happened to: who gets a number, and what is unused.
+    /// Only with `complete` knowledge something can be called unused.
+    pub(super) fn settle(&mut self, now: Duration, pods: &Pods, complete: bool) {
+        self.exhausted = false;
+        for labels in std::mem::take(&mut self.look) {
+            let needed = pods.use_labels(&labels);
+            if !needed {
+                self.last.remove(&labels);
+            }
+            let numbers = self.numbers.get(&labels).cloned().unwrap_or_default();
+            if needed && numbers.is_empty() {
+                self.assign(labels);
+                continue;
+            }
+            self.unassign(&labels);
+            for number in &numbers {
+                let counts = needed && numbers.first() == Some(number);
+                if counts || self.in_endpoints.contains_key(number) {
+                    self.unused_since.remove(number);
+                } else if complete {
+                    self.unused_since.entry(*number).or_insert(now);
+                } else {
+                    self.look.insert(Arc::clone(&labels));
+                }
+            }
+        }
+    }
+
+    fn assign(&mut self, labels: Arc<IdentityLabels>) {
+        if self.assigned.contains_key(&labels) {
+            return;
+        }
+        let last = self.last.get(&labels).copied().filter(|number| self.is_free(*number));
+        let Some(number) = last.or_else(|| self.lowest_free()) else {
+            self.exhausted = true;
+            self.look.insert(labels);
+            return;
+        };
+        self.assigned_numbers.insert(number);
+        self.assigned.insert(labels, Assignment { number, attempt: Attempt::default() });
+    }
+
+    /// Takes a number back that is not needed, unless it is just being written.
+    fn unassign(&mut self, labels: &Arc<IdentityLabels>) {
+        if self.assigned.get(labels).is_some_and(|a| !a.attempt.is_in_flight())
+            && let Some(assignment) = self.assigned.remove(labels)
+        {
+            self.assigned_numbers.remove(&assignment.number);
+            self.lowest = self.lowest.min(assignment.number);
+        }
+    }
+
+    fn is_free(&self, number: u32) -> bool {
+        !self.labels.contains_key(&number) && !self.assigned_numbers.contains(&number)
+    }
+
+    fn lowest_free(&mut self) -> Option<u32> {
+        let from = self.lowest.max(CiliumIdentity::MIN);
+        let number = (from..=CiliumIdentity::MAX).find(|number| self.is_free(*number));
+        self.lowest = number.unwrap_or(CiliumIdentity::MAX);
+        number
+    }
+
+    /// Commands to create what has been decided, up to `room` together with those in `commands`.
+    pub(super) fn create(
+        &mut self,
+        now: Duration,
+        room: usize,
+        ids: &mut CommandIds,
+        commands: &mut Vec<Command>,
+    ) {
+        for (labels, assignment) in &mut self.assigned {
+            if commands.len() >= room {
+                return;
+            }
+            if assignment.attempt.is_due(now) {
+                let id = ids.next();
+                assignment.attempt.start(id);
+                let identity = CiliumIdentity::new(assignment.number, labels);
+                commands.push(Command { id, action: Action::CreateIdentity(identity) });
+            }
+        }
+    }
+
+    /// Commands to delete what has been unused since `before`, up to `room` together with those in `commands`.
+    pub(super) fn collect(
+        &mut self,
+        now: Duration,
+        before: Option<Duration>,
+        pods: &Pods,
+        room: usize,
+        ids: &mut CommandIds,
+        commands: &mut Vec<Command>,
+    ) {
+        self.deleting.retain(|number, deletion| {
+            deletion.attempt.is_in_flight() || self.unused_since.contains_key(number)
+        });
+        let Some(before) = before else { return };
+        for (number, since) in &self.unused_since {
+            if commands.len() >= room {
+                return;
+            }
+            if *since > before {
+                continue;
+            }
+            let Some(object) = self.objects.rows().get(&place(&number.to_string())) else { continue };
+            // A pod whose namespace is not known yet may need it.
+            let namespace =
+                self.labels.get(number).and_then(|labels| labels.get(&format!("k8s:{POD_NAMESPACE}")));
+            if namespace.is_some_and(|namespace| pods.has_unplaced(namespace)) {
+                continue;
+            }
+            let deletion = self
+                .deleting
+                .entry(*number)
+                .or_insert_with(|| Deletion { uid: String::new(), attempt: Attempt::default() });
+            if deletion.attempt.is_due(now) {
+                let id = ids.next();
+                deletion.attempt.start(id);
+                deletion.uid.clone_from(&object.metadata.uid);
+                commands.push(Command {
+                    id,
+                    action: Action::DeleteIdentity {
+                        name: object.metadata.name.clone(),
+                        uid: object.metadata.uid.clone(),
+                        resource_version: object.metadata.resource_version.clone(),
+                    },
+                });
+            }
+        }
+    }
+
+    /// Takes note of an outcome; false if the command was none of ours.
+    pub(super) fn outcome(&mut self, now: Duration, id: u64, outcome: &Outcome) -> bool {
+        let creating =
+            self.assigned.iter().find(|(_, a)| a.attempt.is(id)).map(|(labels, _)| Arc::clone(labels));
+        if let Some(labels) = creating {
+            self.create_outcome(now, &labels, outcome);
+            return true;
+        }
+        let deleting = self.deleting.iter().find(|(_, d)| d.attempt.is(id)).map(|(number, _)| *number);
+        if let Some(number) = deleting {
+            self.delete_outcome(now, number, outcome);
+            return true;
+        }
+        false
+    }
+
+    fn create_outcome(&mut self, now: Duration, labels: &Arc<IdentityLabels>, outcome: &Outcome) {
+        self.look.insert(Arc::clone(labels));
+        match outcome {
+            // Either these labels have a number now, or somebody else has taken this one: another one is chosen.
+            Outcome::Created(_) | Outcome::Exists(_) => {
+                if let Some(assignment) = self.assigned.remove(labels) {
+                    self.assigned_numbers.remove(&assignment.number);
+                    self.lowest = self.lowest.min(assignment.number);
+                }
+            }
+            Outcome::Done | Outcome::Gone | Outcome::Failed(_) => {
+                if let Some(assignment) = self.assigned.get_mut(labels) {
+                    assignment.attempt.failed(now);
+                }
+            }
+        }
+    }
+
+    fn delete_outcome(&mut self, now: Duration, number: u32, outcome: &Outcome) {
+        match outcome {
+            Outcome::Done | Outcome::Gone => {
+                let Some(deletion) = self.deleting.remove(&number) else { return };
+                let name = number.to_string();
+                // Somebody may have made another object of the name meanwhile.
+                let is_it = |object: &CiliumIdentity| object.metadata.uid == deletion.uid;
+                if self.objects.rows().get(&place(&name)).is_some_and(is_it) {
+                    self.delete(&name);
+                }
+            }
+            Outcome::Created(_) | Outcome::Exists(_) | Outcome::Failed(_) => {
+                if let Some(deletion) = self.deleting.get_mut(&number) {
+                    deletion.attempt.failed(now);
+                }
+            }
+        }
+    }
+}
