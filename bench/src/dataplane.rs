@@ -14,6 +14,10 @@ use crate::traffic;
 
 /// Highest cost of an established packet from a pod, with conntrack and policy in force, in nanoseconds.
 const ESTABLISHED_GOAL_NS: f64 = 80.0;
+/// Highest cost of an established packet with policy in force, beside one without.
+const ESTABLISHED_RATIO: f64 = 1.03;
+/// Highest cost of a new connection with policies of 10,000 identities, beside policies of 10.
+const SIZE_RATIO: f64 = 1.5;
 /// Criterion's figures are taken over if they are not older than this.
 const FRESH: Duration = Duration::from_hours(1);
 
@@ -25,6 +29,7 @@ pub fn run(quick: bool, cpu: Option<usize>, bin_dir: Option<&PathBuf>) -> anyhow
     traffic::settle(None, Some(cpu.unwrap_or(cpus - 1)))?;
     let measured = measure::all(&object, if quick { 60 } else { 400 }).context("measure the programs")?;
     let mut figures: Vec<Figure> = measured.iter().map(kernel_figure).collect();
+    figures.extend(policy_ratios(&measured));
     if let Some(target) = bins.path.parent() {
         figures.extend(native_figures(&target.join("criterion")));
     }
@@ -38,6 +43,34 @@ fn kernel_figure(figure: &measure::Figure) -> Figure {
     } else {
         Figure::plain(name, figure.ns, "ns")
     }
+}
+
+/// What policy adds: to a known connection, which shall not notice it, and to a new one by the size of the policy.
+fn policy_ratios(measured: &[measure::Figure]) -> Vec<Figure> {
+    let ns = |case: Case, v6: bool| {
+        measured.iter().find(|figure| figure.case == case && figure.v6 == v6).map(|figure| figure.ns)
+    };
+    let ratio = |name: &str, v6: bool, over: Case, under: Case, goal: f64| {
+        let family = if v6 { "v6" } else { "v4" };
+        let ratio = ns(over, v6)? / ns(under, v6)?;
+        Some(Figure::at_most(format!("dataplane.kernel.policy.{name}.{family}"), ratio, "ratio", goal))
+    };
+    [false, true]
+        .into_iter()
+        .flat_map(|v6| {
+            [
+                ratio(
+                    "established-to-open",
+                    v6,
+                    Case::EstablishedPolicy,
+                    Case::EstablishedOpen,
+                    ESTABLISHED_RATIO,
+                ),
+                ratio("new-10000-to-10", v6, Case::NewPolicyLarge, Case::NewPolicySmall, SIZE_RATIO),
+            ]
+        })
+        .flatten()
+        .collect()
 }
 
 /// The medians in criterion's directory, by the path that leads to them.
@@ -90,6 +123,26 @@ mod tests {
         assert_eq!((judged.goal, judged.met), (Some(80.0), Some(true)));
         assert_eq!(figure(Program::FromContainer, Case::New).goal, None);
         assert_eq!(figure(Program::ToContainer, Case::Established).goal, None);
+    }
+
+    #[test]
+    fn policy_is_judged_by_what_it_adds() {
+        let figure =
+            |case, ns| measure::Figure { program: Program::FromContainer, case, v6: true, to: "pod", ns };
+        let ratios = policy_ratios(&[
+            figure(Case::EstablishedOpen, 50.0),
+            figure(Case::EstablishedPolicy, 51.0),
+            figure(Case::NewPolicySmall, 200.0),
+            figure(Case::NewPolicyLarge, 320.0),
+        ]);
+        let said: Vec<_> = ratios.iter().map(|ratio| (ratio.name.as_str(), ratio.value, ratio.met)).collect();
+        assert_eq!(
+            said,
+            [
+                ("dataplane.kernel.policy.established-to-open.v6", 1.02, Some(true)),
+                ("dataplane.kernel.policy.new-10000-to-10.v6", 1.6, Some(false)),
+            ]
+        );
     }
 
     #[test]

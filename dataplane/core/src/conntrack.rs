@@ -167,6 +167,11 @@ pub struct Origin {
     pub icmp_type: u8,
 }
 
+impl Origin {
+    /// Not known.
+    pub const UNKNOWN: Self = Self { identity: Identity::UNKNOWN, icmp_type: 0 };
+}
+
 /// Looks closer; writes down how a living connection began. Changes nothing.
 #[inline(always)]
 pub fn look<H: Packet + Maps, F: Ip>(

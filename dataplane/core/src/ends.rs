@@ -5,10 +5,10 @@ use dataplane_abi::conntrack::{CtWay, WayKind};
 use dataplane_abi::endpoints::{EndpointFlags, EndpointKey};
 use dataplane_abi::ipcache::{IpCacheFlags, IpCacheKey};
 
-use crate::conntrack::End;
+use crate::conntrack::{End, Origin};
 use crate::host::{Host, Maps};
 use crate::ip::Ip;
-use crate::policy::Guard;
+use crate::policy::{Answer, Guard};
 
 /// What kind of place an address is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,9 +27,41 @@ impl End {
     pub const NOBODY: Self = Self { identity: dataplane_abi::Identity::UNKNOWN, way: CtWay::NONE };
 }
 
+/// What is found out about a packet that is looked at closely. It does not lie on the stack, which has no room for it;
+/// and of what a table holds the kernel's verifier knows nothing, so that it does not follow each outcome by itself.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Meeting {
+    /// The sender.
+    pub src: End,
+    /// The receiver.
+    pub dst: End,
+    /// The sender's policy.
+    pub src_guard: Guard,
+    /// The receiver's policy.
+    pub dst_guard: Guard,
+    /// How the connection began, if it lives.
+    pub origin: Origin,
+    /// What a policy says of it.
+    pub answer: Answer,
+}
+
+impl Meeting {
+    /// Nothing known yet.
+    pub const NONE: Self = Self {
+        src: End::NOBODY,
+        dst: End::NOBODY,
+        src_guard: Guard::NONE,
+        dst_guard: Guard::NONE,
+        origin: Origin::UNKNOWN,
+        answer: Answer::NONE,
+    };
+}
+
 /// Finds who is at an address, and of an endpoint its policy. A function of its own: only first packets need it.
 #[inline(never)]
 pub fn find<H: Host, F: Ip>(host: H, addr: &F::Addr, end: &mut End, guard: &mut Guard) -> Place {
+    (*end, *guard) = (End::NOBODY, Guard::NONE);
     let place = find_here::<H, F>(host, *addr, end, guard);
     if place == Place::Elsewhere
         && let Some(config) = host.config()
@@ -46,7 +78,7 @@ pub fn find_here<H: Maps, F: Ip>(host: H, addr: F::Addr, end: &mut End, guard: &
         return Place::Elsewhere;
     };
     end.identity = entry.identity;
-    *guard = Guard { policy: entry.policy, flags: entry.flags, endpoint: entry.id };
+    *guard = Guard { policy: entry.policy, flags: entry.flags };
     if entry.flags.contains(EndpointFlags::HOST) {
         end.way = CtWay::stack();
         Place::Node

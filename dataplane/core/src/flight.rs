@@ -1,5 +1,7 @@
 //! A packet on its way through a program.
 
+use core::hint::black_box;
+
 use dataplane_abi::Identity;
 use dataplane_abi::config::NodeConfig;
 
@@ -48,16 +50,23 @@ impl<F: Ip> Flight<F> {
         }
     }
 
+    /// Whether the sender is the higher end, for those who choose an end by it: the compiler would make an offset of the flag
+    /// itself, of which the kernel's verifier does not know that it is zero or one.
+    #[inline(always)]
+    pub fn is_from_high(&self) -> bool {
+        black_box(u8::from(self.from_high)) != 0
+    }
+
     /// Address of the sender, once the key is in order. For ICMP errors: of the receiver of what the error is about.
     #[inline(always)]
     pub fn src(&self) -> F::Addr {
-        if self.from_high { F::high(&self.key) } else { F::low(&self.key) }
+        if self.is_from_high() { F::high(&self.key) } else { F::low(&self.key) }
     }
 
     /// Address of the receiver, once the key is in order.
     #[inline(always)]
     pub fn dst(&self) -> F::Addr {
-        if self.from_high { F::low(&self.key) } else { F::high(&self.key) }
+        if self.is_from_high() { F::low(&self.key) } else { F::high(&self.key) }
     }
 }
 

@@ -11,6 +11,8 @@ use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
 use dataplane_abi::policy::{L4Key, PolicyEntry, PolicyKey, PolicyVerdict};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use crate::ends::Meeting;
+
 /// A value that is just bytes. Multi-byte numbers are as they lie in the packet: network order unless converted.
 pub trait Raw: Copy + FromBytes + IntoBytes + Immutable {}
 
@@ -93,6 +95,8 @@ pub trait Maps: Copy {
     fn frag6(self, key: &FragKey6) -> Option<FragEntry>;
     /// As [`Maps::set_frag4`].
     fn set_frag6(self, key: &FragKey6, entry: &FragEntry);
+    /// Runs `f` with room for what is found out about a packet; what is in it is left over from other packets.
+    fn meeting<R>(self, f: impl FnOnce(&mut Meeting) -> R) -> Option<R>;
     /// Adds one packet to a row of the counters.
     fn count(self, index: u32, bytes: u64);
 }
@@ -107,8 +111,9 @@ pub trait Clock: Copy {
 
 /// The way to whoever watches.
 pub trait Events: Copy {
-    /// Sends a record: the header and the first `header.len_cap` bytes of the packet. If there is no room, that is counted.
-    fn emit(self, header: &EventHeader);
+    /// Sends a record: the header and the first `len_cap` bytes of the packet. If there is no room, that is counted.
+    /// The header is asked for when there is a place for it, so that it need not lie on the stack first.
+    fn emit(self, len_cap: u16, header: impl FnOnce() -> EventHeader);
 }
 
 /// A host is all of them.

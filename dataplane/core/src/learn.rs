@@ -10,23 +10,33 @@ use dataplane_abi::events::{EventHeader, TraceReason};
 use dataplane_abi::program::Program;
 use dataplane_abi::{Be16, DropReason, Identity};
 
-use crate::conntrack::{self, End, Found, Origin};
-use crate::ends::{self, Place};
+use crate::conntrack::{self, End, Found};
+use crate::ends::{self, Meeting, Place};
 use crate::ethernet;
 use crate::flight::{Flight, Kind, Route};
 use crate::host::{Host, Packet};
 use crate::ip::{Ip, l4};
-use crate::policy::{self, Case, Guard, Side};
+use crate::policy::{self, Service, Side};
 use crate::verdict::Step;
 
 /// Looks closer at a packet that conntrack alone could not decide. After [`Step::Next`] the route has a way.
 #[inline(never)]
 pub fn learn<H: Host, F: Ip, const PROGRAM: u8>(host: H, flight: &Flight<F>, route: &mut Route) -> Step {
+    host.meeting(|meeting| meet::<H, F, PROGRAM>(host, flight, route, meeting)).unwrap_or(Step::Skip)
+}
+
+#[inline(always)]
+fn meet<H: Host, F: Ip, const PROGRAM: u8>(
+    host: H,
+    flight: &Flight<F>,
+    route: &mut Route,
+    meeting: &mut Meeting,
+) -> Step {
     let Some(config) = host.config() else { return Step::Skip };
     let is_error = flight.kind == Kind::Error;
     let mut addr = flight.dst();
-    let (mut src_guard, mut dst_guard) = (Guard::NONE, Guard::NONE);
-    let place = ends::find::<H, F>(host, &addr, &mut route.to, &mut dst_guard);
+    let place = ends::find::<H, F>(host, &addr, &mut meeting.dst, &mut meeting.dst_guard);
+    route.to = meeting.dst;
     match receiver::<PROGRAM>(host.ifindex(), place, &route.to, F::is_group(addr)) {
         Step::Next => {}
         other => return other,
@@ -36,20 +46,18 @@ pub fn learn<H: Host, F: Ip, const PROGRAM: u8>(host: H, flight: &Flight<F>, rou
     if is_error && let Some((sender, _)) = F::addresses(host) {
         addr = sender;
     }
-    let mut src = End::NOBODY;
-    let place = ends::find::<H, F>(host, &addr, &mut src, &mut src_guard);
-    route.endpoint = src.way.endpoint;
-    route.src = src.identity;
-    match source::<H, PROGRAM>(host, config, place, &mut src) {
+    let place = ends::find::<H, F>(host, &addr, &mut meeting.src, &mut meeting.src_guard);
+    route.endpoint = meeting.src.way.endpoint;
+    route.src = meeting.src.identity;
+    match source::<H, PROGRAM>(host, config, place, &mut meeting.src) {
         Step::Next => {}
         other => return other,
     }
-    route.src = src.identity;
+    route.src = meeting.src.identity;
     route.report = config.flags.contains(ConfigFlags::TRACE_EVENTS);
 
     // Without this the kernel's verifier follows each outcome through all that comes after by itself.
-    let mut origin = Origin { identity: Identity::UNKNOWN, icmp_type: 0 };
-    let found = black_box(conntrack::look(host, config, flight, &mut origin));
+    let found = black_box(conntrack::look(host, config, flight, &mut meeting.origin));
     if is_error {
         route.reason = TraceReason::Related as u8;
         return match found {
@@ -64,29 +72,20 @@ pub fn learn<H: Host, F: Ip, const PROGRAM: u8>(host: H, flight: &Flight<F>, rou
             route.flags |= EventHeader::REPLY;
             // Of a pod behind another node the tunnel may tell an identity before the tables do.
             if route.to.identity == Identity::UNMANAGED {
-                route.to.identity = origin.identity;
+                route.to.identity = meeting.origin.identity;
             }
         }
         Found::Nothing | Found::Reopened => route.reason = TraceReason::New as u8,
     }
-    if src_guard.policy != 0 || dst_guard.policy != 0 {
-        let sender = Side { identity: src.identity, guard: src_guard };
-        let receiver = Side { identity: route.to.identity, guard: dst_guard };
-        let case = case(flight, found, origin.icmp_type, sender, receiver);
-        match policy::judge::<H, PROGRAM>(host, &case, route) {
-            Step::Next => {}
-            end => return end,
-        }
+    match judge::<H, F, PROGRAM>(host, flight, route, meeting, found) {
+        Step::Next => {}
+        end => return end,
     }
     match found {
-        Found::Original => {
-            conntrack::refresh(host, flight, CtDir::Original, &src, &route.to);
-        }
-        Found::Reply => {
-            conntrack::refresh(host, flight, CtDir::Reply, &src, &route.to);
-        }
+        Found::Original => conntrack::refresh(host, flight, CtDir::Original, &meeting.src, &route.to),
+        Found::Reply => conntrack::refresh(host, flight, CtDir::Reply, &meeting.src, &route.to),
         Found::Nothing | Found::Reopened => {
-            if !conntrack::create(host, flight, &src, &route.to) {
+            if !conntrack::create(host, flight, &meeting.src, &route.to) {
                 return Step::Drop(DropReason::CtCreateFailed);
             }
         }
@@ -94,22 +93,40 @@ pub fn learn<H: Host, F: Ip, const PROGRAM: u8>(host: H, flight: &Flight<F>, rou
     Step::Next
 }
 
-/// The packet's connection as policy sees it. Without a row the sender is taken for the one who opens it.
+/// Asks the policies of both ends, if they have any.
 #[inline(always)]
-fn case<F: Ip>(flight: &Flight<F>, found: Found, first_type: u8, sender: Side, receiver: Side) -> Case {
+fn judge<H: Host, F: Ip, const PROGRAM: u8>(
+    host: H,
+    flight: &Flight<F>,
+    route: &mut Route,
+    meeting: &mut Meeting,
+    found: Found,
+) -> Step {
+    if meeting.src_guard.policy == 0 && meeting.dst_guard.policy == 0 {
+        return Step::Next;
+    }
+    let sender = Side::new(&meeting.src, meeting.src_guard);
+    let receiver = Side::new(&route.to, meeting.dst_guard);
+    let (initiator, responder) = if found == Found::Reply { (receiver, sender) } else { (sender, receiver) };
+    let service = service(flight, found, meeting.origin.icmp_type);
+    policy::judge::<H, PROGRAM>(host, route, &mut meeting.answer, initiator, responder, service)
+}
+
+/// What the packet's connection opens. Without a row the sender is taken for the one who opens it.
+#[inline(always)]
+fn service<F: Ip>(flight: &Flight<F>, found: Found, first_type: u8) -> Service {
     let is_reply = found == Found::Reply;
     let is_new = !is_reply && found != Found::Original;
     let proto = F::proto(&flight.key);
     let (low, high) = F::ports(&flight.key);
     let port = if proto == l4::ICMP || proto == l4::ICMP6 {
         Be16::new(u16::from(if is_new { flight.tcp_flags } else { first_type }))
-    } else if flight.from_high == is_reply {
+    } else if flight.is_from_high() == is_reply {
         high
     } else {
         low
     };
-    let (initiator, responder) = if is_reply { (receiver, sender) } else { (sender, receiver) };
-    Case { initiator, responder, port, proto, is_new }
+    Service { proto, is_new, port }
 }
 
 /// Whether this program has to do with a receiver at that place.

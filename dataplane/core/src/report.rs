@@ -3,12 +3,13 @@
 use dataplane_abi::config::{ConfigFlags, NodeConfig};
 use dataplane_abi::events::{self, Aggregation, EVENT_VERSION, EventHeader, EventKind, TracePoint};
 use dataplane_abi::metrics::{self, Direction};
-use dataplane_abi::policy::{self, PolicyMatch, PolicyVerdict};
+use dataplane_abi::policy;
 use dataplane_abi::program::Program;
 use dataplane_abi::{DropReason, ForwardReason};
 
 use crate::flight::Route;
 use crate::host::Host;
+use crate::policy::Answer;
 use crate::verdict::{Step, Verdict};
 
 /// Direction under which a program counts.
@@ -100,42 +101,41 @@ const _: () = assert!(PAYLOAD_MAX as usize == events::PAYLOAD_MAX);
 #[inline(never)]
 fn dropped<H: Host, const PROGRAM: u8>(host: H, route: &Route, reason: DropReason) {
     let is_ingress = matches!(drop_direction(direction(PROGRAM), reason, route), Direction::Ingress);
-    emit::<H, PROGRAM>(host, route, is_ingress, EventKind::Drop, reason.number(), |_| {});
+    emit::<H, PROGRAM>(host, route, is_ingress, EventKind::Drop, reason.number(), |header| header);
 }
 
 #[inline(never)]
 fn traced<H: Host, const PROGRAM: u8>(host: H, route: &Route) {
     let is_ingress = matches!(direction(PROGRAM), Direction::Ingress);
-    emit::<H, PROGRAM>(host, route, is_ingress, EventKind::Trace, route.point, |_| {});
+    emit::<H, PROGRAM>(host, route, is_ingress, EventKind::Trace, route.point, |header| header);
 }
 
-/// How the policy of one end decided about a new connection.
-pub struct Judgement {
-    /// What the tables say.
-    pub verdict: PolicyVerdict,
+/// Whose policy decided about a new connection.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Whose {
     /// Endpoint whose policy it is.
     pub endpoint: u16,
     /// Direction of the policy.
     pub direction: policy::Direction,
-    /// Which kind of row it was.
-    pub matched: PolicyMatch,
-    /// Number of the drop reason, or zero.
-    pub reason: u8,
-    /// Bits of [`EventHeader::policy_flags`].
-    pub flags: u8,
+    /// Whether it is let through although it is denied.
+    pub audited: bool,
 }
 
-/// Tells of a judgement.
+/// Tells how the policy of one end decided.
 #[inline(never)]
-pub fn judged<H: Host, const PROGRAM: u8>(host: H, route: &Route, judgement: &Judgement) {
-    let is_ingress = matches!(judgement.direction, policy::Direction::Ingress);
-    emit::<H, PROGRAM>(host, route, is_ingress, EventKind::PolicyVerdict, judgement.reason, |header| {
-        header.endpoint = judgement.endpoint;
-        header.arg = judgement.verdict.cookie;
-        header.staged_cookie = judgement.verdict.staged_cookie;
-        header.staged = judgement.verdict.staged;
-        header.policy_match = judgement.matched as u8;
-        header.policy_flags = judgement.flags;
+pub fn judged<H: Host, const PROGRAM: u8>(host: H, route: &Route, answer: &Answer, whose: Whose) {
+    let is_ingress = matches!(whose.direction, policy::Direction::Ingress);
+    emit::<H, PROGRAM>(host, route, is_ingress, EventKind::PolicyVerdict, answer.reason, |header| {
+        EventHeader {
+            endpoint: whose.endpoint,
+            arg: answer.verdict.cookie,
+            staged_cookie: answer.verdict.staged_cookie,
+            staged: answer.verdict.staged,
+            policy_match: answer.matched,
+            policy_flags: if whose.audited { EventHeader::AUDITED } else { 0 },
+            ..header
+        }
     });
 }
 
@@ -146,7 +146,7 @@ fn emit<H: Host, const PROGRAM: u8>(
     is_ingress: bool,
     kind: EventKind,
     subtype: u8,
-    add: impl FnOnce(&mut EventHeader),
+    add: impl FnOnce(EventHeader) -> EventHeader,
 ) {
     let Some(config) = host.config() else { return };
     let len = host.len();
@@ -155,29 +155,29 @@ fn emit<H: Host, const PROGRAM: u8>(
     let most = if config.payload_len < PAYLOAD_MAX { config.payload_len } else { PAYLOAD_MAX };
     let [.., least] = len.to_be_bytes();
     let len_cap = u16::from(if len < u32::from(most) { least } else { most });
-    let mut header = EventHeader {
-        kind: kind as u8,
-        subtype,
-        endpoint: route.endpoint,
-        hash: host.hash(),
-        time_ns: host.now_ns(),
-        len_orig: len,
-        len_cap,
-        version: EVENT_VERSION,
-        program: PROGRAM,
-        src_identity: route.src,
-        dst_identity: route.to.identity,
-        dst_endpoint: route.to.way.endpoint,
-        trace_reason: route.reason,
-        flags: route.flags | side | family,
-        ifindex: host.ifindex(),
-        arg: route.arg,
-        staged_cookie: 0,
-        staged: 0,
-        policy_match: 0,
-        policy_flags: 0,
-        reserved: [0; 5],
-    };
-    add(&mut header);
-    host.emit(&header);
+    host.emit(len_cap, || {
+        add(EventHeader {
+            kind: kind as u8,
+            subtype,
+            endpoint: route.endpoint,
+            hash: host.hash(),
+            time_ns: host.now_ns(),
+            len_orig: len,
+            len_cap,
+            version: EVENT_VERSION,
+            program: PROGRAM,
+            src_identity: route.src,
+            dst_identity: route.to.identity,
+            dst_endpoint: route.to.way.endpoint,
+            trace_reason: route.reason,
+            flags: route.flags | side | family,
+            ifindex: host.ifindex(),
+            arg: route.arg,
+            staged_cookie: 0,
+            staged: 0,
+            policy_match: 0,
+            policy_flags: 0,
+            reserved: [0; 5],
+        })
+    });
 }

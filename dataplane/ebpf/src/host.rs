@@ -24,6 +24,7 @@ use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
 use dataplane_abi::metrics::EVENTS_LOST;
 use dataplane_abi::policy::{L4Key, PolicyEntry, PolicyKey, PolicyVerdict};
+use dataplane_core::ends::Meeting;
 use dataplane_core::{Clock, Events, Maps, Packet, Raw, Verdict};
 
 use crate::tables;
@@ -385,6 +386,12 @@ impl Maps for Kernel {
     }
 
     #[inline(always)]
+    fn meeting<R>(self, f: impl FnOnce(&mut Meeting) -> R) -> Option<R> {
+        // SAFETY: the row is this CPU's, no other program runs on it meanwhile, and zero, as it is at first, is a value.
+        unsafe { with(tables::MEETING.get_ptr_mut(0), f) }
+    }
+
+    #[inline(always)]
     fn count(self, index: u32, bytes: u64) {
         // SAFETY: the row is this CPU's.
         unsafe {
@@ -412,7 +419,7 @@ impl Clock for Kernel {
 
 impl Events for Kernel {
     #[inline(always)]
-    fn emit(self, header: &EventHeader) {
+    fn emit(self, len_cap: u16, header: impl FnOnce() -> EventHeader) {
         let Some(mut record) = tables::EVENTS.reserve_untyped::<Event>(0) else {
             self.count(EVENTS_LOST, 1);
             return;
@@ -420,12 +427,11 @@ impl Events for Kernel {
         let event = record.as_mut_ptr();
         // SAFETY: the reserved record is as large as an event and ours until it is submitted.
         unsafe {
-            (*event).header = *header;
+            (&raw mut (*event).header).write(header());
             zero(&raw mut (*event).payload);
-            if header.len_cap != 0 {
+            if len_cap != 0 {
                 // In this form the verifier sees that the length is between 1 and 128, and the compiler cannot undo it.
-                let len =
-                    (black_box(u32::from(header.len_cap)).wrapping_sub(1) & (PAYLOAD_MAX as u32 - 1)) + 1;
+                let len = (black_box(u32::from(len_cap)).wrapping_sub(1) & (PAYLOAD_MAX as u32 - 1)) + 1;
                 let _ =
                     bpf_skb_load_bytes(self.0.cast(), 0, (&raw mut (*event).payload).cast::<c_void>(), len);
             }

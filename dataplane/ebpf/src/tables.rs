@@ -12,6 +12,7 @@ use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6, Frags4, Frags6};
 use dataplane_abi::ipcache::{IpCache, IpCacheEntry, IpCacheKey};
 use dataplane_abi::metrics::{Metrics, MetricsEntry};
 use dataplane_abi::policy::{L4Key, Policy, PolicyEntry, PolicyKey, PolicyL4, PolicyVerdict};
+use dataplane_core::ends::Meeting;
 
 /// Capacity of a table.
 const fn rows<T: Table>() -> usize {
@@ -85,3 +86,7 @@ pub(crate) static CLOCK: Array<ClockEntry, { rows::<Clock>() }> = Array::new();
 /// Where a row of conntrack is built before it is written: it would not fit the stack. Not part of the ABI.
 #[btf_map]
 pub(crate) static SCRATCH: PerCpuArray<CtEntry6, 1> = PerCpuArray::new();
+
+/// Where it is kept what is found out about a packet. Not part of the ABI.
+#[btf_map]
+pub(crate) static MEETING: PerCpuArray<Meeting, 1> = PerCpuArray::new();

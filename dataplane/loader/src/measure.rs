@@ -8,6 +8,8 @@
 //!   median over many calls.
 //! - *drop*: a frame with a forged sender; the program changes nothing, so it runs as often as one likes. Without drop
 //!   events, whose cost depends on who reads them.
+//! - *policy*: the same two with the policies of both ends in force, of few identities and of many, in turns with a node
+//!   without policy.
 //! - *new*: frames of connections that were never seen, one run each. A single run is measured with the kernel's own
 //!   overhead of starting and stopping its clock, so that of an established packet is taken off and its true cost added.
 
@@ -31,6 +33,7 @@ use crate::table::{TableError, TypedTable};
 use crate::test_run::{Context, TestRun, TestRunError};
 
 mod frames;
+mod policy;
 
 use frames::{End, udp};
 
@@ -69,6 +72,14 @@ pub enum Case {
     New,
     /// A packet of a known connection.
     Established,
+    /// The first packet of a connection that two policies of 10 identities allow.
+    NewPolicySmall,
+    /// The first packet of a connection that two policies of 10,000 identities allow.
+    NewPolicyLarge,
+    /// A packet of a known connection between pods without policy, measured in turns with the next.
+    EstablishedOpen,
+    /// A packet of a known connection between pods with policies of 10,000 identities.
+    EstablishedPolicy,
     /// A packet that is dropped.
     Drop,
     /// Any packet, in programs that keep no connections.
@@ -81,6 +92,10 @@ impl Case {
         match self {
             Self::New => "new",
             Self::Established => "established",
+            Self::NewPolicySmall => "new-policy-10",
+            Self::NewPolicyLarge => "new-policy-10000",
+            Self::EstablishedOpen => "established-open",
+            Self::EstablishedPolicy => "established-policy",
             Self::Drop => "drop",
             Self::Any => "any",
         }
@@ -139,6 +154,9 @@ pub fn all(object: &[u8], samples: usize) -> Result<Vec<Figure>, MeasureError> {
             let node = Node::new(object, routing)?;
             for v6 in [false, true] {
                 node.measure(v6, samples.max(3), &mut figures)?;
+                if routing == Routing::Vxlan {
+                    node.measure_policy(v6, samples, &mut figures)?;
+                }
             }
         }
         Ok(figures)

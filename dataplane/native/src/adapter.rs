@@ -10,6 +10,7 @@ use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
 use dataplane_abi::metrics::EVENTS_LOST;
 use dataplane_abi::policy::{L4Key, PolicyEntry, PolicyKey, PolicyVerdict};
+use dataplane_core::ends::Meeting;
 use dataplane_core::{Clock, Events, Maps, Packet, Raw};
 
 use crate::{Frame, Native, Tunnel};
@@ -165,6 +166,11 @@ impl Maps for Handle<'_> {
         self.node.tables.frags6.borrow_mut().insert(*key, *entry);
     }
 
+    fn meeting<R>(self, f: impl FnOnce(&mut Meeting) -> R) -> Option<R> {
+        let mut meeting = Meeting::NONE;
+        Some(f(&mut meeting))
+    }
+
     fn count(self, index: u32, bytes: u64) {
         if let Some(row) = self.node.tables.metrics.borrow_mut().get_mut(index) {
             row.packets = row.packets.wrapping_add(1);
@@ -184,10 +190,10 @@ impl Clock for Handle<'_> {
 }
 
 impl Events for Handle<'_> {
-    fn emit(self, header: &EventHeader) {
-        let mut event = Event { header: *header, payload: [0; PAYLOAD_MAX] };
+    fn emit(self, len_cap: u16, header: impl FnOnce() -> EventHeader) {
+        let mut event = Event { header: header(), payload: [0; PAYLOAD_MAX] };
         let frame = self.frame.borrow();
-        for (to, from) in event.payload.iter_mut().zip(frame.bytes.iter().take(usize::from(header.len_cap))) {
+        for (to, from) in event.payload.iter_mut().zip(frame.bytes.iter().take(usize::from(len_cap))) {
             *to = *from;
         }
         if !self.node.tables.events.borrow_mut().push(event) {

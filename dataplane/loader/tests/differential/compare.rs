@@ -77,6 +77,10 @@ impl Tally {
             assert!(self.rows.get(table).is_some_and(|&rows| rows > 100), "few rows in {table}: {self}");
         }
         assert!(self.events.len() >= 15, "few kinds of events: {self}");
+        // Drops by policy, and verdicts: allowed, denied, denied by a rule.
+        for event in [(1, 133), (1, 181), (5, 0), (5, 133), (5, 181)] {
+            assert!(self.events.get(&event).is_some_and(|&count| count > 100), "few of {event:?}: {self}");
+        }
     }
 }
 
@@ -136,10 +140,13 @@ pub(crate) fn run(
                 kernel.configure(config);
                 native.configure(config);
             }
-            Step::Endpoint { index, there } => {
-                let row = &scenario.world.endpoints[*index];
-                kernel.endpoint(row, *there);
-                native.endpoint(row, *there);
+            Step::Endpoint { key, entry } => {
+                kernel.endpoint(key, entry.as_ref());
+                native.endpoint(key, entry.as_ref());
+            }
+            Step::Policy { key, entry } => {
+                kernel.policy(key, entry.as_ref());
+                native.policy(key, entry.as_ref());
             }
         }
         if closely && let Some(what) = tables(&native.dump(), &kernel.dump(), slack) {

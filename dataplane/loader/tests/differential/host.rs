@@ -6,6 +6,7 @@ use dataplane_abi::config::NodeConfig;
 use dataplane_abi::conntrack::{CtEntry, CtEntry6};
 use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
 use dataplane_abi::events::Event;
+use dataplane_abi::policy::{PolicyEntry, PolicyKey};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use crate::scenario::Input;
@@ -28,8 +29,8 @@ pub(crate) struct Outcome {
 pub(crate) type Dump = BTreeMap<&'static str, BTreeMap<Vec<u8>, Vec<u8>>>;
 
 /// The tables that programs write, and those that they must leave alone.
-pub(crate) const DUMPED: [&str; 8] =
-    ["CT4", "CT6", "FRAGS4", "FRAGS6", "METRICS", "CONFIG", "ENDPOINTS", "IPCACHE"];
+pub(crate) const DUMPED: [&str; 10] =
+    ["CT4", "CT6", "FRAGS4", "FRAGS6", "METRICS", "CONFIG", "ENDPOINTS", "IPCACHE", "POLICY", "POLICY_L4"];
 
 /// A host of the dataplane.
 pub(crate) trait Host {
@@ -42,7 +43,9 @@ pub(crate) trait Host {
     /// Writes the configuration.
     fn configure(&mut self, config: &NodeConfig);
     /// Writes or removes an endpoint.
-    fn endpoint(&mut self, row: &(EndpointKey, EndpointEntry), there: bool);
+    fn endpoint(&mut self, key: &EndpointKey, entry: Option<&EndpointEntry>);
+    /// Writes or removes a row of a policy; there need not be one.
+    fn policy(&mut self, key: &PolicyKey, entry: Option<&PolicyEntry>);
     /// Every row. Counters are those since the last reset.
     fn dump(&mut self) -> Dump;
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use dataplane_abi::config::NodeConfig;
 use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
 use dataplane_abi::metrics::MetricsEntry;
+use dataplane_abi::policy::{PolicyEntry, PolicyKey};
 use dataplane_loader::{Context, EventReader, LoadOptions, Object, TestRun};
-use zerocopy::{FromBytes as _, IntoBytes as _};
+use zerocopy::{FromBytes as _, IntoBytes};
 
 use crate::host::{DUMPED, Dump, Host, Outcome, aged, normalise};
 use crate::scenario::Input;
@@ -22,7 +23,11 @@ pub(crate) struct Kernel {
 
 impl Kernel {
     pub(crate) fn load(bytes: &[u8]) -> Self {
-        let options = LoadOptions::default().conntrack_rows(16_384).max_entries("IPCACHE", 1024);
+        let options = LoadOptions::default()
+            .conntrack_rows(16_384)
+            .max_entries("IPCACHE", 1024)
+            .max_entries("POLICY", 1024)
+            .max_entries("POLICY_L4", 1024);
         let object = Object::load_bytes(bytes, None, &options).expect("load the object");
         let events = EventReader::of(&object).expect("the object has a ring buffer");
         Self { object, events, counted: BTreeMap::new() }
@@ -46,6 +51,15 @@ impl Kernel {
         self.object.table(table).expect("a table of the ABI").upsert(key, value).expect("write a table");
     }
 
+    fn set(&self, table: &str, key: &[u8], value: Option<&[u8]>) {
+        match value {
+            Some(value) => self.write(table, key, value),
+            None => {
+                self.object.table(table).expect("a table of the ABI").delete(key).expect("write a table");
+            }
+        }
+    }
+
     /// Counters summed over the CPUs, without rows that are zero.
     fn counters(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let table = self.object.table("METRICS").expect("a table of the ABI");
@@ -67,7 +81,7 @@ impl Kernel {
 
 impl Host for Kernel {
     fn reset(&mut self, world: &World) {
-        for table in ["CT4", "CT6", "FRAGS4", "FRAGS6", "ENDPOINTS", "IPCACHE"] {
+        for table in ["CT4", "CT6", "FRAGS4", "FRAGS6", "ENDPOINTS", "IPCACHE", "POLICY", "POLICY_L4"] {
             self.object.table(table).expect("a table of the ABI").clear().expect("clear a table");
         }
         self.configure(&world.config);
@@ -76,6 +90,12 @@ impl Host for Kernel {
         }
         for (key, entry) in &world.ipcache {
             self.write("IPCACHE", key.as_bytes(), entry.as_bytes());
+        }
+        for (key, entry) in &world.policy {
+            self.write("POLICY", key.as_bytes(), entry.as_bytes());
+        }
+        for (key, verdict) in &world.policy_l4 {
+            self.write("POLICY_L4", key.as_bytes(), verdict.as_bytes());
         }
         while self.events.next().is_some() {}
         self.counted = self.counters();
@@ -115,13 +135,12 @@ impl Host for Kernel {
         self.write("CONFIG", &[0; 4], config.as_bytes());
     }
 
-    fn endpoint(&mut self, row: &(EndpointKey, EndpointEntry), there: bool) {
-        let table = self.object.table("ENDPOINTS").expect("a table of the ABI");
-        if there {
-            table.upsert(row.0.as_bytes(), row.1.as_bytes()).expect("write a table");
-        } else {
-            table.delete(row.0.as_bytes()).expect("write a table");
-        }
+    fn endpoint(&mut self, key: &EndpointKey, entry: Option<&EndpointEntry>) {
+        self.set("ENDPOINTS", key.as_bytes(), entry.map(IntoBytes::as_bytes));
+    }
+
+    fn policy(&mut self, key: &PolicyKey, entry: Option<&PolicyEntry>) {
+        self.set("POLICY", key.as_bytes(), entry.map(IntoBytes::as_bytes));
     }
 
     fn dump(&mut self) -> Dump {

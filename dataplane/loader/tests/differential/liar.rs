@@ -2,6 +2,8 @@
 
 use dataplane_abi::config::NodeConfig;
 use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
+use dataplane_abi::events::EventKind;
+use dataplane_abi::policy::{PolicyEntry, PolicyKey};
 
 use crate::host::{Dump, Host, Outcome};
 use crate::native::Native;
@@ -23,6 +25,8 @@ pub(crate) enum Lie {
     Event,
     /// An event has another identity.
     Identity,
+    /// Policy decided by other rules.
+    Cookie,
     /// A connection has counted a packet too many.
     Connection,
     /// A connection's time is off by more than the slack.
@@ -34,12 +38,13 @@ pub(crate) enum Lie {
 }
 
 impl Lie {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Verdict,
         Self::Frame,
         Self::Mark,
         Self::Event,
         Self::Identity,
+        Self::Cookie,
         Self::Connection,
         Self::Time,
         Self::Row,
@@ -84,6 +89,12 @@ impl Host for Liar {
                     event.header.src_identity.0 ^= 1;
                 }
             }
+            Lie::Cookie => {
+                let verdict = EventKind::PolicyVerdict as u8;
+                if let Some(event) = outcome.events.iter_mut().find(|event| event.header.kind == verdict) {
+                    event.header.arg ^= 1;
+                }
+            }
             _ => {}
         }
         Some(outcome)
@@ -97,8 +108,12 @@ impl Host for Liar {
         self.native.configure(config);
     }
 
-    fn endpoint(&mut self, row: &(EndpointKey, EndpointEntry), there: bool) {
-        self.native.endpoint(row, there);
+    fn endpoint(&mut self, key: &EndpointKey, entry: Option<&EndpointEntry>) {
+        self.native.endpoint(key, entry);
+    }
+
+    fn policy(&mut self, key: &PolicyKey, entry: Option<&PolicyEntry>) {
+        self.native.policy(key, entry);
     }
 
     fn dump(&mut self) -> Dump {

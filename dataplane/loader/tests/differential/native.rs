@@ -3,9 +3,10 @@
 use dataplane_abi::clock::ClockEntry;
 use dataplane_abi::config::NodeConfig;
 use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
+use dataplane_abi::policy::{PolicyEntry, PolicyKey};
 use dataplane_core::Verdict;
-use dataplane_native::{Frame, Native as Node};
-use zerocopy::IntoBytes as _;
+use dataplane_native::{Frame, Native as Node, UpdateError};
+use zerocopy::IntoBytes;
 
 use crate::host::{DUMPED, Dump, Host, Outcome, aged, normalise};
 use crate::scenario::Input;
@@ -23,6 +24,16 @@ impl Native {
 
     fn write(&mut self, table: &str, key: &[u8], value: &[u8]) {
         self.node.tables_mut().update(table, key, value).expect("write a table");
+    }
+
+    fn set(&mut self, table: &str, key: &[u8], value: Option<&[u8]>) {
+        match value {
+            Some(value) => self.write(table, key, value),
+            None => match self.node.tables_mut().delete(table, key) {
+                Ok(()) | Err(UpdateError::NoRow) => {}
+                Err(error) => panic!("write a table: {error}"),
+            },
+        }
     }
 }
 
@@ -49,6 +60,12 @@ impl Host for Native {
         }
         for (key, entry) in &world.ipcache {
             self.write("IPCACHE", key.as_bytes(), entry.as_bytes());
+        }
+        for (key, entry) in &world.policy {
+            self.write("POLICY", key.as_bytes(), entry.as_bytes());
+        }
+        for (key, verdict) in &world.policy_l4 {
+            self.write("POLICY_L4", key.as_bytes(), verdict.as_bytes());
         }
     }
 
@@ -78,12 +95,12 @@ impl Host for Native {
         self.write("CONFIG", &[0; 4], config.as_bytes());
     }
 
-    fn endpoint(&mut self, row: &(EndpointKey, EndpointEntry), there: bool) {
-        if there {
-            self.write("ENDPOINTS", row.0.as_bytes(), row.1.as_bytes());
-        } else {
-            self.node.tables_mut().delete("ENDPOINTS", row.0.as_bytes()).expect("write a table");
-        }
+    fn endpoint(&mut self, key: &EndpointKey, entry: Option<&EndpointEntry>) {
+        self.set("ENDPOINTS", key.as_bytes(), entry.map(IntoBytes::as_bytes));
+    }
+
+    fn policy(&mut self, key: &PolicyKey, entry: Option<&PolicyEntry>) {
+        self.set("POLICY", key.as_bytes(), entry.map(IntoBytes::as_bytes));
     }
 
     fn dump(&mut self) -> Dump {

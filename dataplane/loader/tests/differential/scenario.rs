@@ -1,11 +1,13 @@
 //! What happens to a node: flows whose packets follow one another, odd and broken packets between them, and changes of
 //! the rows in the middle of it. Everything follows from a seed.
 
+use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
+use dataplane_abi::policy::{PolicyEntry, PolicyKey};
 use dataplane_abi::program::Program;
 
 use crate::frame::{self, Address, V4, V6};
 use crate::rng::Rng;
-use crate::world::{AGE_INTERVAL, Devices, PODS, Party, World, gateway_mac, pod_mac};
+use crate::world::{AGE_INTERVAL, Devices, PODS, Party, World, gateway_mac, guard, pod_mac, policy_row};
 
 /// A frame on a device.
 #[derive(Clone, Debug)]
@@ -27,8 +29,10 @@ pub(crate) enum Step {
     Age(u32),
     /// The agent writes the node's configuration.
     Configure(dataplane_abi::config::NodeConfig),
-    /// The agent removes an endpoint (by its place in the world's list) or puts it back.
-    Endpoint { index: usize, there: bool },
+    /// The agent writes an endpoint, or removes it.
+    Endpoint { key: EndpointKey, entry: Option<EndpointEntry> },
+    /// The agent writes a row of a policy, or removes it.
+    Policy { key: PolicyKey, entry: Option<PolicyEntry> },
 }
 
 /// A node and what happens on it.
@@ -62,13 +66,32 @@ impl Scenario {
                     steps.push(Step::Configure(stage.config));
                 }
                 16..20 => match gone.take() {
-                    Some(index) => steps.push(Step::Endpoint { index, there: true }),
+                    Some((key, entry)) => steps.push(Step::Endpoint { key, entry: Some(entry) }),
                     None => {
-                        let index = stage.rng.below(world.endpoints.len());
-                        gone = Some(index);
-                        steps.push(Step::Endpoint { index, there: false });
+                        let (key, entry) = world.endpoints[stage.rng.below(world.endpoints.len())];
+                        gone = Some((key, entry));
+                        steps.push(Step::Endpoint { key, entry: None });
                     }
                 },
+                // Another policy of a pod, or another row of a policy; mostly the agent says so with a new revision.
+                20..32 => {
+                    let pods: Vec<_> =
+                        world.endpoints.iter().copied().filter(|(_, entry)| entry.id != 0).collect();
+                    if !pods.is_empty() && stage.rng.percent(30) {
+                        let (key, entry) = pods[stage.rng.below(pods.len())];
+                        let (policy, flags) = guard(&mut stage.rng);
+                        let entry = EndpointEntry { policy, flags, ..entry };
+                        steps.push(Step::Endpoint { key, entry: Some(entry) });
+                    } else {
+                        let (key, entry) = policy_row(&mut stage.rng);
+                        let entry = stage.rng.percent(70).then_some(entry);
+                        steps.push(Step::Policy { key, entry });
+                    }
+                    if stage.rng.percent(80) {
+                        stage.config.revision = stage.config.revision.wrapping_add(1);
+                        steps.push(Step::Configure(stage.config));
+                    }
+                }
                 _ => {
                     for input in stage.packets() {
                         packets += 1;
@@ -172,7 +195,7 @@ impl Stage<'_> {
                 b,
                 v6,
                 proto,
-                aport: self.rng.pick(&[40_000, 40_001, 1, 80]),
+                aport: self.rng.pick(&[40_000, 40_001, 1, 80, 0]),
                 bport: self.rng.pick(&[80, 443, 53, 40_000]),
                 count: 0,
                 last: None,

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use dataplane_abi::config::{ConfigFlags, NodeConfig, Routing};
 use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags, EndpointKey};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheFlags, IpCacheKey};
-use dataplane_abi::{ABI_VERSION, Identity};
+use dataplane_abi::policy::{Direction, L4Key, PolicyEntry, PolicyFlags, PolicyKey, PolicyVerdict};
+use dataplane_abi::{ABI_VERSION, Be16, Identity};
 
 use crate::frame::Address;
 use crate::rng::Rng;
@@ -107,6 +108,8 @@ pub(crate) struct World {
     pub(crate) config: NodeConfig,
     pub(crate) endpoints: Vec<(EndpointKey, EndpointEntry)>,
     pub(crate) ipcache: Vec<(IpCacheKey, IpCacheEntry)>,
+    pub(crate) policy: Vec<(PolicyKey, PolicyEntry)>,
+    pub(crate) policy_l4: Vec<(L4Key, PolicyVerdict)>,
 }
 
 impl World {
@@ -116,6 +119,8 @@ impl World {
             config: config(rng, devices, ticks_per_s),
             endpoints: endpoints(rng, devices),
             ipcache: ipcache(rng),
+            policy: (0..rng.below(40)).map(|_| policy_row(rng)).collect(),
+            policy_l4: (0..rng.below(40)).map(|_| (l4_key(rng), policy_verdict(rng))).collect(),
         }
     }
 }
@@ -125,6 +130,7 @@ fn config(rng: &mut Rng, devices: &Devices, ticks_per_s: u32) -> NodeConfig {
     flags.set(ConfigFlags::SOURCE_CHECK, rng.percent(75));
     flags.set(ConfigFlags::DROP_EVENTS, rng.percent(75));
     flags.set(ConfigFlags::TRACE_EVENTS, rng.percent(75));
+    flags.set(ConfigFlags::POLICY_EVENTS, rng.percent(75));
     let routing = if rng.percent(60) { Routing::Vxlan } else { Routing::Native };
     let v4 = |party: Party| party.v4();
     let v6 = |party: Party| party.v6();
@@ -164,7 +170,9 @@ pub(crate) const AGE_INTERVAL: u32 = 1 << 20;
 
 fn endpoints(rng: &mut Rng, devices: &Devices) -> Vec<(EndpointKey, EndpointEntry)> {
     let mut rows = Vec::new();
+    let is_guarded = rng.percent(70);
     for number in 0..PODS {
+        let (policy, flags) = if is_guarded { guard(rng) } else { (0, EndpointFlags(0)) };
         for v6 in [false, true] {
             // Some pods have one family only.
             if rng.percent(5) {
@@ -175,7 +183,9 @@ fn endpoints(rng: &mut Rng, devices: &Devices) -> Vec<(EndpointKey, EndpointEntr
                 EndpointEntry {
                     ifindex: devices.pods[number],
                     id: 100 + u16::try_from(number).expect("few pods"),
-                    identity: Identity(0x1_0000 + u32::try_from(number).expect("few pods")),
+                    flags,
+                    identity: pod_identity(number),
+                    policy,
                     mac: pod_mac(number),
                     node_mac: gateway_mac(number),
                     ..EndpointEntry::default()
@@ -194,6 +204,71 @@ fn endpoints(rng: &mut Rng, devices: &Devices) -> Vec<(EndpointKey, EndpointEntr
         }
     }
     rows
+}
+
+fn pod_identity(number: usize) -> Identity {
+    Identity(0x1_0000 + u32::try_from(number).expect("few pods"))
+}
+
+/// Policies and sets that endpoints and rows may name; not all of them have rows.
+const POLICIES: u32 = 4;
+const SETS: u32 = 4;
+
+/// Policy and flags of an endpoint, in force or not.
+pub(crate) fn guard(rng: &mut Rng) -> (u32, EndpointFlags) {
+    let mut flags = EndpointFlags(0);
+    flags.set(EndpointFlags::ENFORCE_INGRESS, rng.percent(70));
+    flags.set(EndpointFlags::ENFORCE_EGRESS, rng.percent(70));
+    flags.set(EndpointFlags::AUDIT, rng.percent(15));
+    (rng.u32() % (POLICIES + 1), flags)
+}
+
+/// A row of a policy. Often for everybody, or little would pass.
+pub(crate) fn policy_row(rng: &mut Rng) -> (PolicyKey, PolicyEntry) {
+    let direction = if rng.percent(50) { Direction::Ingress } else { Direction::Egress };
+    let pod = rng.below(PODS);
+    let identity = rng.pick(&[
+        PolicyKey::EVERYBODY,
+        PolicyKey::EVERYBODY,
+        pod_identity(pod),
+        pod_identity(pod),
+        Identity::HOST,
+        Identity::UNMANAGED,
+        Identity::REMOTE_NODE,
+        Identity::WORLD_IPV4,
+        Identity::WORLD_IPV6,
+        Identity(0x2_0001),
+        Identity(0x0100_0001),
+    ]);
+    let entry = if rng.percent(60) {
+        PolicyEntry::all(policy_verdict(rng))
+    } else {
+        PolicyEntry::by_l4(1 + rng.u32() % SETS)
+    };
+    (PolicyKey::new(1 + rng.u32() % POLICIES, direction, identity), entry)
+}
+
+/// A row of a set, for the protocols and ports of flows.
+fn l4_key(rng: &mut Rng) -> L4Key {
+    let set = 1 + rng.u32() % SETS;
+    let proto = rng.pick(&[6, 6, 17, 17, 1, 58, 132]);
+    let port = rng.pick(&[80, 443, 53, 40_000, 40_001, 1, 8, 0, 128, 129]);
+    match rng.below(10) {
+        0 => L4Key::any(set),
+        1..4 => L4Key::proto(set, proto),
+        4..7 => L4Key::exact(set, proto, Be16::new(port)),
+        _ => L4Key::ports(set, proto, port, rng.byte() % 17),
+    }
+}
+
+fn policy_verdict(rng: &mut Rng) -> PolicyVerdict {
+    PolicyVerdict {
+        flags: PolicyFlags(rng.pick(&[1, 1, 1, 1, 1, 1, 2, 0, 4, 3])),
+        staged: rng.pick(&[0, 0, 1, 2]),
+        proxy_port: Be16::new(rng.pick(&[0, 10_000])),
+        cookie: rng.u32() % 100,
+        staged_cookie: rng.u32() % 100,
+    }
 }
 
 fn ipcache(rng: &mut Rng) -> Vec<(IpCacheKey, IpCacheEntry)> {

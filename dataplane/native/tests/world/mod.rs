@@ -5,15 +5,17 @@ use std::net::IpAddr;
 
 use dataplane_abi::clock::ClockEntry;
 use dataplane_abi::config::{ConfigFlags, NodeConfig, Routing};
-use dataplane_abi::conntrack::{CtEntry, CtKey4, CtKey6};
+use dataplane_abi::conntrack::{Ct4, Ct6, CtEntry, CtKey4, CtKey6};
 use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags, EndpointKey};
-use dataplane_abi::events::Event;
+use dataplane_abi::events::{Event, EventKind};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
 use dataplane_abi::metrics::Direction;
+use dataplane_abi::policy::{self, L4Key, PolicyEntry, PolicyKey, PolicyVerdict};
 use dataplane_abi::program::Program;
-use dataplane_abi::{ABI_VERSION, Addr, Be16, Identity};
+use dataplane_abi::{ABI_VERSION, Addr, Be16, Identity, Table};
 use dataplane_core::Verdict;
 use dataplane_native::craft::Craft;
+use dataplane_native::tables::LruTable;
 use dataplane_native::{Frame, Native, Tunnel};
 
 pub(crate) const HZ: u32 = 250;
@@ -175,6 +177,49 @@ impl World {
             },
         };
         assert!(self.native.tables_mut().endpoints.insert(EndpointKey::from_ip(ip), entry));
+    }
+
+    /// Puts a policy in force for a pod of the node.
+    pub(crate) fn guard(&mut self, pod: &Pod, policy: u32, flags: EndpointFlags) {
+        for family in FAMILIES {
+            let key = EndpointKey::from_ip(pod.ip(family));
+            let endpoints = &mut self.native.tables_mut().endpoints;
+            let entry = EndpointEntry { policy, flags, ..*endpoints.get(&key).expect("a pod of the node") };
+            assert!(endpoints.insert(key, entry));
+        }
+    }
+
+    /// Writes a row of a policy.
+    pub(crate) fn rule(&mut self, policy: u32, direction: policy::Direction, peer: u32, entry: PolicyEntry) {
+        let key = PolicyKey::new(policy, direction, Identity(peer));
+        assert!(self.native.tables_mut().policy.insert(key, entry));
+    }
+
+    /// Removes a row of a policy.
+    pub(crate) fn no_rule(&mut self, policy: u32, direction: policy::Direction, peer: u32) {
+        let key = PolicyKey::new(policy, direction, Identity(peer));
+        assert!(self.native.tables_mut().policy.remove(&key).is_some());
+    }
+
+    /// Writes a row of a set of protocols and ports.
+    pub(crate) fn l4(&mut self, key: L4Key, verdict: PolicyVerdict) {
+        self.native.tables_mut().policy_l4.insert(key, verdict).expect("room in the table");
+    }
+
+    /// How many connections have a row.
+    pub(crate) fn connections(&self) -> usize {
+        self.native.tables().ct4.borrow().len() + self.native.tables().ct6.borrow().len()
+    }
+
+    /// Loses every connection, as tables that are full lose some.
+    pub(crate) fn forget(&mut self) {
+        *self.native.tables_mut().ct4.get_mut() = LruTable::new(Ct4::SPEC.max_entries);
+        *self.native.tables_mut().ct6.get_mut() = LruTable::new(Ct6::SPEC.max_entries);
+    }
+
+    /// What was told of a kind since the last look.
+    pub(crate) fn told(&self, kind: EventKind) -> Vec<Event> {
+        self.events().into_iter().filter(|event| event.header.kind == kind as u8).collect()
     }
 
     pub(crate) fn ipcache(&mut self, ip: IpAddr, len: u8, entry: IpCacheEntry) {
