@@ -56,5 +56,5 @@ pub use rows::{
     Direction, EVERYBODY, EndpointPolicy, L4Prefix, L4Set, Outcome, Row, RowKey, Staged, Verdict,
 };
 pub use rule::{Action, Kind, ObjectRef, Origin, PeerRef, Peers, Rule, Section, Spec, Tier};
-pub use selector::{Op, Requirement, Selector};
+pub use selector::{Op, Requirement, Selector, Selectors, Values};
 pub use store::{CidrGroup, Service, Store};
