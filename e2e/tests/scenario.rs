@@ -4,21 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use e2e::scenario::{self, Options};
-use lab::bins::BinDir;
-use lab::preflight;
+use lab::preflight::can_test;
 use sim_scenario::{Outcome, Scenario};
-
-/// Whether labs can be made here; fails where everything is required to run.
-fn able() -> bool {
-    let problem = preflight::machine().and_then(|()| BinDir::find(None).map(drop));
-    let Err(problem) = problem else { return true };
-    assert!(
-        std::env::var_os("BRISTLE_REQUIRE_ALL").is_none_or(|v| v != "1"),
-        "this test must run, but {problem}"
-    );
-    eprintln!("SKIPPED: this test needs root, network namespaces and the built programs: {problem}");
-    false
-}
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../sim/scenarios")
@@ -34,7 +21,7 @@ fn parse(text: &str) -> Scenario {
 
 /// Runs a scenario on a lab of its own; `None` where that is not possible.
 fn outcome(scenario: &Scenario) -> Option<Outcome> {
-    able().then(|| {
+    can_test().then(|| {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(async {
             let arm = scenario::up(scenario, &Options { seed: 1, ..Options::default() }, |_| {}).await;
@@ -150,7 +137,7 @@ fn the_command_says_by_its_exit_code_what_happened() {
     let (code, said, _) = run(&format!("{head}- wait: {{for: never}}\n"), &[]);
     assert_eq!(code, Some(2));
     assert!(said.contains("scenario.yaml:5:"), "{said}");
-    if !able() {
+    if !can_test() {
         return;
     }
     let json = dir.path().join("outcome.json");

@@ -86,6 +86,21 @@ pub fn machine() -> Result<(), PreflightError> {
     }
 }
 
+/// For tests: whether a lab can be made here. Says loudly when not.
+///
+/// # Panics
+/// When not, and `BRISTLE_REQUIRE_ALL=1` asks for every test to run.
+pub fn can_test() -> bool {
+    let problem = machine().and_then(|()| crate::bins::BinDir::find(None).map(drop));
+    let Err(problem) = problem else { return true };
+    assert!(
+        std::env::var_os("BRISTLE_REQUIRE_ALL").is_none_or(|v| v != "1"),
+        "this test must run, but {problem}"
+    );
+    eprintln!("SKIPPED: this test needs root, network namespaces and the built programs: {problem}");
+    false
+}
+
 /// Raises the limit of open files as far as this process may: each container costs a handful.
 pub fn raise_file_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};

@@ -110,7 +110,7 @@ pub struct NetworkStatus {
 pub struct KubernetesStatus {
     /// URL of the API server; empty when no configuration was found yet.
     pub server: String,
-    /// The last request succeeded.
+    /// The last request was answered, and a watch that began is still there.
     pub connected: bool,
     /// A complete list has been seen since the agent started.
     pub synced: bool,

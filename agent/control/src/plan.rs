@@ -71,7 +71,7 @@ impl Plan {
         // A CIDR of the own node always wins against other nodes', but not against an own one that overlaps it.
         let held: Vec<IpNet> = claimed
             .into_iter()
-            .filter(|cidr| state.nodes.cidrs.holder(cidr).is_some_and(|holder| !holder.remote))
+            .filter(|cidr| state.nodes.cidr_holder(cidr).is_some_and(|holder| !holder.remote))
             .collect();
         // Pods keep the router that is in their routes for as long as they live, also when the node's pod CIDRs change.
         let in_use = |v4: bool| {

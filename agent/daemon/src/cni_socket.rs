@@ -58,14 +58,7 @@ impl CniSocket {
         if !replayed(&self.path, &control, &numbers).await {
             // Nobody asks again for what a plugin was told would be done.
             let (path, control, numbers) = (self.path.clone(), control.clone(), Arc::clone(&numbers));
-            tokio::spawn(async move {
-                loop {
-                    tokio::time::sleep(REPLAY_PAUSE).await;
-                    if replayed(&path, &control, &numbers).await {
-                        return;
-                    }
-                }
-            });
+            tokio::spawn(async move { replay_the_rest(&path, &control, &numbers, REPLAY_PAUSE).await });
         }
         loop {
             match self.accept().await {
@@ -95,6 +88,16 @@ impl CniSocket {
                 Ok(result) => return result,
                 Err(_would_block) => {}
             }
+        }
+    }
+}
+
+/// Replays the queue after each pause until nothing is left in it.
+async fn replay_the_rest(socket: &Path, control: &Control, numbers: &Numbers, pause: Duration) {
+    loop {
+        tokio::time::sleep(pause).await;
+        if replayed(socket, control, numbers).await {
+            return;
         }
     }
 }
@@ -259,5 +262,106 @@ async fn send(connection: &AsyncFd<OwnedFd>, message: &[u8]) -> Result<()> {
             Ok(result) => return result.map(drop).context("send"),
             Err(_would_block) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agent_api::cni::delete_queue::QueuedDelete;
+    use agent_api::cni::{Attachment, Operation};
+    use std::sync::Mutex;
+
+    fn del(container: &str) -> QueuedDelete {
+        let attachment = Attachment { container_id: container.to_owned(), ifname: "eth0".to_owned() };
+        QueuedDelete {
+            request: Request {
+                protocol: PROTOCOL_VERSION,
+                cni_version: "1.1.0".to_owned(),
+                network: "bristle".to_owned(),
+                args: std::collections::BTreeMap::new(),
+                config: serde_json::json!({}),
+                operation: Operation::Del { attachment, netns: None, prev_result: None },
+            },
+        }
+    }
+
+    /// A run directory with DELs in its queue.
+    fn queued(containers: &[&str]) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("cni.sock");
+        let queue = DeleteQueue::lock(&delete_queue::dir_for_socket(&socket)).unwrap();
+        for container in containers {
+            queue.push(&del(container)).unwrap();
+        }
+        (dir, socket)
+    }
+
+    fn left(socket: &Path) -> Vec<String> {
+        let queue = DeleteQueue::lock(&delete_queue::dir_for_socket(socket)).unwrap();
+        let name = |entry: delete_queue::QueueEntry| {
+            entry.content.unwrap().attachment().map(|it| it.container_id.clone()).unwrap()
+        };
+        queue.entries().unwrap().into_iter().map(name).collect()
+    }
+
+    /// An agent that refuses the first `failures` requests for `stubborn`. Also what it was asked, in order.
+    fn agent(stubborn: &'static str, failures: usize) -> (Control, Arc<Mutex<Vec<String>>>) {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&asked);
+        let control = Control::answered_by(move |request| {
+            let name = request.operation.attachment().unwrap().container_id.clone();
+            let mut log = log.lock().unwrap();
+            let before = log.iter().filter(|earlier| **earlier == name).count();
+            log.push(name.clone());
+            if name == stubborn && before < failures {
+                CniError::new(ErrorCode::TRY_AGAIN, "the link cannot be removed yet").into()
+            } else {
+                Reply::Done
+            }
+        });
+        (control, asked)
+    }
+
+    #[tokio::test]
+    async fn a_queued_del_that_fails_stays_and_the_others_do_not_wait_for_it() {
+        let (_dir, socket) = queued(&["a", "b", "c"]);
+        let (control, asked) = agent("b", 1);
+        let numbers = Numbers::default();
+        assert!(!replayed(&socket, &control, &numbers).await);
+        assert_eq!(left(&socket), ["b"]);
+        assert!(replayed(&socket, &control, &numbers).await);
+        assert_eq!(left(&socket), [""; 0]);
+        assert_eq!(*asked.lock().unwrap(), ["a", "b", "c", "b"], "what was done is not done again");
+    }
+
+    #[tokio::test]
+    async fn a_queued_del_is_tried_until_it_succeeds_and_then_no_more() {
+        let (_dir, socket) = queued(&["b"]);
+        let (control, asked) = agent("b", 3);
+        replay_the_rest(&socket, &control, &Numbers::default(), Duration::ZERO).await;
+        assert_eq!(left(&socket), [""; 0]);
+        assert_eq!(asked.lock().unwrap().len(), 4);
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_stops_leaves_the_queue_to_the_next_one() {
+        let (_dir, socket) = queued(&["a"]);
+        let control = Control::nobody();
+        assert!(!replayed(&socket, &control, &Numbers::default()).await);
+        assert_eq!(left(&socket), ["a"]);
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_listens_serves_the_queue_it_finds() {
+        let (_dir, socket) = queued(&["a"]);
+        let (control, asked) = agent("", 0);
+        let served = tokio::spawn(CniSocket::listen(&socket).unwrap().serve(control));
+        while asked.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // The lock is free again when all of the queue was looked at.
+        assert_eq!(tokio::task::spawn_blocking(move || left(&socket)).await.unwrap(), [""; 0]);
+        served.abort();
     }
 }

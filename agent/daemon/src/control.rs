@@ -369,3 +369,37 @@ pub fn request(numbers: &Numbers, request: cni::Request, has_netns: bool) -> Cni
 pub fn ended() -> anyhow::Error {
     anyhow!("the control thread ended; this is a mistake in the agent, its panic message is above")
 }
+
+#[cfg(test)]
+impl Control {
+    /// A control whose requests of the runtime are answered by `answer`; it takes no notice of anything else.
+    pub(crate) fn answered_by(mut answer: impl FnMut(CniRequest) -> cni::Reply + Send + 'static) -> Self {
+        let (inputs, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            for input in receiver {
+                if let Input::Cni { request, reply, .. } = input {
+                    drop(reply.send(answer(request)));
+                }
+            }
+        });
+        Self { inputs }
+    }
+
+    /// A control whose thread has ended.
+    pub(crate) fn nobody() -> Self {
+        Self { inputs: mpsc::channel().0 }
+    }
+
+    /// A control that hands on the events it is told of, and nothing else.
+    pub(crate) fn heard_by(mut hear: impl FnMut(Event) + Send + 'static) -> Self {
+        let (inputs, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            for input in receiver {
+                if let Input::Event(event) = input {
+                    hear(event);
+                }
+            }
+        });
+        Self { inputs }
+    }
+}

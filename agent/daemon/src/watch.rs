@@ -9,8 +9,10 @@ use agent_api::Timestamp;
 use agent_api::status::KubernetesStatus;
 use agent_control::{Event, NodeObject};
 use anyhow::{Context as _, Result, bail};
+use axum::http::Response;
 use futures::StreamExt as _;
 use kube::api::ObjectMeta;
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::{WatchStreamExt as _, utils::Backoff, watcher};
 use kube::{Api, Client, Config};
@@ -20,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tower::util::MapResponseLayer;
 use tracing::{info, warn};
 
 /// The parts of a core/v1 Node that the agent reads. The rest is skipped while decoding, so that the status of big
@@ -157,17 +160,23 @@ impl WatchStatus {
         change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Notes a success; one log line when it ends a time of failures.
-    fn succeeded(&self) {
-        count(&self.metrics.node_events);
+    /// Notes that the server has begun to answer: a list comes, or a watch is established, perhaps without anything to tell for
+    /// hours. One log line when this ends a time of failures.
+    fn answered(&self) {
         self.change(|status| {
             if !status.connected {
                 info!(server = status.server, "connected to the API server");
             }
             status.connected = true;
             status.error = None;
-            status.last_event = Some(Timestamp::now());
         });
+    }
+
+    /// Notes that the watch delivered something.
+    fn delivered(&self) {
+        count(&self.metrics.node_events);
+        self.answered();
+        self.change(|status| status.last_event = Some(Timestamp::now()));
     }
 
     /// Notes a failure; one log line per kind of failure, not per try.
@@ -207,7 +216,7 @@ pub(crate) async fn run(kubeconfig: Option<PathBuf>, control: Control, status: W
                     // `Init` says that a list is about to be asked for, not that anything was answered.
                     if !matches!(event, watcher::Event::Init) {
                         failures = 0;
-                        status.succeeded();
+                        status.delivered();
                     }
                     pass_on(event, &control, &status);
                 }
@@ -244,7 +253,17 @@ async fn connect(kubeconfig: Option<&Path>, status: &WatchStatus) -> Result<Clie
     config.connect_timeout = Some(Duration::from_secs(5));
     let server = config.cluster_url.to_string();
     status.change(|status| server.trim_end_matches('/').clone_into(&mut status.server));
-    Client::try_from(config).context("cannot make a client for the API server from the kubeconfig")
+    let client = ClientBuilder::try_from(config)
+        .context("cannot make a client for the API server from the kubeconfig")?;
+    // A watch that is taken up again is silent until a node changes, so its success shows in the answer's head alone.
+    let status = status.clone();
+    let heads = MapResponseLayer::new(move |response: Response<_>| {
+        if response.status().is_success() {
+            status.answered();
+        }
+        response
+    });
+    Ok(client.with_layer(&heads).build())
 }
 
 /// By flag, by `$KUBECONFIG`, or as the pod that the agent runs in.
@@ -327,9 +346,18 @@ fn chain(problem: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Node, Pause};
-    use agent_control::NodeObject;
+    use super::{Node, Pause, WatchStatus};
+    use crate::control::Control;
+    use agent_api::status::KubernetesStatus;
+    use agent_control::{Event, NodeObject};
     use kube::runtime::utils::Backoff as _;
+    use rstest::rstest;
+    use sim_api::faults::{CallMatch, Effect};
+    use sim_api::resource::NODES;
+    use sim_api::store::StoreOptions;
+    use sim_api::{Faults, ServerConfig, ServerHandle, Store, WriteOptions};
+    use std::sync::mpsc;
+    use std::time::{Duration, Instant};
 
     fn object(json: serde_json::Value) -> NodeObject {
         serde_json::from_value::<Node>(json).unwrap().into()
@@ -374,5 +402,118 @@ mod tests {
         assert!(last > Pause::MAX / 2 && last < Pause::MAX * 2, "{last:?}");
         pause.reset();
         assert!(pause.next().unwrap() < Pause::MIN * 2);
+    }
+
+    fn make_node(store: &Store, name: &str) {
+        let node = serde_json::json!({"metadata": {"name": name}});
+        store.create(&NODES, "", node, &WriteOptions::default()).unwrap();
+    }
+
+    /// An API server with one node, and an agent that watches it.
+    struct Watched {
+        store: Store,
+        faults: Faults,
+        status: WatchStatus,
+        events: mpsc::Receiver<Event>,
+        watch: tokio::task::JoinHandle<()>,
+        _server: ServerHandle,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Watched {
+        /// Ready when the first list is whole.
+        async fn new() -> Self {
+            let store = Store::new(StoreOptions::default());
+            make_node(&store, "n1");
+            let config = ServerConfig::new(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+            let faults = config.faults.clone();
+            let server = sim_api::server::start(store.clone(), config).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let kubeconfig = dir.path().join("kubeconfig");
+            sim_api::kubeconfig::write_kubeconfig(&kubeconfig, "test", &server.url()).unwrap();
+            let (sender, events) = mpsc::channel();
+            let control = Control::heard_by(move |event| drop(sender.send(event)));
+            let status = WatchStatus::new(std::sync::Arc::default());
+            let watch = tokio::spawn(super::run(Some(kubeconfig), control, status.clone()));
+            let watched = Self { store, faults, status, events, watch, _server: server, _dir: dir };
+            watched.until("the first list", |status| status.synced).await;
+            watched
+        }
+
+        async fn until(&self, what: &str, is_so: impl Fn(&KubernetesStatus) -> bool) {
+            let since = Instant::now();
+            while !is_so(&self.status.get()) {
+                assert!(since.elapsed() < Duration::from_secs(20), "{what}: {:?}", self.status.get());
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+
+        /// All watches end, and every call meets `effect`, until the agent has noticed.
+        async fn outage(&self, effect: Effect) {
+            self.faults.inject(CallMatch::default(), effect, None);
+            self.faults.cut_watches();
+            self.until("the outage", |status| !status.connected && status.error.is_some()).await;
+            self.faults.clear();
+        }
+
+        /// What the agent was told since the last time.
+        fn told(&self) -> Vec<Event> {
+            std::thread::sleep(Duration::from_millis(20));
+            self.events.try_iter().collect()
+        }
+    }
+
+    impl Drop for Watched {
+        fn drop(&mut self) {
+            self.watch.abort();
+        }
+    }
+
+    #[rstest]
+    #[case::out_of_reach(Effect::Unreachable)]
+    #[case::broken(Effect::Fail(500))]
+    #[case::forbidden(Effect::Fail(403))]
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_watch_that_is_taken_up_again_is_connected_though_nothing_happens(#[case] effect: Effect) {
+        let watched = Watched::new().await;
+        watched.told();
+        let last_event = watched.status.get().last_event;
+        watched.outage(effect).await;
+        watched.until("the watch", |status| status.connected).await;
+        let status = watched.status.get();
+        assert_eq!((status.error, status.synced), (None, true));
+        assert_eq!(status.last_event, last_event, "nothing was delivered");
+        assert_eq!(watched.told(), [], "the list is not asked for again");
+        make_node(&watched.store, "n2");
+        watched.until("the new node", |status| status.last_event != last_event).await;
+        assert!(matches!(&watched.told()[..], [Event::NodeUpsert(node)] if node.name == "n2"));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_watch_whose_place_is_lost_lists_again_and_is_connected() {
+        let watched = Watched::new().await;
+        watched.told();
+        watched.outage(Effect::Expired).await;
+        watched.until("the new list", |status| status.connected && status.error.is_none()).await;
+        let started = Instant::now();
+        let mut told = watched.told();
+        while !told.contains(&Event::NodeListSynced) {
+            assert!(started.elapsed() < Duration::from_secs(20), "{told:?}");
+            told.extend(watched.told());
+        }
+        assert!(told.contains(&Event::NodeListStarted));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_that_refuses_is_not_connected() {
+        let watched = Watched::new().await;
+        let refuse = CallMatch { verb: Some("watch"), ..CallMatch::default() };
+        watched.faults.inject(refuse, Effect::Fail(403), None);
+        watched.faults.cut_watches();
+        watched.until("the refusal", |status| !status.connected).await;
+        // Some tries later it still is not.
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        let status = watched.status.get();
+        assert!(!status.connected && status.error.unwrap().contains("rbac.yaml"));
     }
 }

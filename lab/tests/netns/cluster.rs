@@ -5,11 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use lab::plan::{Family, Routing};
+use lab::preflight::can_test;
 use lab::state::{LabDir, ProcessId};
 use lab::{BlockingCluster, Cluster};
 use rstest::{fixture, rstest};
 
-use crate::common::{PATIENCE, able, make};
+use crate::common::{PATIENCE, make};
 
 /// Two nodes with a client on the first and a server on the second.
 #[fixture]
@@ -149,7 +150,7 @@ fn traces(dir: &LabDir, machines: &[ProcessId], cgroup: &Path) -> Vec<String> {
 
 #[rstest]
 fn nothing_is_left_after_a_panic() {
-    if !able() {
+    if !can_test() {
         return;
     }
     let mut seen = None;

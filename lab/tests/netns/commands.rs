@@ -4,10 +4,9 @@ use std::process::{Command, Output};
 
 use lab::bins::BinDir;
 use lab::plan::LabName;
+use lab::preflight::can_test;
 use lab::state::LabDir;
 use nix::sys::signal::Signal;
-
-use crate::common::able;
 
 /// A lab that is removed when the test ends.
 struct Lab(LabName);
@@ -53,7 +52,7 @@ impl Drop for Lab {
 
 #[test]
 fn a_lab_comes_up_is_used_and_goes() {
-    if !able() {
+    if !can_test() {
         return;
     }
     let (lab, other) = (Lab::named("a"), Lab::named("b"));
@@ -99,7 +98,7 @@ fn a_lab_comes_up_is_used_and_goes() {
 
 #[test]
 fn what_a_crashed_lab_left_is_removed() {
-    if !able() {
+    if !can_test() {
         return;
     }
     let lab = Lab::named("crash");

@@ -20,6 +20,7 @@ use dataplane_core::Verdict;
 
 use crate::cni::Call;
 use crate::kubelet::SandboxId;
+use crate::node::LinkView;
 use crate::queue::NodeId;
 use crate::trace::Hop;
 use crate::world::World;
@@ -51,6 +52,8 @@ struct Tenure {
 #[derive(Debug, Default)]
 pub(crate) struct Checker {
     tenures: BTreeMap<IpAddr, Vec<Tenure>>,
+    /// Links whose pod's end has an address.
+    links: BTreeMap<IpAddr, BTreeSet<(NodeId, u32)>>,
     connections: conntrack::Model,
     was_full: BTreeSet<NodeId>,
     /// Drops of packets of pods by reason's name.
@@ -65,6 +68,13 @@ impl Checker {
     /// A table of the node takes no more rows.
     pub(crate) fn table_was_full(&mut self, n: NodeId) {
         self.was_full.insert(n);
+    }
+
+    /// A link of a node is new.
+    pub(crate) fn note_link(&mut self, n: NodeId, ifindex: u32, link: &LinkView) {
+        for address in &link.pod_addresses {
+            self.links.entry(*address).or_default().insert((n, ifindex));
+        }
     }
 }
 
@@ -109,12 +119,10 @@ impl World {
     pub(crate) fn check_addresses(&mut self, n: NodeId, spec: &PodInterfaceSpec) {
         let mine: BTreeSet<IpAddr> = spec.addresses.iter().map(ipnet::IpNet::addr).collect();
         for address in &mine {
-            let other = self.nodes.iter().find_map(|node| {
-                node.memory.links().iter().find_map(|(name, link)| {
-                    let pod = link.pod.as_ref()?;
-                    (*name != spec.host_name && pod.addresses.iter().any(|net| net.addr() == *address))
-                        .then(|| format!("{name} of {}", node.name))
-                })
+            let other = self.check.links.get(address).into_iter().flatten().find_map(|(m, ifindex)| {
+                let node = &self.nodes[*m];
+                let link = node.links.get(ifindex).filter(|link| link.name != spec.host_name)?;
+                Some(format!("{} of {}", link.name, node.name))
             });
             if let Some(other) = other {
                 let message = format!(
@@ -156,13 +164,19 @@ impl World {
         }
     }
 
-    /// The interfaces into these network namespaces are gone.
-    pub(crate) fn end_tenures(&mut self, n: NodeId, netns: &[String]) {
+    /// Links of a node are gone, and with them their pods' ends.
+    pub(crate) fn end_tenures(&mut self, n: NodeId, links: &[(u32, LinkView)]) {
         let now = self.now;
-        for netns in netns {
-            let Some((id, _)) = self.nodes[n].kubelet.sandbox_at(netns) else { continue };
-            for tenure in self.check.tenures.values_mut().filter_map(|of| of.last_mut()) {
-                if (tenure.node, tenure.sandbox) == (n, id) {
+        for (ifindex, link) in links {
+            let sandbox = link.netns.as_ref().and_then(|netns| self.nodes[n].kubelet.sandbox_at(netns));
+            let sandbox = sandbox.map(|(id, _)| id);
+            for address in &link.pod_addresses {
+                if let Some(links) = self.check.links.get_mut(address) {
+                    links.remove(&(n, *ifindex));
+                }
+                if let Some(tenure) = self.check.tenures.get_mut(address).and_then(|of| of.last_mut())
+                    && (tenure.node, Some(tenure.sandbox)) == (n, sandbox)
+                {
                     tenure.until.get_or_insert(now);
                 }
             }

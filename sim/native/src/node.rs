@@ -39,6 +39,8 @@ pub(crate) struct LinkView {
     pub(crate) netns: Option<String>,
     /// MAC address of the pod's end.
     pub(crate) pod_mac: [u8; 6],
+    /// Addresses of the pod's end.
+    pub(crate) pod_addresses: Vec<IpAddr>,
 }
 
 impl LinkView {

@@ -292,7 +292,6 @@ impl World {
             return;
         };
         let to_us = frame.bytes.first_chunk::<6>().is_some_and(|to| *to == link.mac || to[0] & 1 != 0);
-        // Headers by the length of the frame lie in the first fragment of a real packet's memory, the rest may not.
         let accepted = to_us || link.name == OVERLAY_LINK;
         if !link.has(program) {
             work.push_back(if program.on_egress() {
@@ -303,6 +302,7 @@ impl World {
             return;
         }
         self.set_clock(n);
+        // In a real packet's memory only the first bytes lie in one piece; the rest may be in fragments.
         let split = self.rng.chance(0.1);
         let id = frame.id;
         let mut native = NativeFrame::new(frame.bytes, ifindex);

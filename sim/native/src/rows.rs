@@ -23,8 +23,8 @@ impl World {
             ));
             lines.push(format!("{} IPCACHE   {word} {address}: {}", node.name, self.ipcache_row(n, address)));
         }
-        let connections = self.connections(n, view);
-        lines.push(format!("{} conntrack rows of the connection: {connections}", node.name));
+        let connection = if self.has_connection(n, view) { "there" } else { "none" };
+        lines.push(format!("{} conntrack row of the connection: {connection}", node.name));
         if let Some(config) = node.native.tables().config.get(0) {
             lines.push(format!("{} CONFIG revision: {}", node.name, config.revision));
         }

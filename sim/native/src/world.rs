@@ -391,21 +391,27 @@ impl World {
         let mut links = BTreeMap::new();
         for (name, link) in node.memory.links() {
             let programs = link.programs.iter().fold(0, |bits, program| bits | 1 << *program as u8);
+            let pod = link.pod.as_ref();
             links.insert(
                 link.ifindex,
                 LinkView {
                     name: name.clone(),
                     mac: link.mac,
                     programs,
-                    netns: link.pod.as_ref().map(|pod| pod.netns.clone()),
-                    pod_mac: link.pod.as_ref().map_or([0; 6], |pod| pod.mac),
+                    netns: pod.map(|pod| pod.netns.clone()),
+                    pod_mac: pod.map_or([0; 6], |pod| pod.mac),
+                    pod_addresses: pod.iter().flat_map(|pod| &pod.addresses).map(IpNet::addr).collect(),
                 },
             );
         }
         let mut gone = Vec::new();
         for (ifindex, link) in node.links.iter().filter(|(ifindex, _)| !links.contains_key(ifindex)) {
             node.stack.remove_link(*ifindex);
-            gone.extend(link.netns.clone());
+            gone.push((*ifindex, link.clone()));
+        }
+        let new = links.iter().filter(|(ifindex, _)| !node.links.contains_key(ifindex));
+        for (ifindex, link) in new {
+            self.check.note_link(n, *ifindex, link);
         }
         let changed: Vec<u32> = links
             .iter()

@@ -50,7 +50,7 @@ pub(crate) fn row(state: &State, plan: &Plan, prefix: IpNet) -> Option<(Source, 
         if state.endpoint_at(&address).is_some() {
             return Some((Source::Endpoint, IpCacheEntry::new(Identity::INIT)));
         }
-        if let Some(holder) = state.nodes.addresses.holder(&address).filter(|holder| holder.remote) {
+        if let Some(holder) = state.nodes.address_holder(&address).filter(|holder| holder.remote) {
             // Native: the nodes share a link, so the node is its own next hop.
             let node = match plan.routing {
                 Routing::Vxlan => state.nodes.get(&holder.name).and_then(|node| node.ip(plan.outer_v4)),
@@ -59,7 +59,7 @@ pub(crate) fn row(state: &State, plan: &Plan, prefix: IpNet) -> Option<(Source, 
             return Some((Source::Node, behind(Identity::REMOTE_NODE, node)));
         }
     }
-    if let Some(holder) = state.nodes.cidrs.holder(&prefix) {
+    if let Some(holder) = state.nodes.cidr_holder(&prefix) {
         let node =
             if holder.remote { node_of_cidr(state, plan, &holder.name, address.is_ipv4()) } else { None };
         return Some((Source::PodCidr, behind(Identity::UNMANAGED, node)));

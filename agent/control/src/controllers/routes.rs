@@ -19,7 +19,7 @@ pub(crate) fn row(state: &State, plan: &Plan, prefix: IpNet) -> Option<Route> {
     let router = plan.router(v4);
     let local =
         || Route { dst: prefix, gateway: None, device: HOST_LINK.to_owned(), source: router, mtu: None };
-    if let Some(holder) = state.nodes.cidrs.holder(&prefix) {
+    if let Some(holder) = state.nodes.cidr_holder(&prefix) {
         if !holder.remote {
             return router.map(|_| local());
         }

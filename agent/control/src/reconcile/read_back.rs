@@ -71,6 +71,9 @@ impl Agent {
                 None => drop(self.outside.garbage.insert((Table::Ipcache, row.key))),
             }
         }
+        if !prefixes.is_empty() || !found.routes.is_empty() {
+            self.state.nodes.let_others_wait();
+        }
         self.outside.ipcache.read_back(prefixes);
         self.outside.routes.read_back(found.routes.into_iter().map(|route| (route.dst, route)));
         self.dirty.all = true;

@@ -121,11 +121,13 @@ impl Touched {
 pub(crate) struct Nodes {
     own_name: String,
     records: BTreeMap<String, NodeRecord>,
-    pub(crate) cidrs: CidrClaims,
-    pub(crate) addresses: AddressClaims,
+    cidrs: CidrClaims,
+    addresses: AddressClaims,
     /// Names seen since a list began; `None` when no list is under way.
     listing: Option<BTreeSet<String>>,
     synced: bool,
+    /// Other nodes' claims are not told before the list is complete.
+    others_wait: bool,
     /// The own node's record is from the state directory or its object is gone.
     own_is_remembered: bool,
 }
@@ -140,6 +142,7 @@ impl Nodes {
             addresses: AddressClaims::default(),
             listing: None,
             synced: false,
+            others_wait: false,
             own_is_remembered: false,
         };
         if let Some(object) = remembered {
@@ -152,6 +155,26 @@ impl Nodes {
     /// A complete list has been seen.
     pub(crate) fn synced(&self) -> bool {
         self.synced
+    }
+
+    /// Until a complete list has been seen nobody but the own node has anything, as far as anybody can tell: while a list comes in,
+    /// a claim that will not hold may be heard of before the one that does. For a node that has rows for the others to go on with.
+    pub(crate) fn let_others_wait(&mut self) {
+        self.others_wait = !self.synced;
+    }
+
+    /// Who has the pod CIDR.
+    pub(crate) fn cidr_holder(&self, cidr: &IpNet) -> Option<&Claimant> {
+        self.cidrs.holder(cidr).filter(|holder| self.may_be_told(holder))
+    }
+
+    /// Which node has the address.
+    pub(crate) fn address_holder(&self, address: &IpAddr) -> Option<&Claimant> {
+        self.addresses.holder(address).filter(|holder| self.may_be_told(holder))
+    }
+
+    fn may_be_told(&self, holder: &Claimant) -> bool {
+        !(holder.remote && self.others_wait)
     }
 
     /// The own node.
@@ -225,6 +248,12 @@ impl Nodes {
                 touched.merge(self.delete(&name));
             }
             self.synced = true;
+            if std::mem::take(&mut self.others_wait) {
+                for record in self.records.values().filter(|record| record.claimant.remote) {
+                    touched.addresses.extend(&record.internal_ips);
+                    touched.cidrs.extend(&record.pod_cidrs);
+                }
+            }
         }
         touched
     }
@@ -380,6 +409,26 @@ mod tests {
         let touched = nodes.list_synced();
         assert!(nodes.get("b").is_none());
         assert_eq!(touched.cidrs, BTreeSet::from(["10.0.2.0/24".parse().unwrap()]));
+    }
+
+    #[test]
+    fn others_that_wait_are_told_all_at_once() {
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
+        let mut nodes = Nodes::new("own", None);
+        nodes.let_others_wait();
+        nodes.list_started();
+        nodes.upsert(&object("own", 9, &["10.0.1.0/24"], &["172.30.0.1"]));
+        nodes.upsert(&object("young", 2, &["10.0.2.0/24"], &["172.30.0.2"]));
+        assert!(nodes.cidr_holder(&net("10.0.1.0/24")).is_some_and(|holder| !holder.remote));
+        assert_eq!(nodes.cidr_holder(&net("10.0.2.0/24")), None);
+        assert_eq!(nodes.address_holder(&"172.30.0.2".parse().unwrap()), None);
+        nodes.upsert(&object("old", 1, &["10.0.0.0/16"], &["172.30.0.2"]));
+        let touched = nodes.list_synced();
+        assert_eq!(touched.cidrs, BTreeSet::from([net("10.0.0.0/16"), net("10.0.2.0/24")]));
+        assert_eq!(touched.addresses.len(), 1);
+        assert_eq!(nodes.address_holder(&"172.30.0.2".parse().unwrap()).unwrap().name, "old");
+        nodes.let_others_wait();
+        assert!(nodes.address_holder(&"172.30.0.2".parse().unwrap()).is_some(), "all is known already");
     }
 
     #[test]

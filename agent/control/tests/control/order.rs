@@ -168,7 +168,72 @@ impl Run {
     }
 }
 
+/// Nodes from the second on: each claims one of a few pod CIDRs, of which some overlap, and one of a few addresses, and is of some age.
+fn contested() -> impl Strategy<Value = Vec<NodeObject>> {
+    let cidrs = prop::sample::select(vec![
+        "10.10.1.0/24",
+        "10.10.1.128/25",
+        "10.20.0.0/16",
+        "10.20.0.0/17",
+        "10.20.2.0/24",
+        "10.20.3.0/24",
+        "fd00:20::/48",
+        "fd00:20:0:1::/64",
+    ]);
+    let claim = (prop::collection::vec(cidrs, 0..3), 0_u16..5, 0_u64..3);
+    prop::collection::vec(claim, 1..7).prop_map(|claims| {
+        let object = |(place, (cidrs, address, age)): (usize, (Vec<&str>, u16, u64))| NodeObject {
+            name: format!("other-{place}"),
+            uid: format!("uid-other-{place}"),
+            created_s: age,
+            pod_cidrs: cidrs.iter().map(ToString::to_string).collect(),
+            // 0: the own node's address, the last: none.
+            internal_ips: if address == 4 { Vec::new() } else { node(address + 1).internal_ips },
+        };
+        claims.into_iter().enumerate().map(object).collect()
+    })
+}
+
 proptest! {
+    /// Whatever nodes claim of each other, whatever the list begins with and however often it is cut: an agent that starts over finds
+    /// nothing to do at any moment, on rows or on routes.
+    #[test]
+    fn a_restart_among_contested_claims_touches_nothing(
+        native in any::<bool>(),
+        (nodes, order) in contested().prop_flat_map(|nodes| {
+            let all: Vec<NodeObject> = nodes.into_iter().chain([node(1)]).collect();
+            (Just(all.clone()), Just(all).prop_shuffle())
+        }),
+        cut in 0_usize..8,
+    ) {
+        let mut world = World::new(if native { Routing::Native } else { Routing::Vxlan });
+        world.event(Event::Underlay(underlay()));
+        world.event(Event::NodeListStarted);
+        nodes.iter().for_each(|object| world.event(Event::NodeUpsert(object.clone())));
+        world.event(Event::NodeListSynced);
+        world.settle();
+        world.add("c1").unwrap();
+
+        world.restart();
+        world.faults.record();
+        world.settle();
+        world.event(Event::Underlay(underlay()));
+        world.settle();
+        for list in [&order[..cut.min(order.len())], &order[..]] {
+            world.event(Event::NodeListStarted);
+            for object in list {
+                world.event(Event::NodeUpsert(object.clone()));
+                world.settle();
+            }
+        }
+        world.event(Event::NodeListSynced);
+        world.settle();
+        let done = world.faults.recorded();
+        let touching = ["upsert", "delete", "replace"];
+        let touched: Vec<_> = done.iter().filter(|call| touching.iter().any(|verb| call.starts_with(verb))).collect();
+        prop_assert!(touched.is_empty(), "{touched:?}");
+    }
+
     /// Any history of events, failures and restarts ends in the same tables, links and routes for the same cluster and pods,
     /// and pods are served at every step of it.
     #[test]
@@ -221,10 +286,26 @@ fn a_partial_list_prunes_nothing() {
     assert_eq!(world.rows_changed(), 0);
     assert_eq!(tables.map(|table| world.maps.rows(table).clone()).to_vec(), before);
     assert_eq!(world.routes(), routes);
-    // A new node is served all the same.
-    world.event(Event::NodeUpsert(node(9)));
+    // A new node is served when the list is whole: before that nobody knows whether its claims hold.
+    world.event(Event::NodeListStarted);
+    (1..=5).chain([9]).for_each(|n| world.event(Event::NodeUpsert(node(n))));
+    world.settle();
+    assert_eq!((world.rows_changed(), world.routes()), (0, routes));
+    world.event(Event::NodeListSynced);
     world.settle();
     assert!(world.routes().contains_key("10.10.9.0/24"));
+}
+
+#[test]
+fn a_node_without_rows_serves_whom_it_hears_of() {
+    let mut world = World::new(Routing::Vxlan);
+    world.event(Event::Underlay(underlay()));
+    world.event(Event::NodeListStarted);
+    world.event(Event::NodeUpsert(node(1)));
+    world.event(Event::NodeUpsert(node(2)));
+    world.settle();
+    assert!(!world.agent.nodes_synced());
+    world.assert_outside(&[node(1), node(2)], &BTreeMap::new());
 }
 
 #[test]

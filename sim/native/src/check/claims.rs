@@ -54,23 +54,6 @@ impl Claims {
         Self { holders }
     }
 
-    /// Whether more than one Node object claims a prefix, or parts of it.
-    pub(super) fn are_contested(world: &World) -> bool {
-        let mut seen: Vec<IpNet> = Vec::new();
-        for object in world.node_log.present() {
-            let cidrs = object.pod_cidrs.iter().filter_map(|cidr| cidr.parse::<IpNet>().ok());
-            let addresses =
-                object.internal_ips.iter().filter_map(|ip| ip.parse::<IpAddr>().ok()).map(IpNet::from);
-            for net in cidrs.chain(addresses) {
-                if seen.iter().any(|other| other.contains(&net) || net.contains(other)) {
-                    return true;
-                }
-                seen.push(net);
-            }
-        }
-        false
-    }
-
     /// The address by which a node shall reach a prefix, if it is behind another.
     pub(super) fn behind(&self, world: &World, n: NodeId, prefix: IpNet) -> Option<IpAddr> {
         let holder = self.holders.get(&prefix).filter(|holder| holder.remote)?;

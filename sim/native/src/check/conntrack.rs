@@ -69,20 +69,21 @@ fn key(node: NodeId, from: End, to: End, proto: u8) -> Key {
     Key { node, low, high, proto }
 }
 
+/// What stands for ports in the key of a packet that says so itself; later fragments do not.
+const fn ports_of(view: &View) -> Option<(u16, u16)> {
+    match (view.proto, view.echo) {
+        (TCP | UDP, _) => view.ports,
+        (ICMP | ICMP6, Some((true, id))) => Some((id, 0)),
+        (ICMP | ICMP6, Some((false, id))) => Some((0, id)),
+        _ => None,
+    }
+}
+
 impl Model {
     /// The two ends of a packet as conntrack has them.
     fn ends(&mut self, n: NodeId, view: &View) -> Option<(End, End)> {
         let datagram = (n, view.src, view.dst, view.fragment_id);
-        let ports = if view.later_fragment {
-            *self.fragments.get(&datagram)?
-        } else {
-            match (view.proto, view.echo) {
-                (TCP | UDP, _) => view.ports?,
-                (ICMP | ICMP6, Some((true, id))) => (id, 0),
-                (ICMP | ICMP6, Some((false, id))) => (0, id),
-                _ => return None,
-            }
-        };
+        let ports = if view.later_fragment { *self.fragments.get(&datagram)? } else { ports_of(view)? };
         if view.fragment && !view.later_fragment {
             self.fragments.insert(datagram, ports);
             if self.fragments.len() > 4096 {
@@ -167,6 +168,14 @@ fn unraw(node: NodeId, table: Table, bytes: &[u8]) -> Option<Key> {
     Some(Key { node, low, high, proto: key.proto })
 }
 
+/// The row that a value of the real table is.
+fn entry(table: &str, value: &[u8]) -> Option<CtEntry> {
+    match table {
+        "CT4" => CtEntry::read_from_bytes(value).ok(),
+        _ => CtEntry6::read_from_bytes(value).ok().map(|row| row.entry),
+    }
+}
+
 /// Whether a program keeps track of connections.
 pub(crate) const fn tracks(program: Program) -> bool {
     matches!(
@@ -178,6 +187,19 @@ pub(crate) const fn tracks(program: Program) -> bool {
 impl World {
     fn ticks(&self, n: NodeId) -> u64 {
         self.nodes[n].native.clock().ticks
+    }
+
+    /// The row of a connection in the real tables.
+    fn row(&self, n: NodeId, key: &Key) -> Option<CtEntry> {
+        let (table, bytes) = raw(key);
+        entry(table, &self.nodes[n].native.tables().lookup(table, &bytes)?)
+    }
+
+    /// Whether the tables of a node have a row for the connection that a packet belongs to, whichever way the packet goes.
+    pub(crate) fn has_connection(&self, n: NodeId, packet: &View) -> bool {
+        ports_of(packet).is_some_and(|(sport, dport)| {
+            self.row(n, &key(n, (packet.src, sport), (packet.dst, dport), packet.proto)).is_some()
+        })
     }
 
     /// A program has let a packet go on: the row of its connection must be as the model has it.
@@ -222,12 +244,7 @@ impl World {
             );
             return;
         }
-        let (table, bytes) = raw(&key);
-        let value = self.nodes[n].native.tables().lookup(table, &bytes);
-        let row = value.and_then(|value| match table {
-            "CT4" => CtEntry::read_from_bytes(&value).ok(),
-            _ => CtEntry6::read_from_bytes(&value).ok().map(|row| row.entry),
-        });
+        let row = self.row(n, &key);
         let identities = row.map(|row| (row.dirs[0].identity.0, row.dirs[1].identity.0));
         let other = if wanted.begun_by == key.low { key.high } else { key.low };
         // A wire may have made another address of it.
@@ -254,13 +271,7 @@ impl World {
     fn forget_uncertain(&mut self, n: NodeId, view: &View) {
         if let Some((from, to)) = self.check.connections.ends(n, view) {
             let key = key(n, from, to, view.proto);
-            let (table, bytes) = raw(&key);
-            let known = self.nodes[n].native.tables().lookup(table, &bytes);
-            let row = known.and_then(|value| match table {
-                "CT4" => CtEntry::read_from_bytes(&value).ok(),
-                _ => CtEntry6::read_from_bytes(&value).ok().map(|row| row.entry),
-            });
-            match row.and_then(|row| from_row(&row, &key, self.ticks(n))) {
+            match self.row(n, &key).and_then(|row| from_row(&row, &key, self.ticks(n))) {
                 Some(connection) => self.check.connections.connections.insert(key, connection),
                 None => self.check.connections.connections.remove(&key),
             };
@@ -291,11 +302,7 @@ impl World {
         let revision = tables.config.get(0).map_or(0, |config| config.revision);
         for (name, table) in [("CT4", Table::Ct4), ("CT6", Table::Ct6)] {
             for (bytes, value) in tables.dump(name).unwrap_or_default() {
-                let row = match table {
-                    Table::Ct4 => CtEntry::read_from_bytes(&value).ok(),
-                    _ => CtEntry6::read_from_bytes(&value).ok().map(|row| row.entry),
-                };
-                let Some((key, row)) = unraw(n, table, &bytes).zip(row) else { continue };
+                let Some((key, row)) = unraw(n, table, &bytes).zip(entry(name, &value)) else { continue };
                 let (first, second) =
                     if row.origin_is_high() { (key.low, key.high) } else { (key.high, key.low) };
                 for (half, to) in row.dirs.iter().zip([first, second]) {
@@ -326,10 +333,9 @@ impl World {
             }
             let now = self.ticks(key.node);
             let idle = now.saturating_sub(connection.last);
-            let (table, bytes) = raw(key);
             // Two seconds, for the pass took place within the last one.
             if idle > timeout_ticks(connection.state) + 2 * u64::from(TICKS_PER_S)
-                && self.nodes[key.node].native.tables().lookup(table, &bytes).is_some()
+                && self.row(key.node, key).is_some()
             {
                 left = Some((key.node, connection.state.name(), *key));
                 break;

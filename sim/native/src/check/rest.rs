@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use agent_control::ports::{HOST_LINK, OVERLAY_LINK};
-use dataplane_abi::conntrack::{CtEntry, CtEntry6, CtKey4, CtKey6};
 use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags, EndpointKey};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
 use dataplane_abi::metrics::EVENTS_LOST;
@@ -17,15 +16,10 @@ use super::claims::Claims;
 use crate::kubelet::Stage;
 use crate::node::{DEVICE, SimNode};
 use crate::queue::NodeId;
-use crate::view::{View, digest};
+use crate::view::digest;
 use crate::world::World;
 
 impl World {
-    /// Whether Node objects claim the same prefixes.
-    pub(crate) fn claims_are_contested(&self) -> bool {
-        Claims::are_contested(self)
-    }
-
     /// Everything that must hold now that nothing has anything to do.
     pub(crate) fn check_rest(&mut self) {
         for n in 0..self.nodes.len() {
@@ -234,42 +228,6 @@ impl World {
             .sum();
         (counted != node.runs)
             .then(|| ("counters", format!("programs ran {} times and counted {counted} packets", node.runs)))
-    }
-
-    /// Whether the tables of a node have a row for the connection that a packet belongs to.
-    pub(crate) fn has_connection(&self, n: NodeId, packet: &View) -> bool {
-        self.connections(n, packet) > 0
-    }
-
-    /// Rows for the connection between the two ends of a packet, either way round.
-    pub(crate) fn connections(&self, n: NodeId, packet: &View) -> usize {
-        let Some((sport, dport)) = packet.ports else { return 0 };
-        let ends = [(packet.src, sport), (packet.dst, dport)];
-        let same = |low: (IpAddr, u16), high: (IpAddr, u16), proto: u8| {
-            proto == packet.proto && (ends == [low, high] || ends == [high, low])
-        };
-        let tables = self.nodes[n].native.tables();
-        if packet.src.is_ipv4() {
-            let rows = tables.dump("CT4").unwrap_or_default();
-            let of = |key: &[u8]| {
-                let key = CtKey4::read_from_bytes(key).ok()?;
-                let low = (IpAddr::from(key.low), key.low_port.get());
-                Some(same(low, (IpAddr::from(key.high), key.high_port.get()), key.proto))
-            };
-            rows.iter()
-                .filter(|(key, value)| of(key) == Some(true) && CtEntry::read_from_bytes(value).is_ok())
-                .count()
-        } else {
-            let rows = tables.dump("CT6").unwrap_or_default();
-            let of = |key: &[u8]| {
-                let key = CtKey6::read_from_bytes(key).ok()?;
-                let low = (IpAddr::from(key.low), key.low_port.get());
-                Some(same(low, (IpAddr::from(key.high), key.high_port.get()), key.proto))
-            };
-            rows.iter()
-                .filter(|(key, value)| of(key) == Some(true) && CtEntry6::read_from_bytes(value).is_ok())
-                .count()
-        }
     }
 }
 
