@@ -22,7 +22,6 @@ mod endpoint;
 mod engine;
 mod error;
 mod explain;
-mod filter;
 mod finding;
 mod icmp;
 mod label;
@@ -43,7 +42,6 @@ pub use endpoint::{Endpoint, EndpointId};
 pub use engine::{CanonicalEndpoint, CanonicalRow, CanonicalVerdict, Policy};
 pub use error::{InvalidPolicy, Problem};
 pub use explain::{Explanation, Party, Side, explain, explain_side};
-pub use filter::{LabelFilter, Pattern, PodMeta, pod_labels};
 pub use finding::{Finding, Severity};
 pub use icmp::icmp_type;
 pub use label::{
