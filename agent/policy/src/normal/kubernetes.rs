@@ -11,7 +11,7 @@ use super::{Reader, cidr, exceptions, place, port_name};
 use crate::error::{InvalidPolicy, Problem};
 use crate::ports::{PortName, PortRange, Ports, proto};
 use crate::rule::{Action, Peers, Rule, Section, Spec, Tier};
-use crate::selector::Selector;
+use crate::selector::{Selector, Selectors};
 
 impl Reader<'_> {
     pub(super) fn network_policy(&mut self, policy: &NetworkPolicy) -> Result<Vec<Spec>, InvalidPolicy> {
@@ -100,7 +100,7 @@ fn peers(namespace: &str, peers: &[NetworkPolicyPeer], list: &str) -> Result<Pee
     if peers.is_empty() {
         return Ok(Peers::everybody());
     }
-    let mut selectors = BTreeSet::new();
+    let mut selectors = Selectors::default();
     for (at, peer) in peers.iter().enumerate() {
         let within = |error: InvalidPolicy| error.within(format_args!("{list}[{at}]"));
         selectors.extend(selector(namespace, peer).map_err(within)?);

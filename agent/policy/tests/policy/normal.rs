@@ -56,10 +56,14 @@ const PODS: &str = "k8s:io.kubernetes.pod.namespace";
 #[case::all_of_it("ingress: [{fromEndpoints: [{}]}]", SHOP)]
 #[case::none("ingress: [{fromEndpoints: []}]", "")]
 #[case::source("ingress: [{fromEndpoints: [{matchLabels: {'k8s:app': a}}]}]", &format!("k8s:app=a; {SHOP}"))]
-#[case::other_namespace("ingress: [{fromEndpoints: [{matchLabels: {'k8s:io.kubernetes.pod.namespace': x}}]}]",
-    &format!("{PODS}; k8s:io.kubernetes.pod.namespace=x"))]
-#[case::namespace_labels("ingress: [{fromEndpoints: [{matchLabels: {io.cilium.k8s.namespace.labels.env: x}}]}]",
-    &format!("any:io.cilium.k8s.namespace.labels.env=x; {PODS}"))]
+#[case::other_namespace(
+    "ingress: [{fromEndpoints: [{matchLabels: {'k8s:io.kubernetes.pod.namespace': x}}]}]",
+    "k8s:io.kubernetes.pod.namespace=x"
+)]
+#[case::namespace_labels(
+    "ingress: [{fromEndpoints: [{matchLabels: {io.cilium.k8s.namespace.labels.env: x}}]}]",
+    "any:io.cilium.k8s.namespace.labels.env=x"
+)]
 #[case::reserved("ingress: [{fromEndpoints: [{matchLabels: {'reserved:host': ''}}]}]", "reserved:host=")]
 #[case::ports_alone("ingress: [{toPorts: [{ports: [{port: '80'}]}]}]", "everybody")]
 #[case::entities(
