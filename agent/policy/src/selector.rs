@@ -142,11 +142,14 @@ impl Selector {
         Self::Labels(sorted.into_iter().collect())
     }
 
-    /// A CIDR without the exceptions. Exceptions outside of it say nothing and are left out.
+    /// A CIDR without the exceptions. Exceptions outside of it say nothing and are left out; one around it leaves nothing of it.
     pub fn cidr(net: IpNet, except: impl IntoIterator<Item = IpNet>) -> Self {
         let net = net.trunc();
-        let inside: Vec<IpNet> =
-            except.into_iter().map(|except| except.trunc()).filter(|except| net.contains(except)).collect();
+        let cut = |except: IpNet| match except.trunc() {
+            around if around.contains(&net) => net,
+            except => except,
+        };
+        let inside: Vec<IpNet> = except.into_iter().map(cut).filter(|except| net.contains(except)).collect();
         let widest: BTreeSet<IpNet> = inside
             .iter()
             .filter(|except| !inside.iter().any(|other| other != *except && other.contains(*except)))

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use agent_crd::network_policy::{IpBlock, NetworkPolicyPeer, NetworkPolicyPort, TransportProtocol};
+use agent_crd::network_policy::{
+    IpBlock, NetworkPolicyPeer, NetworkPolicyPort, PolicyType, TransportProtocol,
+};
 use agent_crd::{IntOrString, NetworkPolicy};
 
 use super::labels::{Keys, any_pod, in_namespace, requirements};
@@ -19,6 +21,11 @@ impl Reader<'_> {
         let spec = &policy.spec;
         let own = requirements(&spec.pod_selector, Keys::Plain)
             .map_err(|error| error.within("podSelector").within("spec"))?;
+        for (at, kind) in spec.policy_types.iter().enumerate() {
+            if let PolicyType::Other(word) = kind {
+                return Err(Problem::Unknown(word.clone()).of(format!("spec.policyTypes[{at}]")));
+            }
+        }
         let mut rules = Vec::new();
         let isolates_ingress = spec.isolates_ingress();
         let isolates_egress = spec.isolates_egress();

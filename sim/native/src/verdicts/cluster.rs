@@ -135,7 +135,8 @@ impl Member {
                 Ok(Some(object)) => self.event(Event::Upsert { object: Box::new(object), version: 1 }),
                 Ok(None) => {}
                 Err(error) => {
-                    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+                    let text =
+                        |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
                     let name = ObjectName::new(text("/metadata/namespace"), text("/metadata/name"));
                     self.event(Event::Unreadable { kind, name, error: error.to_string() });
                 }
@@ -179,6 +180,7 @@ impl Member {
 impl<'a> Cluster<'a> {
     /// The cluster of a case, at rest.
     pub(super) fn new(seed: u64, case: &'a PolicyCase) -> Result<Self, String> {
+        homeless(case)?;
         let routing = if seed % 2 == 0 { Routing::Vxlan } else { Routing::Native };
         let mut cluster = Self { case, routing, members: BTreeMap::new() };
         let nodes = nodes(case);
@@ -321,6 +323,26 @@ impl<'a> Cluster<'a> {
     }
 }
 
+/// A pod has to be on a node, and in a namespace, that are there.
+fn homeless(case: &PolicyCase) -> Result<(), String> {
+    let names = |kind: &str| -> BTreeSet<String> {
+        case.objects
+            .iter()
+            .filter(|object| object["kind"] == *kind)
+            .map(|object| name_of(object).name)
+            .collect()
+    };
+    let (nodes, namespaces) = (names("Node"), names("Namespace"));
+    let has_home = |pod: &&Value| {
+        pod["spec"]["nodeName"].as_str().is_some_and(|node| nodes.contains(node))
+            && namespaces.contains(&name_of(pod).namespace)
+    };
+    match of_kind(case, ObjectKind::Pod).find(|pod| !has_home(pod)) {
+        Some(pod) => Err(format!("the node or namespace of pod {} is not there", name_of(pod).name)),
+        None => Ok(()),
+    }
+}
+
 fn of_kind(case: &PolicyCase, kind: ObjectKind) -> impl Iterator<Item = &Value> {
     case.objects.iter().filter(move |object| ObjectKind::of(object) == Some(kind))
 }
@@ -352,27 +374,42 @@ fn nodes(case: &PolicyCase) -> Vec<NodeObject> {
 
 /// An identity for each set of labels, as the operator gives them.
 fn identities(case: &PolicyCase) -> Vec<Value> {
-    let labels = |object: &Value| -> BTreeMap<String, String> {
-        let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
-        labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
-    };
-    let namespaces: BTreeMap<String, BTreeMap<String, String>> = of_kind(case, ObjectKind::Namespace)
-        .map(|object| (name_of(object).name, labels(object)))
-        .collect();
-    let sets: BTreeSet<IdentityLabels> = of_kind(case, ObjectKind::Pod)
-        .map(|pod| {
-            let namespace = name_of(pod).namespace;
-            IdentityLabels::of_pod(&PodFacts {
-                labels: &labels(pod),
-                namespace: &namespace,
-                namespace_labels: namespaces.get(&namespace).unwrap_or(&BTreeMap::new()),
-                service_account: pod["spec"]["serviceAccountName"].as_str().unwrap_or_default(),
-                cluster: DEFAULT_CLUSTER,
-            })
-        })
-        .collect();
+    let sets: BTreeSet<IdentityLabels> = labels_of_pods(case).into_iter().map(|(_, labels)| labels).collect();
     let object = |(number, labels): (u32, IdentityLabels)| {
         agent_crd::Object::to_json(&CiliumIdentity::new(number, &labels))
     };
     (CiliumIdentity::MIN..).zip(sets).map(object).collect()
+}
+
+/// The labels of each pod's identity, in the order of the pods.
+fn labels_of_pods(case: &PolicyCase) -> Vec<(ObjectName, IdentityLabels)> {
+    let labels = |object: &Value| -> BTreeMap<String, String> {
+        let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
+        labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+    };
+    let namespaces: BTreeMap<String, BTreeMap<String, String>> =
+        of_kind(case, ObjectKind::Namespace).map(|object| (name_of(object).name, labels(object))).collect();
+    let of_pod = |pod: &Value| {
+        let name = name_of(pod);
+        let labels = IdentityLabels::of_pod(&PodFacts {
+            labels: &labels(pod),
+            namespace: &name.namespace,
+            namespace_labels: namespaces.get(&name.namespace).unwrap_or(&BTreeMap::new()),
+            service_account: pod["spec"]["serviceAccountName"].as_str().unwrap_or_default(),
+            cluster: DEFAULT_CLUSTER,
+        });
+        (name, labels)
+    };
+    of_kind(case, ObjectKind::Pod).map(of_pod).collect()
+}
+
+/// Gives all pods of an identity the containers of the first.
+pub(super) fn share_names_of_ports(case: &mut PolicyCase) {
+    let labels: BTreeMap<ObjectName, IdentityLabels> = labels_of_pods(case).into_iter().collect();
+    let mut first: BTreeMap<IdentityLabels, Value> = BTreeMap::new();
+    for object in &mut case.objects {
+        let Some(labels) = labels.get(&name_of(object)).filter(|_| object["kind"] == "Pod") else { continue };
+        let containers = first.entry(labels.clone()).or_insert_with(|| object["spec"]["containers"].clone());
+        object["spec"]["containers"] = containers.clone();
+    }
 }

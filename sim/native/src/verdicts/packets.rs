@@ -11,7 +11,13 @@ const SCTP: u8 = 132;
 const SYN: u8 = 2;
 
 /// The first packet of an attempt. Each `index` is a connection of its own.
-pub(super) fn opening(attempt: &Attempt, index: usize, src: IpAddr, dst: IpAddr, macs: [[u8; 6]; 2]) -> Vec<u8> {
+pub(super) fn opening(
+    attempt: &Attempt,
+    index: usize,
+    src: IpAddr,
+    dst: IpAddr,
+    macs: [[u8; 6]; 2],
+) -> Vec<u8> {
     let own = 20_000 + u16::try_from(index % 40_000).unwrap_or(0);
     let port = attempt.port.unwrap_or_default();
     let craft = Craft::new(src, dst).macs(macs[0], macs[1]);
