@@ -42,6 +42,9 @@ pub(super) struct Identities {
     /// Numbers of labels whose object has vanished while they were in use: they shall get the same one again.
     last: BTreeMap<Arc<IdentityLabels>, u32>,
     unused_since: BTreeMap<u32, Duration>,
+    /// Commands under way: to create for these labels, to delete this number.
+    creates: BTreeMap<u64, Arc<IdentityLabels>>,
+    deletes: BTreeMap<u64, u32>,
     deleting: BTreeMap<u32, Deletion>,
     /// No number below is free.
     lowest: u32,
@@ -74,13 +77,12 @@ impl Identities {
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.assigned.values().filter(|a| a.attempt.is_in_flight()).count()
-            + self.deleting.values().filter(|d| d.attempt.is_in_flight()).count()
+        self.creates.len() + self.deletes.len()
     }
 
-    /// True if nobody waits for a number.
+    /// True if nobody waits for a number that can be given.
     pub(super) fn is_settled(&self) -> bool {
-        self.assigned.is_empty() && self.look.is_empty() && self.deleting.is_empty()
+        self.assigned.is_empty() && (self.look.is_empty() || self.exhausted) && self.deleting.is_empty()
     }
 
     pub(super) fn next_retry(&self) -> Option<Duration> {
@@ -99,6 +101,8 @@ impl Identities {
         self.assigned.clear();
         self.assigned_numbers.clear();
         self.deleting.clear();
+        self.creates.clear();
+        self.deletes.clear();
         self.unused_since.clear();
         self.last.clear();
         self.lowest = 0;
@@ -257,6 +261,7 @@ impl Identities {
             if assignment.attempt.is_due(now) {
                 let id = ids.next();
                 assignment.attempt.start(id);
+                self.creates.insert(id, Arc::clone(labels));
                 let identity = CiliumIdentity::new(assignment.number, labels);
                 commands.push(Command { id, action: Action::CreateIdentity(identity) });
             }
@@ -298,6 +303,7 @@ impl Identities {
             if deletion.attempt.is_due(now) {
                 let id = ids.next();
                 deletion.attempt.start(id);
+                self.deletes.insert(id, *number);
                 deletion.uid.clone_from(&object.metadata.uid);
                 commands.push(Command {
                     id,
@@ -313,14 +319,11 @@ impl Identities {
 
     /// Takes note of an outcome; false if the command was none of ours.
     pub(super) fn outcome(&mut self, now: Duration, id: u64, outcome: &Outcome) -> bool {
-        let creating =
-            self.assigned.iter().find(|(_, a)| a.attempt.is(id)).map(|(labels, _)| Arc::clone(labels));
-        if let Some(labels) = creating {
+        if let Some(labels) = self.creates.remove(&id) {
             self.create_outcome(now, &labels, outcome);
             return true;
         }
-        let deleting = self.deleting.iter().find(|(_, d)| d.attempt.is(id)).map(|(number, _)| *number);
-        if let Some(number) = deleting {
+        if let Some(number) = self.deletes.remove(&id) {
             self.delete_outcome(now, number, outcome);
             return true;
         }
