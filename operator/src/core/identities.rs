@@ -1,31 +1,20 @@
 //! Which set of labels has which number; who is given one, and what is collected.
 
+mod assign;
+mod collect;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use agent_crd::CiliumIdentity;
-use agent_crd::identity_labels::{IdentityLabels, POD_NAMESPACE};
+use agent_crd::identity_labels::IdentityLabels;
 
-use super::event::{Action, Command, Outcome};
+use super::event::Outcome;
 use super::pods::Pods;
-use super::retry::{Attempt, CommandIds};
 use super::table::{Change, Listing, Place, Table};
-
-/// A number that is being given to a set of labels. It is kept until the API has said what became of it: a call that
-/// seemed to fail may have been done, and then a second number must not follow.
-#[derive(Debug)]
-struct Assignment {
-    number: u32,
-    attempt: Attempt,
-}
-
-/// A deletion that is being tried.
-#[derive(Debug)]
-struct Deletion {
-    uid: String,
-    attempt: Attempt,
-}
+use assign::Assignment;
+use collect::Deletion;
 
 #[derive(Debug, Default)]
 pub(super) struct Identities {
@@ -211,112 +200,6 @@ impl Identities {
         }
     }
 
-    fn assign(&mut self, labels: Arc<IdentityLabels>) {
-        if self.assigned.contains_key(&labels) {
-            return;
-        }
-        let last = self.last.get(&labels).copied().filter(|number| self.is_free(*number));
-        let Some(number) = last.or_else(|| self.lowest_free()) else {
-            self.exhausted = true;
-            self.look.insert(labels);
-            return;
-        };
-        self.assigned_numbers.insert(number);
-        self.assigned.insert(labels, Assignment { number, attempt: Attempt::default() });
-    }
-
-    /// Takes a number back that is not needed, unless it is just being written.
-    fn unassign(&mut self, labels: &Arc<IdentityLabels>) {
-        if self.assigned.get(labels).is_some_and(|a| !a.attempt.is_in_flight())
-            && let Some(assignment) = self.assigned.remove(labels)
-        {
-            self.assigned_numbers.remove(&assignment.number);
-            self.lowest = self.lowest.min(assignment.number);
-        }
-    }
-
-    fn is_free(&self, number: u32) -> bool {
-        !self.labels.contains_key(&number) && !self.assigned_numbers.contains(&number)
-    }
-
-    fn lowest_free(&mut self) -> Option<u32> {
-        let from = self.lowest.max(CiliumIdentity::MIN);
-        let number = (from..=CiliumIdentity::MAX).find(|number| self.is_free(*number));
-        self.lowest = number.unwrap_or(CiliumIdentity::MAX);
-        number
-    }
-
-    /// Commands to create what has been decided, up to `room` together with those in `commands`.
-    pub(super) fn create(
-        &mut self,
-        now: Duration,
-        room: usize,
-        ids: &mut CommandIds,
-        commands: &mut Vec<Command>,
-    ) {
-        for (labels, assignment) in &mut self.assigned {
-            if commands.len() >= room {
-                return;
-            }
-            if assignment.attempt.is_due(now) {
-                let id = ids.next();
-                assignment.attempt.start(id);
-                self.creates.insert(id, Arc::clone(labels));
-                let identity = CiliumIdentity::new(assignment.number, labels);
-                commands.push(Command { id, action: Action::CreateIdentity(identity) });
-            }
-        }
-    }
-
-    /// Commands to delete what has been unused since `before`, up to `room` together with those in `commands`.
-    pub(super) fn collect(
-        &mut self,
-        now: Duration,
-        before: Option<Duration>,
-        pods: &Pods,
-        room: usize,
-        ids: &mut CommandIds,
-        commands: &mut Vec<Command>,
-    ) {
-        self.deleting.retain(|number, deletion| {
-            deletion.attempt.is_in_flight() || self.unused_since.contains_key(number)
-        });
-        let Some(before) = before else { return };
-        for (number, since) in &self.unused_since {
-            if commands.len() >= room {
-                return;
-            }
-            if *since > before {
-                continue;
-            }
-            let Some(object) = self.objects.rows().get(&place(&number.to_string())) else { continue };
-            // A pod whose namespace is not known yet may need it.
-            let namespace =
-                self.labels.get(number).and_then(|labels| labels.get(&format!("k8s:{POD_NAMESPACE}")));
-            if namespace.is_some_and(|namespace| pods.has_unplaced(namespace)) {
-                continue;
-            }
-            let deletion = self
-                .deleting
-                .entry(*number)
-                .or_insert_with(|| Deletion { uid: String::new(), attempt: Attempt::default() });
-            if deletion.attempt.is_due(now) {
-                let id = ids.next();
-                deletion.attempt.start(id);
-                self.deletes.insert(id, *number);
-                deletion.uid.clone_from(&object.metadata.uid);
-                commands.push(Command {
-                    id,
-                    action: Action::DeleteIdentity {
-                        name: object.metadata.name.clone(),
-                        uid: object.metadata.uid.clone(),
-                        resource_version: object.metadata.resource_version.clone(),
-                    },
-                });
-            }
-        }
-    }
-
     /// Takes note of an outcome; false if the command was none of ours.
     pub(super) fn outcome(&mut self, now: Duration, id: u64, outcome: &Outcome) -> bool {
         if let Some(labels) = self.creates.remove(&id) {
@@ -328,42 +211,5 @@ impl Identities {
             return true;
         }
         false
-    }
-
-    fn create_outcome(&mut self, now: Duration, labels: &Arc<IdentityLabels>, outcome: &Outcome) {
-        self.look.insert(Arc::clone(labels));
-        match outcome {
-            // Either these labels have a number now, or somebody else has taken this one: another one is chosen.
-            Outcome::Created(_) | Outcome::Exists(_) => {
-                if let Some(assignment) = self.assigned.remove(labels) {
-                    self.assigned_numbers.remove(&assignment.number);
-                    self.lowest = self.lowest.min(assignment.number);
-                }
-            }
-            Outcome::Done | Outcome::Gone | Outcome::Failed(_) => {
-                if let Some(assignment) = self.assigned.get_mut(labels) {
-                    assignment.attempt.failed(now);
-                }
-            }
-        }
-    }
-
-    fn delete_outcome(&mut self, now: Duration, number: u32, outcome: &Outcome) {
-        match outcome {
-            Outcome::Done | Outcome::Gone => {
-                let Some(deletion) = self.deleting.remove(&number) else { return };
-                let name = number.to_string();
-                // Somebody may have made another object of the name meanwhile.
-                let is_it = |object: &CiliumIdentity| object.metadata.uid == deletion.uid;
-                if self.objects.rows().get(&place(&name)).is_some_and(is_it) {
-                    self.delete(&name);
-                }
-            }
-            Outcome::Created(_) | Outcome::Exists(_) | Outcome::Failed(_) => {
-                if let Some(deletion) = self.deleting.get_mut(&number) {
-                    deletion.attempt.failed(now);
-                }
-            }
-        }
     }
 }
