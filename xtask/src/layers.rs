@@ -37,6 +37,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "dataplane-native",
             "agent-api",
             "agent-control",
+            "agent-crd",
+            "bristle-operator",
             "sim-api",
             "sim-controllers",
             "sim-net",
