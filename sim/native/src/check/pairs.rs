@@ -110,7 +110,7 @@ impl World {
             for source in &pod.addresses {
                 for (to, addresses, ports) in &ends {
                     for address in addresses.iter().filter(|ip| ip.is_ipv4() == source.is_ipv4()) {
-                        if address == source {
+                        if address == source || self.is_lost(*source) || self.is_lost(*address) {
                             continue;
                         }
                         for (protocol, port) in ports {

@@ -141,7 +141,8 @@ impl World {
         if let Some(missing) = wanted.difference(&found).next() {
             return wrong(format!("lacks {missing}"));
         }
-        let others = self.nodes.iter().enumerate().filter(|(m, _)| *m != n && !self.is_bulk());
+        let others = self.nodes.iter().enumerate();
+        let others = others.filter(|(m, other)| *m != n && !other.restored && !self.is_bulk());
         let mut pods = others.flat_map(|(m, _)| self.pods_of(m).into_keys().map(IpNet::from));
         if let Some(missing) = pods.find(|net| !elsewhere.contains(net)) {
             return wrong(format!("lacks {missing}, which is a pod elsewhere"));

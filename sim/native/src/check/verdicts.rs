@@ -109,7 +109,7 @@ impl World {
     }
 
     fn check_allowed(&mut self, n: NodeId, to: End, frame: &Frame, view: &View, passport: &Passport) {
-        if !self.has_policies || !passport.honest || passport.spoiled {
+        if !self.has_policies || !passport.honest || passport.spoiled || self.has_lost_pods(view) {
             return;
         }
         let Some(attempt) = self.attempt(n, view, passport, to) else { return };
@@ -165,6 +165,9 @@ impl World {
             // A reply whose connection could not be kept is judged as if it began one.
             return true;
         }
+        if self.has_lost_pods(view) {
+            return true;
+        }
         let Some(to) = self.end_at(view.dst) else { return true };
         let Some(attempt) = self.attempt(n, view, passport, to) else {
             // Ports of fragments are not known here.
@@ -189,9 +192,21 @@ impl World {
         (!of_pods).then_some(End::Outside(address))
     }
 
+    /// Whether an end of a packet is a pod of a node whose agent has found an older state directory: of links that it does not
+    /// remember it cannot say whose they are.
+    pub(super) fn has_lost_pods(&self, view: &View) -> bool {
+        [view.src, view.dst].into_iter().any(|address| self.is_lost(address))
+    }
+
+    /// The same of an address.
+    pub(super) fn is_lost(&self, address: IpAddr) -> bool {
+        self.owner(address).is_some_and(|(n, ..)| self.nodes[n].restored)
+    }
+
     /// Whether the pod with this address has this identity by its labels as they are.
     pub(super) fn has_identity(&self, address: IpAddr, identity: u32) -> bool {
-        let Some((n, id, _)) = self.owner(address).filter(|_| !self.is_bulk()) else { return true };
+        let known = self.owner(address).filter(|(n, ..)| !self.is_bulk() && !self.nodes[*n].restored);
+        let Some((n, id, _)) = known else { return true };
         let Some(sandbox) = self.nodes[n].kubelet.sandboxes.get(&id) else { return true };
         self.check.views.may_have(&sandbox.pod, identity, true)
     }
