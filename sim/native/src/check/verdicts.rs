@@ -82,6 +82,9 @@ impl World {
         let forward = match view.echo {
             Some((request, _)) => request,
             None if protocol == Protocol::Icmp => return None,
+            None if view.flags & 0x12 == 2 => true,
+            // Who began what a full table could not keep is not followed here.
+            None if [n, home].iter().any(|n| self.check.was_full.contains(n)) => return None,
             None => self
                 .was_begun_by_sender(n, view)
                 .or_else(|| self.was_begun_by_sender(home, view))
