@@ -1,4 +1,4 @@
-//! A node's agent process: started inside the node, started again when it ends, under the control of tests.
+//! A node's agent process, or the operator: started inside its machine, started again when it ends, under the control of tests.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -34,12 +34,25 @@ pub struct AgentCommand {
     pub env: BTreeMap<String, String>,
     /// Where its output goes, on the host; appended to.
     pub log: PathBuf,
+    /// What it is, for logs.
+    pub what: &'static str,
 }
 
 impl AgentCommand {
     /// The agent of this build.
     pub fn new(args: Vec<String>, log: PathBuf) -> Self {
-        Self { program: Path::new(BIN_DIR).join("bristle-agent"), args, env: BTreeMap::new(), log }
+        Self {
+            program: Path::new(BIN_DIR).join("bristle-agent"),
+            args,
+            env: BTreeMap::new(),
+            log,
+            what: "agent",
+        }
+    }
+
+    /// The operator at `program`.
+    pub fn operator(program: PathBuf, args: Vec<String>, log: PathBuf) -> Self {
+        Self { program, args, env: BTreeMap::new(), log, what: "operator" }
     }
 }
 
@@ -182,13 +195,13 @@ async fn keep_running(node: String, ns: Arc<NsSet>, shared: Arc<Shared>) {
             return;
         }
         let command = locked(&shared.command).clone();
-        let started = Instant::now();
+        let (started, what) = (Instant::now(), command.what);
         match spawn(&ns, command).await {
             Ok(mut child) => {
                 let process = child.id().and_then(ProcessId::of);
                 shared.process.send_replace(process);
                 shared.starts.send_modify(|n| *n += 1);
-                info!(node, pid = child.id(), "agent started");
+                info!(node, pid = child.id(), "{what} started");
                 let status = tokio::select! {
                     status = child.wait() => status,
                     () = unwanted(&mut wanted) => {
@@ -202,9 +215,9 @@ async fn keep_running(node: String, ns: Arc<NsSet>, shared: Arc<Shared>) {
                     backoff = MIN_BACKOFF;
                     continue;
                 }
-                warn!(node, status = %status.map_or_else(|e| e.to_string(), |s| s.to_string()), "agent ended by itself");
+                warn!(node, status = %status.map_or_else(|e| e.to_string(), |s| s.to_string()), "{what} ended by itself");
             }
-            Err(e) => warn!(node, error = %e, "agent did not start"),
+            Err(e) => warn!(node, error = %e, "{what} did not start"),
         }
         if started.elapsed() > SETTLED {
             backoff = MIN_BACKOFF;

@@ -9,7 +9,7 @@ pub const BIN_DIR_ENV: &str = "BRISTLE_BIN_DIR";
 /// The eBPF object's file name.
 pub const OBJECT: &str = "bristle.bpf.o";
 
-/// A directory with `bristle-lab`, `bristle-agent`, `bristle-cni` and, beside them or elsewhere, the eBPF object.
+/// A directory with `bristle-lab`, `bristle-agent`, `bristle-operator`, `bristle-cni` and, beside them or elsewhere, the eBPF object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BinDir {
     /// The directory.
@@ -29,7 +29,7 @@ impl BinDir {
             .or_else(|| std::env::var_os(BIN_DIR_ENV).map(PathBuf::from))
             .unwrap_or_else(beside_this_program);
         let path = std::path::absolute(&path).unwrap_or(path);
-        for program in ["bristle-lab", "bristle-agent", "bristle-cni"] {
+        for program in ["bristle-lab", "bristle-agent", "bristle-operator", "bristle-cni"] {
             if !path.join(program).is_file() {
                 return Err(PreflightError::NoBinary(path.join(program)));
             }

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::agent::Agent;
 use crate::bins::BinDir;
 use crate::fault::{ActiveFault, Desk, Fault, FaultError};
 use crate::kubelet::Kubelets;
@@ -34,6 +35,9 @@ pub use blocking::BlockingCluster;
 pub use builder::{BuildError, ClusterBuilder, Progress};
 pub use node::Node;
 
+/// Name of the operator among nodes' agents.
+pub const OPERATOR: &str = "operator";
+
 /// A cluster with everything it consists of; all of it is removed when this is dropped, also by a panic.
 ///
 /// The supervising parts (API server, controllers, kubelets) are tasks of the runtime in which it was built.
@@ -44,6 +48,7 @@ pub struct Cluster {
     server: ServerHandle,
     controllers: JoinSet<()>,
     kubelets: Kubelets,
+    operator: Option<Agent>,
     nodes: Vec<Node>,
     outside_servers: JoinSet<()>,
     outside: Machine,
@@ -152,6 +157,11 @@ impl Cluster {
             .iter()
             .find(|node| node.name() == name)
             .ok_or_else(|| ClusterError::NoNode(name.to_owned()))
+    }
+
+    /// The operator, unless the cluster is without policy.
+    pub fn operator(&self) -> Option<&Agent> {
+        self.operator.as_ref()
     }
 
     /// The machine with bridge and router.
@@ -354,6 +364,7 @@ impl Drop for Cluster {
         self.kubelets.stop();
         self.controllers.abort_all();
         self.outside_servers.abort_all();
+        self.operator = None;
         for node in &mut self.nodes {
             node.stop();
         }

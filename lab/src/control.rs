@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::cluster::Cluster;
+use crate::agent::Agent;
+use crate::cluster::{Cluster, ClusterError, OPERATOR};
 use crate::fault::{ActiveFault, Fault, FaultError};
 use crate::plan::Plan;
 use crate::switch::LinkCounters;
@@ -102,10 +103,21 @@ pub struct Status {
     pub plan: Plan,
     /// API server on this machine.
     pub url: String,
+    /// The operator, unless the lab is without policy.
+    pub operator: Option<OperatorStatus>,
     /// Nodes.
     pub nodes: Vec<NodeStatus>,
     /// Pods.
     pub pods: Vec<PodStatus>,
+}
+
+/// State of the operator.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OperatorStatus {
+    /// Its PID in the root namespace, if it runs.
+    pub pid: Option<u32>,
+    /// How often it was started.
+    pub starts: u64,
 }
 
 /// State of a node.
@@ -181,17 +193,25 @@ async fn answer(request: Request, cluster: &Cluster) -> Response {
             let links = cluster.nodes().iter().filter_map(counters).collect();
             Response::Faults { active: cluster.active_faults(), links }
         }
-        Request::Agent { node, action } => match cluster.node(&node) {
+        Request::Agent { node, action } => match agent(cluster, &node) {
             Err(e) => Response::Error { message: e.to_string() },
-            Ok(node) => {
+            Ok(agent) => {
                 match action {
-                    AgentAction::Kill => drop(node.agent().kill(Signal::SIGKILL)),
-                    AgentAction::Stop => node.agent().stop().await,
-                    AgentAction::Start => node.agent().resume(),
+                    AgentAction::Kill => drop(agent.kill(Signal::SIGKILL)),
+                    AgentAction::Stop => agent.stop().await,
+                    AgentAction::Start => agent.resume(),
                 }
                 Response::Done
             }
         },
+    }
+}
+
+/// The agent of a node, or the operator by its name.
+fn agent<'a>(cluster: &'a Cluster, name: &str) -> Result<&'a Agent, ClusterError> {
+    match cluster.operator() {
+        Some(operator) if name == OPERATOR => Ok(operator),
+        _ => Ok(cluster.node(name)?.agent()),
     }
 }
 
@@ -258,6 +278,10 @@ fn status(cluster: &Cluster) -> Status {
     Status {
         plan: cluster.plan().clone(),
         url: cluster.url(),
+        operator: cluster.operator().map(|operator| OperatorStatus {
+            pid: operator.process().map(|process| process.pid),
+            starts: operator.starts(),
+        }),
         nodes: cluster.nodes().iter().map(node_status).collect(),
         pods: cluster.store().list(&PODS, "").iter().map(pod_status).collect(),
     }

@@ -52,7 +52,7 @@ struct Up {
     /// What the cluster is made of
     #[arg(long, value_enum, default_value_t = ArmKind::Netns)]
     on: ArmKind,
-    /// Directory with bristle-lab, bristle-agent and bristle-cni
+    /// Directory with bristle-lab, bristle-agent, bristle-operator and bristle-cni
     #[arg(long)]
     bin_dir: Option<PathBuf>,
     /// Names of the two web servers outside the cluster
@@ -64,6 +64,9 @@ struct Up {
     /// A further argument of every agent; may be given several times
     #[arg(long = "agent-arg", allow_hyphen_values = true)]
     agent_args: Vec<String>,
+    /// Without identities and policies: no operator, no CustomResourceDefinitions, every pod reaches every other
+    #[arg(long)]
+    no_policy: bool,
     /// MTU of the links between machines in bytes
     #[arg(long, default_value_t = lab::plan::DEFAULT_MTU)]
     mtu: u16,
@@ -134,11 +137,11 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
-    /// Show the log of a node's agent
+    /// Show the log of a node's agent or of the operator
     Logs {
         #[command(flatten)]
         lab: Name,
-        /// Node
+        /// Node, or `operator`
         node: String,
         /// Go on as it is written
         #[arg(short, long)]

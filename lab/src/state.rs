@@ -209,6 +209,11 @@ impl LabDir {
         self.node(node).join("agent.log")
     }
 
+    /// Log of the operator.
+    pub fn operator_log(&self) -> PathBuf {
+        self.path.join("operator.log")
+    }
+
     /// Reads the record.
     pub fn record(&self) -> Result<LabRecord, StateError> {
         let path = self.path.join("lab.json");

@@ -37,6 +37,8 @@ pub struct UpSpec {
     pub demo: bool,
     /// Further arguments of agents.
     pub agent_args: Vec<String>,
+    /// Whether pods have identities and policies are enforced.
+    pub policy: bool,
     /// MTU of links in bytes.
     pub mtu: u16,
     /// Prefix length of a node's IPv4 pod CIDR.
@@ -113,6 +115,7 @@ async fn run(spec: UpSpec) -> anyhow::Result<()> {
         .bin_dir(spec.bin_dir)
         .demo(spec.demo)
         .agent_args(spec.agent_args)
+        .policy(spec.policy)
         .mtu(spec.mtu)
         .pod_cidr_bits(spec.pod_cidr_bits)
         .owner_kind(OwnerKind::Supervisor)

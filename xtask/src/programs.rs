@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::{cmd, ebpf};
 
 /// Packages whose binaries labs and tests run, built together so that features agree.
-const PACKAGES: &[&str] = &["agent-daemon", "bristle-cli", "lab", "e2e", "sim-native"];
+const PACKAGES: &[&str] = &["agent-daemon", "bristle-operator", "bristle-cli", "lab", "e2e", "sim-native"];
 
 /// The plugin, which is built by itself: without shared libraries. It runs in the host's mount namespace, whatever libraries
 /// are there, and a process that need not load any starts in half the time, which every pod waits for twice.

@@ -5,6 +5,7 @@
 
 use crate::kernel::{KernelMaps, KernelNode};
 use crate::metrics::Metrics;
+use crate::publish::Told;
 use crate::underlay::Underlay;
 use agent_api::status::{AgentState, ReconcileStatus};
 use agent_api::{Timestamp, cni};
@@ -16,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tracing::{error, info, warn};
 
 /// How many runtime requests one reconcile takes together. More would save a little work in all and make the first of them wait for the last.
@@ -107,6 +108,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// CNI configuration to write when pods can be added: directory and socket.
     pub conflist: Option<(PathBuf, PathBuf)>,
+    /// Where to say what the cluster shall be told, if it shall.
+    pub(crate) told: Option<watch::Sender<Told>>,
 }
 
 /// Starts the thread. The receiver resolves when it ends, which it does only by a mistake of ours or at the end of the process.
@@ -153,6 +156,8 @@ struct Loop {
     conflist_due: Instant,
     conflist_problem: Option<String>,
     last_errors: Vec<String>,
+    /// Whether all was heard, and the revision of policy, when the cluster was last told.
+    told: Option<(bool, u64)>,
 }
 
 impl Loop {
@@ -166,6 +171,7 @@ impl Loop {
             conflist_due: Instant::now(),
             conflist_problem: None,
             last_errors: Vec::new(),
+            told: None,
         }
     }
 
@@ -266,6 +272,7 @@ impl Loop {
         let report = self.parts.agent.reconcile(now(), &mut self.parts.maps, &mut self.parts.node);
         let took = started.elapsed();
         self.note(&report, took);
+        self.tell_cluster(&report);
         for reply in replies.into_iter().chain(report.replies) {
             self.answer(reply);
         }
@@ -309,6 +316,27 @@ impl Loop {
         }
         self.last_errors = errors;
         self.parts.metrics.reconcile(report, took);
+    }
+
+    /// Says what the cluster shall be told, if that may have changed.
+    fn tell_cluster(&mut self, report: &ReconcileReport) {
+        let Some(sender) = &self.parts.told else { return };
+        let agent = &self.parts.agent;
+        let state = Some((agent.policies_synced() && agent.nodes_synced(), agent.policy_revision()));
+        if report.recomputed == 0
+            && report.rows_changed() == 0
+            && report.node_changes == 0
+            && self.told == state
+        {
+            return;
+        }
+        self.told = state;
+        let told = Told::by(agent);
+        sender.send_if_modified(|before| {
+            let changed = *before != told;
+            *before = told;
+            changed
+        });
     }
 
     fn follow_state(&mut self) {

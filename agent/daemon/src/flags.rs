@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Bristle's node agent: gives pods their network and keeps the eBPF dataplane as Kubernetes wants it.
 #[derive(Clone, Debug, Parser)]
@@ -95,6 +96,25 @@ pub struct RunFlags {
     #[arg(long, env = "BRISTLE_MONITOR_AGGREGATION", value_enum, default_value_t = Aggregation::Medium, global = true)]
     pub monitor_aggregation: Aggregation,
 
+    /// Give pods identities and enforce network policies.
+    ///
+    /// Needs the CustomResourceDefinitions of deploy/crds in the cluster, a running bristle-operator, which gives out identities,
+    /// and deploy/rbac.yaml. Without them pods are not added. `off` lets every pod reach every other.
+    #[arg(long, env = "BRISTLE_POLICY", value_enum, default_value_t = Switch::On, global = true)]
+    pub policy: Switch,
+
+    /// Which pods are isolated: default does as policies say, always isolates also those that no policy selects, never enforces nothing.
+    #[arg(long, env = "BRISTLE_ENABLE_POLICY", value_enum, default_value_t = Enforcement::Default, global = true)]
+    pub enable_policy: Enforcement,
+
+    /// Let through what policies forbid, and tell of it in the monitor.
+    #[arg(long, env = "BRISTLE_POLICY_AUDIT_MODE", global = true)]
+    pub policy_audit_mode: bool,
+
+    /// How long adding a pod waits for its identity, as in `10s` or `500ms`; then it runs isolated until it has one.
+    #[arg(long, env = "BRISTLE_IDENTITY_WAIT", default_value = "10s", value_parser = wait, global = true)]
+    pub identity_wait: Wait,
+
     /// How log lines look.
     #[arg(long, env = "BRISTLE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]
     pub log_format: LogFormat,
@@ -127,6 +147,45 @@ pub enum Family {
     /// Use it when the node has a pod CIDR of it.
     Auto,
 }
+
+/// Whether something is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
+}
+
+/// Which pods are isolated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Enforcement {
+    /// Those that policies select.
+    Default,
+    /// All, in both directions.
+    Always,
+    /// None, whatever policies say.
+    Never,
+}
+
+/// A span of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait(pub Duration);
+
+fn wait(text: &str) -> Result<Wait, String> {
+    let parse = |number: &str| number.parse::<u64>().ok();
+    let span = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+        (Some(number), _) => parse(number).map(Duration::from_millis),
+        (None, Some(number)) => parse(number).map(Duration::from_secs),
+        (None, None) => None,
+    };
+    span.filter(|span| *span <= MOST_WAIT)
+        .map(Wait)
+        .ok_or_else(|| "give seconds or milliseconds, 0s to 120s, as in 10s or 500ms".to_owned())
+}
+
+/// Container runtimes do not wait longer for a pod's network.
+const MOST_WAIT: Duration = Duration::from_secs(120);
 
 /// Which trace events the dataplane sends. Drops are always sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -176,9 +235,10 @@ impl RunFlags {
 
 #[cfg(test)]
 mod tests {
-    use super::{Flags, MetricsAddr};
+    use super::{Flags, MetricsAddr, Wait};
     use clap::{CommandFactory as _, Parser as _};
     use std::path::Path;
+    use std::time::Duration;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -211,6 +271,19 @@ mod tests {
         assert_eq!(flags.run.cni_conf_dir(), Some(Path::new("/etc/cni/net.d")));
         let flags = Flags::try_parse_from(["bristle-agent", "--cni-conf-dir", "none"]).unwrap();
         assert_eq!(flags.run.cni_conf_dir(), None);
+    }
+
+    #[test]
+    fn waits_have_a_unit_and_an_end() {
+        let wait = |text: &str| {
+            Flags::try_parse_from(["bristle-agent".to_owned(), format!("--identity-wait={text}")])
+                .map(|flags| flags.run.identity_wait)
+        };
+        assert_eq!(wait("500ms").unwrap(), Wait(Duration::from_millis(500)));
+        assert_eq!(wait("0s").unwrap(), Wait(Duration::ZERO));
+        for wrong in ["10", "1m", "-1s", "121s", "s", ""] {
+            assert!(wait(wrong).unwrap_err().to_string().contains("10s or 500ms"), "{wrong}");
+        }
     }
 
     #[test]

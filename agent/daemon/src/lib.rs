@@ -18,6 +18,7 @@ pub mod metrics;
 mod monitor;
 mod place;
 mod process;
+mod publish;
 pub mod start;
 pub mod status;
 pub mod tables;

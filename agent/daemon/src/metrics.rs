@@ -31,6 +31,8 @@ pub struct Metrics {
     pub reader_lost: AtomicU64,
     /// Events of Node objects that the watch delivered.
     pub node_events: AtomicU64,
+    /// Events of other objects that the watches delivered.
+    pub object_events: AtomicU64,
     /// Failures of the watch.
     pub watch_failures: AtomicU64,
 }

@@ -2,19 +2,20 @@
 
 use crate::cni_socket::CniSocket;
 use crate::control::{self, Control, Parts};
-use crate::flags::{Aggregation, Family, Routing, RunFlags};
+use crate::flags::{Aggregation, Enforcement, Family, Routing, RunFlags, Switch};
 use crate::http::{self, Sources};
 use crate::kernel::{self, KernelMaps, KernelNode};
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
 use crate::place::{self, Place};
+use crate::publish::{self, Observed, Told};
 use crate::status::Fixed;
 use crate::tables::Tables;
 use crate::underlay::Underlay;
-use crate::watch::{self, WatchStatus};
+use crate::watch::{self, Connector, WatchStatus};
 use agent_api::Timestamp;
 use agent_api::status::AttachKind;
-use agent_control::{Agent, Config, FamilyMode, MonitorAggregation};
+use agent_control::{Agent, Config, FamilyMode, MonitorAggregation, PolicyConfig};
 use agent_node::Netlink;
 use anyhow::{Context as _, Result};
 use dataplane_loader::{Clock, EventReader, HookKind, LoadOptions, Object, Pins};
@@ -91,13 +92,16 @@ pub fn run(flags: &RunFlags) -> Result<()> {
     });
     let netlink = || Netlink::open().context("cannot talk to the kernel's network stack");
     let conflist = flags.cni_conf_dir().map(|dir| (dir.to_owned(), place.cni_socket.clone()));
+    let (told_sender, told) = tokio::sync::watch::channel(Told::default());
+    let with_policy = flags.policy == Switch::On;
     let (control, control_ended) = control::start(Parts {
-        agent: Agent::new(config(flags, node), documents),
+        agent: Agent::new(config(flags, node.clone()), documents),
         maps,
         node: KernelNode::new(netlink()?, object, pins, place.state.clone(), &flags.run_dir),
         underlay: Underlay::new(netlink()?, flags.device.clone()),
         metrics: Arc::clone(&metrics),
         conflist,
+        told: with_policy.then_some(told_sender),
     })?;
 
     // 6. Ears and mouths.
@@ -110,7 +114,12 @@ pub fn run(flags: &RunFlags) -> Result<()> {
         metrics,
         fixed,
     };
-    runtime.spawn(watch::run(flags.kubeconfig.clone(), control.clone(), watch));
+    let connector = Arc::new(Connector::new(flags.kubeconfig.clone(), watch));
+    let observed = with_policy.then(|| Arc::new(Observed::default()));
+    watch::start(&connector, &control, &node, observed.as_ref());
+    if let Some(observed) = observed {
+        runtime.spawn(publish::run(node, told, observed, connector));
+    }
     runtime.spawn(cni_socket.serve(control.clone()));
     drop(entered);
 
@@ -165,10 +174,27 @@ fn config(flags: &RunFlags, node: String) -> Config {
     config.ipv4 = family(flags.ipv4);
     config.ipv6 = family(flags.ipv6);
     config.mtu = (flags.mtu > 0).then_some(flags.mtu);
+    config.policy = (flags.policy == Switch::On).then(|| policy(flags));
     config.monitor_aggregation = match flags.monitor_aggregation {
         Aggregation::None => MonitorAggregation::None,
         Aggregation::Low => MonitorAggregation::Low,
         Aggregation::Medium => MonitorAggregation::Medium,
     };
     config
+}
+
+fn policy(flags: &RunFlags) -> PolicyConfig {
+    let enforcement = match flags.enable_policy {
+        Enforcement::Default => agent_policy::Enforcement::Default,
+        Enforcement::Always => agent_policy::Enforcement::Always,
+        Enforcement::Never => agent_policy::Enforcement::Never,
+    };
+    PolicyConfig {
+        engine: agent_policy::Config {
+            enforcement,
+            audit: flags.policy_audit_mode,
+            ..agent_policy::Config::default()
+        },
+        identity_wait: flags.identity_wait.0,
+    }
 }

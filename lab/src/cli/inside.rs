@@ -9,6 +9,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use lab::cluster::OPERATOR;
 use lab::control::{AgentAction, Place, Request, Response};
 use lab::ns::NsSet;
 use lab::plan::LabName;
@@ -81,7 +82,10 @@ pub(crate) fn capture(options: &Capture) -> anyhow::Result<ExitCode> {
 pub(crate) fn logs(name: &LabName, node: &str, follow: bool) -> anyhow::Result<()> {
     let dir = LabDir::of(name);
     let record = dir.record()?;
-    let path = dir.agent_log(node);
+    let path = if node == OPERATOR { dir.operator_log() } else { dir.agent_log(node) };
+    if !path.exists() && node == OPERATOR {
+        bail!("lab '{name}' has no operator: it was started with --no-policy");
+    }
     if !path.exists() {
         bail!("lab '{name}' has no node {node}: its nodes are node-1 to node-{}", record.plan.nodes);
     }

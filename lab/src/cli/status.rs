@@ -21,6 +21,10 @@ fn print(status: &Status) {
         "lab '{}': {} nodes, {} addresses, {} routing, API server {}\n",
         plan.name, plan.nodes, plan.family, plan.routing, status.url
     ));
+    if let Some(operator) = &status.operator {
+        let process = operator.pid.map_or_else(|| "down".to_owned(), |pid| format!("pid {pid}"));
+        say(format_args!("operator: {process}, {} restarts\n", operator.starts.saturating_sub(1)));
+    }
     let nodes = status.nodes.iter().map(|n| {
         let agent = n.agent_pid.map_or_else(|| "down".to_owned(), |pid| format!("pid {pid}"));
         let restarts = n.agent_starts.saturating_sub(1).to_string();

@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use sim_api::resource::{NODES, PODS};
+use sim_api::resource::{CUSTOMRESOURCEDEFINITIONS, NODES, PODS};
 use sim_api::store::StoreOptions;
-use sim_api::{Faults, ServerConfig, Store, SystemClock, server, write_kubeconfig};
+use sim_api::{Faults, ServerConfig, Store, SystemClock, WriteOptions, server, write_kubeconfig};
 use sim_controllers::{ControllerOptions, Controllers};
 use tokio::task::JoinSet;
 
-use super::{BlockingCluster, Cluster, ClusterError, Node, workloads};
+use super::{BlockingCluster, Cluster, ClusterError, Node, OPERATOR, workloads};
 use crate::agent::{Agent, AgentCommand};
 use crate::bins::BinDir;
 use crate::cgroup::{self, NoCgroup2Error};
@@ -110,6 +110,7 @@ pub struct ClusterBuilder {
     dns: bool,
     faults: Faults,
     agent_args: Vec<String>,
+    policy: bool,
     patience: Duration,
     mtu: u16,
     pod_cidr_bits: u8,
@@ -149,6 +150,7 @@ impl ClusterBuilder {
             dns: true,
             faults: Faults::default(),
             agent_args: Vec::new(),
+            policy: true,
             patience: Duration::from_secs(60),
             mtu: DEFAULT_MTU,
             pod_cidr_bits: DEFAULT_POD_CIDR_BITS,
@@ -238,6 +240,14 @@ impl ClusterBuilder {
     #[must_use]
     pub fn agent_args(mut self, args: impl IntoIterator<Item = String>) -> Self {
         self.agent_args.extend(args);
+        self
+    }
+
+    /// Whether pods have identities and policies are enforced (default yes): then there are the definitions of their objects
+    /// and an operator.
+    #[must_use]
+    pub fn policy(mut self, policy: bool) -> Self {
+        self.policy = policy;
         self
     }
 
@@ -373,6 +383,7 @@ impl ClusterBuilder {
         let server = self.start_server(dir, &plan, &fabric, &store, &kubelets)?;
         let controllers = start_controllers(&plan, &store);
         kubelets.start(&store, dir.share(), fixed_names(&plan));
+        let operator = if self.policy { Some(start_operator(dir, &store, &fabric, &bins)?) } else { None };
         for node in &mut nodes {
             let command = self.agent_command(dir, &plan, node.name());
             node.agent = Some(Agent::start(node.name(), Arc::clone(node.machine.ns()), command));
@@ -385,6 +396,7 @@ impl ClusterBuilder {
             server,
             controllers,
             kubelets,
+            operator,
             nodes,
             outside_servers,
             outside,
@@ -438,6 +450,7 @@ impl ClusterBuilder {
             ("--kubeconfig", format!("{SHARE_DIR}/{AGENT_KUBECONFIG}")),
             ("--routing", plan.routing.to_string()),
             ("--bpf-object", OBJECT_PATH.to_owned()),
+            ("--policy", if self.policy { "on" } else { "off" }.to_owned()),
         ]
         .into_iter()
         .flat_map(|(flag, value)| [flag.to_owned(), value])
@@ -505,6 +518,22 @@ impl ClusterBuilder {
         });
         waited.await.map_err(|problem| BuildError::NotReady { problem, hint: agents_hint(cluster) })
     }
+}
+
+/// The operator runs where the API server listens, and ends with that machine.
+///
+/// Definitions are there before any agent looks for them, so that none has to wait for the operator.
+fn start_operator(dir: &LabDir, store: &Store, fabric: &Machine, bins: &BinDir) -> Result<Agent, BuildError> {
+    let definitions = agent_crd::crd::cilium().into_iter().chain([agent_crd::crd::cluster_network_policy()]);
+    for definition in definitions {
+        store
+            .create(&CUSTOMRESOURCEDEFINITIONS, "", definition, &WriteOptions::default())
+            .map_err(|e| BuildError::NotReady { problem: e.into(), hint: String::new() })?;
+    }
+    let kubeconfig = dir.share().join(AGENT_KUBECONFIG).display().to_string();
+    let args = ["--kubeconfig", &kubeconfig, "--listen", "off"].map(str::to_owned).to_vec();
+    let command = AgentCommand::operator(bins.path.join("bristle-operator"), args, dir.operator_log());
+    Ok(Agent::start(OPERATOR, Arc::clone(fabric.ns()), command))
 }
 
 /// The last lines of the first agent's log that is not ready, or of the first at all.

@@ -1,0 +1,108 @@
+//! The way to the API server, shared by all who speak to it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use kube::client::{Body, ClientBuilder};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use tokio::sync::Mutex;
+
+use super::WatchStatus;
+
+/// Makes clients: one for all, and a new one when that one fails.
+#[derive(Debug)]
+pub(crate) struct Connector {
+    kubeconfig: Option<PathBuf>,
+    status: WatchStatus,
+    current: Mutex<Option<Numbered>>,
+}
+
+struct Numbered {
+    number: u64,
+    client: Client,
+}
+
+impl std::fmt::Debug for Numbered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Numbered").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl Connector {
+    /// By the kubeconfig at this path, else by `$KUBECONFIG`, else as the pod that the agent runs in.
+    pub(crate) fn new(kubeconfig: Option<PathBuf>, status: WatchStatus) -> Self {
+        Self { kubeconfig, status, current: Mutex::new(None) }
+    }
+
+    /// How all is.
+    pub(crate) fn status(&self) -> &WatchStatus {
+        &self.status
+    }
+
+    /// A client with its number. It is another one than the client of the number `failed` (0: none has failed):
+    /// the configuration is read again for it.
+    ///
+    /// # Errors
+    /// When there is no configuration, or it is of no use.
+    pub(crate) async fn client(&self, failed: u64) -> Result<(u64, Client)> {
+        let mut current = self.current.lock().await;
+        if let Some(Numbered { number, client }) = &*current
+            && *number > failed
+        {
+            return Ok((*number, client.clone()));
+        }
+        let client = self.connect().await?;
+        let number = current.as_ref().map_or(1, |last| last.number + 1).max(failed + 1);
+        *current = Some(Numbered { number, client: client.clone() });
+        Ok((number, client))
+    }
+
+    async fn connect(&self) -> Result<Client> {
+        let mut config = configuration(self.kubeconfig.as_deref()).await?;
+        config.connect_timeout = Some(Duration::from_secs(5));
+        self.status.server(&config.cluster_url.to_string());
+        let client = ClientBuilder::try_from(config)
+            .context("cannot make a client for the API server from the kubeconfig")?;
+        Ok(client.build())
+    }
+}
+
+/// The client for one watch: what is answered to it shows in the status.
+///
+/// A watch that is taken up again is silent until an object changes, so its success shows in the answer's head alone.
+pub(super) fn observed(client: Client, status: WatchStatus, what: &'static str) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let service = tower::service_fn(move |request: axum::http::Request<Body>| {
+        let (client, status) = (client.clone(), status.clone());
+        async move {
+            let response = client.send(request).await?;
+            if response.status().is_success() {
+                status.answered(what);
+            }
+            Ok::<_, kube::Error>(response)
+        }
+    });
+    Client::new(service, namespace)
+}
+
+/// By flag, by `$KUBECONFIG`, or as the pod that the agent runs in.
+async fn configuration(kubeconfig: Option<&Path>) -> Result<Config> {
+    let path = kubeconfig
+        .map(Path::to_owned)
+        .or_else(|| std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty()).map(PathBuf::from));
+    if let Some(path) = path {
+        let describe = || format!("kubeconfig {}", path.display());
+        let kubeconfig = Kubeconfig::read_from(&path).with_context(describe)?;
+        return Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .with_context(describe);
+    }
+    match Config::incluster() {
+        Ok(config) => Ok(config),
+        Err(problem) => bail!(
+            "no way to the API server: give --kubeconfig FILE (or BRISTLE_KUBECONFIG), or run in a pod with a service account ({problem})"
+        ),
+    }
+}
