@@ -189,6 +189,10 @@ impl Open<'_> {
     }
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one thing of the past that counts, and all of them may be"
+)]
 struct Judge<'a> {
     scenario: &'a Scenario,
     clock: Clock,
