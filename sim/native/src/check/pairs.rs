@@ -96,7 +96,7 @@ impl World {
                 });
             }
         }
-        let mut ends: Vec<(End, Vec<IpAddr>, Vec<(Protocol, u16)>)> =
+        let mut ends: Vec<Target> =
             pods.iter().map(|pod| (pod_end(&pod.name), pod.addresses.clone(), pod.ports.clone())).collect();
         let some = vec![(Protocol::Tcp, 80), (Protocol::Icmp, 0)];
         for node in &self.nodes {
@@ -197,3 +197,6 @@ fn copy(native: &Native) -> Native {
     copy.set_clock(native.clock());
     copy
 }
+
+/// An end that may be called: its addresses, and what to try there.
+type Target = (End, Vec<IpAddr>, Vec<(Protocol, u16)>);
