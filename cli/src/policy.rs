@@ -55,17 +55,17 @@ pub(crate) fn explanation(explanation: &Explanation) -> String {
 fn side(side: Option<&Side>) -> String {
     let Some(side) = side else { return "no policy is asked".to_owned() };
     let by = if side.passes { " by " } else { ": " };
-    let mut text = side.outcome.clone();
+    let mut parts = vec![side.outcome.clone()];
     if !side.decided_by.is_empty() {
-        text += &format!("{by}{}", list(&side.decided_by, ", "));
+        parts.extend([by.to_owned(), list(&side.decided_by, ", ")]);
     }
     if !side.staged.is_empty() {
-        text += &format!("; staged policies {}", side.staged);
+        parts.extend(["; staged policies ".to_owned(), side.staged.clone()]);
         if !side.staged_by.is_empty() {
-            text += &format!(": {}", list(&side.staged_by, ", "));
+            parts.extend([": ".to_owned(), list(&side.staged_by, ", ")]);
         }
     }
-    text
+    parts.concat()
 }
 
 #[cfg(test)]

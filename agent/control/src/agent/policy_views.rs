@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use agent_api::policy::{
     Explanation, Identity as IdentityView, Party as PartyView, Policy as PolicyView, Side,
 };
-use agent_policy::{Direction, Enforcement, NamedPort, Outcome, Party, explain_side};
+use agent_policy::{Direction, Enforcement, LabelSet, NamedPort, Outcome, Party, explain_side};
 use dataplane_abi::Identity;
 use ipnet::IpNet;
 
@@ -20,6 +20,8 @@ struct Found {
     party: Party,
     /// It is a pod, so that policies are for it.
     is_pod: bool,
+    /// It is of this node.
+    is_local: bool,
 }
 
 impl Agent {
@@ -51,7 +53,7 @@ impl Agent {
 
     fn labels(&self, identity: Identity) -> Vec<String> {
         let labels = self.state.policy.engine().and_then(|engine| engine.labels(identity));
-        labels.into_iter().flat_map(|labels| labels.iter()).map(ToString::to_string).collect()
+        labels.into_iter().flat_map(LabelSet::iter).map(ToString::to_string).collect()
     }
 
     /// Policies by kind, namespace and name, with the endpoints of this node that they select and what is wrong with them.
@@ -89,7 +91,12 @@ impl Agent {
         let Some(engine) = self.state.policy.engine() else {
             return Err("policy is off, or has not been read yet; see `bristle status`".to_owned());
         };
-        let (from, to) = (self.find(from)?, self.find(to)?);
+        let (mut from, to) = (self.find(from)?, self.find(to)?);
+        if from.identity == Identity::HOST && !to.is_local {
+            // To pods elsewhere this node is one of the others.
+            from.identity = Identity::REMOTE_NODE;
+            from.party.labels = engine.labels(from.identity).cloned().unwrap_or_default();
+        }
         let enforcement = self.config.policy.as_ref().map(|policy| policy.engine.enforcement);
         let side = |own: &Found, direction, peer: &Found| {
             // A node reaches its own pods whatever policies say, and every pod itself.
@@ -167,6 +174,7 @@ impl Agent {
                 ..Party::default()
             },
             is_pod: false,
+            is_local: identity == Identity::HOST,
         })
     }
 
@@ -174,7 +182,7 @@ impl Agent {
         let record = &self.state.endpoints.get(id)?.record;
         let in_force = self.state.policy.of_endpoint(id)?;
         let ports = self.state.policy.pod(id).map(|pod| pod.named_ports.clone()).unwrap_or_default();
-        Some(self.pod_party(record.display_name(), in_force.identity, ports))
+        Some(Found { is_local: true, ..self.pod_party(record.display_name(), in_force.identity, ports) })
     }
 
     fn remote_party(&self, object: &crate::objects::EndpointObject) -> Found {
@@ -197,6 +205,7 @@ impl Agent {
             identity,
             party: Party { labels, named_ports, closed, ..Party::default() },
             is_pod: true,
+            is_local: false,
         }
     }
 }
