@@ -209,9 +209,15 @@ fn counters(text: &mut Text, metrics: &Metrics, figures: &Figures) {
         metrics.node_events.load(Ordering::Relaxed),
     );
     text.single(
+        "bristle_kubernetes_object_events_total",
+        "counter",
+        "Events of other objects from the API server.",
+        metrics.object_events.load(Ordering::Relaxed),
+    );
+    text.single(
         "bristle_kubernetes_watch_failures_total",
         "counter",
-        "Failures of the watch on the API server.",
+        "Failures of the watches on the API server.",
         metrics.watch_failures.load(Ordering::Relaxed),
     );
     text.single(
