@@ -26,7 +26,7 @@ async fn cluster(test: &str) -> Option<Cluster> {
         eprintln!("SKIPPED: {test} needs root and the built programs: {reason}");
         return None;
     }
-    Some(Cluster::builder().nodes(1).build().await.unwrap())
+    Some(Cluster::builder().nodes(1).policy(false).build().await.unwrap())
 }
 
 /// One call of the plugin inside the node: exit code zero with what it printed, or the error object.

@@ -158,7 +158,7 @@ async fn sandboxes_of_containerd_reach_each_other_and_leave_nothing_behind() {
         return;
     }
     let scratch = tempfile::tempdir().unwrap();
-    let cluster = Cluster::builder().nodes(1).build().await.unwrap();
+    let cluster = Cluster::builder().nodes(1).policy(false).build().await.unwrap();
     let node = &cluster.nodes()[0];
     let runtime = Runtime::start(node, scratch.path()).await.unwrap();
     let cri = runtime.cri(node).await.unwrap();
