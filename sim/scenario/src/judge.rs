@@ -189,6 +189,7 @@ impl Open<'_> {
     }
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Judge<'a> {
     scenario: &'a Scenario,
     clock: Clock,

@@ -36,6 +36,9 @@ enum Came {
     Lost(NodeId, DropReason),
 }
 
+/// Who can be sent to: how the objects name it, where it is, and what is tried.
+type Target = (End, Vec<IpAddr>, Vec<(Protocol, u16)>);
+
 /// A pod that can send.
 struct Pod {
     node: NodeId,
@@ -96,7 +99,7 @@ impl World {
                 });
             }
         }
-        let mut ends: Vec<(End, Vec<IpAddr>, Vec<(Protocol, u16)>)> =
+        let mut ends: Vec<Target> =
             pods.iter().map(|pod| (pod_end(&pod.name), pod.addresses.clone(), pod.ports.clone())).collect();
         let some = vec![(Protocol::Tcp, 80), (Protocol::Icmp, 0)];
         for node in &self.nodes {
