@@ -132,8 +132,7 @@ impl Session<'_> {
         let scenario = self.plan(case, self.families[0]).policies_alone();
         let report = sim_native::run(&scenario, &self.simulation(Vec::new()));
         judge::broken(&report).map_or(Ok(()), Err)?;
-        // An applied object is not yet one that agents act on.
-        Err(reason::NO_REVISION.to_owned())
+        judge::behind(&report).map_or(Ok(()), Err)
     }
 
     fn simulation(&self, taps: Vec<String>) -> sim_native::Options {

@@ -98,6 +98,7 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
     /// Looks at `key` again in the next pass if its sides differ.
     fn mark(&mut self, key: K) {
         if self.settled(&key) {
+            self.forget_failure(&key);
             self.dirty.remove(&key);
             self.firm.remove(&key);
         } else {
@@ -416,5 +417,16 @@ mod tests {
         t.want(1, None);
         assert_eq!(t.pending(), 0);
         assert_eq!(t.remove(Now::default(), Knowledge::Full, OK).done, 0);
+    }
+
+    #[test]
+    fn what_failed_and_is_as_wished_is_no_failure_any_more() {
+        let mut t = tracked();
+        let fail = |_: &u8, _: Option<&u8>| Err(PortError::retryable("write", "busy"));
+        assert!(!t.set_aside(Now::default(), 1, Some(5), fail, &mut Pass::default()));
+        let now = t.next_retry().unwrap();
+        t.wake(now);
+        t.remove(now, Knowledge::Full, OK);
+        assert_eq!((t.failures().count(), t.pending()), (0, 0));
     }
 }

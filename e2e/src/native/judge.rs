@@ -26,6 +26,15 @@ pub(super) fn broken(report: &Report) -> Option<String> {
     }
 }
 
+/// A node on which the policies that are there are not in force, by what its agent says.
+pub(super) fn behind(report: &Report) -> Option<String> {
+    let latest = report.policy_version;
+    let behind = report.policy_revisions.iter().find(|(_, revision)| **revision < latest);
+    behind.map(|(node, revision)| {
+        format!("node {node} has the policy revision {revision}, the latest policy is {latest}")
+    })
+}
+
 /// What is wrong with the answer, if anything.
 pub(super) fn answer(case: &Case, traffic: &Traffic, report: &Report) -> Option<String> {
     let tool = match traffic.kind {

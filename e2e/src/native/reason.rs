@@ -9,10 +9,6 @@ use crate::workloads::{POLICY_GROUP, POLICY_KIND};
 
 use super::scenario::{Plan, TRAFFIC};
 
-/// Why no policy can be said to be in force.
-pub(super) const NO_REVISION: &str =
-    "policy is not implemented: the agents of the simulator report no policy revision";
-
 /// Why the simulated cluster has no policies, if so.
 pub(super) fn policy_missing() -> Option<String> {
     (!sim_native::knows_kind(POLICY_GROUP, POLICY_KIND)).then(|| {

@@ -1,7 +1,7 @@
 //! What this arm cannot do, found before anything starts.
 
 use lab::plan::MAX_NODES;
-use sim_scenario::model::{Action, Fault, FaultKind, Kill, Scenario};
+use sim_scenario::model::{Action, Fault, FaultKind, Kill, OPERATOR, Scenario};
 
 /// Bits of the IPv4 block of which a lab's nodes have their pod CIDRs.
 const CLUSTER_BITS: u8 = 16;
@@ -41,6 +41,9 @@ fn cluster(scenario: &Scenario) -> Vec<String> {
 }
 
 fn why_not(fault: &Fault) -> Option<&'static str> {
+    if fault.node.as_deref() == Some(OPERATOR) {
+        return Some("nothing is broken of the operator of a lab");
+    }
     match &fault.kind {
         FaultKind::Kill(Kill { after_commands: Some(_), .. }) => Some(
             "an agent that really runs cannot be stopped after a number of commands; leave `after-commands` out",

@@ -70,7 +70,7 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
-    /// A table of the node takes no more rows.
+    /// A table that packets write takes no more rows.
     pub(crate) fn table_was_full(&mut self, n: NodeId) {
         self.was_full.insert(n);
     }

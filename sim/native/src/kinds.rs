@@ -59,6 +59,12 @@ pub(crate) fn policy_resource(kind: Kind) -> Gr {
     RESOURCES.iter().find(|(other, _)| *other == kind).map_or(PODS, |(_, gr)| gr.clone())
 }
 
+/// Resources of all kinds of policies.
+pub(crate) fn policy_resources() -> impl Iterator<Item = Gr> {
+    let kinds = RESOURCES.into_iter().filter(|(kind, _)| kind.name().ends_with("NetworkPolicy"));
+    kinds.map(|(_, gr)| gr)
+}
+
 /// The operator's word for a kind, if it watches it.
 pub(crate) const fn of_operator(kind: ObjectKind) -> Option<Kind> {
     Some(match kind {

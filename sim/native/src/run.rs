@@ -67,6 +67,10 @@ pub struct Report {
     pub frames: Vec<Seen>,
     /// Frames of the taps.
     pub taps: BTreeMap<String, Vec<Seen>>,
+    /// The latest version of a policy that is in force on each node at the end.
+    pub policy_revisions: BTreeMap<String, u64>,
+    /// The latest version of the policies that are there at the end, 0 without any.
+    pub policy_version: u64,
     /// Addresses at the end, of pods that run (`namespace/name`) and of nodes (`name`).
     pub addresses: BTreeMap<String, Vec<IpAddr>>,
 }
@@ -167,6 +171,8 @@ fn report(scenario: &Scenario, options: &Options, mut failures: Vec<String>, wor
             .iter()
             .map(|(place, frames)| (place.clone(), frames.iter().map(seen).collect()))
             .collect(),
+        policy_revisions: world.policy_revisions(),
+        policy_version: world.policy_version(),
         addresses: world.addresses(),
     }
 }

@@ -417,6 +417,23 @@ impl World {
         of_nodes.chain(of_pods.filter(|(_, addresses)| !addresses.is_empty())).collect()
     }
 
+    /// The latest version of a policy that is in force on each node, as its agent says.
+    pub(crate) fn policy_revisions(&self) -> BTreeMap<String, u64> {
+        let known = |node: &crate::node::SimNode| {
+            Some((node.name.clone(), node.agent.agent.as_ref()?.policy_revision()))
+        };
+        self.nodes.iter().filter_map(known).collect()
+    }
+
+    /// The latest version of the policies that are there.
+    pub(crate) fn policy_version(&self) -> u64 {
+        let version = |object: &sim_api::store::Object| -> u64 {
+            str_at(object, &["metadata", "resourceVersion"]).parse().unwrap_or(0)
+        };
+        let all = crate::kinds::policy_resources().flat_map(|gr| self.store.list(&gr, ""));
+        all.map(|object| version(&object)).max().unwrap_or(0)
+    }
+
     /// The revision of each node's rows.
     fn revisions(&self) -> Vec<u32> {
         self.nodes

@@ -39,7 +39,7 @@ fn a_seed_decides_the_whole_run(
 #[test]
 fn no_profile_is_left_out() {
     let names: Vec<&str> = PROFILES.iter().map(|profile| profile.name).collect();
-    assert_eq!(names, ["mixed", "quiet", "crash", "api", "net", "cni", "full"]);
+    assert_eq!(names, ["mixed", "quiet", "crash", "api", "net", "cni", "full", "policy"]);
 }
 
 #[test]

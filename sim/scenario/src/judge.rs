@@ -189,10 +189,7 @@ impl Open<'_> {
     }
 }
 
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is one thing of the past that counts, and all of them may be"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Judge<'a> {
     scenario: &'a Scenario,
     clock: Clock,

@@ -33,7 +33,9 @@ fn many_seeds_of_every_profile_are_valid_and_sure() {
         }
         // A profile that asks for nothing finds nothing.
         let all: usize = expectations.values().sum();
-        assert!(expectations["Ok"] * 3 > all, "{}: {expectations:?}", profile.name);
+        // While there are policies, nothing gets through for sure.
+        let share = if profile.policies == 100 { 10 } else { 3 };
+        assert!(expectations["Ok"] * share > all, "{}: {expectations:?}", profile.name);
         assert!(expectations["Fail"] > 0, "{}: {expectations:?}", profile.name);
     }
 }
@@ -72,6 +74,7 @@ fn profiles_break_what_they_say() {
         ("net", &["heal", "link", "partition"]),
         ("cni", &["cni", "failures", "heal", "kill", "stall"]),
         ("full", &["failures", "heal", "kill", "ring-full", "table-full"]),
+        ("policy", &["api", "failures", "heal", "kill", "stall", "table-full"]),
         (
             "mixed",
             &[

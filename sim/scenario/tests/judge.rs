@@ -24,6 +24,32 @@ fn full(table: &str) -> FaultKind {
     FaultKind::TableFull { table: table.to_owned(), rows: 1 }
 }
 
+#[test]
+fn while_policies_are_there_nothing_gets_through_for_sure() {
+    let policy = |verb: &str| {
+        format!(
+            r#"
+bristle: scenario/v1
+name: t
+steps:
+  - pod: {{name: a, node: node-1}}
+  - pod: {{name: b, node: node-2}}
+  - wait: {{for: ready, within: 120s}}
+  - apply: [{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: q, namespace: default}}, spec: {{podSelector: {{}}}}}}]
+  {verb}
+  - wait: {{for: rest, within: 120s}}
+  - traffic: {{id: t, from: pod/a, to: pod/b, kind: ping}}
+"#
+        )
+    };
+    let deleted =
+        "- delete: {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, name: q, namespace: default}";
+    for (verb, expected) in [("", Any), (deleted, Ok)] {
+        let scenario = Scenario::parse(&policy(verb), "t.yaml").unwrap();
+        assert_eq!(judge::strongest(&scenario)["t"], expected, "{verb}");
+    }
+}
+
 /// A ping of 10 in 2 s at most each.
 fn ping(builder: Builder) -> Builder {
     builder.traffic("t", "pod/a", "pod/b", |t| t.count(10).timeout(secs(2)))

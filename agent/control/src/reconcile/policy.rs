@@ -291,6 +291,7 @@ impl Agent {
         if self.state.policy.engine().is_none() || !settled {
             return;
         }
+        let (moved, before) = (self.outside.moved, self.rows_digest());
         self.remove_rows_of_policy(run, |_| true);
         if self.outside.policy.pending() == 0 {
             let pass = self.outside.policy_l4.remove(run.now, Knowledge::Full, |row, _| {
@@ -301,5 +302,7 @@ impl Agent {
                 self.state.policy.settle();
             }
         }
+        self.outside.moved = moved;
+        self.note_removed(run, before);
     }
 }

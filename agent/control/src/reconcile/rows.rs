@@ -168,9 +168,7 @@ impl Agent {
     /// Writes `CONFIG` if it or any row has changed.
     pub(super) fn write_config(&mut self, run: &mut Run<'_>) {
         let Some(wanted) = self.wanted_config(run) else { return };
-        let outside = &self.outside;
-        let digests = [outside.endpoints.digest(), outside.ipcache.digest(), outside.policy.digest()];
-        let digest = digests.into_iter().fold(outside.policy_l4.digest(), u64::wrapping_add);
+        let digest = self.rows_digest();
         let Some(next) = config::next(self.outside.config.as_ref(), wanted, digest, self.outside.moved)
         else {
             self.failures.config = None;
@@ -184,6 +182,34 @@ impl Agent {
             *run.report.rows_written.entry(Table::Config).or_default() += 1;
         }
         self.failures.config = slot;
+    }
+
+    /// The digest of all rows that programs look up.
+    pub(super) fn rows_digest(&self) -> u64 {
+        let outside = &self.outside;
+        let digests = [outside.endpoints.digest(), outside.ipcache.digest(), outside.policy.digest()];
+        digests.into_iter().fold(outside.policy_l4.digest(), u64::wrapping_add)
+    }
+
+    /// Rows went that nobody looked up any more: known connections need not look again, so the revision stays.
+    /// `before`: the digest with these rows. If this is not noted, the next write of `CONFIG` raises the revision in vain.
+    pub(super) fn note_removed(&mut self, run: &mut Run<'_>, before: u64) {
+        let rows_digest = self.rows_digest().to_le_bytes();
+        let Some(config) = self.outside.config else { return };
+        if self.outside.moved
+            || config.rows_digest != before.to_le_bytes()
+            || config.rows_digest == rows_digest
+        {
+            return;
+        }
+        let next = NodeConfig { rows_digest, ..config };
+        match run.maps.upsert(Table::Config, CONFIG_KEY.as_bytes(), next.as_bytes()) {
+            Ok(()) => {
+                self.outside.config = Some(next);
+                *run.report.rows_written.entry(Table::Config).or_default() += 1;
+            }
+            Err(error) => run.report.errors.push(error),
+        }
     }
 
     fn wanted_config(&mut self, run: &mut Run<'_>) -> Option<NodeConfig> {

@@ -287,7 +287,9 @@ impl World {
             return identity == Identity::HOST.0;
         }
         // An agent that has not heard of the node takes its address for the world's.
-        let is_node = self.node_at(address).is_some() && self.is_known_everywhere();
+        // So does one whose tables were full.
+        let known = self.is_known_everywhere() && !self.nodes[n].troubled;
+        let is_node = self.node_at(address).is_some() && known;
         !is_node || identity == Identity::REMOTE_NODE.0
     }
 

@@ -36,6 +36,9 @@ enum Came {
     Lost(NodeId, DropReason),
 }
 
+/// Who can be sent to: how the objects name it, where it is, and what is tried.
+type Target = (End, Vec<IpAddr>, Vec<(Protocol, u16)>);
+
 /// A pod that can send.
 struct Pod {
     node: NodeId,

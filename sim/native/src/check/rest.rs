@@ -25,6 +25,13 @@ impl World {
         for n in 0..self.nodes.len() {
             self.check_rest_of(n);
         }
+        let version = self.policy_version();
+        let behind = self.policy_revisions().into_iter().find(|(_, revision)| *revision < version);
+        if let Some((node, revision)) = behind.filter(|_| !self.is_bulk()) {
+            let message =
+                format!("{node} at rest: policies are in force up to {revision}, the latest is {version}");
+            self.violate("policy", message);
+        }
         if self.violation.is_none()
             && let Some(what) = self.check_pairs()
         {

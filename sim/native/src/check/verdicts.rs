@@ -76,9 +76,7 @@ impl World {
             ICMP | ICMP6 => Protocol::Icmp,
             _ => return None,
         };
-        let home = match passport.origin {
-            Origin::Pod(m, _) | Origin::Node(m) => m,
-        };
+        let (Origin::Pod(home, _) | Origin::Node(home)) = passport.origin;
         let forward = match view.echo {
             Some((request, _)) => request,
             None if protocol == Protocol::Icmp => return None,
@@ -164,7 +162,8 @@ impl World {
             // What is related to a connection is as good as it.
             return false;
         }
-        if self.check.was_full.contains(&n) {
+        let (Origin::Pod(home, _) | Origin::Node(home)) = passport.origin;
+        if [n, home].iter().any(|n| self.check.was_full.contains(n)) {
             // A reply whose connection could not be kept is judged as if it began one.
             return true;
         }

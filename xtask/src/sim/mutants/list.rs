@@ -11,8 +11,13 @@ use crate::cmd;
 pub(super) const LIST: &str = "sim/mutants/mutants.yaml";
 
 /// Sources that may have mutants: those of crates that the simulator runs and that know `dataplane-abi`, where the switch is.
-const PLACES: &[&str] =
-    &["dataplane/abi/src/", "dataplane/core/src/", "dataplane/native/src/", "agent/control/src/"];
+const PLACES: &[&str] = &[
+    "dataplane/abi/src/",
+    "dataplane/core/src/",
+    "dataplane/native/src/",
+    "agent/control/src/",
+    "agent/policy/src/",
+];
 
 /// A defect to be found.
 #[derive(Debug, Clone, Deserialize)]
@@ -72,6 +77,7 @@ pub(super) enum Profile {
     Net,
     Cni,
     Full,
+    Policy,
 }
 
 impl Profile {
@@ -85,6 +91,7 @@ impl Profile {
             Self::Net => "net",
             Self::Cni => "cni",
             Self::Full => "full",
+            Self::Policy => "policy",
         }
     }
 }
