@@ -125,6 +125,7 @@ async fn lead(
     let mut operator = Operator::new(flags.core());
     let mut calls: JoinSet<(u64, Outcome)> = JoinSet::new();
     let started = Instant::now();
+    let mut exhausted = false;
     operator.handle(Duration::ZERO, Event::Leading(true));
     loop {
         let now = started.elapsed();
@@ -142,7 +143,15 @@ async fn lead(
                 (command.id, outcome)
             });
         }
-        shared.turn(operator.figures());
+        let figures = operator.figures();
+        if figures.exhausted && !exhausted {
+            warn!(
+                identities = figures.identities,
+                "all numbers are taken: new sets of labels get no identity until unused ones are collected"
+            );
+        }
+        exhausted = figures.exhausted;
+        shared.turn(figures);
         if flags.once && operator.is_settled() && calls.is_empty() {
             info!("nothing is left to do");
             return Ok(());

@@ -17,7 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("agent-api", &[]),
     ("agent-crd", &[]),
     ("agent-policy", &["dataplane-abi", "agent-crd"]),
-    ("agent-control", &["dataplane-abi", "agent-api"]),
+    ("agent-control", &["dataplane-abi", "agent-api", "agent-crd", "agent-policy"]),
     ("agent-node", &[]),
     (
         "agent-daemon",
@@ -47,6 +47,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "dataplane-core",
             "dataplane-native",
             "agent-api",
+            "agent-crd",
             "agent-control",
             "sim-api",
             "sim-controllers",

@@ -41,6 +41,8 @@ pub use cni::{CniRequest, Netns, NetnsHandle, Reply, RequestId};
 pub use config::{Config, CtGcConfig, FamilyMode, MonitorAggregation, PolicyConfig, Routing};
 pub use event::{DeviceFacts, Event, NodeObject};
 pub use finding::{Finding, Severity};
-pub use objects::{EndpointObject, NamespaceObject, Object, ObjectKind, ObjectName, PodObject, named_port};
+pub use objects::{
+    EndpointObject, NamespaceObject, Object, ObjectKind, ObjectName, PodObject, ReadError, named_port,
+};
 pub use ports::{MapStore, NodeOps, PortError};
 pub use time::Now;

@@ -1,7 +1,11 @@
 //! Objects of the Kubernetes API beside nodes: what identity and policy come from.
 
+mod read;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+
+pub use read::ReadError;
 
 use agent_crd::{
     CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy,

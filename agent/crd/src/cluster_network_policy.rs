@@ -103,6 +103,10 @@ pub struct ClusterNetworkPolicyIngressRule {
 
 /// What happens to what goes out to some peers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": NAMED_PORT_RULE, "message": "nodes, networks and domainNames have no named ports"},
+    {"rule": DOMAIN_NAME_RULE, "message": "domainNames are for rules that accept only"},
+]))]
 pub struct ClusterNetworkPolicyEgressRule {
     /// Name, to be found in reports.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -175,6 +179,13 @@ pub struct EgressPeer {
     )]
     pub domain_names: Option<Vec<String>>,
 }
+
+/// CEL; its cost is bounded since both lists are.
+const NAMED_PORT_RULE: &str = "!has(self.protocols) || !self.protocols.exists(p, has(p.destinationNamedPort)) \
+    || !self.to.exists(p, has(p.nodes) || has(p.networks) || has(p.domainNames))";
+
+/// CEL; its cost is bounded since the list is.
+const DOMAIN_NAME_RULE: &str = "self.action == 'Accept' || !self.to.exists(p, has(p.domainNames))";
 
 /// Names of at least two labels, with an optional `*.` in front and an optional dot at the end.
 const DOMAIN_NAME_PATTERN: &str = concat!(

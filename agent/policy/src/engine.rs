@@ -215,7 +215,11 @@ impl Policy {
     ///
     /// Its addresses may go into the ipcache when the rows of the next commit are written, not before.
     /// Reserved identities may be given further labels this way, and identities of other nodes their labels.
+    /// Identities of CIDRs are the engine's own: nothing is changed about them.
     pub fn upsert_identity(&mut self, identity: Identity, labels: LabelSet, named_ports: &[NamedPort]) {
+        if is_cidr(identity) {
+            return;
+        }
         let prefix = self.peers.matcher.facts(identity).and_then(|facts| facts.prefix);
         self.pending.gone.remove(&identity);
         let changed = self.peers.matcher.upsert(identity, Facts { labels, prefix });
@@ -225,6 +229,9 @@ impl Policy {
 
     /// An identity is gone. Its addresses must have left the ipcache before.
     pub fn remove_identity(&mut self, identity: Identity) {
+        if is_cidr(identity) {
+            return;
+        }
         let changed = self.peers.matcher.remove(identity);
         self.peers_changed(&changed);
         self.set_named_ports(identity, &[]);
@@ -348,4 +355,8 @@ impl Policy {
             self.numbers.release(number);
         }
     }
+}
+
+fn is_cidr(identity: Identity) -> bool {
+    (Identity::LOCAL_CIDR_MIN..=Identity::LOCAL_CIDR_MAX).contains(&identity)
 }

@@ -36,6 +36,9 @@ pub enum Problem {
     /// It is not supported, and has to be empty.
     #[error("is not supported any more and must be empty")]
     MustBeEmpty,
+    /// A list without entries.
+    #[error("needs at least one entry")]
+    Empty,
     /// A list is too long.
     #[error("has more than {0} entries")]
     TooMany(usize),

@@ -134,7 +134,7 @@ impl fmt::Display for Explanation {
             match side {
                 Some(side) => writeln!(f, "{}: {side}", direction.name())?,
                 None => {
-                    writeln!(f, "{}: no policy, the address is outside of the cluster", direction.name())?
+                    writeln!(f, "{}: no policy, the address is outside of the cluster", direction.name())?;
                 }
             }
         }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use agent_crd::IdentityLabels;
+
 /// Sources of labels.
 pub mod source {
     /// Labels of Kubernetes objects.
@@ -115,6 +117,18 @@ impl FromIterator<Label> for LabelSet {
     }
 }
 
+impl From<&IdentityLabels> for LabelSet {
+    /// The labels of a pod, or of a CiliumIdentity.
+    fn from(labels: &IdentityLabels) -> Self {
+        labels
+            .iter()
+            .map(|(source, key, value)| {
+                Label::new(if source.is_empty() { "unspec" } else { source }, key, value)
+            })
+            .collect()
+    }
+}
+
 impl fmt::Display for LabelSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, label) in self.0.iter().enumerate() {
@@ -126,6 +140,10 @@ impl fmt::Display for LabelSet {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use agent_crd::identity_labels::PodFacts;
+
     use super::*;
 
     #[test]
@@ -137,6 +155,26 @@ mod tests {
         assert_eq!(set.to_string(), "k8s:a=1,k8s:b=2,node:b=x");
         assert_eq!(set.with_key("b").count(), 2);
         assert!(set.has("node", "b") && !set.has("node", "a"));
+    }
+
+    #[test]
+    fn the_labels_of_a_pod_are_those_of_its_identity() {
+        let text = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        let labels = IdentityLabels::of_pod(&PodFacts {
+            labels: &text(&[("app", "web"), ("pod-template-hash", "1"), (NAMESPACE, "kube-system")]),
+            namespace: "shop",
+            namespace_labels: &text(&[("env", "prod")]),
+            service_account: "sa",
+            cluster: "default",
+        });
+        assert_eq!(
+            LabelSet::from(&labels).to_string(),
+            format!(
+                "k8s:app=web,k8s:{NAMESPACE_LABELS}env=prod,k8s:{CLUSTER}=default,k8s:{SERVICE_ACCOUNT}=sa,k8s:{NAMESPACE}=shop"
+            )
+        );
     }
 
     #[test]

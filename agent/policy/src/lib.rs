@@ -22,7 +22,6 @@ mod endpoint;
 mod engine;
 mod error;
 mod explain;
-mod filter;
 mod finding;
 mod icmp;
 mod label;
@@ -43,7 +42,6 @@ pub use endpoint::{Endpoint, EndpointId};
 pub use engine::{CanonicalEndpoint, CanonicalRow, CanonicalVerdict, Policy};
 pub use error::{InvalidPolicy, Problem};
 pub use explain::{Explanation, Party, Side, explain, explain_side};
-pub use filter::{LabelFilter, Pattern, PodMeta, pod_labels};
 pub use finding::{Finding, Severity};
 pub use icmp::icmp_type;
 pub use label::{
@@ -56,5 +54,5 @@ pub use rows::{
     Direction, EVERYBODY, EndpointPolicy, L4Prefix, L4Set, Outcome, Row, RowKey, Staged, Verdict,
 };
 pub use rule::{Action, Kind, ObjectRef, Origin, PeerRef, Peers, Rule, Section, Spec, Tier};
-pub use selector::{Op, Requirement, Selector};
+pub use selector::{Op, Requirement, Selector, Selectors, Values};
 pub use store::{CidrGroup, Service, Store};

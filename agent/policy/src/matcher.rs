@@ -247,7 +247,7 @@ impl<M: Copy + Ord> Matcher<M> {
                 Op::In(values) => Some(
                     values
                         .iter()
-                        .map(|value| IndexKey::Label(requirement.key.clone(), value.clone()))
+                        .map(|value| IndexKey::Label(requirement.key.clone(), value.to_owned()))
                         .collect(),
                 ),
                 Op::Exists => Some(vec![IndexKey::Key(requirement.key.clone())]),
@@ -318,7 +318,7 @@ mod tests {
     use crate::label::Label;
 
     fn requirement() -> impl Strategy<Value = Requirement> {
-        let values = || proptest::collection::btree_set("[xy]", 1..3);
+        let values = || proptest::collection::vec("[xy]", 1..3).prop_map(|values| values.iter().collect());
         let op = prop_oneof![
             values().prop_map(Op::In),
             values().prop_map(Op::NotIn),

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::ports::Ports;
 use crate::rows::Direction;
-use crate::selector::{Requirement, Selector};
+use crate::selector::{Requirement, Selector, Selectors};
 
 /// Kinds of policy objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -175,7 +175,7 @@ pub struct Peers {
     /// Everybody.
     pub everybody: bool,
     /// By labels or CIDR.
-    pub selectors: BTreeSet<Selector>,
+    pub selectors: Selectors,
     /// By way of other objects.
     pub refs: BTreeSet<PeerRef>,
 }

@@ -7,13 +7,42 @@ use ipnet::IpNet;
 
 use crate::label::{LabelSet, source};
 
+/// Values of a label, sorted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Values(Box<[Box<str>]>);
+
+impl Values {
+    /// Whether the value is among them.
+    pub fn contains(&self, value: &str) -> bool {
+        self.0.binary_search_by(|own| (**own).cmp(value)).is_ok()
+    }
+
+    /// The values in order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|value| &**value)
+    }
+
+    fn join(&self) -> String {
+        self.iter().collect::<Vec<_>>().join(",")
+    }
+}
+
+impl<S: AsRef<str>> FromIterator<S> for Values {
+    fn from_iter<I: IntoIterator<Item = S>>(values: I) -> Self {
+        let mut values: Vec<Box<str>> = values.into_iter().map(|value| value.as_ref().into()).collect();
+        values.sort();
+        values.dedup();
+        Self(values.into())
+    }
+}
+
 /// What is demanded of the values of a label.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Op {
     /// The label is there with one of the values.
-    In(BTreeSet<String>),
+    In(Values),
     /// It is not there, or with none of the values.
-    NotIn(BTreeSet<String>),
+    NotIn(Values),
     /// It is there.
     Exists,
     /// It is not there.
@@ -38,8 +67,12 @@ impl Requirement {
     }
 
     /// The label is there with this value.
-    pub fn equals(source: &str, key: impl Into<String>, value: impl Into<String>) -> Self {
-        Self { source: source.to_owned(), key: key.into(), op: Op::In(BTreeSet::from([value.into()])) }
+    pub fn equals(source: &str, key: impl Into<String>, value: impl AsRef<str>) -> Self {
+        Self {
+            source: source.to_owned(),
+            key: key.into(),
+            op: Op::In([value.as_ref()].into_iter().collect()),
+        }
     }
 
     /// Whether labels meet it.
@@ -59,6 +92,32 @@ impl Requirement {
     /// Whether labels without the key fail it.
     pub fn needs_key(&self) -> bool {
         matches!(self.op, Op::In(_) | Op::Exists)
+    }
+}
+
+/// Selectors, sorted, each once.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Selectors(Vec<Selector>);
+
+impl Selectors {
+    /// Puts one among them.
+    pub fn insert(&mut self, selector: Selector) {
+        if let Err(at) = self.0.binary_search(&selector) {
+            self.0.insert(at, selector);
+        }
+    }
+
+    /// The selectors in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Selector> {
+        self.0.iter()
+    }
+}
+
+impl Extend<Selector> for Selectors {
+    fn extend<I: IntoIterator<Item = Selector>>(&mut self, selectors: I) {
+        for selector in selectors {
+            self.insert(selector);
+        }
     }
 }
 
@@ -83,11 +142,14 @@ impl Selector {
         Self::Labels(sorted.into_iter().collect())
     }
 
-    /// A CIDR without the exceptions. Exceptions outside of it say nothing and are left out.
+    /// A CIDR without the exceptions. Exceptions outside of it say nothing and are left out; one around it leaves nothing of it.
     pub fn cidr(net: IpNet, except: impl IntoIterator<Item = IpNet>) -> Self {
         let net = net.trunc();
-        let inside: Vec<IpNet> =
-            except.into_iter().map(|except| except.trunc()).filter(|except| net.contains(except)).collect();
+        let cut = |except: IpNet| match except.trunc() {
+            around if around.contains(&net) => net,
+            except => except,
+        };
+        let inside: Vec<IpNet> = except.into_iter().map(cut).filter(|except| net.contains(except)).collect();
         let widest: BTreeSet<IpNet> = inside
             .iter()
             .filter(|except| !inside.iter().any(|other| other != *except && other.contains(*except)))
@@ -118,11 +180,12 @@ impl Selector {
 
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |values: &BTreeSet<String>| values.iter().cloned().collect::<Vec<_>>().join(",");
         match &self.op {
-            Op::In(values) if values.len() == 1 => write!(f, "{}:{}={}", self.source, self.key, list(values)),
-            Op::In(values) => write!(f, "{}:{} in ({})", self.source, self.key, list(values)),
-            Op::NotIn(values) => write!(f, "{}:{} notin ({})", self.source, self.key, list(values)),
+            Op::In(values) if values.0.len() == 1 => {
+                write!(f, "{}:{}={}", self.source, self.key, values.join())
+            }
+            Op::In(values) => write!(f, "{}:{} in ({})", self.source, self.key, values.join()),
+            Op::NotIn(values) => write!(f, "{}:{} notin ({})", self.source, self.key, values.join()),
             Op::Exists => write!(f, "{}:{}", self.source, self.key),
             Op::Absent => write!(f, "!{}:{}", self.source, self.key),
         }
@@ -153,17 +216,21 @@ mod tests {
     use super::*;
     use crate::label::Label;
 
+    fn values(values: &[&str]) -> Values {
+        values.iter().collect()
+    }
+
     fn net(text: &str) -> IpNet {
         text.parse().unwrap()
     }
 
     #[rstest]
-    #[case("any", "app", Op::In(BTreeSet::from(["web".into()])), true)]
-    #[case("k8s", "app", Op::In(BTreeSet::from(["web".into(), "db".into()])), true)]
-    #[case("node", "app", Op::In(BTreeSet::from(["web".into()])), false)]
-    #[case("any", "app", Op::NotIn(BTreeSet::from(["web".into()])), false)]
-    #[case("node", "app", Op::NotIn(BTreeSet::from(["web".into()])), true)]
-    #[case("any", "tier", Op::NotIn(BTreeSet::from(["x".into()])), true)]
+    #[case("any", "app", Op::In(values(&["web"])), true)]
+    #[case("k8s", "app", Op::In(values(&["web", "db"])), true)]
+    #[case("node", "app", Op::In(values(&["web"])), false)]
+    #[case("any", "app", Op::NotIn(values(&["web"])), false)]
+    #[case("node", "app", Op::NotIn(values(&["web"])), true)]
+    #[case("any", "tier", Op::NotIn(values(&["x"])), true)]
     #[case("any", "app", Op::Exists, true)]
     #[case("any", "tier", Op::Exists, false)]
     #[case("k8s", "tier", Op::Absent, true)]

@@ -10,7 +10,7 @@ use crate::finding::Finding;
 use crate::label::{LabelSet, NAMESPACE, source};
 use crate::normal::{PolicyObject, normalise};
 use crate::rule::{ObjectRef, PeerRef, Peers, Spec};
-use crate::selector::{Requirement, Selector};
+use crate::selector::{Requirement, Selector, Selectors};
 
 /// A group of CIDRs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -122,7 +122,7 @@ impl Store {
     }
 
     /// The selectors of peers, with what they refer to as it is now.
-    pub fn selectors(&self, peers: &Peers) -> BTreeSet<Selector> {
+    pub fn selectors(&self, peers: &Peers) -> Selectors {
         let mut selectors = peers.selectors.clone();
         for peer in &peers.refs {
             selectors.extend(self.follow(peer));
@@ -207,7 +207,7 @@ mod tests {
             ]),
             ..Peers::default()
         };
-        assert!(store.selectors(&peers).is_empty());
+        assert_eq!(store.selectors(&peers).iter().count(), 0);
         let group = CidrGroup {
             labels: [Label::new(source::CIDR_GROUP, "team", "x")].into_iter().collect(),
             cidrs: BTreeSet::from([net("10.0.0.0/8")]),

@@ -112,8 +112,8 @@ pub trait Clock: Copy {
 /// The way to whoever watches.
 pub trait Events: Copy {
     /// Sends a record: the header and the first `len_cap` bytes of the packet. If there is no room, that is counted.
-    /// The header is asked for when there is a place for it, so that it need not lie on the stack first.
-    fn emit(self, len_cap: u16, header: impl FnOnce() -> EventHeader);
+    /// `fill` writes all of the header in its place, once there is one, so that it need not lie on the stack first.
+    fn emit(self, len_cap: u16, fill: impl FnOnce(&mut EventHeader));
 }
 
 /// A host is all of them.

@@ -22,7 +22,8 @@ use crate::verdict::Step;
 /// Looks closer at a packet that conntrack alone could not decide. After [`Step::Next`] the route has a way.
 #[inline(never)]
 pub fn learn<H: Host, F: Ip, const PROGRAM: u8>(host: H, flight: &Flight<F>, route: &mut Route) -> Step {
-    host.meeting(|meeting| meet::<H, F, PROGRAM>(host, flight, route, meeting)).unwrap_or(Step::Skip)
+    host.meeting(|meeting| meet::<H, F, PROGRAM>(host, flight, route, meeting))
+        .unwrap_or(Step::Drop(DropReason::NoConfig))
 }
 
 #[inline(always)]

@@ -34,7 +34,7 @@ impl Guard {
 
     /// Whether it has a say about connections of which all of these flags are true.
     #[inline(always)]
-    const fn enforces(&self, flags: EndpointFlags) -> bool {
+    const fn enforces(self, flags: EndpointFlags) -> bool {
         self.policy != 0 && self.flags.contains(flags)
     }
 }

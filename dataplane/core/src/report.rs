@@ -101,13 +101,13 @@ const _: () = assert!(PAYLOAD_MAX as usize == events::PAYLOAD_MAX);
 #[inline(never)]
 fn dropped<H: Host, const PROGRAM: u8>(host: H, route: &Route, reason: DropReason) {
     let is_ingress = matches!(drop_direction(direction(PROGRAM), reason, route), Direction::Ingress);
-    emit::<H, PROGRAM>(host, route, is_ingress, EventKind::Drop, reason.number(), |header| header);
+    emit::<H, PROGRAM>(host, route, is_ingress, EventKind::Drop, reason.number(), |_| {});
 }
 
 #[inline(never)]
 fn traced<H: Host, const PROGRAM: u8>(host: H, route: &Route) {
     let is_ingress = matches!(direction(PROGRAM), Direction::Ingress);
-    emit::<H, PROGRAM>(host, route, is_ingress, EventKind::Trace, route.point, |header| header);
+    emit::<H, PROGRAM>(host, route, is_ingress, EventKind::Trace, route.point, |_| {});
 }
 
 /// Whose policy decided about a new connection.
@@ -127,15 +127,12 @@ pub struct Whose {
 pub fn judged<H: Host, const PROGRAM: u8>(host: H, route: &Route, answer: &Answer, whose: Whose) {
     let is_ingress = matches!(whose.direction, policy::Direction::Ingress);
     emit::<H, PROGRAM>(host, route, is_ingress, EventKind::PolicyVerdict, answer.reason, |header| {
-        EventHeader {
-            endpoint: whose.endpoint,
-            arg: answer.verdict.cookie,
-            staged_cookie: answer.verdict.staged_cookie,
-            staged: answer.verdict.staged,
-            policy_match: answer.matched,
-            policy_flags: if whose.audited { EventHeader::AUDITED } else { 0 },
-            ..header
-        }
+        header.endpoint = whose.endpoint;
+        header.arg = answer.verdict.cookie;
+        header.staged_cookie = answer.verdict.staged_cookie;
+        header.staged = answer.verdict.staged;
+        header.policy_match = answer.matched;
+        header.policy_flags = if whose.audited { EventHeader::AUDITED } else { 0 };
     });
 }
 
@@ -146,7 +143,7 @@ fn emit<H: Host, const PROGRAM: u8>(
     is_ingress: bool,
     kind: EventKind,
     subtype: u8,
-    add: impl FnOnce(EventHeader) -> EventHeader,
+    add: impl FnOnce(&mut EventHeader),
 ) {
     let Some(config) = host.config() else { return };
     let len = host.len();
@@ -155,8 +152,8 @@ fn emit<H: Host, const PROGRAM: u8>(
     let most = if config.payload_len < PAYLOAD_MAX { config.payload_len } else { PAYLOAD_MAX };
     let [.., least] = len.to_be_bytes();
     let len_cap = u16::from(if len < u32::from(most) { least } else { most });
-    host.emit(len_cap, || {
-        add(EventHeader {
+    host.emit(len_cap, |header| {
+        *header = EventHeader {
             kind: kind as u8,
             subtype,
             endpoint: route.endpoint,
@@ -178,6 +175,7 @@ fn emit<H: Host, const PROGRAM: u8>(
             policy_match: 0,
             policy_flags: 0,
             reserved: [0; 5],
-        })
+        };
+        add(header);
     });
 }

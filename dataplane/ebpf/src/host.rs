@@ -419,15 +419,15 @@ impl Clock for Kernel {
 
 impl Events for Kernel {
     #[inline(always)]
-    fn emit(self, len_cap: u16, header: impl FnOnce() -> EventHeader) {
+    fn emit(self, len_cap: u16, fill: impl FnOnce(&mut EventHeader)) {
         let Some(mut record) = tables::EVENTS.reserve_untyped::<Event>(0) else {
             self.count(EVENTS_LOST, 1);
             return;
         };
         let event = record.as_mut_ptr();
-        // SAFETY: the reserved record is as large as an event and ours until it is submitted.
+        // SAFETY: the reserved record is as large as an event and ours until it is submitted; any bytes make an event.
         unsafe {
-            (&raw mut (*event).header).write(header());
+            fill(&mut (*event).header);
             zero(&raw mut (*event).payload);
             if len_cap != 0 {
                 // In this form the verifier sees that the length is between 1 and 128, and the compiler cannot undo it.

@@ -190,8 +190,9 @@ impl Clock for Handle<'_> {
 }
 
 impl Events for Handle<'_> {
-    fn emit(self, len_cap: u16, header: impl FnOnce() -> EventHeader) {
-        let mut event = Event { header: header(), payload: [0; PAYLOAD_MAX] };
+    fn emit(self, len_cap: u16, fill: impl FnOnce(&mut EventHeader)) {
+        let mut event = Event { header: EventHeader::default(), payload: [0; PAYLOAD_MAX] };
+        fill(&mut event.header);
         let frame = self.frame.borrow();
         for (to, from) in event.payload.iter_mut().zip(frame.bytes.iter().take(usize::from(len_cap))) {
             *to = *from;

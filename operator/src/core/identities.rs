@@ -1,31 +1,20 @@
 //! Which set of labels has which number; who is given one, and what is collected.
 
+mod assign;
+mod collect;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use agent_crd::CiliumIdentity;
-use agent_crd::identity_labels::{IdentityLabels, POD_NAMESPACE};
+use agent_crd::identity_labels::IdentityLabels;
 
-use super::event::{Action, Command, Outcome};
+use super::event::Outcome;
 use super::pods::Pods;
-use super::retry::{Attempt, CommandIds};
 use super::table::{Change, Listing, Place, Table};
-
-/// A number that is being given to a set of labels. It is kept until the API has said what became of it: a call that
-/// seemed to fail may have been done, and then a second number must not follow.
-#[derive(Debug)]
-struct Assignment {
-    number: u32,
-    attempt: Attempt,
-}
-
-/// A deletion that is being tried.
-#[derive(Debug)]
-struct Deletion {
-    uid: String,
-    attempt: Attempt,
-}
+use assign::Assignment;
+use collect::Deletion;
 
 #[derive(Debug, Default)]
 pub(super) struct Identities {
@@ -42,6 +31,9 @@ pub(super) struct Identities {
     /// Numbers of labels whose object has vanished while they were in use: they shall get the same one again.
     last: BTreeMap<Arc<IdentityLabels>, u32>,
     unused_since: BTreeMap<u32, Duration>,
+    /// Commands under way: to create for these labels, to delete this number.
+    creates: BTreeMap<u64, Arc<IdentityLabels>>,
+    deletes: BTreeMap<u64, u32>,
     deleting: BTreeMap<u32, Deletion>,
     /// No number below is free.
     lowest: u32,
@@ -74,13 +66,12 @@ impl Identities {
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.assigned.values().filter(|a| a.attempt.is_in_flight()).count()
-            + self.deleting.values().filter(|d| d.attempt.is_in_flight()).count()
+        self.creates.len() + self.deletes.len()
     }
 
-    /// True if nobody waits for a number.
+    /// True if nobody waits for a number that can be given.
     pub(super) fn is_settled(&self) -> bool {
-        self.assigned.is_empty() && self.look.is_empty() && self.deleting.is_empty()
+        self.assigned.is_empty() && (self.look.is_empty() || self.exhausted) && self.deleting.is_empty()
     }
 
     pub(super) fn next_retry(&self) -> Option<Duration> {
@@ -99,6 +90,8 @@ impl Identities {
         self.assigned.clear();
         self.assigned_numbers.clear();
         self.deleting.clear();
+        self.creates.clear();
+        self.deletes.clear();
         self.unused_since.clear();
         self.last.clear();
         self.lowest = 0;
@@ -207,160 +200,16 @@ impl Identities {
         }
     }
 
-    fn assign(&mut self, labels: Arc<IdentityLabels>) {
-        if self.assigned.contains_key(&labels) {
-            return;
-        }
-        let last = self.last.get(&labels).copied().filter(|number| self.is_free(*number));
-        let Some(number) = last.or_else(|| self.lowest_free()) else {
-            self.exhausted = true;
-            self.look.insert(labels);
-            return;
-        };
-        self.assigned_numbers.insert(number);
-        self.assigned.insert(labels, Assignment { number, attempt: Attempt::default() });
-    }
-
-    /// Takes a number back that is not needed, unless it is just being written.
-    fn unassign(&mut self, labels: &Arc<IdentityLabels>) {
-        if self.assigned.get(labels).is_some_and(|a| !a.attempt.is_in_flight())
-            && let Some(assignment) = self.assigned.remove(labels)
-        {
-            self.assigned_numbers.remove(&assignment.number);
-            self.lowest = self.lowest.min(assignment.number);
-        }
-    }
-
-    fn is_free(&self, number: u32) -> bool {
-        !self.labels.contains_key(&number) && !self.assigned_numbers.contains(&number)
-    }
-
-    fn lowest_free(&mut self) -> Option<u32> {
-        let from = self.lowest.max(CiliumIdentity::MIN);
-        let number = (from..=CiliumIdentity::MAX).find(|number| self.is_free(*number));
-        self.lowest = number.unwrap_or(CiliumIdentity::MAX);
-        number
-    }
-
-    /// Commands to create what has been decided, up to `room` together with those in `commands`.
-    pub(super) fn create(
-        &mut self,
-        now: Duration,
-        room: usize,
-        ids: &mut CommandIds,
-        commands: &mut Vec<Command>,
-    ) {
-        for (labels, assignment) in &mut self.assigned {
-            if commands.len() >= room {
-                return;
-            }
-            if assignment.attempt.is_due(now) {
-                let id = ids.next();
-                assignment.attempt.start(id);
-                let identity = CiliumIdentity::new(assignment.number, labels);
-                commands.push(Command { id, action: Action::CreateIdentity(identity) });
-            }
-        }
-    }
-
-    /// Commands to delete what has been unused since `before`, up to `room` together with those in `commands`.
-    pub(super) fn collect(
-        &mut self,
-        now: Duration,
-        before: Option<Duration>,
-        pods: &Pods,
-        room: usize,
-        ids: &mut CommandIds,
-        commands: &mut Vec<Command>,
-    ) {
-        self.deleting.retain(|number, deletion| {
-            deletion.attempt.is_in_flight() || self.unused_since.contains_key(number)
-        });
-        let Some(before) = before else { return };
-        for (number, since) in &self.unused_since {
-            if commands.len() >= room {
-                return;
-            }
-            if *since > before {
-                continue;
-            }
-            let Some(object) = self.objects.rows().get(&place(&number.to_string())) else { continue };
-            // A pod whose namespace is not known yet may need it.
-            let namespace =
-                self.labels.get(number).and_then(|labels| labels.get(&format!("k8s:{POD_NAMESPACE}")));
-            if namespace.is_some_and(|namespace| pods.has_unplaced(namespace)) {
-                continue;
-            }
-            let deletion = self
-                .deleting
-                .entry(*number)
-                .or_insert_with(|| Deletion { uid: String::new(), attempt: Attempt::default() });
-            if deletion.attempt.is_due(now) {
-                let id = ids.next();
-                deletion.attempt.start(id);
-                deletion.uid.clone_from(&object.metadata.uid);
-                commands.push(Command {
-                    id,
-                    action: Action::DeleteIdentity {
-                        name: object.metadata.name.clone(),
-                        uid: object.metadata.uid.clone(),
-                        resource_version: object.metadata.resource_version.clone(),
-                    },
-                });
-            }
-        }
-    }
-
     /// Takes note of an outcome; false if the command was none of ours.
     pub(super) fn outcome(&mut self, now: Duration, id: u64, outcome: &Outcome) -> bool {
-        let creating =
-            self.assigned.iter().find(|(_, a)| a.attempt.is(id)).map(|(labels, _)| Arc::clone(labels));
-        if let Some(labels) = creating {
+        if let Some(labels) = self.creates.remove(&id) {
             self.create_outcome(now, &labels, outcome);
             return true;
         }
-        let deleting = self.deleting.iter().find(|(_, d)| d.attempt.is(id)).map(|(number, _)| *number);
-        if let Some(number) = deleting {
+        if let Some(number) = self.deletes.remove(&id) {
             self.delete_outcome(now, number, outcome);
             return true;
         }
         false
-    }
-
-    fn create_outcome(&mut self, now: Duration, labels: &Arc<IdentityLabels>, outcome: &Outcome) {
-        self.look.insert(Arc::clone(labels));
-        match outcome {
-            // Either these labels have a number now, or somebody else has taken this one: another one is chosen.
-            Outcome::Created(_) | Outcome::Exists(_) => {
-                if let Some(assignment) = self.assigned.remove(labels) {
-                    self.assigned_numbers.remove(&assignment.number);
-                    self.lowest = self.lowest.min(assignment.number);
-                }
-            }
-            Outcome::Done | Outcome::Gone | Outcome::Failed(_) => {
-                if let Some(assignment) = self.assigned.get_mut(labels) {
-                    assignment.attempt.failed(now);
-                }
-            }
-        }
-    }
-
-    fn delete_outcome(&mut self, now: Duration, number: u32, outcome: &Outcome) {
-        match outcome {
-            Outcome::Done | Outcome::Gone => {
-                let Some(deletion) = self.deleting.remove(&number) else { return };
-                let name = number.to_string();
-                // Somebody may have made another object of the name meanwhile.
-                let is_it = |object: &CiliumIdentity| object.metadata.uid == deletion.uid;
-                if self.objects.rows().get(&place(&name)).is_some_and(is_it) {
-                    self.delete(&name);
-                }
-            }
-            Outcome::Created(_) | Outcome::Exists(_) | Outcome::Failed(_) => {
-                if let Some(deletion) = self.deleting.get_mut(&number) {
-                    deletion.attempt.failed(now);
-                }
-            }
-        }
     }
 }

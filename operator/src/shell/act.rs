@@ -119,8 +119,8 @@ async fn write_conditions(
     match api.patch_status(&key.name, &params, &Patch::Merge(patch)).await {
         Ok(_) => {
             let of_ours = conditions.iter().find(|condition| condition.kind == "Valid");
-            let (valid, message) = of_ours.map_or(("", ""), |c| (c.status.as_str(), c.message.as_str()));
-            info!(policy = key.name, namespace = key.namespace, valid, message, "policy checked");
+            let (valid, finding) = of_ours.map_or(("", ""), |c| (c.status.as_str(), c.message.as_str()));
+            info!(policy = key.name, namespace = key.namespace, valid, finding, "policy checked");
             Ok(Outcome::Done)
         }
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(Outcome::Gone),

@@ -5,6 +5,7 @@ mod explore;
 mod files;
 #[cfg(bristle_mutants)]
 mod mutants;
+mod policy;
 mod replay;
 mod scale;
 mod scenario;
@@ -30,6 +31,8 @@ pub(crate) enum Job {
     Profiles,
     /// Compare the outcomes of one scenario on two arms.
     Compare(compare::Args),
+    /// Compare verdicts on random clusters and policies with the policy oracle.
+    Policy(policy::Args),
     /// Build a cluster of a size, and say what that costs.
     Scale(scale::Args),
     /// Look for seeded defects (in builds that have them: `cargo xtask sim mutants`).
@@ -60,6 +63,7 @@ pub(crate) fn run(job: &Job) -> anyhow::Result<bool> {
             Ok(true)
         }
         Job::Compare(args) => compare::run(args),
+        Job::Policy(args) => policy::run(args),
         Job::Scale(args) => scale::run(args),
         #[cfg(bristle_mutants)]
         Job::Mutants(args) => mutants::run(args),

@@ -28,6 +28,7 @@ mod sim;
 mod steps;
 mod trace;
 mod traffic;
+pub mod verdicts;
 mod view;
 mod watch;
 mod world;

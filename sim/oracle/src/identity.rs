@@ -117,38 +117,30 @@ fn pod_label<'a>(party: Party<'a>, key: &str) -> Option<&'a str> {
     }
 }
 
-/// Begins of keys that are relevant, and of keys that are not. The longest that fits decides; a key that none fits is relevant.
-const RELEVANT: &[(&str, bool)] = &[
-    ("app.kubernetes.io", true),
-    ("io.kubernetes", false),
-    ("kubernetes.io", false),
-    ("statefulset.kubernetes.io/pod-name", false),
-    ("apps.kubernetes.io/pod-index", false),
-    ("batch.kubernetes.io/job-completion-index", false),
-    ("batch.kubernetes.io/controller-uid", false),
-    ("k8s.io", false),
-    ("pod-template-generation", false),
-    ("pod-template-hash", false),
-    ("controller-revision-hash", false),
-    ("controller-uid", false),
-    ("annotation", false),
-    ("etcd_node", false),
-    ("topology.kubernetes.io", false),
+/// Begins of keys that are not relevant. All others are, `app.kubernetes.io` among them.
+const IRRELEVANT: &[&str] = &[
+    "io.kubernetes",
+    "kubernetes.io",
+    "statefulset.kubernetes.io/pod-name",
+    "apps.kubernetes.io/pod-index",
+    "batch.kubernetes.io/job-completion-index",
+    "batch.kubernetes.io/controller-uid",
+    "k8s.io",
+    "pod-template-generation",
+    "pod-template-hash",
+    "controller-revision-hash",
+    "controller-uid",
+    "annotation",
+    "etcd_node",
+    "topology.kubernetes.io",
     // A pod cannot give itself what is derived from where it is.
-    ("io.cilium.k8s.namespace.labels", false),
-    ("io.cilium.k8s.policy.serviceaccount", false),
-    ("io.cilium.k8s.policy.cluster", false),
+    "io.cilium.k8s.namespace.labels",
+    "io.cilium.k8s.policy.serviceaccount",
+    "io.cilium.k8s.policy.cluster",
 ];
 
 /// Whether a label of a pod is part of its identity, by the default filter.
 pub(crate) fn is_relevant(key: &str) -> bool {
-    // Wherever it stands in the key.
-    if key.contains("beta.kubernetes.io") {
-        return false;
-    }
-    RELEVANT
-        .iter()
-        .filter(|(begin, _)| key.starts_with(begin))
-        .max_by_key(|(begin, _)| begin.len())
-        .is_none_or(|(_, is_relevant)| *is_relevant)
+    // This one wherever it stands in the key.
+    !key.contains("beta.kubernetes.io") && !IRRELEVANT.iter().any(|begin| key.starts_with(begin))
 }

@@ -98,6 +98,7 @@ impl Cluster {
             .or_else(|| self.cilium_rule(case, true).map(Reason::Denied))
             .or_else(|| self.network_policy_rule(case).map(Reason::Rule))
             .or_else(|| self.cilium_rule(case, false).map(Reason::Rule))
+            .or_else(|| self.only_by_proxy(case).then_some(Reason::NoRule))
             .or_else(|| self.default_deny(case, because))
             .or_else(|| self.cluster_tier(case, Tier::Baseline, because))
             .unwrap_or(Reason::NotIsolated)

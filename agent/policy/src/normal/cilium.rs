@@ -61,6 +61,9 @@ impl Reader<'_> {
         if spec.is_none() && specs.is_empty() {
             return Err(Problem::OneOf("spec, specs").of("spec"));
         }
+        if specs.len() >= usize::from(u16::MAX) {
+            return Err(Problem::TooMany(usize::from(u16::MAX)).of("specs"));
+        }
         let named = spec.map(|rule| ("spec".to_owned(), rule)).into_iter();
         let listed = specs.iter().enumerate().map(|(at, rule)| (format!("specs[{at}]"), rule));
         named

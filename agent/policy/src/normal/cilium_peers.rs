@@ -140,11 +140,12 @@ fn endpoints(selector: &LabelSelector, scope: Scope<'_>) -> Result<Selector, Inv
             && (r.key == NAMESPACE || r.key.starts_with(NAMESPACE_LABELS))
     };
     let added = match scope.namespace {
-        Some(namespace) if !own.iter().any(about_namespace) => in_namespace(namespace),
-        // Demands that labels be absent are met by nodes and addresses too, which are no endpoints.
-        _ => any_pod(),
+        // Whoever speaks of namespaces is taken by the word: that a label be absent or another is true of nodes and addresses too.
+        _ if own.iter().any(about_namespace) => None,
+        Some(namespace) => Some(in_namespace(namespace)),
+        None => Some(any_pod()),
     };
-    Ok(Selector::labels(own.into_iter().chain([added])))
+    Ok(Selector::labels(own.into_iter().chain(added)))
 }
 
 fn cidr_rule(rule: &CidrRule, peers: &mut Peers) -> Result<(), InvalidPolicy> {

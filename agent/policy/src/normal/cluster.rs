@@ -48,6 +48,9 @@ impl Reader<'_> {
         let mut rules = Vec::new();
         for (at, entry) in raw.ingress.iter().enumerate() {
             let field = format!("ingress[{at}]");
+            if entry.from.is_empty() {
+                return Err(Problem::Empty.of(format!("{field}.from")));
+            }
             let mut newer = Newer::default();
             let peers = all_ingress_peers(&entry.from, &mut newer).map_err(|error| error.within(&field))?;
             let ports = ports(&entry.protocols, &mut newer).map_err(|error| error.within(&field))?;
@@ -55,6 +58,9 @@ impl Reader<'_> {
         }
         for (at, entry) in raw.egress.iter().enumerate() {
             let field = format!("egress[{at}]");
+            if entry.to.is_empty() {
+                return Err(Problem::Empty.of(format!("{field}.to")));
+            }
             let mut newer = Newer::default();
             let peers = self
                 .egress_peers(&entry.to, &entry.action, &format!("spec.{field}"), &mut newer)

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use agent_crd::network_policy::{IpBlock, NetworkPolicyPeer, NetworkPolicyPort, TransportProtocol};
+use agent_crd::network_policy::{
+    IpBlock, NetworkPolicyPeer, NetworkPolicyPort, PolicyType, TransportProtocol,
+};
 use agent_crd::{IntOrString, NetworkPolicy};
 
 use super::labels::{Keys, any_pod, in_namespace, requirements};
@@ -11,7 +13,7 @@ use super::{Reader, cidr, exceptions, place, port_name};
 use crate::error::{InvalidPolicy, Problem};
 use crate::ports::{PortName, PortRange, Ports, proto};
 use crate::rule::{Action, Peers, Rule, Section, Spec, Tier};
-use crate::selector::Selector;
+use crate::selector::{Selector, Selectors};
 
 impl Reader<'_> {
     pub(super) fn network_policy(&mut self, policy: &NetworkPolicy) -> Result<Vec<Spec>, InvalidPolicy> {
@@ -19,6 +21,11 @@ impl Reader<'_> {
         let spec = &policy.spec;
         let own = requirements(&spec.pod_selector, Keys::Plain)
             .map_err(|error| error.within("podSelector").within("spec"))?;
+        for (at, kind) in spec.policy_types.iter().enumerate() {
+            if let PolicyType::Other(word) = kind {
+                return Err(Problem::Unknown(word.clone()).of(format!("spec.policyTypes[{at}]")));
+            }
+        }
         let mut rules = Vec::new();
         let isolates_ingress = spec.isolates_ingress();
         let isolates_egress = spec.isolates_egress();
@@ -100,7 +107,7 @@ fn peers(namespace: &str, peers: &[NetworkPolicyPeer], list: &str) -> Result<Pee
     if peers.is_empty() {
         return Ok(Peers::everybody());
     }
-    let mut selectors = BTreeSet::new();
+    let mut selectors = Selectors::default();
     for (at, peer) in peers.iter().enumerate() {
         let within = |error: InvalidPolicy| error.within(format_args!("{list}[{at}]"));
         selectors.extend(selector(namespace, peer).map_err(within)?);

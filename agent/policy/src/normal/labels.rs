@@ -45,7 +45,7 @@ pub(super) fn requirements(selector: &LabelSelector, keys: Keys) -> Result<Vec<R
     for (at, expression) in selector.match_expressions.iter().enumerate() {
         let field = |name: &str| format!("matchExpressions[{at}].{name}");
         let (source, key) = keys.read(&expression.key).map_err(|problem| problem.of(field("key")))?;
-        let values = || expression.values.iter().cloned().collect();
+        let values = || expression.values.iter().collect();
         let with_values = matches!(expression.operator, SelectorOperator::In | SelectorOperator::NotIn);
         let op = match &expression.operator {
             SelectorOperator::In => Op::In(values()),

@@ -6,5 +6,6 @@ mod histories;
 mod limits;
 mod normal;
 mod objects;
+mod steps;
 mod tables;
 mod world;

@@ -6,8 +6,8 @@ use agent_crd::{
     CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy, ClusterNetworkPolicy, NetworkPolicy, Object,
 };
 use agent_policy::{
-    Action, Kind, ObjectRef, Outcome, Policy, PolicyObject, PortRange, Ports, Rule, Severity, Spec, Store, normalise,
-    proto,
+    Action, Kind, ObjectRef, Outcome, Policy, PolicyObject, PortRange, Ports, Rule, Severity, Spec, Store,
+    normalise, proto,
 };
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -56,20 +56,31 @@ const PODS: &str = "k8s:io.kubernetes.pod.namespace";
 #[case::all_of_it("ingress: [{fromEndpoints: [{}]}]", SHOP)]
 #[case::none("ingress: [{fromEndpoints: []}]", "")]
 #[case::source("ingress: [{fromEndpoints: [{matchLabels: {'k8s:app': a}}]}]", &format!("k8s:app=a; {SHOP}"))]
-#[case::other_namespace("ingress: [{fromEndpoints: [{matchLabels: {'k8s:io.kubernetes.pod.namespace': x}}]}]",
-    &format!("{PODS}; k8s:io.kubernetes.pod.namespace=x"))]
-#[case::namespace_labels("ingress: [{fromEndpoints: [{matchLabels: {io.cilium.k8s.namespace.labels.env: x}}]}]",
-    &format!("any:io.cilium.k8s.namespace.labels.env=x; {PODS}"))]
+#[case::other_namespace(
+    "ingress: [{fromEndpoints: [{matchLabels: {'k8s:io.kubernetes.pod.namespace': x}}]}]",
+    "k8s:io.kubernetes.pod.namespace=x"
+)]
+#[case::namespace_labels(
+    "ingress: [{fromEndpoints: [{matchLabels: {io.cilium.k8s.namespace.labels.env: x}}]}]",
+    "any:io.cilium.k8s.namespace.labels.env=x"
+)]
 #[case::reserved("ingress: [{fromEndpoints: [{matchLabels: {'reserved:host': ''}}]}]", "reserved:host=")]
 #[case::ports_alone("ingress: [{toPorts: [{ports: [{port: '80'}]}]}]", "everybody")]
-#[case::entities("egress: [{toEntities: [world, host]}]",
-    "reserved:host | reserved:world | reserved:world-ipv4 | reserved:world-ipv6")]
+#[case::entities(
+    "egress: [{toEntities: [world, host]}]",
+    "reserved:host | reserved:world | reserved:world-ipv4 | reserved:world-ipv6"
+)]
 #[case::all("egress: [{toEntities: [all]}]", "everybody")]
 #[case::nodes("egress: [{toNodes: [{matchLabels: {zone: a}}]}]", "reserved:remote-node; node:zone=a")]
 #[case::cidrs("egress: [{toCIDR: [10.0.0.1, 10.1.2.3/16]}]", "10.0.0.1/32 | 10.1.0.0/16")]
-#[case::cidr_set("egress: [{toCIDRSet: [{cidr: 10.0.0.0/8, except: [10.2.0.0/16]}]}]", "10.0.0.0/8 without 10.2.0.0/16")]
-#[case::service("egress: [{toServices: [{k8sService: {serviceName: web}}]}]",
-    "Service { namespace: \"shop\", name: \"web\" }")]
+#[case::cidr_set(
+    "egress: [{toCIDRSet: [{cidr: 10.0.0.0/8, except: [10.2.0.0/16]}]}]",
+    "10.0.0.0/8 without 10.2.0.0/16"
+)]
+#[case::service(
+    "egress: [{toServices: [{k8sService: {serviceName: web}}]}]",
+    "Service { namespace: \"shop\", name: \"web\" }"
+)]
 #[case::names_select_nobody("egress: [{toFQDNs: [{matchName: example.com}]}]", "")]
 fn peers_of_a_namespaced_policy(#[case] rule: &str, #[case] expected: &str) {
     let object = cilium(rule);
@@ -81,7 +92,10 @@ fn peers_of_a_namespaced_policy(#[case] rule: &str, #[case] expected: &str) {
 #[rstest]
 #[case::any_pod("endpointSelector: {}, ingress: [{fromEndpoints: [{}]}]", PODS)]
 #[case::by_label("endpointSelector: {}, ingress: [{fromEndpoints: [{matchLabels: {app: a}}]}]", &format!("any:app=a; {PODS}"))]
-#[case::init("endpointSelector: {matchLabels: {'reserved:init': ''}}, ingress: [{fromEndpoints: [{matchLabels: {app: a}}]}]", "any:app=a")]
+#[case::init(
+    "endpointSelector: {matchLabels: {'reserved:init': ''}}, ingress: [{fromEndpoints: [{matchLabels: {app: a}}]}]",
+    "any:app=a"
+)]
 #[case::no_default("endpointSelector: {}, ingress: [{fromEndpoints: [{matchExpressions: [{key: app, operator: DoesNotExist}]}]}]",
     &format!("!any:app; {PODS}"))]
 fn peers_of_a_clusterwide_policy(#[case] rule: &str, #[case] expected: &str) {
@@ -95,7 +109,10 @@ fn peers_of_a_clusterwide_policy(#[case] rule: &str, #[case] expected: &str) {
 #[case::namespaces("ingress: [{from: [{namespaceSelector: {}}]}]", PODS)]
 #[case::both("ingress: [{from: [{namespaceSelector: {matchLabels: {env: x}}, podSelector: {matchLabels: {app: a}}}]}]",
     &format!("k8s:app=a; k8s:io.cilium.k8s.namespace.labels.env=x; {PODS}"))]
-#[case::block("ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}]}]", "10.0.0.0/8 without 10.1.0.0/16")]
+#[case::block(
+    "ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}]}]",
+    "10.0.0.0/8 without 10.1.0.0/16"
+)]
 #[case::nothing_named("ingress: [{from: [{}]}]", "")]
 fn peers_of_kubernetes(#[case] spec_text: &str, #[case] expected: &str) {
     let object = kubernetes(&format!("podSelector: {{}}, {spec_text}"));
@@ -166,37 +183,78 @@ fn what_needs_a_proxy_is_told_apart_and_told_of() {
 
 #[rstest]
 #[case::no_entries("labels: []", "spec: needs at least one of ingress, ingressDeny, egress, egressDeny")]
-#[case::two_kinds("ingress: [{}, {fromEndpoints: [{}], fromEntities: [world]}]",
-    "spec.ingress[1]: fromEndpoints and fromEntities exclude each other")]
-#[case::cidr_and_set("egress: [{toCIDR: [10.0.0.0/8], toCIDRSet: [{cidr: 10.0.0.0/8}]}]",
-    "spec.egress[0]: toCIDR and toCIDRSet exclude each other")]
-#[case::requires("ingress: [{fromRequires: [{}]}]", "spec.ingress[0].fromRequires: is not supported any more and must be empty")]
-#[case::cidr("egress: [{toCIDR: [10.0.0.0/8, 10.0.0.300]}]", "spec.egress[0].toCIDR[1]: `10.0.0.300` is no CIDR")]
-#[case::except("egress: [{toCIDRSet: [{cidr: 10.0.0.0/8, except: [11.0.0.0/8]}]}]",
-    "spec.egress[0].toCIDRSet[0].except[0]: `11.0.0.0/8` is not inside of 10.0.0.0/8")]
-#[case::two_sources("egress: [{toCIDRSet: [{cidr: 10.0.0.0/8, cidrGroupRef: g}]}]",
-    "spec.egress[0].toCIDRSet[0]: needs exactly one of cidr, cidrGroupRef, cidrGroupSelector")]
-#[case::entity("ingress: [{fromEntities: [martians]}]", "spec.ingress[0].fromEntities[0]: `martians` is not known")]
-#[case::node_selector("nodeSelector: {}, ingress: [{}]", "spec: endpointSelector and nodeSelector exclude each other")]
-#[case::ports_and_icmps("ingress: [{toPorts: [{ports: [{port: '1'}]}], icmps: [{fields: [{type: 8}]}]}]",
-    "spec.ingress[0]: toPorts and icmps exclude each other")]
-#[case::port("ingress: [{toPorts: [{ports: [{port: '70000'}]}]}]",
-    "spec.ingress[0].toPorts[0].ports[0].port: `70000` is neither a port nor a name of one")]
-#[case::range("ingress: [{toPorts: [{ports: [{port: '80', endPort: 79}]}]}]",
-    "spec.ingress[0].toPorts[0].ports[0].endPort: 80 to 79 is no range of ports")]
-#[case::range_of_names("ingress: [{toPorts: [{ports: [{port: web, endPort: 79}]}]}]",
-    "spec.ingress[0].toPorts[0].ports[0].endPort: web to 79 is no range of ports")]
-#[case::icmp("ingress: [{icmps: [{fields: [{type: Ping}]}]}]", "spec.ingress[0].icmps[0].fields[0].type: `Ping` is no type of ICMP")]
-#[case::operator("ingress: [{fromEndpoints: [{matchExpressions: [{key: a, operator: In}]}]}]",
-    "spec.ingress[0].fromEndpoints[0].matchExpressions[0].values: operator In does not go with 0 values")]
-#[case::two_protocols("ingress: [{toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{}], kafka: [{}]}}]}]",
-    "spec.ingress[0].toPorts[0].rules: needs exactly one of http, kafka, dns, l7")]
-#[case::http_over_udp("ingress: [{toPorts: [{ports: [{port: '80', protocol: UDP}], rules: {http: [{}]}}]}]",
-    "spec.ingress[0].toPorts[0].ports[0].protocol: is not possible here: rules do not go with this protocol")]
-#[case::http_on_any_port("ingress: [{toPorts: [{ports: [{port: '0', protocol: TCP}], rules: {http: [{}]}}]}]",
-    "spec.ingress[0].toPorts[0].ports[0].port: is not possible here: rules need a port")]
-#[case::dns_on_ingress("ingress: [{toPorts: [{ports: [{port: '53'}], rules: {dns: [{matchPattern: '*'}]}}]}]",
-    "spec.ingress[0].toPorts[0].rules.dns: is not possible here: dns is for egress")]
+#[case::two_kinds(
+    "ingress: [{}, {fromEndpoints: [{}], fromEntities: [world]}]",
+    "spec.ingress[1]: fromEndpoints and fromEntities exclude each other"
+)]
+#[case::cidr_and_set(
+    "egress: [{toCIDR: [10.0.0.0/8], toCIDRSet: [{cidr: 10.0.0.0/8}]}]",
+    "spec.egress[0]: toCIDR and toCIDRSet exclude each other"
+)]
+#[case::requires(
+    "ingress: [{fromRequires: [{}]}]",
+    "spec.ingress[0].fromRequires: is not supported any more and must be empty"
+)]
+#[case::cidr(
+    "egress: [{toCIDR: [10.0.0.0/8, 10.0.0.300]}]",
+    "spec.egress[0].toCIDR[1]: `10.0.0.300` is no CIDR"
+)]
+#[case::except(
+    "egress: [{toCIDRSet: [{cidr: 10.0.0.0/8, except: [11.0.0.0/8]}]}]",
+    "spec.egress[0].toCIDRSet[0].except[0]: `11.0.0.0/8` is not inside of 10.0.0.0/8"
+)]
+#[case::two_sources(
+    "egress: [{toCIDRSet: [{cidr: 10.0.0.0/8, cidrGroupRef: g}]}]",
+    "spec.egress[0].toCIDRSet[0]: needs exactly one of cidr, cidrGroupRef, cidrGroupSelector"
+)]
+#[case::entity(
+    "ingress: [{fromEntities: [martians]}]",
+    "spec.ingress[0].fromEntities[0]: `martians` is not known"
+)]
+#[case::node_selector(
+    "nodeSelector: {}, ingress: [{}]",
+    "spec: endpointSelector and nodeSelector exclude each other"
+)]
+#[case::ports_and_icmps(
+    "ingress: [{toPorts: [{ports: [{port: '1'}]}], icmps: [{fields: [{type: 8}]}]}]",
+    "spec.ingress[0]: toPorts and icmps exclude each other"
+)]
+#[case::port(
+    "ingress: [{toPorts: [{ports: [{port: '70000'}]}]}]",
+    "spec.ingress[0].toPorts[0].ports[0].port: `70000` is neither a port nor a name of one"
+)]
+#[case::range(
+    "ingress: [{toPorts: [{ports: [{port: '80', endPort: 79}]}]}]",
+    "spec.ingress[0].toPorts[0].ports[0].endPort: 80 to 79 is no range of ports"
+)]
+#[case::range_of_names(
+    "ingress: [{toPorts: [{ports: [{port: web, endPort: 79}]}]}]",
+    "spec.ingress[0].toPorts[0].ports[0].endPort: web to 79 is no range of ports"
+)]
+#[case::icmp(
+    "ingress: [{icmps: [{fields: [{type: Ping}]}]}]",
+    "spec.ingress[0].icmps[0].fields[0].type: `Ping` is no type of ICMP"
+)]
+#[case::operator(
+    "ingress: [{fromEndpoints: [{matchExpressions: [{key: a, operator: In}]}]}]",
+    "spec.ingress[0].fromEndpoints[0].matchExpressions[0].values: operator In does not go with 0 values"
+)]
+#[case::two_protocols(
+    "ingress: [{toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{}], kafka: [{}]}}]}]",
+    "spec.ingress[0].toPorts[0].rules: needs exactly one of http, kafka, dns, l7"
+)]
+#[case::http_over_udp(
+    "ingress: [{toPorts: [{ports: [{port: '80', protocol: UDP}], rules: {http: [{}]}}]}]",
+    "spec.ingress[0].toPorts[0].ports[0].protocol: is not possible here: rules do not go with this protocol"
+)]
+#[case::http_on_any_port(
+    "ingress: [{toPorts: [{ports: [{port: '0', protocol: TCP}], rules: {http: [{}]}}]}]",
+    "spec.ingress[0].toPorts[0].ports[0].port: is not possible here: rules need a port"
+)]
+#[case::dns_on_ingress(
+    "ingress: [{toPorts: [{ports: [{port: '53'}], rules: {dns: [{matchPattern: '*'}]}}]}]",
+    "spec.ingress[0].toPorts[0].rules.dns: is not possible here: dns is for egress"
+)]
 fn what_cilium_policies_may_not_say(#[case] rule: &str, #[case] expected: &str) {
     let object = cilium(rule);
     let error = normalise(PolicyObject::Cilium(&object), "default").unwrap_err();
@@ -240,7 +298,11 @@ const SUBJECT: &str = "tier: Admin, priority: 10, subject: {namespaces: {}}";
 #[case::namespaces("egress: [{action: Deny, to: [{namespaces: {matchLabels: {env: x}}}]}]", Action::Deny,
     &format!("k8s:io.cilium.k8s.namespace.labels.env=x; {PODS}"))]
 #[case::networks("egress: [{action: Accept, to: [{networks: [10.0.0.0/8]}]}]", Action::Allow, "10.0.0.0/8")]
-#[case::nodes("egress: [{action: Pass, to: [{nodes: {}}]}]", Action::Pass, "reserved:host | reserved:remote-node")]
+#[case::nodes(
+    "egress: [{action: Pass, to: [{nodes: {}}]}]",
+    Action::Pass,
+    "reserved:host | reserved:remote-node"
+)]
 #[case::newer_accept("egress: [{action: Accept, to: [{planets: {}}]}]", Action::Allow, "")]
 #[case::newer_pass("egress: [{action: Pass, to: [{planets: {}}]}]", Action::Deny, "everybody")]
 #[case::newer_action("ingress: [{action: Ponder, from: [{namespaces: {}}]}]", Action::Deny, "everybody")]
@@ -254,10 +316,15 @@ fn rules_of_cluster_policies(#[case] rules: &str, #[case] action: Action, #[case
 
 #[rstest]
 #[case("tier: Middle, priority: 1, subject: {namespaces: {}}", "spec.tier: `Middle` is not known")]
-#[case("tier: Admin, priority: 1001, subject: {namespaces: {}}", "spec.priority: 1001 is not between 0 and 1000")]
+#[case(
+    "tier: Admin, priority: 1001, subject: {namespaces: {}}",
+    "spec.priority: 1001 is not between 0 and 1000"
+)]
 #[case("tier: Admin, priority: 1, subject: {}", "spec.subject: needs exactly one of namespaces, pods")]
-#[case("tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{domainNames: [a.b]}]}]",
-    "spec.egress[0].to[0].domainNames: is not possible here: only rules that accept know names")]
+#[case(
+    "tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{domainNames: [a.b]}]}]",
+    "spec.egress[0].to[0].domainNames: is not possible here: only rules that accept know names"
+)]
 fn what_cluster_policies_may_not_say(#[case] spec: &str, #[case] expected: &str) {
     let object = cluster(spec);
     let error = normalise(PolicyObject::Cluster(&object), "default").unwrap_err();
@@ -287,8 +354,7 @@ fn the_last_good_version_stays_in_force() {
     );
     policy.upsert(PolicyObject::Cilium(&good)).unwrap();
     assert!(policy.findings().is_empty());
-    let name =
-        ObjectRef { kind: Kind::CiliumNetworkPolicy, namespace: "shop".into(), name: "p".into() };
+    let name = ObjectRef { kind: Kind::CiliumNetworkPolicy, namespace: "shop".into(), name: "p".into() };
     policy.delete(&name);
     assert_eq!(policy.store().specs().count(), 0);
 }

@@ -119,7 +119,7 @@ impl World {
             config: config(rng, devices, ticks_per_s),
             endpoints: endpoints(rng, devices),
             ipcache: ipcache(rng),
-            policy: (0..rng.below(40)).map(|_| policy_row(rng)).collect(),
+            policy: policies(rng),
             policy_l4: (0..rng.below(40)).map(|_| (l4_key(rng), policy_verdict(rng))).collect(),
         }
     }
@@ -221,6 +221,24 @@ pub(crate) fn guard(rng: &mut Rng) -> (u32, EndpointFlags) {
     flags.set(EndpointFlags::ENFORCE_EGRESS, rng.percent(70));
     flags.set(EndpointFlags::AUDIT, rng.percent(15));
     (rng.u32() % (POLICIES + 1), flags)
+}
+
+/// Rows of all policies. Most allow everybody where nothing else is said, or little would pass.
+fn policies(rng: &mut Rng) -> Vec<(PolicyKey, PolicyEntry)> {
+    let mut rows = Vec::new();
+    for policy in 1..=POLICIES {
+        for direction in [Direction::Ingress, Direction::Egress] {
+            if rng.percent(60) {
+                let cookie = rng.u32() % 100;
+                let key = PolicyKey::new(policy, direction, PolicyKey::EVERYBODY);
+                rows.push((key, PolicyEntry::all(PolicyVerdict::allow(cookie))));
+            }
+        }
+    }
+    for _ in 0..rng.below(30) {
+        rows.push(policy_row(rng));
+    }
+    rows
 }
 
 /// A row of a policy. Often for everybody, or little would pass.

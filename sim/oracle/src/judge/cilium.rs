@@ -31,9 +31,16 @@ impl Cluster {
     pub(super) fn cilium_rule(&self, case: &Case<'_>, denies: bool) -> Option<RuleName> {
         self.selecting_specs(case).find_map(|(name, spec, rules)| {
             let entries = if denies { &rules.deny } else { &rules.allow };
-            let index = entries.iter().position(|entry| self.entry_matches(entry, case))?;
+            let index = entries.iter().position(|entry| self.entry_matches(entry, case, false))?;
             Some(rule_name(kind(name), name, spec, index))
         })
+    }
+
+    /// A rule allows the traffic by way of a proxy alone. Whether its spec isolates does not matter: rules about HTTP, DNS and the like
+    /// are not subject to `enableDefaultDeny`.
+    pub(super) fn only_by_proxy(&self, case: &Case<'_>) -> bool {
+        self.selecting_specs(case)
+            .any(|(_, _, rules)| rules.allow.iter().any(|entry| self.entry_matches(entry, case, true)))
     }
 
     /// The specs that select the subject, with their places and their rules for the direction.
@@ -65,12 +72,18 @@ impl Cluster {
         }
     }
 
-    fn entry_matches(&self, entry: &Entry, case: &Case<'_>) -> bool {
+    /// `by_proxy`: by what a proxy would have to look at, or by the rest.
+    fn entry_matches(&self, entry: &Entry, case: &Case<'_>, by_proxy: bool) -> bool {
         let is_peer = match &entry.peers {
             Peers::All => true,
             Peers::These(peers) => peers.iter().any(|peer| self.cilium_peer_matches(peer, case)),
         };
-        is_peer && traffic_matches(&entry.traffic, case)
+        is_peer
+            && if entry.needs_proxy {
+                by_proxy && [false, true].into_iter().any(|by| traffic_matches(&entry.traffic, case, by))
+            } else {
+                traffic_matches(&entry.traffic, case, by_proxy)
+            }
     }
 
     fn cilium_peer_matches(&self, peer: &Peer, case: &Case<'_>) -> bool {
@@ -162,21 +175,22 @@ fn kind(name: &ObjectName) -> PolicyKind {
     }
 }
 
-fn traffic_matches(traffic: &Traffic, case: &Case<'_>) -> bool {
+fn traffic_matches(traffic: &Traffic, case: &Case<'_>, by_proxy: bool) -> bool {
     match (traffic, case.attempt.port) {
-        (Traffic::All, _) => true,
-        (Traffic::Ports(ports), Some(port)) => {
-            ports.iter().any(|wanted| cilium_port_matches(wanted, port, case))
-        }
+        (Traffic::All, _) => !by_proxy,
+        (Traffic::Ports(ports), Some(port)) => ports
+            .iter()
+            .filter(|wanted| wanted.needs_proxy == by_proxy)
+            .any(|wanted| cilium_port_matches(wanted, port, case)),
         (Traffic::Icmp(types), Some(number)) => {
-            case.attempt.protocol == Protocol::Icmp
+            !by_proxy
+                && case.attempt.protocol == Protocol::Icmp
                 && types.iter().any(|icmp| icmp.family == case.family() && icmp.number == number)
         }
         (Traffic::Ports(_) | Traffic::Icmp(_), None) => false,
     }
 }
 
-/// What a proxy would have to look at is not allowed, as there is none.
 fn cilium_port_matches(wanted: &Port, port: u16, case: &Case<'_>) -> bool {
     let protocol = case.attempt.protocol;
     let is_protocol = match wanted.protocol {
@@ -184,5 +198,5 @@ fn cilium_port_matches(wanted: &Port, port: u16, case: &Case<'_>) -> bool {
         Protocols::One(wanted) => wanted == protocol,
         Protocols::Unseen => false,
     };
-    is_protocol && !wanted.needs_proxy && port_matches(&wanted.number, protocol, port, case.to)
+    is_protocol && port_matches(&wanted.number, protocol, port, case.to)
 }

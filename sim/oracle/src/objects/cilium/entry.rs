@@ -12,6 +12,8 @@ use crate::verdict::Direction;
 pub(crate) struct Entry {
     pub(crate) peers: Peers,
     pub(crate) traffic: Traffic,
+    /// The ends would have to authenticate, which nobody can here: it allows nothing by itself.
+    pub(crate) needs_proxy: bool,
 }
 
 /// The other ends of an entry.
@@ -32,15 +34,13 @@ impl Entry {
             None if traffic == Traffic::All => Peers::These(Vec::new()),
             None => Peers::All,
         };
-        // Nobody can authenticate here, so what asks for it allows nothing.
         let authentication = entry.at("authentication.mode")?.word(&[
             ("disabled", true),
             ("required", false),
             ("test-always-fail", false),
         ])?;
-        let peers =
-            if context.denies || authentication.unwrap_or(true) { peers } else { Peers::These(Vec::new()) };
-        Ok(Self { peers, traffic })
+        let needs_proxy = !context.denies && !authentication.unwrap_or(true);
+        Ok(Self { peers, traffic, needs_proxy })
     }
 }
 

@@ -113,13 +113,9 @@ pub(super) fn read(
 /// A CIDR. An address alone stands for itself, and bits behind the prefix do not count.
 pub(super) fn cidr(item: &Field<'_>) -> Result<IpNet, OracleError> {
     let text = item.required_text()?;
-    match text.parse::<IpNet>() {
-        Ok(net) => Ok(net.trunc()),
-        Err(error) => match text.parse::<IpAddr>() {
-            Ok(address) => Ok(address.into()),
-            Err(_) => Err(item.wrong(format!("{text:?}: {error}"))),
-        },
-    }
+    text.parse::<IpNet>().or_else(|error| {
+        text.parse::<IpAddr>().map(IpNet::from).map_err(|_| item.wrong(format!("{text:?}: {error}")))
+    })
 }
 
 /// Exactly one of a CIDR, a name of a group, and a selector of groups; exceptions lie in the CIDR.

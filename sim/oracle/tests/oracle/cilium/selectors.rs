@@ -108,6 +108,16 @@ fn a_policy_of_a_namespace_is_about_its_own_pods_alone() {
     );
 }
 
+#[test]
+fn expressions_about_other_namespaces_leave_nobody() {
+    let spec = "{endpointSelector: {matchExpressions: [{key: 'k8s:io.kubernetes.pod.namespace', operator: In, values: [alice]}]}, \
+                 ingress: [{}]}";
+    check(
+        &cluster(Options::default(), &[cnp("p", spec)]),
+        &[("default/plain > alice/client tcp:1", true), ("alice/client > default/plain tcp:1", true)],
+    );
+}
+
 /// Labels that are no part of an identity cannot be selected, whatever they are on.
 #[rstest]
 #[case("role", true)]

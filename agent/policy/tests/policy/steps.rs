@@ -1,0 +1,126 @@
+//! Single steps that random histories meet seldom.
+
+use agent_crd::{CiliumNetworkPolicy, NetworkPolicy, Object as _};
+use agent_policy::{
+    Config, Direction, Endpoint, EndpointId, Families, Label, NAMESPACE, Outcome, Policy, PolicyObject,
+    normalise, proto,
+};
+use dataplane_abi::Identity;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+const WEB: EndpointId = EndpointId(1);
+const PEER: Identity = Identity(300);
+
+fn engine(config: Config) -> Policy {
+    let mut engine = Policy::new(config);
+    let labels = [Label::k8s("app", "a"), Label::k8s(NAMESPACE, "n")];
+    engine.upsert_identity(PEER, labels.into_iter().collect(), &[]);
+    engine.upsert_endpoint(
+        WEB,
+        Endpoint {
+            name: "n/web".to_owned(),
+            identity: Identity(500),
+            labels: [Label::k8s(NAMESPACE, "n")].into_iter().collect(),
+            named_ports: Vec::new(),
+            host: false,
+            enforcement: None,
+            audit: false,
+        },
+    );
+    engine
+}
+
+fn policy(spec: &Value) -> NetworkPolicy {
+    NetworkPolicy::from_json(json!({"metadata": {"name": "web", "namespace": "n"}, "spec": spec})).unwrap()
+}
+
+fn outcome(engine: &Policy, direction: Direction, peer: Identity) -> Option<Outcome> {
+    engine.look_up(WEB, direction, peer, proto::TCP, 80).map(|verdict| verdict.outcome)
+}
+
+#[test]
+fn a_direction_that_is_judged_no_more_keeps_its_rows_until_the_endpoint_says_so() {
+    let mut engine = engine(Config::default());
+    let ingress = policy(&json!({"podSelector": {}, "policyTypes": ["Ingress"],
+        "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "a"}}}]}]}));
+    engine.upsert(PolicyObject::Kubernetes(&ingress)).unwrap();
+    let number = engine.commit().endpoints[0].1.number;
+    assert_eq!(outcome(&engine, Direction::Ingress, PEER), Some(Outcome::Allow));
+
+    let egress = policy(&json!({"podSelector": {}, "policyTypes": ["Egress"]}));
+    engine.upsert(PolicyObject::Kubernetes(&egress)).unwrap();
+    let changes = engine.commit();
+    assert!(changes.removed.is_empty(), "{changes:?}");
+    assert_eq!(changes.unused.len(), 2);
+    let (_, told) = changes.endpoints[0];
+    assert_eq!((told.number, told.ingress, told.egress), (number, false, true));
+    assert_eq!(outcome(&engine, Direction::Egress, PEER), Some(Outcome::NoRule));
+}
+
+#[test]
+fn with_one_family_the_others_cidrs_get_no_identity() {
+    let mut engine = engine(Config { families: Families { v4: true, v6: false }, ..Config::default() });
+    let egress = policy(&json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"to": [
+        {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}},
+        {"ipBlock": {"cidr": "::/0", "except": ["fd00::/8"]}}]}]}));
+    engine.upsert(PolicyObject::Kubernetes(&egress)).unwrap();
+    engine.commit();
+    let prefixes: Vec<_> = engine.prefixes().collect();
+    assert_eq!(prefixes.len(), 1);
+    assert_eq!(prefixes[0].0, "10.0.0.0/8".parse().unwrap());
+    assert_eq!(outcome(&engine, Direction::Egress, Identity::WORLD), Some(Outcome::Allow));
+    assert_eq!(outcome(&engine, Direction::Egress, prefixes[0].1), Some(Outcome::NoRule));
+    assert_eq!(outcome(&engine, Direction::Egress, PEER), Some(Outcome::NoRule), "CIDRs select no pods");
+}
+
+#[test]
+fn endpoints_with_the_same_rules_share_a_policy() {
+    let mut engine = engine(Config::default());
+    for n in 2..5 {
+        let endpoint = Endpoint {
+            name: format!("n/{n}"),
+            identity: Identity(500 + n),
+            labels: [Label::k8s(NAMESPACE, "n"), Label::k8s("n", n.to_string())].into_iter().collect(),
+            named_ports: Vec::new(),
+            host: false,
+            enforcement: None,
+            audit: n == 4,
+        };
+        engine.upsert_endpoint(EndpointId(n), endpoint);
+    }
+    engine.upsert(PolicyObject::Kubernetes(&policy(&json!({"podSelector": {}})))).unwrap();
+    let changes = engine.commit();
+    let numbers: std::collections::BTreeSet<u32> = changes.endpoints.iter().map(|(_, p)| p.number).collect();
+    assert_eq!((changes.endpoints.len(), numbers.len()), (4, 1));
+    assert_eq!(engine.rows().count(), 1);
+}
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof!["[0-9a-z./:-]{0,8}", "\\PC{0,6}", Just("80".to_owned()), Just("10.0.0.0/8".to_owned())]
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic(t in proptest::collection::vec(text(), 12), number in any::<i32>()) {
+        let selector = json!({"matchLabels": {t[0].clone(): t[1]}, "matchExpressions": [
+            {"key": t[2], "operator": t[3], "values": [t[4]]}]});
+        let object = json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {
+            "endpointSelector": {"matchLabels": {t[5].clone(): t[6]}},
+            "ingress": [{"fromEndpoints": [selector]}, {"fromEntities": [t[7]]},
+                {"toPorts": [{"ports": [{"port": t[8], "endPort": number, "protocol": t[9]}, {"port": t[8], "endPort": number}]}]},
+                {"icmps": [{"fields": [{"type": t[8]}, {"type": number}]}]}],
+            "egress": [{"toCIDRSet": [{"cidr": t[10], "except": [t[11]]}]}, {"toCIDR": [t[10]]}]}});
+        let Ok(policy) = CiliumNetworkPolicy::from_json(object) else { return Ok(()) };
+        for at in 0..4 {
+            // Each entry alone, so that one that is wrong does not hide the others.
+            let mut one = policy.clone();
+            let rule = one.spec.as_mut().unwrap();
+            rule.ingress = rule.ingress.drain(..).skip(at).take(1).collect();
+            rule.egress = rule.egress.drain(..).skip(at).take(1).collect();
+            if let Ok(normal) = normalise(PolicyObject::Cilium(&one), "default") {
+                prop_assert_eq!(normal.specs.len(), 1);
+            }
+        }
+    }
+}

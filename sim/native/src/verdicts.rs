@@ -1,0 +1,122 @@
+//! Verdicts of real agents and the real packet path on random clusters and policies, beside the oracle's.
+//!
+//! Each case is a cluster at rest: its objects go into one agent for each node, pods are added, the agents' endpoints are told to
+//! the others, and then single packets that open connections are sent. What differs from the oracle's word is a difference;
+//! [`shrink`] makes its case smaller.
+
+mod cluster;
+mod packets;
+
+use std::fmt;
+
+use dataplane_abi::DropReason;
+use sim_oracle::{Attempt, Options, Protocol, Verdict};
+use sim_policy::{Feature, Plan, PolicyCase};
+
+use cluster::Cluster;
+
+/// What there is not yet, so that cases do not ask for it: host policies, services and the API server as peers (both by objects that agents
+/// do not read), and nodes by their labels.
+const NOT_YET: [Feature; 4] = [Feature::HostPolicies, Feature::Services, Feature::ApiServer, Feature::Nodes];
+
+/// What became of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It arrived, or left the node for an end that policies do not guard.
+    Arrived,
+    /// A program dropped it.
+    Dropped(DropReason),
+}
+
+/// A packet with another fate than the oracle says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Difference {
+    /// The seed of its case.
+    pub seed: u64,
+    /// What was tried.
+    pub attempt: Attempt,
+    /// What the oracle says.
+    pub expected: Verdict,
+    /// What became of the packet.
+    pub found: Outcome,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let found = match self.found {
+            Outcome::Arrived => "it arrived".to_owned(),
+            Outcome::Dropped(reason) => format!("it was dropped: {}", reason.text()),
+        };
+        write!(f, "seed {}: {}: {found}, but the oracle says {}", self.seed, self.attempt, self.expected)
+    }
+}
+
+/// What was compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Clusters.
+    pub cases: u64,
+    /// Packets sent.
+    pub verdicts: u64,
+    /// Of these, those that were to arrive.
+    pub allowed: u64,
+    /// Attempts that no single packet can make: messages of ICMP that open nothing.
+    pub left_out: u64,
+}
+
+/// Why a case cannot be run.
+#[derive(Debug, thiserror::Error)]
+#[error("seed {seed}: {message}")]
+pub struct VerdictError {
+    /// The seed of the case.
+    pub seed: u64,
+    /// What is in the way.
+    pub message: String,
+}
+
+/// The case of a seed, with what there is today.
+///
+/// Pods of one identity give a name to the same port: rules about pods elsewhere go by identities, which know one set of names.
+pub fn case(seed: u64, attempts: usize) -> PolicyCase {
+    let plan = NOT_YET.into_iter().fold(Plan { attempts, ..Plan::default() }, Plan::without);
+    let mut case = sim_policy::generate(seed, &plan);
+    cluster::share_names_of_ports(&mut case);
+    case
+}
+
+/// Compares every attempt of a case.
+///
+/// # Errors
+/// When an agent does not take the cluster, which is a defect too.
+pub fn compare(seed: u64, case: &PolicyCase, tally: &mut Tally) -> Result<Vec<Difference>, VerdictError> {
+    let mut oracle = sim_oracle::Cluster::with_options(Options::by_identity());
+    for object in &case.objects {
+        // An object that is to be refused leaves its last good version in force, with the oracle as with agents.
+        let _: Result<(), sim_oracle::OracleError> = oracle.set(object);
+    }
+    let mut cluster = Cluster::new(seed, case).map_err(|message| VerdictError { seed, message })?;
+    tally.cases += 1;
+    let mut differences = Vec::new();
+    for (index, attempt) in case.attempts.iter().enumerate() {
+        let opens = attempt.protocol != Protocol::Icmp || matches!(attempt.port, Some(8 | 128));
+        if !opens {
+            tally.left_out += 1;
+            continue;
+        }
+        let found = cluster.send(index, attempt).map_err(|message| VerdictError { seed, message })?;
+        let expected = oracle.judge(attempt);
+        tally.verdicts += 1;
+        tally.allowed += u64::from(expected.allowed);
+        if expected.allowed != (found == Outcome::Arrived) {
+            differences.push(Difference { seed, attempt: attempt.clone(), expected, found });
+        }
+    }
+    Ok(differences)
+}
+
+/// A smaller case that still differs.
+pub fn shrink(seed: u64, case: PolicyCase) -> PolicyCase {
+    sim_policy::shrink(case, &mut |smaller| {
+        compare(seed, smaller, &mut Tally::default()).is_ok_and(|differences| !differences.is_empty())
+    })
+}
