@@ -49,6 +49,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "agent-api",
             "agent-crd",
             "agent-control",
+            "agent-crd",
+            "bristle-operator",
             "sim-api",
             "sim-controllers",
             "sim-net",

@@ -28,6 +28,7 @@ Examples:
   cargo xtask sim --minutes 5 --profile crash           only agents that die
   cargo xtask sim run sim/scenarios/traffic.yaml        one scenario
   cargo xtask sim run sim/scenarios/traffic.yaml --on both  also with eBPF, and compared
+  cargo xtask sim policy --verdicts 1000000 --jobs 2    agents and packets beside the policy oracle
   cargo xtask sim replay sim-failures/crash-17.yaml     a failure again, exactly
 
 Exit codes: 0 nothing was found, 1 something was, 2 it could not be run.";
@@ -53,6 +54,9 @@ enum Job {
     /// Compare the outcomes of one scenario on two arms.
     #[command(disable_help_flag = true)]
     Compare(Words),
+    /// Random clusters and policies: what agents and packet path decide, beside what the policy oracle says.
+    #[command(disable_help_flag = true)]
+    Policy(Words),
     /// Build a cluster of a size in one process, and say what that costs.
     #[command(disable_help_flag = true)]
     Scale(Words),
@@ -79,6 +83,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         Some(Job::Generate(args)) => hand_over("generate", &args.words),
         Some(Job::Profiles) => hand_over("profiles", &[]),
         Some(Job::Compare(args)) => hand_over("compare", &args.words),
+        Some(Job::Policy(args)) => hand_over("policy", &args.words),
         Some(Job::Scale(args)) => hand_over("scale", &args.words),
         Some(Job::Mutants(args)) => mutants::run(args),
     }
@@ -89,6 +94,13 @@ pub(crate) fn soak(dir: &Path, seconds: u64) -> anyhow::Result<()> {
     eprintln!("==> random clusters in the simulator for {seconds} s");
     let seconds = seconds.to_string();
     cmd::pass(simulator(dir).args(["explore", "--profile", "all", "--jobs", "2", "--seconds", &seconds]))
+}
+
+/// So many verdicts on random clusters and policies, beside the policy oracle's; `dir` holds the programs.
+pub(crate) fn verdicts(dir: &Path, verdicts: u64) -> anyhow::Result<()> {
+    eprintln!("==> {verdicts} verdicts on random clusters and policies");
+    let verdicts = verdicts.to_string();
+    cmd::pass(simulator(dir).args(["policy", "--jobs", "2", "--verdicts", &verdicts]))
 }
 
 fn hand_over(job: &str, words: &[OsString]) -> anyhow::Result<()> {

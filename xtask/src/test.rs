@@ -38,6 +38,8 @@ const STAGES: [Stage; 5] = [Stage::Cargo, Stage::Sim, Stage::Diff, Stage::Verify
 
 /// How long the simulator looks for what breaks.
 const SOAK_SECONDS: u64 = 60;
+/// Verdicts on random clusters and policies that are compared with the oracle.
+const VERDICTS: u64 = 300_000;
 
 /// What of the matrix must pass, on every routing and family.
 const MATRIX_CASES: &str = "1-6,20-23";
@@ -89,6 +91,7 @@ pub(crate) fn unit(everything: bool) -> anyhow::Result<()> {
 /// Random clusters for a while, then the cases that must pass, in the simulator on every routing and family.
 pub(crate) fn simulator(bin_dir: &Path) -> anyhow::Result<()> {
     sim::soak(bin_dir, SOAK_SECONDS)?;
+    sim::verdicts(bin_dir, VERDICTS)?;
     for (routing, family, args) in rounds("native-") {
         let mut command = Command::new(bin_dir.join("bristle-e2e"));
         let title = format!("connectivity matrix in the simulator, {routing}, {family}");

@@ -179,11 +179,12 @@ impl Publisher {
         let version = match result {
             Ok(object) => {
                 debug!(pod = wanted.metadata.key(), "endpoint told");
+                self.pause = Pause::new();
                 let mut is = wanted.clone();
                 is.metadata.resource_version = object.metadata.resource_version.unwrap_or_default();
                 is.metadata.uid = object.metadata.uid.unwrap_or_default();
                 let version = is.metadata.resource_version.clone();
-                self.observed.seen(is);
+                self.observed.wrote(is);
                 Some(version)
             }
             Err(problem) => {
@@ -211,6 +212,7 @@ impl Publisher {
         match endpoints(client, name).delete(&name.name, &parameters).await {
             Ok(_) => {
                 debug!(pod = is.metadata.key(), "endpoint taken back");
+                self.pause = Pause::new();
                 self.observed.forget(name);
                 self.attempts.made(name, None, Some(is.metadata.resource_version.clone()));
             }
@@ -233,8 +235,9 @@ impl Publisher {
         let api = Api::<Node>::all(client.clone());
         let result = api.patch_metadata(&self.node, &PatchParams::default(), &Patch::Merge(patch)).await;
         let done = result.is_ok();
-        if let Err(problem) = result {
-            self.failed("annotate its Node", &problem)?;
+        match result {
+            Ok(_) => self.pause = Pause::new(),
+            Err(problem) => self.failed("annotate its Node", &problem)?,
         }
         Ok(self.attempts.annotated(revision, done))
     }

@@ -9,7 +9,6 @@ mod explain;
 mod node;
 mod object;
 mod pause;
-mod pod;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -78,12 +77,8 @@ pub(crate) fn start(
     let mut tasks = vec![tokio::spawn(run(node::Nodes, Arc::clone(connector), control.clone()))];
     let Some(observed) = observed else { return tasks };
     for kind in ObjectKind::ALL {
-        tasks.push(if kind == ObjectKind::Pod {
-            tokio::spawn(run(pod::Pods::of(node), Arc::clone(connector), control.clone()))
-        } else {
-            let objects = object::Objects::new(kind, Arc::clone(observed));
-            tokio::spawn(run(objects, Arc::clone(connector), control.clone()))
-        });
+        let objects = object::Objects::new(kind, node, Arc::clone(observed));
+        tasks.push(tokio::spawn(run(objects, Arc::clone(connector), control.clone())));
     }
     tasks
 }

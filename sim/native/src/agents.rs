@@ -1,17 +1,19 @@
 //! Agents: the real minds, what they are told, their lives and deaths.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use agent_control::ports::Document;
-use agent_control::{Agent, Config, Event, Now, ReconcileReport, Reply};
+use agent_control::{Agent, Config, Event, Now, PolicyConfig, ReconcileReport, Reply};
 use sim_scenario::model::Routing;
 
 use crate::cni::Call;
+use crate::listen::Watches;
 use crate::node::UPTIME;
 use crate::ports::Commands;
 use crate::queue::{NodeId, Task};
-use crate::watch::Watch;
+use crate::watch::{PAUSES, Watch};
 use crate::world::World;
 
 /// Snapshots of the state directory that are kept for each node.
@@ -43,6 +45,14 @@ pub(crate) struct AgentProcess {
     pub(crate) calls: BTreeMap<u64, Call>,
     /// Its view of the API server.
     pub(crate) watch: Watch,
+    /// Its view of the other objects.
+    pub(crate) watches: Watches,
+    /// When what it tells the cluster is looked at next.
+    pub(crate) publisher_due: Option<Duration>,
+    /// Before the next try to tell.
+    pub(crate) publisher_pause: Duration,
+    /// Whether it has told all, where that has been looked at.
+    pub(crate) told: Cell<Option<bool>>,
     /// It stands still until then.
     pub(crate) stalled_until: Duration,
     /// Its last reconcile left nothing to do.
@@ -71,9 +81,11 @@ impl World {
             Routing::Vxlan => agent_control::Routing::Vxlan,
             Routing::Native => agent_control::Routing::Native,
         };
+        let bulk = self.is_bulk();
         let node = &mut self.nodes[n];
         let mut config = Config::new(node.name.clone(), routing);
         config.quarantine = self.quarantine;
+        config.policy = (!bulk).then(PolicyConfig::default);
         let agent = Agent::new(config, node.memory.documents());
         let device = node.device();
         node.commands = Commands::default();
@@ -83,6 +95,9 @@ impl World {
         process.running = false;
         process.idle = false;
         process.watch = Watch::default();
+        process.publisher_due = None;
+        process.publisher_pause = PAUSES.0;
+        process.told.set(None);
         process.inbox.push_back(Event::Underlay(device));
         // It listens before it reads the queue of what came meanwhile.
         self.replay_queue(n);
@@ -93,6 +108,7 @@ impl World {
         self.wake_agent(n, Duration::ZERO);
         let pause = self.latency(Duration::from_millis(30));
         self.wake_watch(n, pause);
+        self.begin_to_listen(n);
     }
 
     /// Kills the agent of a node, wherever it is.
@@ -216,6 +232,11 @@ impl World {
         let deadline = agent.next_deadline();
         node.agent.idle = report.pending == 0 && report.errors.is_empty();
         node.agent.agent = Some(agent);
+        node.agent.told.set(None);
+        if !self.has_told_all(n) {
+            let after = self.latency(Duration::from_millis(10));
+            self.wake_publisher(n, after);
+        }
         for reply in replies.into_iter().chain(report.replies) {
             self.agent_answers(n, reply);
         }

@@ -7,7 +7,10 @@ mod claims;
 pub(crate) mod conntrack;
 mod delivery;
 mod drops;
+mod pairs;
 mod rest;
+mod verdicts;
+pub(crate) mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -55,6 +58,8 @@ pub(crate) struct Checker {
     /// Links whose pod's end has an address.
     links: BTreeMap<IpAddr, BTreeSet<(NodeId, u32)>>,
     connections: conntrack::Model,
+    /// What may be believed of the objects.
+    pub(crate) views: views::Views,
     was_full: BTreeSet<NodeId>,
     /// Drops of packets of pods by reason's name.
     pub(crate) drops: BTreeMap<&'static str, u64>,

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use agent_control::ObjectKind;
 use sim_scenario::model::{ApiFault, CniFault, Fault, FaultKind};
 
 use crate::agents::Death;
 use crate::cni::{Call, Wanted};
+use crate::listen::OPERATOR;
 use crate::queue::{NodeId, Task};
 use crate::world::World;
 
@@ -18,6 +20,9 @@ pub(crate) struct ClusterFaults {
     failures: BTreeMap<NodeId, Vec<(u64, f64)>>,
     stale: BTreeMap<NodeId, usize>,
     partial: BTreeMap<NodeId, u32>,
+    /// The same for lists of other objects than nodes.
+    stale_kinds: BTreeMap<(NodeId, ObjectKind), usize>,
+    partial_kinds: BTreeMap<(NodeId, ObjectKind), u32>,
     /// Faults with a duration that have not ended, with their nodes.
     active: BTreeMap<u64, (Vec<NodeId>, Active)>,
     last: u64,
@@ -71,6 +76,20 @@ impl ClusterFaults {
         })
     }
 
+    /// By how many changes the next list of a kind is behind.
+    pub(crate) fn take_stale_kind(&mut self, who: NodeId, kind: ObjectKind) -> usize {
+        self.stale_kinds.remove(&(who, kind)).unwrap_or(0)
+    }
+
+    /// Whether the next list of a kind ends half way.
+    pub(crate) fn take_partial_kind(&mut self, who: NodeId, kind: ObjectKind) -> bool {
+        self.partial_kinds.get_mut(&(who, kind)).is_some_and(|left| {
+            let any = *left > 0;
+            *left = left.saturating_sub(1);
+            any
+        })
+    }
+
     /// Whether a fault that ends has not ended.
     pub(crate) fn any_active(&self) -> bool {
         !self.active.is_empty()
@@ -87,24 +106,47 @@ impl World {
             self.heal(named);
             return;
         }
+        let of_operator = fault.node.as_deref() == Some(sim_scenario::model::OPERATOR);
         let nodes: Vec<NodeId> = match (named, &fault.kind) {
+            _ if of_operator => vec![OPERATOR],
             (Some(n), _) => vec![n],
             (None, FaultKind::Kill(_)) => {
                 vec![usize::try_from(self.rng.below(self.nodes.len() as u64)).unwrap_or(0)]
             }
+            // What is wrong with the API server for all is so for the operator.
+            (None, FaultKind::Api(_)) => (0..self.nodes.len()).chain([OPERATOR]).collect(),
             (None, _) => (0..self.nodes.len()).collect(),
         };
         self.cluster_faults.last += 1;
         let id = self.cluster_faults.last;
         let mut active = None;
         for &n in &nodes {
-            active = self.break_node(n, id, fault).or(active);
+            active =
+                if n == OPERATOR { self.break_operator(id, fault) } else { self.break_node(n, id, fault) }
+                    .or(active);
         }
         if let Some(active) = active {
             self.cluster_faults.active.insert(id, (nodes, active));
             if let Some(lasts) = fault.lasts {
                 self.after(lasts, Task::FaultEnds(id));
             }
+        }
+    }
+
+    fn break_operator(&mut self, id: u64, fault: &Fault) -> Option<Active> {
+        match &fault.kind {
+            FaultKind::Kill(kill) => {
+                let death = Death { restart_after: kill.restart_after, snapshot_age: Duration::ZERO };
+                self.kill_operator(death, kill.after_commands);
+                None
+            }
+            FaultKind::Stall => {
+                self.operator.stalled_until = fault.lasts.map_or(Duration::MAX / 4, |lasts| self.now + lasts);
+                Some(Active::Stall)
+            }
+            FaultKind::Api(fault) => self.break_api(OPERATOR, id, fault),
+            // Nothing else can happen to it.
+            _ => None,
         }
     }
 
@@ -178,12 +220,18 @@ impl World {
                 return None;
             }
             ApiFault::Stale(changes) => {
-                self.cluster_faults.stale.insert(n, usize::try_from(*changes).unwrap_or(0));
+                let lag = usize::try_from(*changes).unwrap_or(0);
+                self.cluster_faults.stale.insert(n, lag);
+                let kinds = ObjectKind::ALL.into_iter().map(|kind| ((n, kind), lag));
+                self.cluster_faults.stale_kinds.extend(kinds);
                 self.cut_watch(n, true);
                 return None;
             }
             ApiFault::PartialList => {
                 *self.cluster_faults.partial.entry(n).or_default() += 1;
+                for kind in ObjectKind::ALL {
+                    *self.cluster_faults.partial_kinds.entry((n, kind)).or_default() += 1;
+                }
                 self.cut_watch(n, true);
                 return None;
             }
@@ -191,7 +239,12 @@ impl World {
                 let forget = self.rng.chance(0.5);
                 self.cut_watch(n, forget);
             }
-            ApiFault::Duplicate => self.wake_watch(n, Duration::from_millis(1)),
+            ApiFault::Duplicate => {
+                self.wake_all_listens(n);
+                if n != OPERATOR {
+                    self.wake_watch(n, Duration::from_millis(1));
+                }
+            }
             ApiFault::Slow(_) | ApiFault::Coalesce | ApiFault::Reorder => {}
         }
         self.cluster_faults.api.entry(n).or_default().push((id, fault.clone()));
@@ -228,6 +281,10 @@ impl World {
                     self.nodes[n].native.tables_mut().set_capacity("EVENTS", None);
                     self.nodes[n].ring_unread = false;
                 }
+                Active::Stall if n == OPERATOR => {
+                    self.operator.stalled_until = self.now;
+                    self.operator_goes_on();
+                }
                 Active::Stall => {
                     let now = self.now;
                     let process = &mut self.nodes[n].agent;
@@ -250,6 +307,11 @@ impl World {
             .collect();
         for id in ending {
             self.end_fault(id);
+        }
+        if of.is_none() {
+            self.spare_operator();
+            self.cluster_faults.stale_kinds.clear();
+            self.cluster_faults.partial_kinds.clear();
         }
         for n in 0..self.nodes.len() {
             if of.is_none_or(|of| of == n) {

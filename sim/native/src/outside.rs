@@ -124,6 +124,7 @@ impl World {
         let now = self.now;
         match port {
             Port::Server(i) => {
+                self.check_policy_to_outside(&frame);
                 if let Some(server) = self.outside.servers.get_mut(i) {
                     server.receive(frame);
                 }

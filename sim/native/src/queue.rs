@@ -18,6 +18,18 @@ pub(crate) enum Task {
     Controllers,
     /// A node's agent hears from the API server.
     Watch(NodeId),
+    /// A node's agent, or the operator, hears of a kind of objects from the API server.
+    Listen(NodeId, agent_control::ObjectKind),
+    /// The operator takes what waits for it.
+    Operator,
+    /// The operator is started, if that life of it has not begun yet.
+    StartOperator(u64),
+    /// A call of a life of the operator reaches the API server.
+    OperatorCall(u64, u64, Box<bristle_operator::core::Action>),
+    /// The answer to a call reaches that life.
+    OperatorHears(u64, u64, Box<bristle_operator::core::Outcome>),
+    /// What a node's agent tells the cluster is looked at.
+    Publish(NodeId),
     /// A node's agent takes what waits for it and reconciles.
     Agent(NodeId),
     /// A node's agent is started, if that life of it has not begun yet.

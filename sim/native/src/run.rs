@@ -74,13 +74,29 @@ pub struct Report {
 /// The names that a scenario may use: drop reasons, tables.
 pub fn known() -> (Vec<&'static str>, Vec<&'static str>) {
     let reasons = DropReason::ALL.iter().map(|reason| reason.name()).collect();
-    let tables = vec!["CONFIG", "ENDPOINTS", "IPCACHE", "CT4", "CT6", "FRAGS4", "FRAGS6", "EVENTS"];
+    let tables = vec![
+        "CONFIG",
+        "ENDPOINTS",
+        "IPCACHE",
+        "POLICY",
+        "POLICY_L4",
+        "CT4",
+        "CT6",
+        "FRAGS4",
+        "FRAGS6",
+        "EVENTS",
+    ];
     (reasons, tables)
 }
 
 /// Whether the simulated API server has objects of that kind from the beginning, as in `cilium.io`, `CiliumNetworkPolicy`.
 pub fn knows_kind(group: &str, kind: &str) -> bool {
-    Store::new(StoreOptions::default()).resource_of_kind(group, kind).is_some()
+    let of_ours = |definition: &serde_json::Value| {
+        let spec = &definition["spec"];
+        spec["group"] == group && spec["names"]["kind"] == kind
+    };
+    crate::kinds::DEFINITIONS.iter().any(of_ours)
+        || Store::new(StoreOptions::default()).resource_of_kind(group, kind).is_some()
 }
 
 /// Writes frames as a capture that tcpdump and tshark read.

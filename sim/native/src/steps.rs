@@ -350,6 +350,10 @@ impl World {
                 return format!("{}: {why}", node.name);
             }
         }
+        let under_way = self.under_way();
+        if !under_way.is_empty() {
+            return under_way.to_owned();
+        }
         if !self.is_ready() {
             let pods = self.store.list(&PODS, "");
             let pod = pods.iter().find(|pod| !condition_is_true(pod, "Ready"));

@@ -12,11 +12,12 @@ use serde_json::Value;
 use sim_api::object::{at, list_at, name, str_at, uid};
 use sim_scenario::model::ApiFault;
 
+use crate::listen::OPERATOR;
 use crate::queue::{NodeId, Task};
 use crate::world::World;
 
 /// Pauses between tries: doubling between these, as the daemon's.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+pub(crate) const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
 /// One change of a Node object, as far as agents can tell.
 #[derive(Debug, Clone)]
@@ -105,7 +106,8 @@ pub(crate) struct Watch {
     pub(crate) position: usize,
     /// When it acts next.
     pub(crate) due: Option<Duration>,
-    pause: Duration,
+    /// Before the next try.
+    pub(crate) pause: Duration,
 }
 
 impl Default for Watch {
@@ -143,6 +145,10 @@ impl World {
 
     /// The connections of an agent's watch are cut.
     pub(crate) fn cut_watch(&mut self, n: NodeId, forget: bool) {
+        self.cut_listens(n, forget);
+        if n == OPERATOR {
+            return;
+        }
         let watch = &mut self.nodes[n].agent.watch;
         let pause = watch.pause;
         if forget || !watch.following {

@@ -1,6 +1,6 @@
 //! The cluster: nodes, objects, wires, and what happens to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,20 +10,23 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use sim_api::clock::rfc3339;
 use sim_api::object::{name, namespace, str_at};
-use sim_api::resource::{NODES, PODS};
+use sim_api::resource::{CUSTOMRESOURCEDEFINITIONS, NODES, PODS};
 use sim_api::{ChangeKind, ManualClock, Store, StoreOptions, WriteOptions};
 use sim_controllers::{ControllerOptions, Controllers};
 use sim_net::{Frame, Link, LinkKind, PacketId, Route};
 use sim_scenario::model::{Cluster, Families};
 use sim_scenario::rng::Rng;
 
+use agent_control::ObjectKind;
 use agent_control::ports::{HOST_LINK, NET_LINK, OVERLAY_LINK};
 
 use crate::check::{Checker, Violation};
 use crate::fabric::{Fabric, Port};
 use crate::faults::ClusterFaults;
+use crate::kinds::{DEFINITIONS, KindLog, kind_of};
 use crate::kubelet::SandboxId;
 use crate::node::{DEVICE, LinkView, NODE_NETS, SimNode, UNDERLAY};
+use crate::operator::OperatorProcess;
 use crate::outside::{GATEWAYS, Outside};
 use crate::queue::{NodeId, Queue, Task};
 use crate::trace::{Hop, Origin, Passport, Trace};
@@ -68,6 +71,9 @@ pub(crate) struct World {
     pub(crate) nodes: Vec<SimNode>,
     pub(crate) nodes_by_address: BTreeMap<IpAddr, NodeId>,
     pub(crate) node_log: NodeLog,
+    /// Changes of the objects that identity and policy rest on.
+    pub(crate) kinds: BTreeMap<ObjectKind, KindLog>,
+    pub(crate) operator: OperatorProcess,
     pub(crate) fabric: Fabric,
     pub(crate) outside: Outside,
     pub(crate) oracle: sim_oracle::Cluster,
@@ -104,6 +110,17 @@ impl World {
             seed,
             ..StoreOptions::default()
         });
+        if !bulk {
+            for definition in DEFINITIONS.iter() {
+                let made = store.create(
+                    &CUSTOMRESOURCEDEFINITIONS,
+                    "",
+                    definition.clone(),
+                    &WriteOptions::default(),
+                );
+                debug_assert!(made.is_ok(), "the store is new, and the definitions are valid: {made:?}");
+            }
+        }
         let options = ControllerOptions { pod_cidrs: Vec::new(), node_grace_s: 0 };
         let nodes: Vec<SimNode> = (0..usize::from(cluster.nodes))
             .map(|n| SimNode::new(n, cluster.family, mtu, cluster.pod_cidr_bits, seed ^ n as u64))
@@ -123,9 +140,11 @@ impl World {
                 .collect(),
             nodes,
             node_log: NodeLog::default(),
+            kinds: BTreeMap::new(),
+            operator: OperatorProcess::default(),
             fabric: Fabric::new(mtu, Rng::stream(seed, "fabric", 0)),
             outside: Outside::new(mtu, seed),
-            oracle: sim_oracle::Cluster::new(),
+            oracle: sim_oracle::Cluster::with_options(sim_oracle::Options::by_identity()),
             has_policies: false,
             traffic: BTreeMap::new(),
             cluster_faults: ClusterFaults::default(),
@@ -168,6 +187,7 @@ impl World {
             self.boot_node(n);
         }
         self.follow_store();
+        self.start_operator(0);
     }
 
     /// The wire of a node, its object, and its agent's start.
@@ -301,6 +321,12 @@ impl World {
         match task {
             Task::Controllers => self.step_controllers(at),
             Task::Watch(n) => self.watch(n, at),
+            Task::Listen(who, kind) => self.listen(who, kind, at),
+            Task::Operator => self.run_operator(at),
+            Task::StartOperator(life) => self.start_operator(life),
+            Task::OperatorCall(life, id, action) => self.operator_calls(life, id, &action),
+            Task::OperatorHears(life, id, outcome) => self.operator_hears(life, id, *outcome),
+            Task::Publish(n) => self.publish(n, at),
             Task::Agent(_) => {}
             Task::StartAgent(n, life) => self.start_agent(n, life),
             Task::Kubelet(n) => self.kubelet(n, at),
@@ -355,9 +381,21 @@ impl World {
             }
         };
         self.seen_revision = revision;
+        if self.has_policies {
+            // What is there now is what was there before these changes.
+            self.look_for_rest();
+        }
         let mut nodes = false;
+        let (mut kinds, mut told) = (BTreeSet::new(), false);
         for change in changes {
             let deleted = change.kind == ChangeKind::Deleted;
+            if let Some(kind) = kind_of(&change.resource).filter(|_| !self.bulk) {
+                told |= matches!(kind, ObjectKind::Endpoint | ObjectKind::Pod);
+                let now = self.now;
+                if self.kinds.entry(kind).or_default().add(kind, &change.object, deleted, now) {
+                    kinds.insert(kind);
+                }
+            }
             if change.resource == NODES {
                 nodes |= self.node_log.add(&change.object, deleted);
             } else if change.resource == PODS
@@ -370,6 +408,12 @@ impl World {
         if nodes {
             self.wake_watches();
         }
+        for kind in &kinds {
+            self.wake_listens(*kind);
+        }
+        if told {
+            self.doubt_what_is_told();
+        }
         self.wake_controllers();
     }
 
@@ -378,9 +422,17 @@ impl World {
         if deleted {
             self.oracle.remove(kind, namespace(object), name(object));
         } else if let Err(error) = self.oracle.set(object) {
-            self.violate("simulator", format!("the oracle cannot read {kind} {}: {error}", name(object)));
+            // An invalid policy changes nothing.
+            if !kind.ends_with("NetworkPolicy") && kind != "CiliumCIDRGroup" {
+                self.violate("simulator", format!("the oracle cannot read {kind} {}: {error}", name(object)));
+            }
+            return;
         }
         self.has_policies |= kind.ends_with("NetworkPolicy");
+        if !self.bulk {
+            let now = self.now;
+            self.check.views.note(now, object, deleted);
+        }
     }
 
     // === links ===

@@ -1,5 +1,4 @@
 //! What agents and packet path decide on random clusters and policies is what the oracle says.
-#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that is not as it should be")]
 
 use sim_native::verdicts::{self, Tally};
 

@@ -9,6 +9,7 @@
 mod faults;
 mod nodes;
 mod pods;
+mod policies;
 mod traffic;
 
 use std::time::Duration;
@@ -41,6 +42,9 @@ pub fn generate(seed: u64, profile: &Profile, nodes: Option<u16>) -> Scenario {
         traffic_made: 0,
         streams: Vec::new(),
         open_faults: false,
+        policed: policies::decide(&mut Rng::stream(seed, "policies", 0), profile.policies),
+        policies: Vec::new(),
+        policies_made: 0,
         rng,
     };
     generator.rng = Rng::stream(seed, "start", 0);
@@ -105,6 +109,10 @@ struct Generator<'a> {
     streams: Vec<(String, [String; 2])>,
     /// Faults without an end are on.
     open_faults: bool,
+    /// There are policies.
+    policed: bool,
+    policies: Vec<policies::Standing>,
+    policies_made: u32,
 }
 
 impl Generator<'_> {
@@ -131,6 +139,7 @@ impl Generator<'_> {
     }
 
     fn start(&mut self) {
+        self.make_namespaces();
         for _ in 0..self.rng.range(3..=6) {
             self.make_pod();
         }
@@ -152,6 +161,9 @@ impl Generator<'_> {
         }
         if percent(&mut self.rng, self.profile.node_churn) {
             self.far_node();
+        }
+        for _ in 0..self.rng.range(0..=3) {
+            self.policy_changes();
         }
         // Sometimes what follows meets pods that are not ready yet.
         if !self.open_faults && self.rng.chance(0.4) {
@@ -181,6 +193,9 @@ impl Generator<'_> {
             if self.rng.chance(0.3) {
                 self.pause(10..=1000);
             }
+            if self.rng.chance(0.4) {
+                self.policy_changes();
+            }
         }
         self.pause(200..=4000);
         if self.rng.chance(0.6) {
@@ -194,6 +209,10 @@ impl Generator<'_> {
     fn end(&mut self) {
         self.heal();
         self.wait(Until::Rest);
+        if self.policed {
+            self.remove_policies();
+            self.wait(Until::Rest);
+        }
         let pods = u32::try_from(self.pods.len()).unwrap_or(u32::MAX);
         self.push(Action::Expect(Expect::PodsReady(pods)));
         let mut pairs: Vec<(usize, usize)> = (0..self.pods.len())

@@ -14,6 +14,7 @@
 //!   It is over with its time, a heal, or the rest after it; its aftermath (timers, neighbour entries) ends with the next sure wait for rest.
 //! - A wait is sure if what can hold it up (faults, restarts, addresses in quarantine, traffic) is over well within its time.
 //! - Large datagrams come in fragments, and receivers have few places to put them together: only one such traffic at a time is sure.
+//! - While policies are there, and after that until a wait for rest, nothing gets through for sure.
 //! - Services, the world, node ports and bare addresses are never sure.
 
 mod clock;
@@ -96,11 +97,46 @@ fn is_about_far_nodes(action: &Action) -> bool {
     }
 }
 
+/// Whether it is only about policies, and about labels of what is there already: no pod comes or goes by it.
+fn is_about_policies(action: &Action) -> bool {
+    let kind =
+        |kind: &str| kind.ends_with("NetworkPolicy") || matches!(kind, "CiliumCIDRGroup" | "Namespace");
+    match action {
+        Action::Apply(objects) => objects.iter().all(|object| {
+            let of = object["kind"].as_str().unwrap_or_default();
+            kind(of) || (of == "Pod" && object.get("spec").is_none())
+        }),
+        Action::Delete(object) => object.kind != "Namespace" && kind(&object.kind),
+        _ => false,
+    }
+}
+
+/// The policies that it applies (true) or deletes, by kind, namespace and name.
+fn policies_of(action: &Action) -> Vec<(bool, (String, String, String))> {
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    match action {
+        Action::Apply(objects) => objects
+            .iter()
+            .map(|object| {
+                let meta = &object["metadata"];
+                (true, (text(&object["kind"]), text(&meta["namespace"]), text(&meta["name"])))
+            })
+            .filter(|(_, (kind, ..))| kind.ends_with("NetworkPolicy"))
+            .collect(),
+        Action::Delete(object) => {
+            let namespace = object.namespace.clone().unwrap_or_default();
+            vec![(false, (object.kind.clone(), namespace, object.name.clone()))]
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// Whether pods may come of it that the scenario does not name. Node objects and namespaces bring none.
 fn may_make_pods(action: &Action) -> bool {
     match action {
         Action::Apply(objects) => objects.iter().any(|object| {
             !matches!(object.get("kind").and_then(serde_json::Value::as_str), Some("Node" | "Namespace"))
+                && !is_about_policies(action)
         }),
         _ => false,
     }
@@ -153,6 +189,10 @@ impl Open<'_> {
     }
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one thing of the past that counts, and all of them may be"
+)]
 struct Judge<'a> {
     scenario: &'a Scenario,
     clock: Clock,
@@ -162,6 +202,10 @@ struct Judge<'a> {
     doubts: BTreeSet<Doubt>,
     /// Objects were applied of which nothing is known here.
     strangers: bool,
+    /// Policies that are there.
+    policies: BTreeSet<(String, String, String)>,
+    /// Policies may be in force, perhaps only still.
+    policed: bool,
     /// Nothing has changed since a sure wait for rest.
     rested: bool,
     /// The longest that a killed agent is away.
@@ -184,6 +228,8 @@ impl<'a> Judge<'a> {
             traffic: Vec::new(),
             doubts: BTreeSet::new(),
             strangers: false,
+            policies: BTreeSet::new(),
+            policed: false,
             rested: false,
             longest_restart: Duration::ZERO,
             refused: false,
@@ -234,6 +280,22 @@ impl<'a> Judge<'a> {
                 }
             }
             Action::Apply(_) | Action::Delete(_) if is_about_far_nodes(action) => self.rested = false,
+            Action::Apply(_) | Action::Delete(_) if is_about_policies(action) => {
+                self.rested = false;
+                for (applied, policy) in policies_of(action) {
+                    if applied {
+                        self.policies.insert(policy);
+                        self.policed = true;
+                    } else {
+                        self.policies.remove(&policy);
+                    }
+                }
+                if self.policed {
+                    for open in self.traffic.iter_mut().filter(|open| !open.ended) {
+                        open.spoilt.get_or_insert_with(|| "policies may forbid it".to_owned());
+                    }
+                }
+            }
             Action::Apply(_) | Action::Delete(_) => {
                 self.rested = false;
                 self.strangers = true;
@@ -270,6 +332,9 @@ impl<'a> Judge<'a> {
         }
         if let Some(fault) = self.faults.iter().find(|fault| fault.touches(&open.sides)) {
             open.spoilt.get_or_insert_with(|| format!("it begins under the fault `{}`", fault.kind.word()));
+        }
+        if self.policed {
+            open.spoilt.get_or_insert_with(|| "policies may forbid it".to_owned());
         }
         self.fragments(&mut open);
         self.traffic.push(open);

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// Stands for the cluster's operator where a fault names a node.
+pub const OPERATOR: &str = "operator";
+
 /// Version of the form; the value of the field `bristle`.
 pub const FORMAT: &str = "scenario/v1";
 

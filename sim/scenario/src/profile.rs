@@ -5,7 +5,9 @@
 pub enum Breakage {
     /// The agent dies, at once or after some commands.
     Kill,
-    /// The same, and it finds an older state directory.
+    /// The operator dies.
+    Operator,
+    /// The same as an agent's death, and it finds an older state directory.
     Snapshot,
     /// The agent stands still.
     Stall,
@@ -46,11 +48,13 @@ pub struct Profile {
     pub churn: u64,
     /// Of a hundred rounds so many change the Node objects of machines that are not simulated.
     pub node_churn: u32,
+    /// Of a hundred scenarios so many have policies, whose changes come with every round.
+    pub policies: u32,
     /// Of a hundred pieces of traffic so many are odd: large datagrams, closed ports.
     pub odd: u32,
 }
 
-use Breakage::{Api, Cni, Failures, Kill, Link, Partition, Ring, Skew, Snapshot, Stall, Table};
+use Breakage::{Api, Cni, Failures, Kill, Link, Operator, Partition, Ring, Skew, Snapshot, Stall, Table};
 
 /// All of them; the first is the default.
 pub const PROFILES: &[Profile] = &[
@@ -59,6 +63,7 @@ pub const PROFILES: &[Profile] = &[
         description: "everything at once",
         breakages: &[
             (Kill, 4),
+            (Operator, 1),
             (Snapshot, 2),
             (Stall, 2),
             (Skew, 1),
@@ -75,6 +80,7 @@ pub const PROFILES: &[Profile] = &[
         small_tables: 5,
         churn: 3,
         node_churn: 40,
+        policies: 25,
         odd: 25,
     },
     Profile {
@@ -86,28 +92,31 @@ pub const PROFILES: &[Profile] = &[
         small_tables: 0,
         churn: 3,
         node_churn: 30,
+        policies: 15,
         odd: 25,
     },
     Profile {
         name: "crash",
         description: "agents die at any command, start again, find older disks, stand still, read wrong clocks",
-        breakages: &[(Kill, 6), (Snapshot, 3), (Stall, 2), (Skew, 1), (Failures, 2)],
+        breakages: &[(Kill, 6), (Operator, 1), (Snapshot, 3), (Stall, 2), (Skew, 1), (Failures, 2)],
         most_faults: 4,
         tiny_cidrs: 40,
         small_tables: 0,
         churn: 3,
         node_churn: 30,
+        policies: 25,
         odd: 10,
     },
     Profile {
         name: "api",
         description: "watches are cut, late, doubled, merged or stale, the API server is away or refuses; some agents die",
-        breakages: &[(Api, 8), (Kill, 2)],
+        breakages: &[(Api, 8), (Operator, 1), (Kill, 2)],
         most_faults: 4,
         tiny_cidrs: 10,
         small_tables: 0,
         churn: 3,
         node_churn: 80,
+        policies: 25,
         odd: 10,
     },
     Profile {
@@ -119,6 +128,7 @@ pub const PROFILES: &[Profile] = &[
         small_tables: 0,
         churn: 1,
         node_churn: 0,
+        policies: 0,
         odd: 25,
     },
     Profile {
@@ -130,6 +140,7 @@ pub const PROFILES: &[Profile] = &[
         small_tables: 0,
         churn: 5,
         node_churn: 0,
+        policies: 0,
         odd: 5,
     },
     Profile {
@@ -141,7 +152,20 @@ pub const PROFILES: &[Profile] = &[
         small_tables: 25,
         churn: 3,
         node_churn: 30,
+        policies: 25,
         odd: 30,
+    },
+    Profile {
+        name: "policy",
+        description: "policies and labels change while traffic flows; agents and the operator die, watches misbehave, rows fail",
+        breakages: &[(Kill, 4), (Operator, 2), (Api, 5), (Stall, 1), (Failures, 2), (Table, 1)],
+        most_faults: 2,
+        tiny_cidrs: 5,
+        small_tables: 0,
+        churn: 2,
+        node_churn: 10,
+        policies: 100,
+        odd: 10,
     },
 ];
 

@@ -58,7 +58,7 @@ impl Agent {
                 id: Some(i64::from(in_force.identity.0)),
                 labels: labels
                     .into_iter()
-                    .flat_map(|labels| labels.iter())
+                    .flat_map(agent_policy::LabelSet::iter)
                     .map(ToString::to_string)
                     .collect(),
             }),

@@ -132,6 +132,11 @@ impl Agent {
         );
         failures
             .extend(outside.ipcache.failures().map(|(key, error)| (format!("IPCACHE {key}"), error.clone())));
+        let of_policy =
+            outside.policy.failures().map(|(key, error)| (format!("POLICY {key:?}"), error.clone()));
+        failures.extend(of_policy);
+        let of_sets = outside.policy_l4.failures();
+        failures.extend(of_sets.map(|(key, error)| (format!("POLICY_L4 {key:?}"), error.clone())));
         failures
             .extend(outside.routes.failures().map(|(key, error)| (format!("route {key}"), error.clone())));
         failures.extend(

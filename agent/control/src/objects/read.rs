@@ -50,10 +50,11 @@ struct Container {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(default)]
 struct ContainerPort {
     name: String,
-    container_port: u16,
+    #[serde(rename = "containerPort")]
+    number: u16,
     protocol: String,
 }
 
@@ -121,7 +122,7 @@ impl From<Pod> for PodObject {
             labels: metadata.labels,
             service_account: spec.service_account_name,
             named_ports: ports
-                .filter_map(|port| named_port(&port.name, &port.protocol, port.container_port))
+                .filter_map(|port| named_port(&port.name, &port.protocol, port.number))
                 .collect(),
         }
     }

@@ -216,11 +216,11 @@ impl Agent {
 
     fn write_one_policy(&mut self, run: &mut Run<'_>, number: u32) {
         self.write_rows_of_policy(run, |key| key.policy == number && key.identity != EVERYBODY);
-        if self.misses_rows(number) {
+        if self.misses_rows(number, false) {
             return;
         }
         self.write_rows_of_policy(run, |key| key.policy == number);
-        if self.misses_rows(number) {
+        if self.misses_rows(number, true) {
             return;
         }
         // Whose rows are removed while packets may still have the identity: the row of everybody holds for them.
@@ -238,16 +238,12 @@ impl Agent {
         self.remove_rows_of_policy(run, |key| now_everybodys.contains(key));
     }
 
-    /// Whether a policy has rows that could not be written, but for that of everybody while others are missing.
-    fn misses_rows(&self, number: u32) -> bool {
+    /// Whether a policy has rows that are not written yet: those of identities, or those of everybody too.
+    fn misses_rows(&self, number: u32, everybody_too: bool) -> bool {
         let desired = self.outside.policy.desired();
         let missing = |key: &RowKey| key.policy == number && desired.contains_key(key);
-        let everybody_too = !self.outside.policy.open().any(|key| missing(key) && key.identity != EVERYBODY);
-        let failed = |key: &RowKey| self.outside.policy.failure(key).is_some();
-        self.outside
-            .policy
-            .open()
-            .any(|key| missing(key) && (key.identity != EVERYBODY || (everybody_too && failed(key))))
+        let mut open = self.outside.policy.open();
+        open.any(|key| missing(key) && (everybody_too || key.identity != EVERYBODY))
     }
 
     fn write_rows_of_policy(&mut self, run: &mut Run<'_>, which: impl Fn(&RowKey) -> bool) {

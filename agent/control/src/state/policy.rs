@@ -612,7 +612,8 @@ impl PolicyState {
             return None;
         }
         if self.engine.0.is_none() {
-            if !self.synced() {
+            // Which families there are the own Node object says, and the engine keeps what it was begun with.
+            if !self.synced() || !(families.v4 || families.v6) {
                 return None;
             }
             self.start(families);

@@ -85,7 +85,7 @@ fn far(name: &str, identity: u32, address: &str, node: &str) -> Object {
     Object::Endpoint((&object.unwrap()).into())
 }
 
-fn policy(name: &str, spec: serde_json::Value) -> Object {
+fn policy(name: &str, spec: &serde_json::Value) -> Object {
     let object = json!({"metadata": {"namespace": "default", "name": name}, "spec": spec});
     Object::CiliumNetworkPolicy(CiliumNetworkPolicy::from_json(object).unwrap())
 }
@@ -94,7 +94,7 @@ fn policy(name: &str, spec: serde_json::Value) -> Object {
 fn first() -> Object {
     policy(
         "p",
-        json!({
+        &json!({
             "endpointSelector": {"matchLabels": {"app": "a"}},
             "ingress": [
                 {"fromEndpoints": [{"matchLabels": {"app": "b"}}], "toPorts": [{"ports": [{"port": "8080", "protocol": "TCP"}]}]},
@@ -108,7 +108,7 @@ fn first() -> Object {
 fn second() -> Object {
     policy(
         "p",
-        json!({
+        &json!({
             "endpointSelector": {"matchLabels": {"app": "a"}},
             "ingress": [
                 {"fromEntities": ["all"], "toPorts": [{"ports": [{"port": "8000", "endPort": 8100, "protocol": "TCP"}, {"port": "443", "protocol": "TCP"}]}]},
@@ -402,7 +402,7 @@ fn an_object_that_cannot_be_read_stays_as_it_was() {
     let name = ObjectName::new("default", "p");
     let error = "spec.ingress: not a list".to_owned();
     world.event(Event::Unreadable { kind: ObjectKind::CiliumNetworkPolicy, name, error });
-    world.upsert(policy("p", json!({"endpointSelector": {"matchLabels": {"app": "a"}}})), 9);
+    world.upsert(policy("p", &json!({"endpointSelector": {"matchLabels": {"app": "a"}}})), 9);
     world.settle();
     assert_eq!(world.decisions(), before);
     let findings = world.agent.findings();

@@ -24,6 +24,8 @@ struct Inner {
     ours: BTreeMap<ObjectName, CiliumEndpoint>,
     /// Names heard since a list began.
     heard: Option<BTreeSet<ObjectName>>,
+    /// The latest version that the watch has come to.
+    newest: u64,
     synced: bool,
 }
 
@@ -37,6 +39,10 @@ impl Inner {
 
 fn name(object: &CiliumEndpoint) -> ObjectName {
     ObjectName::new(&object.metadata.namespace, &object.metadata.name)
+}
+
+fn version_of(object: &CiliumEndpoint) -> u64 {
+    version(Some(&object.metadata.resource_version))
 }
 
 impl Observed {
@@ -56,19 +62,15 @@ impl Observed {
         });
     }
 
-    /// An object as it is now, from the watch or as it was written. What is older than what is known is left out.
+    /// An object as the watch or a list has it. What is older than what was written is left out.
     pub(crate) fn seen(&self, object: CiliumEndpoint) {
         let changed = self.with(|inner| {
-            let name = name(&object);
-            if let Some(heard) = &mut inner.heard {
-                heard.insert(name.clone());
-            }
-            let of = |object: &CiliumEndpoint| version(Some(&object.metadata.resource_version));
-            let known = inner.ours.get(&name);
-            if known
-                .is_some_and(|known| of(known) >= of(&object) && known.metadata.uid == object.metadata.uid)
-            {
-                return false;
+            let (name, at) = (name(&object), version_of(&object));
+            inner.newest = inner.newest.max(at);
+            match &mut inner.heard {
+                Some(heard) => drop(heard.insert(name.clone())),
+                None if inner.ours.get(&name).is_some_and(|known| version_of(known) >= at) => return false,
+                None => {}
             }
             if inner.is_ours(&object) {
                 inner.ours.insert(name, object);
@@ -80,11 +82,20 @@ impl Observed {
         self.tell(changed);
     }
 
+    /// An object as it was written. Where the watch is further already, it knows better: the object may be gone again.
+    pub(super) fn wrote(&self, object: CiliumEndpoint) {
+        self.with(|inner| {
+            if version_of(&object) > inner.newest {
+                inner.ours.insert(name(&object), object);
+            }
+        });
+    }
+
     /// An object is gone; `at` is the version of its deletion.
     pub(crate) fn gone(&self, name: &ObjectName, at: u64) {
         let changed = self.with(|inner| {
-            let known = inner.ours.get(name);
-            let later = known.is_some_and(|known| version(Some(&known.metadata.resource_version)) > at);
+            inner.newest = inner.newest.max(at);
+            let later = inner.ours.get(name).is_some_and(|known| version_of(known) > at);
             !later && inner.ours.remove(name).is_some()
         });
         self.tell(changed);
@@ -97,7 +108,11 @@ impl Observed {
 
     /// A list of all objects begins.
     pub(crate) fn list_started(&self) {
-        self.with(|inner| inner.heard = Some(BTreeSet::new()));
+        self.with(|inner| {
+            inner.heard = Some(BTreeSet::new());
+            // Versions of a server that was set back begin anew.
+            inner.newest = 0;
+        });
     }
 
     /// The list is complete: what was not in it is gone.
@@ -131,5 +146,79 @@ impl Observed {
     /// The objects of this node.
     pub(super) fn ours(&self) -> BTreeMap<ObjectName, CiliumEndpoint> {
         self.with(|inner| if inner.own.is_some() { inner.ours.clone() } else { BTreeMap::new() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: &str = "172.30.1.1";
+
+    fn object(version: u64, node: &str) -> CiliumEndpoint {
+        let mut object = CiliumEndpoint::default();
+        object.metadata.name = "a".to_owned();
+        object.metadata.resource_version = version.to_string();
+        object.status.networking = Some(agent_crd::cilium_endpoint::EndpointNetworking {
+            addressing: Vec::new(),
+            node: Some(node.to_owned()),
+        });
+        object
+    }
+
+    fn observed() -> Observed {
+        let observed = Observed::default();
+        observed.set_own(&[OWN.parse().unwrap()]);
+        observed
+    }
+
+    fn versions(observed: &Observed) -> Vec<u64> {
+        observed.ours().values().map(version_of).collect()
+    }
+
+    #[test]
+    fn what_was_written_counts_until_the_watch_is_further() {
+        let observed = observed();
+        observed.wrote(object(5, OWN));
+        observed.seen(object(4, OWN));
+        assert_eq!(versions(&observed), [5]);
+        observed.seen(object(6, OWN));
+        assert_eq!(versions(&observed), [6]);
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_brings_back_nothing() {
+        let observed = observed();
+        observed.seen(object(5, OWN));
+        observed.gone(&ObjectName::new("", "a"), 6);
+        observed.wrote(object(5, OWN));
+        assert_eq!(versions(&observed), [0_u64; 0]);
+        observed.wrote(object(7, OWN));
+        observed.gone(&ObjectName::new("", "a"), 6);
+        assert_eq!(versions(&observed), [7], "that end was an earlier one's");
+    }
+
+    #[test]
+    fn an_object_of_another_node_is_not_ours_also_if_it_was() {
+        let observed = Observed::default();
+        observed.seen(object(5, "172.30.1.2"));
+        assert_eq!(versions(&observed), [0_u64; 0], "whose it is is not known");
+        observed.set_own(&[OWN.parse().unwrap()]);
+        assert_eq!(versions(&observed), [0_u64; 0]);
+        observed.seen(object(6, OWN));
+        assert_eq!(versions(&observed), [6]);
+        observed.seen(object(7, "172.30.1.2"));
+        assert_eq!(versions(&observed), [0_u64; 0]);
+    }
+
+    #[test]
+    fn a_whole_list_says_what_is_gone_and_a_cut_one_does_not() {
+        let observed = observed();
+        observed.seen(object(5, OWN));
+        observed.list_started();
+        assert_eq!(versions(&observed), [5]);
+        observed.list_started();
+        observed.list_synced();
+        assert_eq!(versions(&observed), [0_u64; 0]);
     }
 }

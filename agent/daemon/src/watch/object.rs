@@ -1,13 +1,14 @@
-//! Objects of all kinds but nodes and pods: read by the types of `agent-crd`, one by one.
+//! Objects of all kinds but nodes, one by one.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use agent_control::{EndpointObject, Event, NamespaceObject, Object, ObjectKind, ObjectName};
+use agent_control::{EndpointObject, Event, Object, ObjectKind, ObjectName};
 use agent_crd::{
     CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy,
-    ClusterNetworkPolicy, NetworkPolicy,
+    ClusterNetworkPolicy, NetworkPolicy, Object as _,
 };
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::ObjectMeta;
 use kube::core::{ApiResource, DynamicResourceScope};
 use kube::runtime::watcher;
@@ -107,56 +108,37 @@ pub(crate) fn resource<T: agent_crd::Object>() -> ApiResource {
     }
 }
 
-/// All objects of a kind.
+/// All objects of a kind; of pods those of one node.
 #[derive(Debug)]
 pub(super) struct Objects {
     kind: ObjectKind,
+    node: String,
     observed: Arc<Observed>,
 }
 
 impl Objects {
-    /// `observed` is told of all endpoints.
-    pub(super) const fn new(kind: ObjectKind, observed: Arc<Observed>) -> Self {
-        Self { kind, observed }
+    /// Pods are those of the node `node`; `observed` is told of all endpoints.
+    pub(super) fn new(kind: ObjectKind, node: &str, observed: Arc<Observed>) -> Self {
+        Self { kind, node: node.to_owned(), observed }
     }
 
-    fn read(&self, value: Value) -> Result<Object, String> {
-        fn of<T: agent_crd::Object>(value: Value) -> Result<T, String> {
-            T::from_json(value).map_err(|error| error.source.to_string())
+    fn read(&self, value: Value) -> Result<Option<Object>, String> {
+        if self.kind == ObjectKind::Endpoint {
+            let endpoint = CiliumEndpoint::from_json(value).map_err(|error| error.source.to_string())?;
+            let object = EndpointObject::from(&endpoint);
+            self.observed.seen(endpoint);
+            return Ok(Some(Object::Endpoint(object)));
         }
-        Ok(match self.kind {
-            ObjectKind::Identity => Object::Identity(of(value)?),
-            ObjectKind::Endpoint => {
-                let endpoint: CiliumEndpoint = of(value)?;
-                let object = EndpointObject::from(&endpoint);
-                self.observed.seen(endpoint);
-                Object::Endpoint(object)
-            }
-            ObjectKind::CidrGroup => Object::CidrGroup(of(value)?),
-            ObjectKind::NetworkPolicy => Object::NetworkPolicy(of(value)?),
-            ObjectKind::CiliumNetworkPolicy => Object::CiliumNetworkPolicy(of(value)?),
-            ObjectKind::CiliumClusterwideNetworkPolicy => Object::CiliumClusterwideNetworkPolicy(of(value)?),
-            ObjectKind::ClusterNetworkPolicy => Object::ClusterNetworkPolicy(of(value)?),
-            ObjectKind::Namespace | ObjectKind::Pod => {
-                let read: Labelled = serde_json::from_value(value).map_err(|error| error.to_string())?;
-                Object::Namespace(NamespaceObject { name: read.metadata.name, labels: read.metadata.labels })
-            }
-        })
+        Object::read(self.kind, &value).map_err(|error| error.to_string())
     }
 
-    fn upsert(&self, raw: Raw) -> Event {
+    fn upsert(&self, raw: Raw) -> Option<Event> {
         let (name, version) = (raw.name(), raw.version());
         match self.read(raw.value) {
-            Ok(object) => Event::Upsert { object: Box::new(object), version },
-            Err(error) => Event::Unreadable { kind: self.kind, name, error },
+            Ok(object) => object.map(|object| Event::Upsert { object: Box::new(object), version }),
+            Err(error) => Some(Event::Unreadable { kind: self.kind, name, error }),
         }
     }
-}
-
-/// An object of which only names and labels matter.
-#[derive(Debug, Deserialize)]
-struct Labelled {
-    metadata: agent_crd::ObjectMeta,
 }
 
 impl Source for Objects {
@@ -185,11 +167,17 @@ impl Source for Objects {
             ObjectKind::CiliumNetworkPolicy => resource::<CiliumNetworkPolicy>(),
             ObjectKind::CiliumClusterwideNetworkPolicy => resource::<CiliumClusterwideNetworkPolicy>(),
             ObjectKind::ClusterNetworkPolicy => resource::<ClusterNetworkPolicy>(),
-            ObjectKind::Namespace | ObjectKind::Pod => {
-                ApiResource::erase::<k8s_openapi::api::core::v1::Namespace>(&())
-            }
+            ObjectKind::Pod => ApiResource::erase::<Pod>(&()),
+            ObjectKind::Namespace => ApiResource::erase::<Namespace>(&()),
         };
         Api::all_with(client, &resource)
+    }
+
+    fn config(&self) -> watcher::Config {
+        match self.kind {
+            ObjectKind::Pod => watcher::Config::default().fields(&format!("spec.nodeName={}", self.node)),
+            _ => watcher::Config::default(),
+        }
     }
 
     fn is_optional(&self) -> bool {
@@ -205,7 +193,7 @@ impl Source for Objects {
                 }
                 Event::ListStarted(self.kind)
             }
-            watcher::Event::InitApply(raw) | watcher::Event::Apply(raw) => self.upsert(raw),
+            watcher::Event::InitApply(raw) | watcher::Event::Apply(raw) => return self.upsert(raw),
             watcher::Event::InitDone => {
                 if is_endpoint {
                     self.observed.list_synced();

@@ -123,11 +123,17 @@ fn peers_of_kubernetes(#[case] spec_text: &str, #[case] expected: &str) {
 #[case("podSelector: {}", (true, false))]
 #[case("podSelector: {}, egress: [{}]", (true, true))]
 #[case("podSelector: {}, policyTypes: [Egress]", (false, true))]
-#[case("podSelector: {}, policyTypes: [Sideways]", (true, true))]
 fn what_kubernetes_isolates(#[case] spec_text: &str, #[case] expected: (bool, bool)) {
     let object = kubernetes(spec_text);
     let spec = spec(PolicyObject::Kubernetes(&object));
     assert_eq!((spec.isolates_ingress, spec.isolates_egress), expected);
+}
+
+#[test]
+fn a_direction_that_is_not_known_is_refused() {
+    let object = kubernetes("podSelector: {}, policyTypes: [Sideways]");
+    let error = normalise(PolicyObject::Kubernetes(&object), "default").unwrap_err();
+    assert_eq!(error.to_string(), "spec.policyTypes[0]: `Sideways` is not known");
 }
 
 #[rstest]

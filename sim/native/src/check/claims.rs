@@ -56,8 +56,10 @@ impl Claims {
 
     /// The address by which a node shall reach a prefix, if it is behind another.
     pub(super) fn behind(&self, world: &World, n: NodeId, prefix: IpNet) -> Option<IpAddr> {
-        let holder = self.holders.get(&prefix).filter(|holder| holder.remote)?;
-        let is_address = prefix.prefix_len() == prefix.max_prefix_len();
+        let is_address = prefix.prefix_len() == prefix.max_prefix_len() && self.holders.contains_key(&prefix);
+        // Pods are behind the node whose pod CIDR they are in.
+        let around = || self.holders.iter().find(|(net, _)| net.contains(&prefix)).map(|(_, holder)| holder);
+        let holder = self.holders.get(&prefix).or_else(around).filter(|holder| holder.remote)?;
         let v4 = match world.cluster.routing {
             // Nodes share a link, so each is its own next hop.
             Routing::Native if is_address => return Some(prefix.addr()),

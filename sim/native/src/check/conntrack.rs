@@ -249,15 +249,14 @@ impl World {
         let other = if wanted.begun_by == key.low { key.high } else { key.low };
         // A wire may have made another address of it.
         let spoiled = self.trace.packet(id).is_some_and(|passport| passport.spoiled);
-        let right = (self.identity_of(n, wanted.begun_by.0), self.identity_of(n, other.0));
         if let Some((first, second)) = identities
-            && (right.0.is_some_and(|sure| sure != first) || right.1.is_some_and(|sure| sure != second))
+            && !(self.may_be(n, wanted.begun_by.0, first) && self.may_be(n, other.0, second))
             && program != Program::ToContainer
             && !spoiled
         {
             let message = format!(
-                "conntrack of {} has identities {first} and {second}, not {right:?}",
-                self.nodes[n].name
+                "conntrack of {} has identities {first} and {second}, which are not those of {} and {}",
+                self.nodes[n].name, wanted.begun_by.0, other.0
             );
             self.violate_packet("conntrack", id, &message);
         }
@@ -278,17 +277,26 @@ impl World {
         }
     }
 
-    /// The identity of an address as a node has it, if that is sure: pods are init until identities by labels exist.
-    fn identity_of(&self, n: NodeId, address: IpAddr) -> Option<u32> {
+    /// Whether an address may have an identity on a node.
+    fn may_be(&self, n: NodeId, address: IpAddr, identity: u32) -> bool {
         if let Some((m, ..)) = self.owner(address) {
-            // Of pods elsewhere only the tunnel tells more than that they are pods.
-            return (m == n).then_some(Identity::INIT.0);
+            // Of pods elsewhere only their agents tell more than that they are pods.
+            return m != n || self.may_have_identity(address, identity);
         }
         if self.is_own_address(n, address) {
-            return Some(Identity::HOST.0);
+            return identity == Identity::HOST.0;
         }
         // An agent that has not heard of the node takes its address for the world's.
-        self.node_at(address).filter(|_| self.is_known_everywhere()).map(|_| Identity::REMOTE_NODE.0)
+        let is_node = self.node_at(address).is_some() && self.is_known_everywhere();
+        !is_node || identity == Identity::REMOTE_NODE.0
+    }
+
+    /// Whether the sender of a packet began its connection, as far as a node knows it.
+    pub(super) fn was_begun_by_sender(&self, n: NodeId, view: &View) -> Option<bool> {
+        let (source, destination) = ports_of(view)?;
+        let key = key(n, (view.src, source), (view.dst, destination), view.proto);
+        let known = self.check.connections.connections.get(&key)?;
+        Some(known.begun_by == (view.src, source))
     }
 
     fn is_own_address(&self, n: NodeId, address: IpAddr) -> bool {

@@ -3,16 +3,14 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use dataplane_abi::Identity;
 use sim_net::Frame;
-use sim_oracle::{Attempt, End, Protocol};
 
 use crate::fabric::Port;
 use crate::kubelet::SandboxId;
 use crate::node::SimNode;
 use crate::queue::NodeId;
 use crate::trace::{Origin, Passport};
-use crate::view::{ICMP, ICMP6, TCP, UDP, View};
+use crate::view::View;
 use crate::world::World;
 
 const FORGED: &str = "a packet with a source that its sender does not have is delivered";
@@ -97,6 +95,7 @@ impl World {
             self.violate_packet("source", frame.id.0, FORGED);
         } else if view.sums_ok {
             self.check_whole(frame, &view, &passport, false);
+            self.check_policy_to_node(n, frame, &view, &passport);
         } else {
             self.violate_packet("integrity", frame.id.0, "a packet with a wrong checksum reaches a node");
         }
@@ -143,48 +142,6 @@ impl World {
         }
     }
 
-    /// What policy forbids is not delivered.
-    fn check_policy(&mut self, n: NodeId, id: SandboxId, frame: &Frame, view: &View, passport: &Passport) {
-        if !self.has_policies || view.later_fragment || view.is_icmp_error() || view.is_of_link() {
-            return;
-        }
-        let protocol = match view.proto {
-            TCP => Protocol::Tcp,
-            UDP => Protocol::Udp,
-            ICMP | ICMP6 => Protocol::Icmp,
-            _ => return,
-        };
-        let Some(to) = self.nodes[n].kubelet.sandboxes.get(&id).map(|sandbox| pod_end(&sandbox.pod)) else {
-            return;
-        };
-        let from = match passport.origin {
-            Origin::Pod(n, id) => match self.nodes[n].kubelet.sandboxes.get(&id) {
-                Some(sandbox) => pod_end(&sandbox.pod),
-                None => return,
-            },
-            Origin::Node(n) => End::Node { name: self.nodes[n].name.clone() },
-        };
-        let port = matches!(protocol, Protocol::Tcp | Protocol::Udp)
-            .then(|| view.ports.map(|(_, port)| port))
-            .flatten();
-        let back = Attempt {
-            from: to.clone(),
-            to: from.clone(),
-            family: crate::world::family(view.dst),
-            protocol,
-            port: matches!(protocol, Protocol::Tcp | Protocol::Udp)
-                .then(|| view.ports.map(|(port, _)| port))
-                .flatten(),
-        };
-        let there = Attempt { from, to, family: crate::world::family(view.dst), protocol, port };
-        // A reply is as good as what it answers.
-        if !self.oracle.judge(&there).allowed && !self.oracle.judge(&back).allowed {
-            let why = self.oracle.judge(&there).why;
-            let message = format!("policy forbids a packet that is delivered ({why:?})");
-            self.violate_packet("policy", frame.id.0, &message);
-        }
-    }
-
     /// A packet goes into the tunnel.
     pub(crate) fn check_tunnel(&mut self, n: NodeId, remote: IpAddr, key: u32, frame: &Frame) {
         let Some(view) = View::of(&frame.bytes) else { return };
@@ -203,7 +160,7 @@ impl World {
             return;
         }
         let from_pod = self.owner(view.src).is_some_and(|(m, ..)| m == n);
-        if from_pod && key != Identity::INIT.to_vni() {
+        if from_pod && !self.may_have_identity(view.src, key) {
             let message = format!("the tunnel key of a pod's packet is {key}, not its identity");
             self.violate_packet("tunnel", frame.id.0, &message);
         }
@@ -242,11 +199,6 @@ impl World {
             self.violate_packet("delivery", frame.id.0, &message);
         }
     }
-}
-
-fn pod_end(pod: &str) -> End {
-    let (namespace, name) = pod.split_once('/').unwrap_or(("default", pod));
-    End::Pod { namespace: namespace.to_owned(), name: name.to_owned() }
 }
 
 impl SimNode {

@@ -29,7 +29,13 @@ impl World {
         {
             self.check.unicast_drops += 1;
         }
-        if !self.explains(n, &passport, view.as_ref(), &frame.bytes, reason) {
+        let explained = match (reason, &view) {
+            (DropReason::PolicyDenied | DropReason::PolicyDenyRule, Some(view)) => {
+                self.has_policies && self.is_forbidden(n, view, &passport)
+            }
+            _ => self.explains(n, &passport, view.as_ref(), &frame.bytes, reason),
+        };
+        if !explained {
             let message = format!(
                 "{} on {} drops a packet as `{}`, which the state does not explain",
                 program.name(),

@@ -25,6 +25,11 @@ impl World {
         for n in 0..self.nodes.len() {
             self.check_rest_of(n);
         }
+        if self.violation.is_none()
+            && let Some(what) = self.check_pairs()
+        {
+            self.violate("policy", format!("at rest: {what}"));
+        }
     }
 
     /// The same of one node.
@@ -82,6 +87,9 @@ impl World {
                 if (row.ifindex, row.mac, row.node_mac) != (*ifindex, *mac, *node_mac) || row.id == 0 {
                     return wrong(format!("has the wrong way to {address}: {row:?}"));
                 }
+                if !self.has_identity(address, row.identity.0) {
+                    return wrong(format!("has {address} with identity {}", row.identity.0));
+                }
             } else {
                 return wrong(format!("has {address}, which is nobody's"));
             }
@@ -104,13 +112,27 @@ impl World {
         wanted.extend(self.pods_of(n).into_keys().map(IpNet::from));
         let claims = Claims::of(self, n);
         wanted.extend(claims.holders.keys().filter(|net| families.contains(&net.addr().is_ipv4())));
-        let mut found = BTreeSet::new();
+        let (mut found, mut elsewhere) = (BTreeSet::new(), BTreeSet::new());
         for (key, value) in node.native.tables().dump("IPCACHE").unwrap_or_default() {
             let prefix = IpCacheKey::read_from_bytes(&key).ok().and_then(|key| key.to_prefix());
             let row = IpCacheEntry::read_from_bytes(&value).ok();
             let prefix = prefix.and_then(|(ip, len)| IpNet::new(ip, len).ok());
             let Some((prefix, row)) = prefix.zip(row) else { return wrong("has a row that is none".into()) };
-            found.insert(prefix);
+            let is_host = prefix.prefix_len() == prefix.max_prefix_len();
+            if is_host && !wanted.contains(&prefix) && self.owner(prefix.addr()).is_some_and(|(m, ..)| m != n)
+            {
+                // A pod elsewhere, by what its agent tells.
+                if !self.has_identity(prefix.addr(), row.identity.0) {
+                    return wrong(format!("has {prefix} with identity {}", row.identity.0));
+                }
+                elsewhere.insert(prefix);
+            } else if row.identity.is_local() {
+                if !self.check.views.names_prefix(&prefix) {
+                    return wrong(format!("tells {prefix} apart, which nobody names"));
+                }
+            } else {
+                found.insert(prefix);
+            }
             let behind = claims.behind(self, n, prefix);
             if row.node_ip() != behind {
                 return wrong(format!("leads to {prefix} by {:?}, not by {behind:?}", row.node_ip()));
@@ -118,6 +140,12 @@ impl World {
         }
         if let Some(missing) = wanted.difference(&found).next() {
             return wrong(format!("lacks {missing}"));
+        }
+        let others = self.nodes.iter().enumerate();
+        let others = others.filter(|(m, other)| *m != n && !other.restored && !self.is_bulk());
+        let mut pods = others.flat_map(|(m, _)| self.pods_of(m).into_keys().map(IpNet::from));
+        if let Some(missing) = pods.find(|net| !elsewhere.contains(net)) {
+            return wrong(format!("lacks {missing}, which is a pod elsewhere"));
         }
         found.difference(&wanted).next().and_then(|stale| wrong(format!("has {stale}, which is nobody's")))
     }

@@ -181,7 +181,7 @@ impl<'a> Cluster<'a> {
     /// The cluster of a case, at rest.
     pub(super) fn new(seed: u64, case: &'a PolicyCase) -> Result<Self, String> {
         homeless(case)?;
-        let routing = if seed % 2 == 0 { Routing::Vxlan } else { Routing::Native };
+        let routing = if seed.is_multiple_of(2) { Routing::Vxlan } else { Routing::Native };
         let mut cluster = Self { case, routing, members: BTreeMap::new() };
         let nodes = nodes(case);
         for (n, object) in (1..).zip(&nodes) {

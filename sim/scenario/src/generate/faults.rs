@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Generator;
-use crate::model::{Action, ApiFault, CniFault, Fault, FaultKind, Kill, LinkFault};
+use crate::model::{Action, ApiFault, CniFault, Fault, FaultKind, Kill, LinkFault, OPERATOR};
 use crate::profile::Breakage;
 use crate::rng::Rng;
 
@@ -24,6 +24,10 @@ impl Generator<'_> {
             return;
         };
         let kind = self.kind(breakage);
+        if breakage == Breakage::Operator {
+            self.push(Action::Fault(Fault { node: Some(OPERATOR.to_owned()), lasts: None, kind }));
+            return;
+        }
         // A connection that goes on long after a short fault must survive it.
         let through = matches!(breakage, Breakage::Link | Breakage::Partition) && self.rng.chance(0.5);
         if through {
@@ -58,6 +62,11 @@ impl Generator<'_> {
         let rng = &mut self.rng;
         match breakage {
             Breakage::Kill => FaultKind::Kill(kill(rng)),
+            Breakage::Operator => {
+                let kill = kill(rng);
+                // It issues few commands.
+                FaultKind::Kill(Kill { after_commands: kill.after_commands.map(|n| n % 4 + 1), ..kill })
+            }
             Breakage::Snapshot => FaultKind::Kill(Kill { snapshot_age: ms(rng, 100..=20_000), ..kill(rng) }),
             Breakage::Stall => FaultKind::Stall,
             Breakage::Skew => FaultKind::Skew(ms(rng, 500..=90_000)),
@@ -66,7 +75,8 @@ impl Generator<'_> {
             Breakage::Link => FaultKind::Link(link(rng)),
             Breakage::Partition => FaultKind::Partition,
             Breakage::Table => {
-                let tables = ["CT4", "CT6", "FRAGS4", "FRAGS6", "ENDPOINTS", "IPCACHE"];
+                let tables =
+                    ["CT4", "CT6", "FRAGS4", "FRAGS6", "ENDPOINTS", "IPCACHE", "POLICY", "POLICY_L4"];
                 let table = rng.pick(&tables).copied().unwrap_or("CT4").to_owned();
                 FaultKind::TableFull { table, rows: small(rng, 0..=12) }
             }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Generator;
+use super::policies::{NAMESPACES, app};
 use crate::judge::capacity;
 use crate::model::{Action, Families, Pod, Serve, ServeKind};
 
@@ -12,6 +13,7 @@ const MOST_PODS: usize = 16;
 /// A pod that has been made and not deleted.
 #[derive(Debug, Clone)]
 pub(super) struct Live {
+    pub(super) namespace: &'static str,
     pub(super) name: String,
     pub(super) node: Option<String>,
     pub(super) serve: Vec<Serve>,
@@ -41,12 +43,18 @@ impl Generator<'_> {
             .map(|(kind, port)| Serve { kind, port })
             .collect();
         self.pods_made += 1;
-        let live = Live { name: format!("p{}", self.pods_made), node, serve, ready: false, anchor: false };
+        let (mut namespace, mut labels) = (NAMESPACES[0], BTreeMap::new());
+        if self.policed {
+            namespace = NAMESPACES[usize::from(self.rng.chance(0.3))];
+            labels.insert("app".to_owned(), app(&mut self.rng).to_owned());
+        }
+        let name = format!("p{}", self.pods_made);
+        let live = Live { namespace, name, node, serve, ready: false, anchor: false };
         self.push(Action::Pod(Pod {
             name: live.name.clone(),
-            namespace: "default".to_owned(),
+            namespace: live.namespace.to_owned(),
             node: live.node.clone(),
-            labels: BTreeMap::new(),
+            labels,
             serve: live.serve.clone(),
         }));
         self.pods.push(live);
@@ -65,6 +73,8 @@ impl Generator<'_> {
     pub(super) fn delete(&mut self, index: usize) {
         let pod = self.pods.remove(index);
         self.streams.retain(|(_, ends)| !ends.contains(&pod.name));
-        self.push(Action::DeletePod(pod.name));
+        let name =
+            if pod.namespace == NAMESPACES[0] { pod.name } else { format!("{}/{}", pod.namespace, pod.name) };
+        self.push(Action::DeletePod(name));
     }
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 use super::pods::Live;
 use super::{Generator, percent};
 use crate::judge::longest;
-use crate::model::{Action, Families, Place, ServeKind, Traffic, TrafficKind, Until};
+use crate::model::{Action, Families, Place, ServeKind, Traffic, TrafficKind, Until, World};
 
 /// No pod listens here.
 const CLOSED: u16 = 4444;
 
 fn place(pod: &Live) -> Place {
-    Place::Pod { namespace: "default".to_owned(), name: pod.name.clone() }
+    Place::Pod { namespace: pod.namespace.to_owned(), name: pod.name.clone() }
 }
 
 impl Generator<'_> {
@@ -59,6 +59,10 @@ impl Generator<'_> {
                     return;
                 }
                 self.new_traffic(one, other, TrafficKind::Ping, None)
+            }
+            3 if self.policed => {
+                let world = if self.rng.chance(0.5) { World::First } else { World::Second };
+                self.new_traffic(place(&from), Place::World(world), TrafficKind::Http, Some(80))
             }
             _ if from.name == to.name => return,
             _ if percent(&mut self.rng, self.profile.odd) => return self.odd(&from, &to),

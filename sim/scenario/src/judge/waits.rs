@@ -67,6 +67,7 @@ impl Judge<'_> {
         }
         self.faults.retain(|fault| fault.on);
         self.refused = false;
+        self.policed &= !self.policies.is_empty();
         self.rested = true;
     }
 

@@ -1,15 +1,17 @@
 //! Is the fault possible?
 
 use super::Walk;
-use crate::model::{Action, ApiFault, CniFault, Fault, FaultKind, LinkFault};
+use crate::model::{Action, ApiFault, CniFault, Fault, FaultKind, LinkFault, OPERATOR};
 
 /// Smallest MTU that IPv4 allows (RFC 791, section 3.2).
 const LEAST_MTU: u16 = 68;
 const STATUSES: [u16; 4] = [410, 429, 500, 503];
 
 pub(super) fn check(walk: &mut Walk<'_>, index: usize, fault: &Fault) {
-    if let Some(node) = &fault.node {
-        walk.node("fault.node", node);
+    match &fault.node {
+        Some(node) if node == OPERATOR => of_operator(walk, &fault.kind),
+        Some(node) => walk.node("fault.node", node),
+        None => {}
     }
     lasting(walk, index, fault);
     match &fault.kind {
@@ -37,6 +39,19 @@ pub(super) fn check(walk: &mut Walk<'_>, index: usize, fault: &Fault) {
         | FaultKind::RingFull(_)
         | FaultKind::Failures(_)
         | FaultKind::Heal => {}
+    }
+}
+
+/// The operator is a process that talks to the API server, and nothing else.
+fn of_operator(walk: &mut Walk<'_>, kind: &FaultKind) {
+    let possible = match kind {
+        FaultKind::Kill(kill) => kill.snapshot_age.is_zero(),
+        FaultKind::Stall | FaultKind::Api(_) => true,
+        _ => false,
+    };
+    if !possible {
+        let message = format!("`{}` cannot happen to the operator: kill, stall and api can", kind.word());
+        walk.wrong("fault.node", message);
     }
 }
 

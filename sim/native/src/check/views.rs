@@ -1,0 +1,301 @@
+//! What those who act may believe at present: objects as they are, or as they were when everybody had last heard of everything.
+//!
+//! An object that changes is seen by one agent after the other, and of two changes either may be seen first. So between the last
+//! moment at which nothing was under way and now, every combination of the versions of objects is possible, and nothing else is:
+//! what all of them forbid must not happen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sim_api::object::{at, name, namespace, str_at};
+use sim_oracle::{Attempt, Cluster, Direction, End, Options};
+
+/// More combinations than this are not looked at.
+const MOST_VIEWS: usize = 128;
+
+/// Identity of pods whose labels are not known yet.
+const INIT: u64 = 5;
+
+type Key = (String, String, String);
+
+#[derive(Debug)]
+struct Entry {
+    at: Duration,
+    key: Key,
+    /// `None`: it is gone.
+    object: Option<Value>,
+}
+
+/// What the cluster was told of a pod's endpoint.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    since: Duration,
+    identity: u64,
+}
+
+/// What may come of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Possible {
+    /// A view allows the end that opens to send.
+    egress: [bool; 2],
+    ingress: [bool; 2],
+}
+
+impl Possible {
+    /// Whether it may get through.
+    pub(crate) const fn through(self) -> bool {
+        self.egress[1] && self.ingress[1]
+    }
+
+    /// Whether it may be stopped.
+    pub(crate) const fn stopped(self) -> bool {
+        self.egress[0] || self.ingress[0]
+    }
+
+    fn add(&mut self, direction: Direction, allowed: bool) {
+        let of = if direction == Direction::Egress { &mut self.egress } else { &mut self.ingress };
+        of[usize::from(allowed)] = true;
+    }
+}
+
+/// Views of a stretch of the log.
+#[derive(Debug)]
+struct Cache {
+    from: usize,
+    to: usize,
+    /// `None`: too many.
+    views: Option<Vec<Cluster>>,
+    answers: BTreeMap<(Attempt, bool, bool), Possible>,
+}
+
+/// The history of the objects.
+#[derive(Debug, Default)]
+pub(crate) struct Views {
+    log: Vec<Entry>,
+    /// When everybody had last heard of everything.
+    rest: Duration,
+    endpoints: BTreeMap<String, Told>,
+    identities: BTreeMap<u64, BTreeMap<String, String>>,
+    cache: Option<Cache>,
+}
+
+impl Views {
+    /// Nothing is under way.
+    pub(crate) fn at_rest(&mut self, now: Duration) {
+        self.rest = now;
+    }
+
+    /// Somebody believes again what was true until then.
+    pub(crate) fn reach_back_to(&mut self, then: Duration) {
+        self.rest = self.rest.min(then);
+    }
+
+    /// Takes a change in. Objects that the oracle refuses change nothing, so they are not to come here.
+    pub(crate) fn note(&mut self, now: Duration, object: &Value, deleted: bool) {
+        let kind = str_at(object, &["kind"]);
+        match kind {
+            "CiliumEndpoint" => return self.note_endpoint(now, object, deleted),
+            "CiliumIdentity" => return self.note_identity(object, deleted),
+            "Pod" | "Node" | "Namespace" | "CiliumCIDRGroup" => {}
+            _ if kind.ends_with("NetworkPolicy") => {}
+            _ => return,
+        }
+        let key = (kind.to_owned(), namespace(object).to_owned(), name(object).to_owned());
+        let object = (!deleted).then(|| essence(object));
+        let last = self.log.iter().rev().find(|entry| entry.key == key);
+        if last.map(|entry| &entry.object) != Some(&object) {
+            self.log.push(Entry { at: now, key, object });
+        }
+    }
+
+    fn note_endpoint(&mut self, now: Duration, object: &Value, deleted: bool) {
+        let pod = format!("{}/{}", namespace(object), name(object));
+        let identity = at(object, &["status", "identity", "id"]).as_u64().unwrap_or(INIT);
+        if deleted {
+            self.endpoints.remove(&pod);
+        } else if self.endpoints.get(&pod).is_none_or(|told| told.identity != identity) {
+            self.endpoints.insert(pod, Told { since: now, identity });
+        }
+    }
+
+    fn note_identity(&mut self, object: &Value, deleted: bool) {
+        let Ok(number) = name(object).parse() else { return };
+        if deleted {
+            // Packets may carry it for a while.
+            return;
+        }
+        let labels = at(object, &["security-labels"]).as_object();
+        let text = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
+        self.identities.insert(number, labels.into_iter().flatten().filter_map(text).collect());
+    }
+
+    /// Whether some may not know whose the address of a pod (`namespace/name`) is.
+    fn is_new(&self, end: &End, since: Duration) -> bool {
+        let End::Pod { namespace, name } = end else { return false };
+        self.endpoints
+            .get(&format!("{namespace}/{name}"))
+            .is_none_or(|told| told.since >= since || told.identity == INIT)
+    }
+
+    /// Whether a pod (`namespace/name`) may have an identity: it had its labels at some time. `present`: it has them now.
+    pub(crate) fn may_have(&self, pod: &str, identity: u32, present: bool) -> bool {
+        if u64::from(identity) == INIT {
+            return !present;
+        }
+        let Some(labels) = self.identities.get(&u64::from(identity)) else { return false };
+        let (space, name) = pod.split_once('/').unwrap_or(("default", pod));
+        let is = |entry: &&Entry| entry.key.0 == "Pod" && entry.key.1 == space && entry.key.2 == name;
+        let versions = self.log.iter().rev().filter(is).filter_map(|entry| entry.object.as_ref());
+        let fits = |version: &Value| {
+            let own = at(version, &["metadata", "labels"]);
+            let of_pod = labels.iter().filter_map(|(key, value)| {
+                let key = key.strip_prefix("k8s:")?;
+                (!key.starts_with("io.cilium.k8s.") && key != "io.kubernetes.pod.namespace")
+                    .then_some((key, value))
+            });
+            let namespace = labels.get("k8s:io.kubernetes.pod.namespace").map(String::as_str);
+            let all_there = own.as_object().into_iter().flatten().all(|(key, value)| {
+                let counts = !key.contains("kubernetes.io") && !key.ends_with("-hash");
+                !counts || labels.get(&format!("k8s:{key}")).map(String::as_str) == value.as_str()
+            });
+            namespace == Some(space)
+                && all_there
+                && of_pod.into_iter().all(|(key, value)| own[key].as_str() == Some(value))
+        };
+        versions.take(if present { 1 } else { usize::MAX }).any(fits)
+    }
+
+    /// Whether any object names this prefix.
+    pub(crate) fn names_prefix(&self, prefix: &ipnet::IpNet) -> bool {
+        let text = prefix.to_string();
+        let short = prefix.addr().to_string();
+        let names = |object: &Value| {
+            any_text(object, &|found| {
+                found == text
+                    || (prefix.prefix_len() == prefix.max_prefix_len() && found == short)
+                    || found.parse::<ipnet::IpNet>().is_ok_and(|net| net.trunc() == *prefix)
+            })
+        };
+        self.log
+            .iter()
+            .filter(|entry| entry.key.0 != "Pod" && entry.key.0 != "Node")
+            .any(|entry| entry.object.as_ref().is_some_and(names))
+    }
+
+    /// What may come of an attempt whose packet was made at `born`; `None` if too much is under way to tell.
+    pub(crate) fn possible(&mut self, attempt: &Attempt, born: Duration) -> Option<Possible> {
+        let since = self.rest.min(born);
+        let (from_is_new, to_is_new) = (self.is_new(&attempt.from, since), self.is_new(&attempt.to, since));
+        let from = self.log.partition_point(|entry| entry.at < since);
+        let to = self.log.len();
+        if self.cache.as_ref().is_none_or(|cache| (cache.from, cache.to) != (from, to)) {
+            let views = self.views(from);
+            self.cache = Some(Cache { from, to, views, answers: BTreeMap::new() });
+        }
+        let cache = self.cache.as_mut()?;
+        let views = cache.views.as_ref()?;
+        let key = (attempt.clone(), from_is_new, to_is_new);
+        if let Some(known) = cache.answers.get(&key) {
+            return Some(*known);
+        }
+        let absent = || End::Pod { namespace: String::new(), name: String::new() };
+        let mut possible = Possible::default();
+        let mut judge = |attempt: &Attempt, only: Option<Direction>| {
+            for view in views {
+                let verdict = view.judge(attempt);
+                let counts = verdict.why.iter().filter(|why| only.is_none_or(|only| only == why.direction));
+                counts.for_each(|why| possible.add(why.direction, why.reason.allows()));
+            }
+        };
+        judge(attempt, None);
+        // Who is not known yet is met as nobody in particular.
+        if to_is_new {
+            judge(&Attempt { to: absent(), ..attempt.clone() }, Some(Direction::Egress));
+        }
+        if from_is_new {
+            judge(&Attempt { from: absent(), ..attempt.clone() }, Some(Direction::Ingress));
+        }
+        // Until it has its identity a pod is isolated.
+        possible.egress[0] |= from_is_new;
+        possible.ingress[0] |= to_is_new;
+        cache.answers.insert(key, possible);
+        Some(possible)
+    }
+
+    /// Every combination of versions from the change number `from` on.
+    fn views(&self, from: usize) -> Option<Vec<Cluster>> {
+        let mut base = Cluster::with_options(Options::by_identity());
+        let set = |cluster: &mut Cluster, key: &Key, object: Option<&Value>| match object {
+            // What is refused has not come here.
+            Some(object) => drop(cluster.set(object)),
+            None => cluster.remove(&key.0, &key.1, &key.2),
+        };
+        for entry in &self.log[..from] {
+            set(&mut base, &entry.key, entry.object.as_ref());
+        }
+        let changed: BTreeSet<&Key> = self.log[from..].iter().map(|entry| &entry.key).collect();
+        let mut views = vec![base];
+        for key in changed {
+            let versions: Vec<&Entry> = self.log[from..].iter().filter(|entry| entry.key == *key).collect();
+            if views.len() * (versions.len() + 1) > MOST_VIEWS {
+                return None;
+            }
+            let mut more = Vec::new();
+            for view in &views {
+                for entry in &versions {
+                    let mut view = view.clone();
+                    set(&mut view, key, entry.object.as_ref());
+                    more.push(view);
+                }
+            }
+            views.extend(more);
+        }
+        Some(views)
+    }
+}
+
+fn any_text(value: &Value, is_it: &impl Fn(&str) -> bool) -> bool {
+    match value {
+        Value::String(text) => is_it(text),
+        Value::Array(items) => items.iter().any(|item| any_text(item, is_it)),
+        Value::Object(fields) => fields.values().any(|field| any_text(field, is_it)),
+        _ => false,
+    }
+}
+
+/// What of an object can matter to policies.
+fn essence(object: &Value) -> Value {
+    let kind = str_at(object, &["kind"]);
+    let meta = &object["metadata"];
+    let mut kept = json!({
+        "apiVersion": object["apiVersion"],
+        "kind": kind,
+        "metadata": {"name": meta["name"]},
+    });
+    for field in ["namespace", "labels", "annotations"] {
+        if !meta[field].is_null() {
+            kept["metadata"][field] = meta[field].clone();
+        }
+    }
+    for field in ["spec", "specs"] {
+        if !object[field].is_null() {
+            kept[field] = object[field].clone();
+        }
+    }
+    match kind {
+        "Pod" => {
+            let status = &object["status"];
+            kept["status"] = json!({"phase": status["phase"], "podIPs": status["podIPs"]});
+            if status["podIPs"].is_null() {
+                kept["status"] = json!({"phase": status["phase"]});
+            }
+            if status["phase"].is_null() {
+                kept["status"] = json!({});
+            }
+        }
+        "Node" => kept["status"] = json!({"addresses": object["status"]["addresses"]}),
+        _ => {}
+    }
+    kept
+}

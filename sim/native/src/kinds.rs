@@ -1,0 +1,275 @@
+//! Objects that identity and policy rest on, as those who watch them hear of them: of each kind all changes since the beginning.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use agent_control::{
+    EndpointObject, Event, NamespaceObject, Object, ObjectKind, ObjectName, PodObject, named_port,
+};
+use agent_crd::cilium_network_policy::PolicyStatus;
+use agent_crd::{
+    CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy,
+    ClusterNetworkPolicy, NetworkPolicy, Object as _, ObjectMeta, ReadError,
+};
+use bristle_operator::core::{self as operator, Key, Kind, Rules, Seen};
+use serde_json::Value;
+use sim_api::Gr;
+use sim_api::object::{at, list_at, name, namespace, str_at, uid};
+use sim_api::resource::{NAMESPACES, NETWORKPOLICIES, PODS};
+
+/// Definitions of the kinds that Kubernetes does not have by itself.
+pub(crate) static DEFINITIONS: LazyLock<Vec<Value>> = LazyLock::new(|| {
+    let mut definitions = agent_crd::crd::cilium();
+    definitions.push(agent_crd::crd::cluster_network_policy());
+    definitions
+});
+
+/// `CiliumEndpoint`.
+pub(crate) const ENDPOINTS: Gr = Gr::new(CiliumEndpoint::GROUP, CiliumEndpoint::PLURAL);
+/// `CiliumIdentity`.
+pub(crate) const IDENTITIES: Gr = Gr::new(CiliumIdentity::GROUP, CiliumIdentity::PLURAL);
+
+const RESOURCES: [(ObjectKind, Gr); 9] = [
+    (ObjectKind::Pod, PODS),
+    (ObjectKind::Namespace, NAMESPACES),
+    (ObjectKind::Identity, IDENTITIES),
+    (ObjectKind::Endpoint, ENDPOINTS),
+    (ObjectKind::CidrGroup, Gr::new(CiliumCIDRGroup::GROUP, CiliumCIDRGroup::PLURAL)),
+    (ObjectKind::NetworkPolicy, NETWORKPOLICIES),
+    (ObjectKind::CiliumNetworkPolicy, Gr::new(CiliumNetworkPolicy::GROUP, CiliumNetworkPolicy::PLURAL)),
+    (
+        ObjectKind::CiliumClusterwideNetworkPolicy,
+        Gr::new(CiliumClusterwideNetworkPolicy::GROUP, CiliumClusterwideNetworkPolicy::PLURAL),
+    ),
+    (ObjectKind::ClusterNetworkPolicy, Gr::new(ClusterNetworkPolicy::GROUP, ClusterNetworkPolicy::PLURAL)),
+];
+
+/// The kind of a resource, if it is one of these.
+pub(crate) fn kind_of(resource: &Gr) -> Option<ObjectKind> {
+    RESOURCES.iter().find(|(_, gr)| gr == resource).map(|(kind, _)| *kind)
+}
+
+/// The resource of a kind of policy that the operator has a word on.
+pub(crate) fn policy_resource(kind: Kind) -> Gr {
+    let kind = match kind {
+        Kind::ClusterwidePolicy => ObjectKind::CiliumClusterwideNetworkPolicy,
+        _ => ObjectKind::CiliumNetworkPolicy,
+    };
+    RESOURCES.iter().find(|(other, _)| *other == kind).map_or(PODS, |(_, gr)| gr.clone())
+}
+
+/// The operator's word for a kind, if it watches it.
+pub(crate) const fn of_operator(kind: ObjectKind) -> Option<Kind> {
+    Some(match kind {
+        ObjectKind::Pod => Kind::Pod,
+        ObjectKind::Namespace => Kind::Namespace,
+        ObjectKind::Identity => Kind::Identity,
+        ObjectKind::Endpoint => Kind::Endpoint,
+        ObjectKind::CiliumNetworkPolicy => Kind::NamespacedPolicy,
+        ObjectKind::CiliumClusterwideNetworkPolicy => Kind::ClusterwidePolicy,
+        ObjectKind::CidrGroup | ObjectKind::NetworkPolicy | ObjectKind::ClusterNetworkPolicy => return None,
+    })
+}
+
+/// One change of an object.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Change {
+    kind: ObjectKind,
+    pub(crate) name: ObjectName,
+    /// When.
+    pub(crate) at: Duration,
+    /// The node of a pod.
+    pub(crate) node: String,
+    deleted: bool,
+    version: u64,
+    /// As agents read it, or why they cannot.
+    read: Result<Object, String>,
+    /// As the operator reads it.
+    seen: Option<Seen>,
+}
+
+impl Change {
+    /// What an agent hears.
+    pub(crate) fn event(&self) -> Event {
+        let (kind, name, version) = (self.kind, self.name.clone(), self.version);
+        match &self.read {
+            _ if self.deleted => Event::Delete { kind, name, version },
+            Ok(object) => Event::Upsert { object: Box::new(object.clone()), version },
+            Err(error) => Event::Unreadable { kind, name, error: error.clone() },
+        }
+    }
+
+    /// What the operator hears.
+    pub(crate) fn operator_event(&self) -> Option<operator::Event> {
+        if self.deleted {
+            let kind = of_operator(self.kind)?;
+            let ObjectName { namespace, name } = self.name.clone();
+            return Some(operator::Event::Deleted(Key { kind, namespace, name }));
+        }
+        self.seen.clone().map(operator::Event::Upsert)
+    }
+}
+
+/// All changes of the objects of a kind.
+#[derive(Debug, Default)]
+pub(crate) struct KindLog {
+    pub(crate) changes: Vec<Change>,
+    present: BTreeMap<ObjectName, usize>,
+}
+
+impl KindLog {
+    /// Takes a change in; false if nobody can tell it from what was before.
+    pub(crate) fn add(&mut self, kind: ObjectKind, object: &Value, deleted: bool, at: Duration) -> bool {
+        let change = read(kind, object, deleted, at);
+        if deleted {
+            self.present.remove(&change.name);
+        } else {
+            let old = self.present.insert(change.name.clone(), self.changes.len());
+            if let Some(old) = old {
+                let known = &self.changes[old];
+                if (&known.read, &known.seen, &known.node) == (&change.read, &change.seen, &change.node) {
+                    self.present.insert(change.name, old);
+                    return false;
+                }
+            }
+        }
+        self.changes.push(change);
+        true
+    }
+
+    /// How many changes there have been.
+    pub(crate) fn len(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// The objects after the first `position` changes.
+    pub(crate) fn at(&self, position: usize) -> Vec<Change> {
+        let mut objects = BTreeMap::new();
+        for change in &self.changes[..position.min(self.changes.len())] {
+            if change.deleted {
+                objects.remove(&change.name);
+            } else {
+                objects.insert(&change.name, change);
+            }
+        }
+        objects.into_values().cloned().collect()
+    }
+}
+
+fn read(kind: ObjectKind, object: &Value, deleted: bool, at: Duration) -> Change {
+    let node = match kind {
+        ObjectKind::Pod => str_at(object, &["spec", "nodeName"]).to_owned(),
+        _ => String::new(),
+    };
+    Change {
+        kind,
+        name: ObjectName::new(namespace(object), name(object)),
+        at,
+        node,
+        deleted,
+        version: str_at(object, &["metadata", "resourceVersion"]).parse().unwrap_or(0),
+        read: for_agents(kind, object),
+        seen: for_operator(kind, object),
+    }
+}
+
+fn labels(object: &Value) -> BTreeMap<String, String> {
+    let labels = at(object, &["metadata", "labels"]).as_object();
+    let text = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
+    labels.into_iter().flatten().filter_map(text).collect()
+}
+
+/// As the daemon reads objects.
+fn for_agents(kind: ObjectKind, object: &Value) -> Result<Object, String> {
+    fn as_is<T: agent_crd::Object>(object: &Value) -> Result<T, String> {
+        T::from_json(object.clone()).map_err(|error: ReadError| error.source.to_string())
+    }
+    Ok(match kind {
+        ObjectKind::Pod => Object::Pod(pod(object)),
+        ObjectKind::Namespace => {
+            Object::Namespace(NamespaceObject { name: name(object).to_owned(), labels: labels(object) })
+        }
+        ObjectKind::Identity => Object::Identity(as_is(object)?),
+        ObjectKind::Endpoint => Object::Endpoint(EndpointObject::from(&as_is::<CiliumEndpoint>(object)?)),
+        ObjectKind::CidrGroup => Object::CidrGroup(as_is(object)?),
+        ObjectKind::NetworkPolicy => Object::NetworkPolicy(as_is::<NetworkPolicy>(object)?),
+        ObjectKind::CiliumNetworkPolicy => Object::CiliumNetworkPolicy(as_is(object)?),
+        ObjectKind::CiliumClusterwideNetworkPolicy => Object::CiliumClusterwideNetworkPolicy(as_is(object)?),
+        ObjectKind::ClusterNetworkPolicy => Object::ClusterNetworkPolicy(as_is(object)?),
+    })
+}
+
+fn pod(object: &Value) -> PodObject {
+    let containers = list_at(object, &["spec", "containers"]);
+    let ports = containers.iter().flat_map(|container| list_at(container, &["ports"]));
+    let named = |port: &Value| {
+        let number = port["containerPort"].as_u64().and_then(|number| u16::try_from(number).ok())?;
+        named_port(str_at(port, &["name"]), str_at(port, &["protocol"]), number)
+    };
+    PodObject {
+        namespace: namespace(object).to_owned(),
+        name: name(object).to_owned(),
+        uid: uid(object).to_owned(),
+        labels: labels(object),
+        service_account: str_at(object, &["spec", "serviceAccountName"]).to_owned(),
+        named_ports: ports.filter_map(named).collect(),
+    }
+}
+
+fn metadata(object: &Value) -> ObjectMeta {
+    serde_json::from_value(object["metadata"].clone()).unwrap_or_default()
+}
+
+/// An identity. One that cannot be read has no labels, but its number is taken all the same.
+pub(crate) fn identity(object: &Value) -> CiliumIdentity {
+    CiliumIdentity::from_json(object.clone())
+        .unwrap_or_else(|_| CiliumIdentity { metadata: metadata(object), ..CiliumIdentity::default() })
+}
+
+fn policy<T: agent_crd::Object>(
+    kind: Kind,
+    object: &Value,
+    rules: impl FnOnce(&T) -> Vec<agent_crd::rule::Rule>,
+) -> Seen {
+    Seen::Policy(operator::Policy {
+        kind,
+        metadata: metadata(object),
+        rules: match T::from_json(object.clone()) {
+            Ok(policy) => Rules::Read(rules(&policy)),
+            Err(error) => Rules::Unreadable(error.source.to_string()),
+        },
+        status: serde_json::from_value::<PolicyStatus>(object["status"].clone()).unwrap_or_default(),
+    })
+}
+
+/// As the operator's process reads objects.
+fn for_operator(kind: ObjectKind, object: &Value) -> Option<Seen> {
+    Some(match of_operator(kind)? {
+        Kind::Pod => Seen::Pod(operator::Pod {
+            namespace: namespace(object).to_owned(),
+            name: name(object).to_owned(),
+            labels: labels(object),
+            service_account: str_at(object, &["spec", "serviceAccountName"]).to_owned(),
+            host_network: at(object, &["spec", "hostNetwork"]).as_bool().unwrap_or(false),
+            finished: matches!(str_at(object, &["status", "phase"]), "Succeeded" | "Failed"),
+        }),
+        Kind::Namespace => {
+            Seen::Namespace(operator::Namespace { name: name(object).to_owned(), labels: labels(object) })
+        }
+        Kind::Identity => Seen::Identity(identity(object)),
+        Kind::Endpoint => Seen::Endpoint(operator::Endpoint {
+            namespace: namespace(object).to_owned(),
+            name: name(object).to_owned(),
+            identity: at(object, &["status", "identity", "id"])
+                .as_u64()
+                .and_then(|number| u32::try_from(number).ok()),
+        }),
+        kind @ Kind::NamespacedPolicy => {
+            policy::<CiliumNetworkPolicy>(kind, object, |policy| policy.rules().cloned().collect())
+        }
+        kind @ Kind::ClusterwidePolicy => {
+            policy::<CiliumClusterwideNetworkPolicy>(kind, object, |policy| policy.rules().cloned().collect())
+        }
+    })
+}

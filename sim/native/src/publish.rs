@@ -1,0 +1,160 @@
+//! What an agent tells the cluster of its endpoints, as the daemon does: objects are applied until they are as wanted,
+//! and taken back when the endpoint is gone. Objects of other nodes are never touched.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use agent_control::{Agent, ObjectName};
+use agent_crd::{CiliumEndpoint, Object as _};
+use serde_json::Value;
+use sim_api::object::{name, namespace, str_at, uid};
+use sim_api::{DeleteOptions, Patch, Sub, WriteOptions};
+use sim_scenario::model::ApiFault;
+
+use crate::kinds::ENDPOINTS;
+use crate::queue::{NodeId, Task};
+use crate::watch::PAUSES;
+use crate::world::World;
+
+/// Something that is to be written.
+#[derive(Debug, Clone, PartialEq)]
+enum Write {
+    Apply(ObjectName, Box<CiliumEndpoint>),
+    Delete(ObjectName, String),
+}
+
+impl World {
+    /// The objects of a node as the API server has them.
+    fn told_of(&self, n: NodeId) -> Vec<sim_api::store::Object> {
+        let own = |object: &Value| {
+            let node: Option<IpAddr> = str_at(object, &["status", "networking", "node"]).parse().ok();
+            node.is_some_and(|node| self.nodes[n].addresses.contains(&node))
+        };
+        self.store.list(&ENDPOINTS, "").into_iter().filter(|object| own(object)).collect()
+    }
+
+    fn writes(&self, n: NodeId, agent: &Agent) -> Vec<Write> {
+        let wanted = agent.published();
+        let mut writes = Vec::new();
+        for (name, object) in &wanted {
+            let is = self.store.get(&ENDPOINTS, &name.namespace, &name.name).ok();
+            let is = is.and_then(|is| CiliumEndpoint::from_json((*is).clone()).ok());
+            let as_wanted = is.is_some_and(|is| {
+                let owners = &is.metadata.owner_references;
+                is.status == object.status
+                    && is.metadata.labels == object.metadata.labels
+                    && object.metadata.owner_references.iter().all(|owner| owners.contains(owner))
+            });
+            // Of a pod that is gone nothing is told any more.
+            let pod = self.store.get(&sim_api::resource::PODS, &name.namespace, &name.name);
+            if !as_wanted && pod.is_ok() {
+                writes.push(Write::Apply(name.clone(), Box::new(object.clone())));
+            }
+        }
+        if agent.policies_synced() && agent.nodes_synced() && agent.policy().is_some() {
+            let present: BTreeSet<ObjectName> = agent
+                .endpoints()
+                .into_iter()
+                .map(|endpoint| ObjectName::new(endpoint.namespace, endpoint.pod))
+                .collect();
+            for object in self.told_of(n) {
+                let name = ObjectName::new(namespace(&object), name(&object));
+                if !wanted.contains_key(&name) && !present.contains(&name) {
+                    writes.push(Write::Delete(name, uid(&object).to_owned()));
+                }
+            }
+        }
+        writes
+    }
+
+    /// Whether the cluster knows everything that an agent has to tell.
+    pub(crate) fn has_told_all(&self, n: NodeId) -> bool {
+        let process = &self.nodes[n].agent;
+        if let Some(known) = process.told.get() {
+            return known;
+        }
+        let Some(agent) = &process.agent else { return false };
+        let told = self.is_bulk() || self.writes(n, agent).is_empty();
+        process.told.set(Some(told));
+        told
+    }
+
+    /// Pods or what is told of them have changed: everybody looks again.
+    pub(crate) fn doubt_what_is_told(&mut self) {
+        for n in 0..self.nodes.len() {
+            self.nodes[n].agent.told.set(None);
+            if self.nodes[n].agent.agent.is_some() && !self.has_told_all(n) {
+                let after = self.latency(Duration::from_millis(10));
+                self.wake_publisher(n, after);
+            }
+        }
+    }
+
+    /// Makes the publisher of an agent look soon.
+    pub(crate) fn wake_publisher(&mut self, n: NodeId, after: Duration) {
+        let at = self.now + after;
+        let bulk = self.is_bulk();
+        let process = &mut self.nodes[n].agent;
+        if bulk || !process.alive || process.publisher_due.is_some_and(|due| due <= at) {
+            return;
+        }
+        process.publisher_due = Some(at);
+        self.push(at, Task::Publish(n));
+    }
+
+    /// The publisher of an agent looks, and writes what differs.
+    pub(crate) fn publish(&mut self, n: NodeId, at: Duration) {
+        let process = &mut self.nodes[n].agent;
+        if !process.alive || process.publisher_due != Some(at) {
+            return;
+        }
+        process.publisher_due = None;
+        let stalled = process.stalled_until > self.now;
+        if process.running || stalled {
+            // It is told when the reconcile ends.
+            return;
+        }
+        let Some(agent) = &self.nodes[n].agent.agent else { return };
+        let writes = self.writes(n, agent);
+        if writes.is_empty() {
+            self.nodes[n].agent.publisher_pause = PAUSES.0;
+            self.nodes[n].agent.told.set(Some(true));
+            return;
+        }
+        let faults = self.cluster_faults.api(n);
+        if faults.iter().any(|(_, fault)| matches!(fault, ApiFault::Down | ApiFault::Error(_))) {
+            let pause = self.nodes[n].agent.publisher_pause;
+            self.nodes[n].agent.publisher_pause = (pause * 2).min(PAUSES.1);
+            self.wake_publisher(n, pause);
+            return;
+        }
+        // One call after the other, each with its own way; then it looks again.
+        let first = self.rng.index(writes.len());
+        if let Some(write) = writes.into_iter().nth(first) {
+            self.write_endpoint(write);
+            self.note(n, "publishes", first as u64);
+        }
+        let after = self.latency(Duration::from_millis(10)) + Duration::from_micros(100);
+        self.wake_publisher(n, after);
+    }
+
+    fn write_endpoint(&self, write: Write) {
+        // What is refused is seen to differ, and tried again.
+        match write {
+            Write::Apply(name, object) => {
+                let options = WriteOptions {
+                    field_manager: Some("bristle-agent".to_owned()),
+                    force: true,
+                    ..WriteOptions::default()
+                };
+                let patch = Patch::Apply(object.to_json());
+                drop(self.store.patch(&ENDPOINTS, &name.namespace, &name.name, Sub::Main, &patch, &options));
+            }
+            Write::Delete(name, uid) => {
+                let options = DeleteOptions { uid: Some(uid), ..DeleteOptions::default() };
+                drop(self.store.delete(&ENDPOINTS, &name.namespace, &name.name, &options));
+            }
+        }
+    }
+}

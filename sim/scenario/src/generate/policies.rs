@@ -1,0 +1,302 @@
+//! Policies of every kind come, change and go, and so do the labels that they select by.
+//!
+//! All is drawn from few labels and the ports that pods serve, so that policies meet each other and the traffic.
+
+use serde_json::{Value, json};
+
+use super::{Generator, percent};
+use crate::model::{Action, Families, ObjectRef};
+use crate::rng::Rng;
+
+/// Of more policies than this nobody learns more.
+const MOST: usize = 5;
+/// Namespaces of pods.
+pub(super) const NAMESPACES: [&str; 2] = ["default", "shop"];
+const APPS: [&str; 3] = ["a", "b", "c"];
+const TEAMS: [&str; 2] = ["red", "blue"];
+const PORTS: [u16; 4] = [8080, 9000, 5353, 4444];
+
+/// A policy that is there.
+#[derive(Debug, Clone)]
+pub(super) struct Standing {
+    api_version: &'static str,
+    kind: &'static str,
+    namespace: Option<&'static str>,
+    name: String,
+}
+
+/// One of them. There must be one.
+fn one<T: Copy>(rng: &mut Rng, items: &[T]) -> T {
+    items[rng.index(items.len())]
+}
+
+/// A label that pods are selected by.
+pub(super) fn app(rng: &mut Rng) -> &'static str {
+    one(rng, &APPS)
+}
+
+impl Generator<'_> {
+    /// Something about policies or labels changes.
+    pub(super) fn policy_changes(&mut self) {
+        if !self.policed {
+            return;
+        }
+        match self.rng.below(10) {
+            0..=3 => self.new_policy(),
+            4 | 5 => self.change_policy(),
+            6 => self.remove_policy(),
+            7 | 8 => self.relabel_pod(),
+            _ => self.relabel_namespace(),
+        }
+    }
+
+    /// Namespaces are there before policies are.
+    pub(super) fn make_namespaces(&mut self) {
+        if self.policed {
+            let made = NAMESPACES.map(|name| {
+                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"team": TEAMS[0]}}})
+            });
+            self.push(Action::Apply(made.to_vec()));
+        }
+    }
+
+    /// All that are left go.
+    pub(super) fn remove_policies(&mut self) {
+        while !self.policies.is_empty() {
+            self.remove_policy();
+        }
+    }
+
+    fn new_policy(&mut self) {
+        if self.policies.len() >= MOST {
+            return;
+        }
+        self.policies_made += 1;
+        let name = format!("q{}", self.policies_made);
+        let (api_version, kind) = match self.rng.below(10) {
+            0..=3 => ("networking.k8s.io/v1", "NetworkPolicy"),
+            4..=6 => ("cilium.io/v2", "CiliumNetworkPolicy"),
+            7 => ("cilium.io/v2", "CiliumClusterwideNetworkPolicy"),
+            _ => ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy"),
+        };
+        let namespaced = matches!(kind, "NetworkPolicy" | "CiliumNetworkPolicy");
+        let namespace = namespaced.then(|| one(&mut self.rng, &NAMESPACES));
+        let policy = Standing { api_version, kind, namespace, name };
+        self.apply_policy(&policy);
+        self.policies.push(policy);
+    }
+
+    fn change_policy(&mut self) {
+        if let Some(policy) = self.rng.pick(&self.policies).cloned() {
+            self.apply_policy(&policy);
+        }
+    }
+
+    fn remove_policy(&mut self) {
+        if self.policies.is_empty() {
+            return;
+        }
+        let index = self.rng.index(self.policies.len());
+        let Standing { api_version, kind, namespace, name } = self.policies.remove(index);
+        self.push(Action::Delete(ObjectRef {
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+            name,
+            namespace: namespace.map(str::to_owned),
+        }));
+    }
+
+    fn apply_policy(&mut self, policy: &Standing) {
+        let family = self.cluster.family;
+        let rng = &mut self.rng;
+        let spec = match policy.kind {
+            "NetworkPolicy" => network_policy(rng, family),
+            "ClusterNetworkPolicy" => cluster_policy(rng, family),
+            _ => cilium(rng, family),
+        };
+        let mut object = json!({
+            "apiVersion": policy.api_version, "kind": policy.kind,
+            "metadata": {"name": policy.name}, "spec": spec,
+        });
+        if let Some(namespace) = policy.namespace {
+            object["metadata"]["namespace"] = json!(namespace);
+        }
+        self.push(Action::Apply(vec![object]));
+    }
+
+    fn relabel_pod(&mut self) {
+        let Some(pod) = self.rng.pick(&self.pods).cloned() else { return };
+        let label = app(&mut self.rng);
+        self.push(Action::Apply(vec![json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": pod.name, "namespace": pod.namespace, "labels": {"app": label}},
+        })]));
+    }
+
+    fn relabel_namespace(&mut self) {
+        let name = one(&mut self.rng, &NAMESPACES);
+        let team = one(&mut self.rng, &TEAMS);
+        self.push(Action::Apply(vec![json!({
+            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"team": team}},
+        })]));
+    }
+}
+
+/// Labels of pods: all, or those of an app.
+fn selector(rng: &mut Rng) -> Value {
+    if rng.chance(0.3) {
+        return json!({});
+    }
+    if rng.chance(0.2) {
+        return json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": [app(rng)]}]});
+    }
+    json!({"matchLabels": {"app": app(rng)}})
+}
+
+fn namespaces(rng: &mut Rng) -> Value {
+    match rng.below(4) {
+        0 => json!({}),
+        1 => json!({"matchLabels": {"team": one(rng, &TEAMS)}}),
+        _ => json!({"matchLabels": {"kubernetes.io/metadata.name": one(rng, &NAMESPACES)}}),
+    }
+}
+
+/// Some of the servers outside, or all that is there.
+fn cidr(rng: &mut Rng, family: Families) -> &'static str {
+    let v4 = match family {
+        Families::V4 => true,
+        Families::V6 => false,
+        Families::Dual => rng.chance(0.5),
+    };
+    if v4 {
+        one(rng, &["0.0.0.0/0", "198.51.100.0/24", "203.0.113.20/32", "10.0.0.0/8"])
+    } else {
+        one(rng, &["::/0", "2001:db8:51::/64", "2001:db8:113::20/128", "fd00::/8"])
+    }
+}
+
+fn network_policy(rng: &mut Rng, family: Families) -> Value {
+    let types: &[&str] = match rng.below(4) {
+        0 => &["Egress"],
+        1 => &["Ingress", "Egress"],
+        _ => &["Ingress"],
+    };
+    let mut spec = json!({"podSelector": selector(rng), "policyTypes": types});
+    for (word, list, peers) in [("Ingress", "ingress", "from"), ("Egress", "egress", "to")] {
+        if types.contains(&word) {
+            let rules = (0..rng.range(0..=2)).map(|_| network_rule(rng, family, peers));
+            spec[list] = rules.collect();
+        }
+    }
+    spec
+}
+
+fn network_rule(rng: &mut Rng, family: Families, peers: &str) -> Value {
+    let mut rule = json!({});
+    if rng.chance(0.85) {
+        let peer = match rng.below(5) {
+            0 => json!({"namespaceSelector": namespaces(rng)}),
+            1 => json!({"namespaceSelector": namespaces(rng), "podSelector": selector(rng)}),
+            2 => json!({"ipBlock": {"cidr": cidr(rng, family)}}),
+            _ => json!({"podSelector": selector(rng)}),
+        };
+        rule[peers] = json!([peer]);
+    }
+    if rng.chance(0.6) {
+        let port = one(rng, &PORTS);
+        let protocol = if port == 5353 { "UDP" } else { "TCP" };
+        let mut entry = json!({"protocol": protocol, "port": port});
+        match rng.below(4) {
+            0 => entry = json!({"protocol": protocol}),
+            1 => entry["endPort"] = json!(one(rng, &[port, port + 1, 9000.max(port), 65535])),
+            _ => {}
+        }
+        rule["ports"] = json!([entry]);
+    }
+    rule
+}
+
+fn cilium(rng: &mut Rng, family: Families) -> Value {
+    let mut spec = json!({"endpointSelector": selector(rng)});
+    let lists: &[(&str, &str)] = match rng.below(5) {
+        0 => &[("egress", "to")],
+        1 => &[("egress", "to"), ("ingress", "from")],
+        2 => &[("ingress", "from"), ("ingressDeny", "from")],
+        3 => &[("egress", "to"), ("egressDeny", "to")],
+        _ => &[("ingress", "from")],
+    };
+    for (list, peers) in lists {
+        let rules: Value = (0..rng.range(1..=2)).map(|_| cilium_rule(rng, family, peers)).collect();
+        spec[*list] = rules;
+    }
+    if rng.chance(0.15) {
+        spec["enableDefaultDeny"] = json!({"ingress": false, "egress": false});
+    }
+    spec
+}
+
+fn cilium_rule(rng: &mut Rng, family: Families, peers: &str) -> Value {
+    let mut rule = match rng.below(6) {
+        0 | 1 => {
+            json!({format!("{peers}Entities"): [one(rng, &["cluster", "world", "all", "host", "remote-node"])]})
+        }
+        2 => json!({format!("{peers}CIDR"): [cidr(rng, family)]}),
+        _ => json!({format!("{peers}Endpoints"): [selector(rng)]}),
+    };
+    match rng.below(4) {
+        0 => {
+            let port = one(rng, &PORTS);
+            let protocol = if port == 5353 { "UDP" } else { one(rng, &["TCP", "ANY"]) };
+            let mut entry = json!({"port": port.to_string(), "protocol": protocol});
+            if rng.chance(0.3) {
+                entry["endPort"] = json!(one(rng, &[port + 1, 9100, 65535]).max(port));
+            }
+            rule["toPorts"] = json!([{"ports": [entry]}]);
+        }
+        1 => {
+            let (name, kind) = if family == Families::V6 { ("IPv6", 128) } else { ("IPv4", 8) };
+            rule["icmps"] = json!([{"fields": [{"family": name, "type": kind}]}]);
+        }
+        _ => {}
+    }
+    rule
+}
+
+fn cluster_policy(rng: &mut Rng, family: Families) -> Value {
+    let subject = if rng.chance(0.5) {
+        json!({"namespaces": namespaces(rng)})
+    } else {
+        json!({"pods": {"namespaceSelector": namespaces(rng), "podSelector": selector(rng)}})
+    };
+    let admin = rng.chance(0.6);
+    let mut spec = json!({
+        "tier": if admin { "Admin" } else { "Baseline" },
+        "priority": rng.range(0..=3),
+        "subject": subject,
+    });
+    let actions: &[&str] = if admin { &["Accept", "Deny", "Pass"] } else { &["Accept", "Deny"] };
+    for (list, peers) in [("ingress", "from"), ("egress", "to")] {
+        let count = rng.range(0..=2);
+        let rules: Vec<Value> = (0..count)
+            .map(|i| {
+                let peer = if peers == "to" && rng.chance(0.3) {
+                    json!({"networks": [cidr(rng, family)]})
+                } else if rng.chance(0.5) {
+                    json!({"namespaces": namespaces(rng)})
+                } else {
+                    json!({"pods": {"namespaceSelector": namespaces(rng), "podSelector": selector(rng)}})
+                };
+                json!({"name": format!("r{i}"), "action": one(rng, actions), peers: [peer]})
+            })
+            .collect();
+        if !rules.is_empty() {
+            spec[list] = json!(rules);
+        }
+    }
+    spec
+}
+
+/// Whether a random scenario of a profile has policies.
+pub(super) fn decide(rng: &mut Rng, of_a_hundred: u32) -> bool {
+    percent(rng, of_a_hundred)
+}
