@@ -8,14 +8,19 @@
 mod client;
 mod flags;
 mod monitor;
+mod policy;
 mod show;
 mod table;
 
+use agent_api::policy::{Explanation, Identity, Policy};
 use agent_api::{CtEntry, Endpoint, IpcacheEntry, MapDump, MapInfo, Node, paths};
 use anyhow::Result;
 use clap::Parser as _;
 use client::Client;
-use flags::{Bpf, BpfCt, BpfMap, Command, EndpointCommand, Flags, IpcacheCommand, NodeCommand, Output};
+use flags::{
+    Bpf, BpfCt, BpfMap, Command, EndpointCommand, ExplainFlags, Flags, IdentityCommand, IpcacheCommand,
+    NodeCommand, Output, PolicyCommand,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io::{self, Write as _};
@@ -51,6 +56,13 @@ fn run(flags: &Flags) -> Result<ExitCode> {
         Command::Endpoint(EndpointCommand::Get { id }) => {
             print(output, &client.get::<Endpoint>(&format!("{}/{id}", paths::ENDPOINTS))?, show::endpoint)?;
         }
+        Command::Identity(IdentityCommand::List) => {
+            print(output, &client.get::<Vec<Identity>>(paths::IDENTITIES)?, |list| policy::identities(list))?;
+        }
+        Command::Policy(PolicyCommand::List) => {
+            print(output, &client.get::<Vec<Policy>>(paths::POLICIES)?, |list| policy::policies(list))?;
+        }
+        Command::Policy(PolicyCommand::Explain(wanted)) => return explain(&client, output, wanted),
         Command::Ipcache(IpcacheCommand::List) => {
             print(output, &client.get::<Vec<IpcacheEntry>>(paths::IPCACHE)?, |list| show::ipcache(list))?;
         }
@@ -76,6 +88,16 @@ fn status(client: &Client, output: Output, wait: Option<u64>) -> Result<ExitCode
     let status = client.status(wait.map(std::time::Duration::from_secs))?;
     print(output, &status, show::status)?;
     Ok(if client::is_serving(&status) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Exit code 0 when the connection passes, 1 when not.
+fn explain(client: &Client, output: Output, wanted: &ExplainFlags) -> Result<ExitCode> {
+    let ExplainFlags { from, to, port } = wanted;
+    let path =
+        format!("{}?from={from}&to={to}&port={}&protocol={}", paths::EXPLAIN, port.number, port.protocol);
+    let explanation = client.get::<Explanation>(&path)?;
+    print(output, &explanation, policy::explanation)?;
+    Ok(if explanation.passes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The answer as JSON exactly as the API has it, or as a table.

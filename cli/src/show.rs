@@ -159,13 +159,25 @@ const fn endpoint_state(state: EndpointState) -> &'static str {
     }
 }
 
+/// Which directions are judged.
+fn enforced(endpoint: &Endpoint) -> String {
+    let Some(policy) = endpoint.policy else { return "off".to_owned() };
+    let directions = match (policy.ingress, policy.egress) {
+        (false, false) => return "none".to_owned(),
+        (true, false) => "ingress",
+        (false, true) => "egress",
+        (true, true) => "ingress+egress",
+    };
+    if policy.audit { format!("{directions} (audit)") } else { directions.to_owned() }
+}
+
 fn pod(endpoint: &Endpoint) -> String {
     if endpoint.pod.is_empty() { String::new() } else { format!("{}/{}", endpoint.namespace, endpoint.pod) }
 }
 
 /// `bristle endpoint list`
 pub(crate) fn endpoints(endpoints: &[Endpoint]) -> String {
-    let mut table = Table::new(&["ID", "POD", "IPV4", "IPV6", "IDENTITY", "STATE", "DEVICE"]);
+    let mut table = Table::new(&["ID", "POD", "IPV4", "IPV6", "IDENTITY", "POLICY", "STATE", "DEVICE"]);
     for endpoint in endpoints {
         table.row([
             endpoint.id.to_string(),
@@ -173,6 +185,7 @@ pub(crate) fn endpoints(endpoints: &[Endpoint]) -> String {
             optional(endpoint.ipv4.as_ref()),
             optional(endpoint.ipv6.as_ref()),
             identity(endpoint.identity),
+            enforced(endpoint),
             endpoint_state(endpoint.state).to_owned(),
             endpoint.device.clone(),
         ]);
@@ -189,6 +202,12 @@ pub(crate) fn endpoint(endpoint: &Endpoint) -> String {
     facts.fact("Pod UID", &endpoint.pod_uid);
     facts.fact("Container", &endpoint.container_id);
     facts.fact("Identity", identity(endpoint.identity));
+    let number = endpoint.policy.filter(|policy| policy.number != 0).map(|policy| policy.number);
+    facts.fact(
+        "Policy",
+        number
+            .map_or_else(|| enforced(endpoint), |number| format!("{}, number {number}", enforced(endpoint))),
+    );
     facts.fact("IPv4", optional(endpoint.ipv4.as_ref()));
     facts.fact("IPv6", optional(endpoint.ipv6.as_ref()));
     facts.fact("In the pod", format!("{} {}", endpoint.ifname, endpoint.mac));
@@ -318,7 +337,7 @@ mod tests {
         };
         assert_eq!(
             endpoints(&[endpoint]),
-            "ID  POD        IPV4      IPV6  IDENTITY  STATE  DEVICE\n12  default/a  10.0.0.7  -     init      ready  lxc0123456789a\n"
+            "ID  POD        IPV4      IPV6  IDENTITY  POLICY  STATE  DEVICE\n12  default/a  10.0.0.7  -     init      off     ready  lxc0123456789a\n"
         );
     }
 }

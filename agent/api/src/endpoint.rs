@@ -56,4 +56,20 @@ pub struct Endpoint {
     /// When it was added; absent for endpoints restored from older state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<Timestamp>,
+    /// What is enforced on it; absent where policy is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<EndpointPolicy>,
+}
+
+/// What is enforced on an endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointPolicy {
+    /// Number of its policy in the dataplane's tables; 0: none. Endpoints of the same rules share one.
+    pub number: u32,
+    /// Connections to it are judged.
+    pub ingress: bool,
+    /// Connections from it are judged.
+    pub egress: bool,
+    /// What would be dropped passes, and is told of.
+    pub audit: bool,
 }

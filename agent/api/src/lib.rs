@@ -2,7 +2,7 @@
 //!
 //! Two sockets, both below the runtime directory (`/run/bristle`):
 //! `bristle.sock` speaks HTTP/1.1 with JSON ([`paths`], [`status`], [`endpoint`], [`ipcache`], [`node`], [`map`],
-//! [`ct`], [`monitor`]); `cni.sock` takes one CNI request per packet.
+//! [`ct`], [`policy`], [`monitor`]); `cni.sock` takes one CNI request per packet.
 //! Field names and the meaning of values are stable: fields are added, never renamed, and readers ignore unknown ones.
 //!
 //! This crate must not know how any of it is obtained: it holds no I/O, except the files of [`cni::delete_queue`], whose locking is the contract.
@@ -18,11 +18,12 @@ pub mod map;
 pub mod monitor;
 pub mod node;
 pub mod paths;
+pub mod policy;
 pub mod status;
 pub mod time;
 
 pub use ct::CtEntry;
-pub use endpoint::{Endpoint, EndpointState};
+pub use endpoint::{Endpoint, EndpointPolicy, EndpointState};
 pub use error::ApiError;
 pub use ipcache::IpcacheEntry;
 pub use map::{MapDump, MapInfo, MapRow};

@@ -17,6 +17,12 @@ pub const ENDPOINTS: &str = "/v1/endpoints";
 pub const IPCACHE: &str = "/v1/ipcache";
 /// List of [`crate::Node`].
 pub const NODES: &str = "/v1/nodes";
+/// List of [`crate::policy::Identity`].
+pub const IDENTITIES: &str = "/v1/identities";
+/// List of [`crate::policy::Policy`].
+pub const POLICIES: &str = "/v1/policies";
+/// [`crate::policy::Explanation`] of `?from=END&to=END&port=N&protocol=TCP`.
+pub const EXPLAIN: &str = "/v1/policies/explain";
 /// List of [`crate::MapInfo`]; one [`crate::MapDump`] below it by name.
 pub const MAPS: &str = "/v1/maps";
 /// List of [`crate::CtEntry`].

@@ -1,6 +1,7 @@
 //! The agent: state, and the two calls that move it.
 
 mod cni;
+mod policy_views;
 mod publish;
 mod views;
 

@@ -75,6 +75,9 @@ pub(crate) async fn serve(listener: UnixListener, sources: Sources) -> Result<()
         .route(&format!("{}/{{id}}", paths::ENDPOINTS), get(endpoint))
         .route(paths::IPCACHE, get(ipcache))
         .route(paths::NODES, get(nodes))
+        .route(paths::IDENTITIES, get(identities))
+        .route(paths::POLICIES, get(policies))
+        .route(paths::EXPLAIN, get(explain))
         .route(paths::MAPS, get(maps))
         .route(&format!("{}/{{name}}", paths::MAPS), get(map))
         .route(paths::CT, get(connections))
@@ -154,6 +157,42 @@ async fn ipcache(State(sources): State<Sources>) -> Answer {
 async fn nodes(State(sources): State<Sources>) -> Answer {
     let list = sources.control.query(|view| view.agent.nodes()).await.map_err(stopping)?;
     Ok(axum::Json(list).into_response())
+}
+
+async fn identities(State(sources): State<Sources>) -> Answer {
+    let list = sources.control.query(|view| view.agent.identities()).await.map_err(stopping)?;
+    Ok(axum::Json(list).into_response())
+}
+
+async fn policies(State(sources): State<Sources>) -> Answer {
+    let list = sources.control.query(|view| view.agent.policies()).await.map_err(stopping)?;
+    Ok(axum::Json(list).into_response())
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+struct ExplainQuery {
+    #[serde(default)]
+    from: String,
+    #[serde(default)]
+    to: String,
+    #[serde(default)]
+    port: u16,
+    #[serde(default)]
+    protocol: String,
+}
+
+async fn explain(State(sources): State<Sources>, Query(query): Query<ExplainQuery>) -> Answer {
+    let protocol = crate::words::protocol_number(&query.protocol).ok_or_else(|| {
+        answers::bad_request(&format!(
+            "`{}` is no protocol; give tcp, udp, sctp, icmp, icmpv6 or a number",
+            query.protocol
+        ))
+    })?;
+    let ExplainQuery { from, to, port, .. } = query;
+    let asked =
+        sources.control.query(move |view| view.agent.explain_policy(&from, &to, protocol, port)).await;
+    let explanation = asked.map_err(stopping)?.map_err(|text| not_found(&text))?;
+    Ok(axum::Json(explanation).into_response())
 }
 
 async fn maps(State(sources): State<Sources>) -> Answer {

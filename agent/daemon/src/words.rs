@@ -13,6 +13,18 @@ pub(crate) fn protocol(number: u8) -> String {
     }
 }
 
+/// The number of a protocol by its word or in digits; TCP if nothing is said.
+pub(crate) fn protocol_number(text: &str) -> Option<u8> {
+    Some(match text.to_lowercase().as_str() {
+        "" | "tcp" => 6,
+        "udp" => 17,
+        "sctp" => 132,
+        "icmp" => 1,
+        "icmpv6" => 58,
+        number => return number.parse().ok(),
+    })
+}
+
 /// TCP flags in the order tcpdump users expect, `SYN ACK`.
 pub(crate) fn tcp_flags(bits: u8) -> String {
     const NAMES: [(u8, &str); 8] = [

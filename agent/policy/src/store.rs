@@ -91,6 +91,11 @@ impl Store {
         }
     }
 
+    /// The objects that are in force, or of which something is to be said.
+    pub fn objects(&self) -> impl Iterator<Item = &ObjectRef> {
+        self.objects.keys().map(|object| &**object)
+    }
+
     /// A group of CIDRs as it is now, `None`: it is gone.
     pub fn set_group(&mut self, name: &str, group: Option<CidrGroup>) -> bool {
         let before = match group {

@@ -1,7 +1,8 @@
 //! Views for the local API.
 
 use agent_api::status::{AgentState, IpamStatus, NetworkStatus, RoutingMode};
-use agent_api::{Endpoint, EndpointState, IpcacheEntry, Node};
+use agent_api::{Endpoint, EndpointPolicy, EndpointState, IpcacheEntry, Node};
+use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags};
 
 use super::Agent;
 use crate::config::Routing;
@@ -13,6 +14,17 @@ use crate::time::Now;
 
 /// Smallest MTU that IPv6 works with (RFC 8200, section 5).
 const IPV6_MIN_MTU: u32 = 1280;
+
+/// What is enforced by an endpoint's row; nothing passes that has no row.
+fn policy(entry: Option<&EndpointEntry>) -> EndpointPolicy {
+    let has = |flag| entry.is_some_and(|entry| entry.flags.contains(flag));
+    EndpointPolicy {
+        number: entry.map_or(0, |entry| entry.policy),
+        ingress: has(EndpointFlags::ENFORCE_INGRESS),
+        egress: has(EndpointFlags::ENFORCE_EGRESS),
+        audit: has(EndpointFlags::AUDIT),
+    }
+}
 
 impl Agent {
     /// All endpoints, by id.
@@ -49,6 +61,7 @@ impl Agent {
                 ifindex: record.ifindex,
                 device_mac: mac_text(record.host_mac),
                 created: record.created,
+                policy: self.state.policy.enabled().then(|| policy(entry)),
             }
         };
         self.state.endpoints.iter().map(view).collect()

@@ -447,6 +447,21 @@ impl PolicyState {
             .max_by_key(|object| (object.created.as_str(), object.namespace.as_str(), object.name.as_str()))
     }
 
+    /// What the agent of another node says of a pod.
+    pub(crate) fn endpoint_named(&self, pod: &ObjectName) -> Option<&EndpointObject> {
+        self.remote.get(pod)
+    }
+
+    /// Endpoints of a pod of this node.
+    pub(crate) fn endpoints_of(&self, pod: &ObjectName) -> impl Iterator<Item = EndpointId> {
+        self.by_pod.get(pod).into_iter().flatten().copied()
+    }
+
+    /// Numbers that labels have in the cluster.
+    pub(crate) fn identity_numbers(&self) -> impl Iterator<Item = u32> {
+        self.identities.keys().copied()
+    }
+
     /// An endpoint of this node is there. `restored`: what the rows of an earlier agent say of it.
     /// `until`: how long a new one waits for its identity.
     pub(crate) fn add_own(&mut self, record: &EndpointRecord, restored: Option<InForce>, until: Option<Now>) {

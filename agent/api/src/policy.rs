@@ -1,0 +1,83 @@
+//! `GET /v1/identities`, `GET /v1/policies`, `GET /v1/policies/explain`: who is who, and who may speak with whom.
+
+use serde::{Deserialize, Serialize};
+
+/// A set of labels and its number.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Number: 1 to 255 reserved, 256 to 65535 of the cluster, from 16777217 on CIDRs, which differ from node to node.
+    pub id: u32,
+    /// Name of a reserved one; else empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Labels as `source:key=value`.
+    pub labels: Vec<String>,
+    /// Numbers of the endpoints of this node that have it.
+    pub endpoints: Vec<u16>,
+}
+
+/// A policy object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Its kind, as the API names it.
+    pub kind: String,
+    /// Its namespace; empty for policies of the cluster.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Numbers of the endpoints of this node that it selects.
+    pub endpoints: Vec<u16>,
+    /// What is wrong with it, and what was done about that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<String>,
+}
+
+/// Why a connection passes or does not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The end that connects.
+    pub from: Party,
+    /// The end that is connected to.
+    pub to: Party,
+    /// Policies of both ends let it pass.
+    pub passes: bool,
+    /// What the policies of `from` say; absent for ends that have none, and where they do not matter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Side>,
+    /// What the policies of `to` say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<Side>,
+}
+
+/// An end of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Party {
+    /// Pod or address.
+    pub name: String,
+    /// Number of its identity.
+    pub identity: u32,
+    /// Labels of its identity as `source:key=value`.
+    pub labels: Vec<String>,
+}
+
+/// What the policies of one end say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Side {
+    /// There is a policy for it.
+    pub judged: bool,
+    /// It passes.
+    pub passes: bool,
+    /// The decision in words.
+    pub outcome: String,
+    /// Rules that decided, as `Kind/namespace/name ingress[0]`.
+    pub decided_by: Vec<String>,
+    /// Rules that isolate this end, so that something has to allow the connection.
+    pub isolated_by: Vec<String>,
+    /// What staged policies would change: `would allow`, `would deny`, or nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub staged: String,
+    /// Rules that would decide then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub staged_by: Vec<String>,
+}

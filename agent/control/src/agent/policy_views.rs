@@ -1,0 +1,221 @@
+//! Views of identities and policies for the local API.
+
+use std::net::IpAddr;
+
+use agent_api::policy::{
+    Explanation, Identity as IdentityView, Party as PartyView, Policy as PolicyView, Side,
+};
+use agent_policy::{Direction, Enforcement, LabelSet, NamedPort, Outcome, Party, explain_side};
+use dataplane_abi::Identity;
+use ipnet::IpNet;
+
+use super::Agent;
+use crate::objects::ObjectName;
+use crate::state::endpoints::EndpointId;
+
+/// Who an end of a connection is.
+struct Found {
+    name: String,
+    identity: Identity,
+    party: Party,
+    /// It is a pod, so that policies are for it.
+    is_pod: bool,
+    /// It is of this node.
+    is_local: bool,
+}
+
+impl Agent {
+    /// Identities by number: those of the cluster, of CIDRs that policies tell apart, and reserved ones.
+    pub fn identities(&self) -> Vec<IdentityView> {
+        if self.state.policy.engine().is_none() {
+            return Vec::new();
+        }
+        let reserved = (1..=u32::from(u8::MAX)).filter(|number| Identity(*number).reserved_name().is_some());
+        let cidrs = self.state.policy.cidrs().values().map(|identity| identity.0);
+        let mut numbers: Vec<u32> =
+            reserved.chain(self.state.policy.identity_numbers()).chain(cidrs).collect();
+        numbers.sort_unstable();
+        let view = |number: u32| IdentityView {
+            id: number,
+            name: Identity(number).reserved_name().unwrap_or_default().to_owned(),
+            labels: self.labels(Identity(number)),
+            endpoints: self.endpoints_with(Identity(number)),
+        };
+        numbers.into_iter().map(view).collect()
+    }
+
+    fn endpoints_with(&self, identity: Identity) -> Vec<EndpointId> {
+        let has = |id: &EndpointId| {
+            self.state.policy.of_endpoint(*id).is_some_and(|in_force| in_force.identity == identity)
+        };
+        self.state.endpoints.iter().map(|endpoint| endpoint.record.id).filter(has).collect()
+    }
+
+    fn labels(&self, identity: Identity) -> Vec<String> {
+        let labels = self.state.policy.engine().and_then(|engine| engine.labels(identity));
+        labels.into_iter().flat_map(LabelSet::iter).map(ToString::to_string).collect()
+    }
+
+    /// Policies by kind, namespace and name, with the endpoints of this node that they select and what is wrong with them.
+    pub fn policies(&self) -> Vec<PolicyView> {
+        let Some(engine) = self.state.policy.engine() else { return Vec::new() };
+        let findings = self.state.policy.findings();
+        let view = |object: &agent_policy::ObjectRef| {
+            let subject = object.to_string();
+            PolicyView {
+                kind: object.kind.name().to_owned(),
+                namespace: object.namespace.clone(),
+                name: object.name.clone(),
+                endpoints: engine
+                    .selected_by(object)
+                    .into_iter()
+                    .filter_map(|id| EndpointId::try_from(id.0).ok())
+                    .collect(),
+                findings: findings
+                    .iter()
+                    .filter(|finding| finding.subject == subject)
+                    .map(|finding| finding.message.clone())
+                    .collect(),
+            }
+        };
+        engine.store().objects().map(view).collect()
+    }
+
+    /// Why a connection from one end to the other passes or does not, by the policies that this agent knows.
+    ///
+    /// An end is a pod (`namespace/name`, or the name alone in `default`) or an address.
+    ///
+    /// # Errors
+    /// When policy is off or not known yet, or an end cannot be found; in one sentence.
+    pub fn explain_policy(&self, from: &str, to: &str, proto: u8, port: u16) -> Result<Explanation, String> {
+        let Some(engine) = self.state.policy.engine() else {
+            return Err("policy is off, or has not been read yet; see `bristle status`".to_owned());
+        };
+        let (mut from, to) = (self.find(from)?, self.find(to)?);
+        if from.identity == Identity::HOST && !to.is_local {
+            // To pods elsewhere this node is one of the others.
+            from.identity = Identity::REMOTE_NODE;
+            from.party.labels = engine.labels(from.identity).cloned().unwrap_or_default();
+        }
+        let enforcement = self.config.policy.as_ref().map(|policy| policy.engine.enforcement);
+        let side = |own: &Found, direction, peer: &Found| {
+            // A node reaches its own pods whatever policies say, and every pod itself.
+            let always =
+                peer.identity == Identity::HOST && direction == Direction::Ingress || own.name == peer.name;
+            if !own.is_pod || always || enforcement == Some(Enforcement::Never) {
+                return None;
+            }
+            let side = explain_side(engine.store(), &own.party, direction, &peer.party, proto, port);
+            let texts = |origins: &[agent_policy::Origin]| origins.iter().map(ToString::to_string).collect();
+            Some(Side {
+                judged: side.judged,
+                passes: side.outcome.passes(),
+                outcome: outcome(side.judged, side.outcome).to_owned(),
+                decided_by: texts(&side.decided_by),
+                isolated_by: texts(&side.isolated_by),
+                staged: match side.staged {
+                    agent_policy::Staged::Nothing => String::new(),
+                    agent_policy::Staged::WouldAllow => "would allow".to_owned(),
+                    agent_policy::Staged::WouldDeny => "would deny".to_owned(),
+                },
+                staged_by: texts(&side.staged_by),
+            })
+        };
+        let (egress, ingress) = (side(&from, Direction::Egress, &to), side(&to, Direction::Ingress, &from));
+        let passes = egress.iter().chain(&ingress).all(|side| side.passes);
+        let view = |found: Found| PartyView {
+            labels: self.labels(found.identity),
+            name: found.name,
+            identity: found.identity.0,
+        };
+        Ok(Explanation { from: view(from), to: view(to), passes, egress, ingress })
+    }
+
+    fn find(&self, text: &str) -> Result<Found, String> {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return self.find_address(address);
+        }
+        let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
+        let pod = ObjectName::new(namespace, name);
+        let own = self.state.policy.endpoints_of(&pod).next();
+        if let Some(found) = own.and_then(|id| self.own_party(id)) {
+            return Ok(found);
+        }
+        let remote = self.state.policy.endpoint_named(&pod);
+        remote.map(|object| self.remote_party(object)).ok_or_else(|| {
+            format!("there is no pod {namespace}/{name} with an identity; give namespace/name or an address")
+        })
+    }
+
+    fn find_address(&self, address: IpAddr) -> Result<Found, String> {
+        if let Some(endpoint) = self.state.endpoint_at(&address)
+            && let Some(found) = self.own_party(endpoint.record.id)
+        {
+            return Ok(found);
+        }
+        if let Some(object) = self.state.policy.endpoint_at(&address) {
+            return Ok(self.remote_party(object));
+        }
+        let rows = self.outside.ipcache.desired().iter();
+        let row = rows
+            .filter(|(prefix, _)| prefix.contains(&address))
+            .max_by_key(|(prefix, _)| prefix.prefix_len());
+        let identity = row
+            .map(|(_, entry)| entry.identity)
+            .ok_or_else(|| format!("{address} is of an address family that this node does not use"))?;
+        let is_node = matches!(identity, Identity::HOST | Identity::REMOTE_NODE);
+        let engine = self.state.policy.engine();
+        Ok(Found {
+            name: address.to_string(),
+            identity,
+            party: Party {
+                labels: engine.and_then(|engine| engine.labels(identity)).cloned().unwrap_or_default(),
+                address: (!is_node).then(|| IpNet::from(address)),
+                ..Party::default()
+            },
+            is_pod: false,
+            is_local: identity == Identity::HOST,
+        })
+    }
+
+    fn own_party(&self, id: EndpointId) -> Option<Found> {
+        let record = &self.state.endpoints.get(id)?.record;
+        let in_force = self.state.policy.of_endpoint(id)?;
+        let ports = self.state.policy.pod(id).map(|pod| pod.named_ports.clone()).unwrap_or_default();
+        Some(Found { is_local: true, ..self.pod_party(record.display_name(), in_force.identity, ports) })
+    }
+
+    fn remote_party(&self, object: &crate::objects::EndpointObject) -> Found {
+        let name = format!("{}/{}", object.namespace, object.name);
+        let identity = if object.identity == 0 { Identity::INIT } else { Identity(object.identity) };
+        self.pod_party(name, identity, object.named_ports.clone())
+    }
+
+    fn pod_party(&self, name: String, identity: Identity, named_ports: Vec<NamedPort>) -> Found {
+        let engine = self.state.policy.engine();
+        let config = self.config.policy.as_ref().map(|policy| &policy.engine);
+        let closed = config.is_some_and(|config| match config.enforcement {
+            Enforcement::Never => false,
+            Enforcement::Always => true,
+            Enforcement::Default => identity == Identity::INIT && config.isolate_init,
+        });
+        let labels = engine.and_then(|engine| engine.labels(identity)).cloned().unwrap_or_default();
+        Found {
+            name,
+            identity,
+            party: Party { labels, named_ports, closed, ..Party::default() },
+            is_pod: true,
+            is_local: false,
+        }
+    }
+}
+
+const fn outcome(judged: bool, outcome: Outcome) -> &'static str {
+    match outcome {
+        _ if !judged => "no policy",
+        Outcome::Allow => "allowed",
+        Outcome::Deny => "denied",
+        Outcome::NoRule => "nothing allows it",
+        Outcome::Redirect => "needs a proxy, which is not there",
+    }
+}
