@@ -5,7 +5,7 @@
 //! Start reading at [`matrix`] (what is run) and [`runner`] (how).
 //!
 //! [`scenario`] is another matter: it carries a scenario of `sim-scenario` out on a lab, breaks the lab on the way, and reads from its
-//! agents what came of it.
+//! agents what came of it. [`suite`] asks a lab many questions about many policies.
 #![forbid(unsafe_code)]
 
 pub mod matrix;
@@ -30,3 +30,5 @@ pub mod report;
 pub mod runner;
 
 pub mod scenario;
+
+pub mod suite;

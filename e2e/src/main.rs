@@ -15,6 +15,7 @@ use e2e::report::{Report, table};
 use e2e::runner::{self, Options};
 use e2e::scenario;
 use e2e::select::Selection;
+use e2e::suite;
 use e2e::workloads::Images;
 use sim_scenario::model;
 use tokio::signal::unix::{SignalKind, signal};
@@ -78,11 +79,26 @@ struct NetnsArgs {
     /// How many nodes; the matrix uses two
     #[arg(long, default_value_t = 2)]
     nodes: u8,
+    /// Many policies on standing pods instead of the matrix; `--case` then takes numbers of its cases, or their names, or seeds
+    #[arg(long, value_enum, conflicts_with_all = ["extra", "keep"])]
+    suite: Option<Suite>,
     #[command(flatten)]
     workloads: Workloads,
     #[command(flatten)]
     common: Common,
 }
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Suite {
+    /// The Kubernetes network policy conformance suite
+    NetworkPolicy,
+    /// Random policies beside the oracle, a seed each (300 without --case)
+    Generated,
+}
+
+/// Seeds without a wish, and the highest.
+const SEEDS: &str = "1-300";
+const MOST_SEEDS: u64 = u32::MAX as u64;
 
 #[derive(Args)]
 struct NativeArgs {
@@ -234,27 +250,18 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
             };
             run(&client, &matrix, &args.common, &options).await
         }
+        Command::Netns(args) if args.suite.is_some() => run_suite(&args).await,
         Command::Netns(args) => {
             let mut matrix = args.workloads.matrix()?;
             // Selecting first: a wrong case should not cost a lab.
             args.common.select(&matrix)?;
-            let lab_options = LabOptions {
-                bin_dir: args.bin_dir.clone(),
-                nodes: args.nodes,
-                family: args.family,
-                routing: args.routing,
-                outside_names: [matrix.topology.world.first.clone(), matrix.topology.world.second.clone()],
-            };
+            let lab_options = args.lab_options(&matrix);
             let lab = or_interrupted(netns::up(&lab_options, |step| eprintln!("{step}"))).await?;
             let [first, second] = lab.plan().outside_names.clone();
             matrix.set_world(&first, &second);
             let client = cluster::connect(Some(&lab.dir().kubeconfig())).await?;
             let mut options = args.workloads.options(&args.common);
-            options.families = Some(match args.family {
-                lab::plan::Family::V4 => vec![Family::V4],
-                lab::plan::Family::V6 => vec![Family::V6],
-                lab::plan::Family::Dual => Family::ALL.to_vec(),
-            });
+            options.families = Some(args.families());
             // The lab goes as a whole; deleting its objects one by one first would only take time.
             options.keep = true;
             options.any_certificate = true;
@@ -267,7 +274,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
             let cases = args.common.select(&matrix)?;
             let options = args.options();
             let report = native::run(&matrix, &cases, &options, &mut |line| eprintln!("{line}"))?;
-            args.common.publish(&report, &options.captures)
+            args.common.publish(&report, Some(&options.captures))
         }
         Command::Scenario(args) => run_scenario(&args).await,
         Command::List => {
@@ -296,7 +303,33 @@ async fn run(
     let cases = common.select(matrix)?;
     let mut progress = |line: &str| eprintln!("{line}");
     let report = or_interrupted(runner::run(client, matrix, &cases, options, &mut progress)).await?;
-    common.publish(&report, &options.captures)
+    common.publish(&report, Some(&options.captures))
+}
+
+async fn run_suite(args: &NetnsArgs) -> anyhow::Result<ExitCode> {
+    let wish = args.common.case.as_deref();
+    // Selecting first: a wrong case should not cost a lab.
+    let cases = suite::network_policy::select(wish.filter(|_| args.suite == Some(Suite::NetworkPolicy)))?;
+    let seeds = match args.suite {
+        Some(Suite::Generated) => suite::numbers(wish.unwrap_or(SEEDS), MOST_SEEDS)?,
+        _ => Vec::new(),
+    };
+    let matrix = args.workloads.matrix()?;
+    let lab = or_interrupted(netns::up(&args.lab_options(&matrix), |step| eprintln!("{step}"))).await?;
+    let client = cluster::connect(Some(&lab.dir().kubeconfig())).await?;
+    let options = suite::Options {
+        families: args.families(),
+        ready_limit: Duration::from_secs(args.workloads.ready_limit),
+    };
+    let mut progress = |line: &str| eprintln!("{line}");
+    let report = match args.suite {
+        Some(Suite::Generated) => {
+            or_interrupted(suite::generated::run(&client, &seeds, &options, &mut progress)).await
+        }
+        _ => or_interrupted(suite::network_policy::run(&client, &cases, &options, &mut progress)).await,
+    };
+    drop(lab);
+    args.common.publish(&report?, None)
 }
 
 async fn run_scenario(args: &ScenarioArgs) -> anyhow::Result<ExitCode> {
@@ -362,6 +395,26 @@ impl Workloads {
     }
 }
 
+impl NetnsArgs {
+    fn lab_options(&self, matrix: &Matrix) -> LabOptions {
+        LabOptions {
+            bin_dir: self.bin_dir.clone(),
+            nodes: self.nodes,
+            family: self.family,
+            routing: self.routing,
+            outside_names: [matrix.topology.world.first.clone(), matrix.topology.world.second.clone()],
+        }
+    }
+
+    fn families(&self) -> Vec<Family> {
+        match self.family {
+            lab::plan::Family::V4 => vec![Family::V4],
+            lab::plan::Family::V6 => vec![Family::V6],
+            lab::plan::Family::Dual => Family::ALL.to_vec(),
+        }
+    }
+}
+
 impl NativeArgs {
     fn options(&self) -> native::Options {
         native::Options {
@@ -399,12 +452,14 @@ impl Common {
     }
 
     /// Hands the report out; the code says whether all cases passed.
-    fn publish(&self, report: &Report, captures: &Path) -> anyhow::Result<ExitCode> {
+    fn publish(&self, report: &Report, captures: Option<&Path>) -> anyhow::Result<ExitCode> {
         if let Some(path) = &self.report {
             report.write(path)?;
             eprintln!("report: {} (and .xml, .md)", path.display());
         }
-        eprintln!("captures: {}", captures.display());
+        if let Some(captures) = captures {
+            eprintln!("captures: {}", captures.display());
+        }
         match self.output {
             Format::Table => println!("\n{}", table(report)),
             Format::Json => {

@@ -91,37 +91,20 @@ impl<'m> Policies<'m> {
                 .await
                 .map_err(|error| format!("policy {name} cannot be deleted: {error}"))?;
         }
+        let mut least = 0;
         for name in wanted.difference(&self.applied) {
             let namespace = &self.matrix.topology.namespace;
             let object = workloads::policy(name, namespace, &self.matrix.policies[name]);
-            policies
+            let applied = policies
                 .patch(name, &PatchParams::apply("bristle-e2e").force(), &Patch::Apply(&object))
                 .await
                 .map_err(|error| format!("policy {name} cannot be applied: {error}"))?;
+            let version = applied.metadata.resource_version.and_then(|version| version.parse().ok());
+            least = least.max(version.unwrap_or(0));
         }
         self.ever_applied.extend(wanted.iter().cloned());
         self.applied = wanted;
-        self.wait_for_agents(&before).await
-    }
-
-    async fn wait_for_agents(&self, before: &BTreeMap<String, u64>) -> Result<(), String> {
-        let deadline = Instant::now() + CATCH_UP_LIMIT;
-        loop {
-            let now = revisions(&self.client).await?;
-            let behind: Vec<&str> = before
-                .iter()
-                .filter(|(node, old)| now.get(*node) <= Some(old))
-                .map(|(node, _)| node.as_str())
-                .collect();
-            if behind.is_empty() {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                let limit = CATCH_UP_LIMIT.as_secs();
-                return Err(format!("no newer policy revision within {limit} s on {}", behind.join(", ")));
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        wait_for_agents(&self.client, &before, least).await
     }
 
     fn api(&self) -> Api<DynamicObject> {
@@ -133,6 +116,31 @@ impl<'m> Policies<'m> {
             plural: "ciliumnetworkpolicies".into(),
         };
         Api::namespaced_with(self.client.clone(), &self.matrix.topology.namespace, &resource)
+    }
+}
+
+/// Waits until every agent reports a newer revision than before, and at least `least`: of several policies all, not only the first.
+pub(crate) async fn wait_for_agents(
+    client: &Client,
+    before: &BTreeMap<String, u64>,
+    least: u64,
+) -> Result<(), String> {
+    let deadline = Instant::now() + CATCH_UP_LIMIT;
+    loop {
+        let now = revisions(client).await?;
+        let behind: Vec<&str> = before
+            .iter()
+            .filter(|(node, old)| now.get(*node).is_none_or(|new| new <= *old || *new < least))
+            .map(|(node, _)| node.as_str())
+            .collect();
+        if behind.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            let limit = CATCH_UP_LIMIT.as_secs();
+            return Err(format!("no newer policy revision within {limit} s on {}", behind.join(", ")));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
@@ -151,7 +159,7 @@ async fn why_missing(client: &Client) -> Option<String> {
 }
 
 /// The policy revision of every node's agent.
-async fn revisions(client: &Client) -> Result<BTreeMap<String, u64>, String> {
+pub(crate) async fn revisions(client: &Client) -> Result<BTreeMap<String, u64>, String> {
     let nodes = Api::<Node>::all(client.clone())
         .list(&ListParams::default())
         .await

@@ -26,6 +26,7 @@ pub mod ns;
 pub mod outside;
 pub mod plan;
 pub mod preflight;
+pub mod probe;
 pub mod snapshot;
 pub mod state;
 pub mod supervisor;

@@ -13,7 +13,7 @@ use lab::container::{attach, init, shim};
 use lab::control::AgentAction;
 use lab::machine;
 use lab::plan::{Family, LabName, Routing};
-use lab::traffic;
+use lab::{probe, traffic};
 
 mod cli;
 
@@ -166,6 +166,8 @@ enum Command {
     },
     /// Send messages from where it runs and count the answers; one line of JSON after each
     Traffic(traffic::Options),
+    /// Try many receivers at the same moment; one line of JSON with what came of each
+    Probe(probe::Options),
     /// Runs a lab (internal)
     #[command(hide = true)]
     Supervise { spec: String },
@@ -216,6 +218,7 @@ fn main() -> ExitCode {
             cli::inside::agent(&lab.name, &node, action).map(|()| ExitCode::SUCCESS)
         }
         Command::Traffic(options) => traffic::main(&options),
+        Command::Probe(options) => probe::main(&options),
         Command::Fault { lab, command } => cli::fault::fault(&lab.name, command).map(|()| ExitCode::SUCCESS),
     };
     match result {

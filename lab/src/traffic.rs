@@ -18,7 +18,7 @@ mod stream;
 mod udp;
 
 /// What is spoken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Kind {
     /// ICMP echo
     Ping,
@@ -92,9 +92,21 @@ impl Options {
     }
 }
 
-/// Sends everything.
+/// Sends everything, and prints how far it is.
 pub fn main(options: &Options) -> anyhow::Result<ExitCode> {
-    let mut report = Report::default();
+    let tally = run(options, Report { tally: Tally::default(), aloud: true })?;
+    Ok(if tally.answered == options.count { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Sends everything, and says in the end what came of it.
+///
+/// # Errors
+/// When there is no socket to be had.
+pub fn tally(options: &Options) -> anyhow::Result<Tally> {
+    run(options, Report::default())
+}
+
+fn run(options: &Options, mut report: Report) -> anyhow::Result<Tally> {
     match options.kind {
         Kind::Ping => {
             let mut socket = icmp::Pinger::open(options.to).context("open a socket for pings")?;
@@ -107,17 +119,22 @@ pub fn main(options: &Options) -> anyhow::Result<ExitCode> {
         Kind::Tcp => stream::run(options, &mut stream::Segments::default(), &mut report),
         Kind::Http => stream::run(options, &mut stream::Requests, &mut report),
     }
-    Ok(if report.0.answered == options.count { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(report.tally)
 }
 
-/// Prints the tally whenever it changes.
+/// The tally, printed whenever it changes if so wanted.
 #[derive(Debug, Default)]
-struct Report(Tally);
+struct Report {
+    tally: Tally,
+    aloud: bool,
+}
 
 impl Report {
     fn change(&mut self, change: impl FnOnce(&mut Tally)) {
-        change(&mut self.0);
-        if let Ok(line) = serde_json::to_string(&self.0) {
+        change(&mut self.tally);
+        if self.aloud
+            && let Ok(line) = serde_json::to_string(&self.tally)
+        {
             // Nobody reads any more: then nobody wants to know.
             let _ = writeln!(std::io::stdout().lock(), "{line}");
         }

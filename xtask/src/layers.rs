@@ -60,7 +60,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("lab", &["sim-api", "sim-controllers", "agent-api", "agent-crd", "agent-node"]),
-    ("e2e", &["dataplane-abi", "agent-api", "lab", "sim-native", "sim-policy", "sim-scenario"]),
+    ("e2e", &["dataplane-abi", "agent-api", "lab", "sim-native", "sim-oracle", "sim-policy", "sim-scenario"]),
     ("bench", &["dataplane-abi", "dataplane-loader", "agent-node", "agent-api", "lab"]),
     ("xtask", &[]),
 ];

@@ -39,6 +39,7 @@ Examples:
   cargo xtask lab down                   all of it gone
   cargo xtask test                       every test, also those that need root
   cargo xtask e2e --on netns --case 1-6,20-23
+  cargo xtask e2e --suite network-policy the Kubernetes network policy suite on a lab
   cargo xtask e2e --on native            the matrix in the simulator, in a second
   cargo xtask sim --seeds 100            random clusters until an invariant breaks
   cargo xtask check                      what CI checks before it tests";
@@ -116,6 +117,7 @@ mod cli_tests {
             "sim profiles",
             "sim mutants --list",
             "e2e --on native --case 1-6 --routing native",
+            "e2e --on netns --suite network-policy --case 1-6",
             "bench sim --quick",
         ] {
             let words = std::iter::once("xtask").chain(line.split(' '));

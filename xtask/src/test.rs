@@ -41,8 +41,14 @@ const SOAK_SECONDS: u64 = 60;
 /// Verdicts on random clusters and policies that are compared with the oracle.
 const VERDICTS: u64 = 300_000;
 
-/// What of the matrix must pass, on every routing and family.
-const MATRIX_CASES: &str = "1-6,20-23";
+/// What of the matrix must pass in the simulator, on every routing and family.
+const NATIVE_CASES: &str = "1-6,20-23";
+/// And on network namespaces: all but services and names.
+const NETNS_CASES: &str = "1-6,20-30,44-66,x1,x2,x3,x4";
+/// What of the network policy suite must pass: all but blocks that match pods, and SCTP.
+const SUITE_CASES: &str = "1-33,37-45";
+/// Random policies that are compared with the oracle on real eBPF.
+const GENERATED_CASES: &str = "1-20";
 
 /// Sets up what is missing, builds, runs the stages and says how long each took.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -92,7 +98,7 @@ pub(crate) fn unit(everything: bool) -> anyhow::Result<()> {
 pub(crate) fn simulator(bin_dir: &Path) -> anyhow::Result<()> {
     sim::soak(bin_dir, SOAK_SECONDS)?;
     sim::verdicts(bin_dir, VERDICTS)?;
-    for (routing, family, args) in rounds("native-") {
+    for (routing, family, args) in rounds("native-", NATIVE_CASES) {
         let mut command = Command::new(bin_dir.join("bristle-e2e"));
         let title = format!("connectivity matrix in the simulator, {routing}, {family}");
         cmd::run(&title, command.arg("native").args(args))?;
@@ -101,12 +107,12 @@ pub(crate) fn simulator(bin_dir: &Path) -> anyhow::Result<()> {
 }
 
 /// Every routing and family, with the words for a run of the cases that must pass.
-fn rounds(prefix: &str) -> Vec<(&'static str, &'static str, Vec<OsString>)> {
+fn rounds(prefix: &str, cases: &str) -> Vec<(&'static str, &'static str, Vec<OsString>)> {
     let mut rounds = Vec::new();
     for routing in ["vxlan", "native"] {
         for family in ["v4", "v6", "dual"] {
             let report = cmd::target_dir().join(format!("e2e/{prefix}{routing}-{family}.json"));
-            let args = ["--case", MATRIX_CASES, "--routing", routing, "--family", family, "--report"]
+            let args = ["--case", cases, "--routing", routing, "--family", family, "--report"]
                 .into_iter()
                 .map(OsString::from)
                 .chain([report.into_os_string()])
@@ -117,13 +123,22 @@ fn rounds(prefix: &str) -> Vec<(&'static str, &'static str, Vec<OsString>)> {
     rounds
 }
 
-/// The cases that must pass, on every routing, for every family.
+/// The cases that must pass, on every routing, for every family; then many policies on standing pods, on every routing.
 pub(crate) fn matrix() -> anyhow::Result<()> {
     cmd::need_root("the matrix on netns")?;
     setup::ensure("lab")?;
     let bin_dir = programs::build(&[])?;
-    for (.., args) in rounds("") {
+    for (.., args) in rounds("", NETNS_CASES) {
         e2e::netns(&bin_dir, &args)?;
+    }
+    for routing in ["vxlan", "native"] {
+        for (suite, cases) in [("network-policy", SUITE_CASES), ("generated", GENERATED_CASES)] {
+            let report = cmd::target_dir().join(format!("e2e/{suite}-{routing}.json"));
+            let args = ["--suite", suite, "--case", cases, "--routing", routing, "--report"];
+            let args: Vec<OsString> =
+                args.into_iter().map(OsString::from).chain([report.into_os_string()]).collect();
+            e2e::netns(&bin_dir, &args)?;
+        }
     }
     Ok(())
 }

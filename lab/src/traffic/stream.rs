@@ -229,7 +229,7 @@ mod tests {
             Kind::Tcp => run(&options(kind, port), &mut Segments::default(), &mut report),
             _ => run(&options(kind, port), &mut Requests, &mut report),
         }
-        report.0
+        report.tally
     }
 
     fn echo(mut stream: TcpStream) {
