@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::policy::flags::PolicyCommand;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -17,8 +18,9 @@ Examples:
   bristle monitor --endpoint 12         everything seen of one pod (ids: bristle endpoint list)
   bristle bpf ct list | grep 10.0.1.7   connections of one address
   bristle ipcache list -o json          the same as data, for jq and scripts
+  bristle policy explain --help         why a connection passes or not, from manifests alone
 
-Run it as root on the node. Inside the agent's container it works without further flags."
+Run it as root on the node; `bristle policy` runs anywhere. Inside the agent's container it works without further flags."
 )]
 pub(crate) struct Flags {
     /// The agent's socket.
@@ -73,6 +75,9 @@ Examples:
     Bpf(Bpf),
     /// Drops, traces and policy verdicts as they happen.
     Monitor(MonitorFlags),
+    /// Policies in files: what they allow, what would change, what is wrong with them. Needs no agent.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
 }
 
 /// `bristle endpoint …`

@@ -1,6 +1,7 @@
 //! `bristle`: shows what the agent on this node knows and does.
 //!
-//! It must not know more than the local API says: each command is one request and a table of the answer.
+//! Of an agent it knows no more than the local API says: each command is one request and a table of the answer.
+//! Only `policy` asks no agent: it answers from files, with the agent's own engine.
 //! Start reading at [`flags`], then `run` below.
 
 #![forbid(unsafe_code)]
@@ -8,6 +9,7 @@
 mod client;
 mod flags;
 mod monitor;
+mod policy;
 mod show;
 mod table;
 
@@ -29,7 +31,9 @@ fn main() -> ExitCode {
         Err(problem) if is_broken_pipe(&problem) => ExitCode::SUCCESS,
         Err(problem) => {
             eprintln!("bristle: {problem:#}");
-            ExitCode::FAILURE
+            // Where 1 is an answer, an error is something else.
+            let is_policy = matches!(flags.command, Command::Policy(_));
+            ExitCode::from(if is_policy { 2 } else { 1 })
         }
     }
 }
@@ -66,6 +70,7 @@ fn run(flags: &Flags) -> Result<ExitCode> {
         Command::Bpf(Bpf::Map(BpfMap::Get { name })) => {
             print(output, &client.get::<MapDump>(&format!("{}/{name}", paths::MAPS))?, show::map)?;
         }
+        Command::Policy(question) => return policy::run(question, output),
         Command::Monitor(wanted) => monitor::run(&client, wanted, output)?,
     }
     Ok(ExitCode::SUCCESS)
