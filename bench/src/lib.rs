@@ -13,6 +13,7 @@ pub mod cni;
 pub mod dataplane;
 pub mod lab_bench;
 pub mod net;
+pub mod policy;
 pub mod sim;
 pub mod traffic;
 

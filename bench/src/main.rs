@@ -10,7 +10,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bench::figure::{self, Figure};
 use bench::traffic::{self, Metric, PORT};
-use bench::{STOP, cni as cni_bench, dataplane, lab_bench, net as net_bench, sim as sim_bench};
+use bench::{
+    STOP, cni as cni_bench, dataplane, lab_bench, net as net_bench, policy as policy_bench, sim as sim_bench,
+};
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -32,6 +34,8 @@ enum Command {
     Lab(Common),
     /// ADD and DEL of the plugin, 20 at once
     Cni(Common),
+    /// An agent with the policies of a large cluster: memory, first computation, updates
+    Policy(Common),
     /// Packets per second in memory, the matrix in the simulator, clusters of up to 1000 nodes in one process
     Sim(Common),
     /// One end of a measurement (used by `net`)
@@ -129,6 +133,8 @@ fn main() -> ExitCode {
         Command::Net(args) => net(&args),
         Command::Lab(common) => lab(&common),
         Command::Cni(common) => cni(&common),
+        Command::Policy(common) => policy_bench::run(common.quick, common.bin_dir.as_ref())
+            .and_then(|figures| publish(&figures, &common)),
         Command::Sim(common) => sim_bench::run(common.quick, common.bin_dir.as_ref())
             .and_then(|figures| publish(&figures, &common)),
     };

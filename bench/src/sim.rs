@@ -30,14 +30,7 @@ const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 
 /// Measures all of it; every cluster in a process of its own, so that its peak of memory is its own.
 pub fn run(quick: bool, bin_dir: Option<&PathBuf>) -> anyhow::Result<Vec<Figure>> {
-    let dir = match bin_dir {
-        Some(dir) => dir.clone(),
-        None => std::env::current_exe()
-            .context("find this program")?
-            .parent()
-            .context("this program lies in no directory")?
-            .to_owned(),
-    };
+    let dir = programs(bin_dir)?;
     let mut figures = packets(dir.parent().unwrap_or(&dir));
     if figures.is_empty() {
         eprintln!(
@@ -54,6 +47,18 @@ pub fn run(quick: bool, bin_dir: Option<&PathBuf>) -> anyhow::Result<Vec<Figure>
     }
     figures.extend(scale_figures(&scales));
     Ok(figures)
+}
+
+/// The directory with the programs: that which was given, or this program's.
+pub(crate) fn programs(bin_dir: Option<&PathBuf>) -> anyhow::Result<PathBuf> {
+    Ok(match bin_dir {
+        Some(dir) => dir.clone(),
+        None => std::env::current_exe()
+            .context("find this program")?
+            .parent()
+            .context("this program lies in no directory")?
+            .to_owned(),
+    })
 }
 
 /// Packets in a second, by what criterion measured just before.
@@ -116,7 +121,7 @@ fn scale(dir: &Path, nodes: u16) -> anyhow::Result<Scale> {
 }
 
 /// What a program prints. The matrix fails where features are missing and reports all the same.
-fn json_of<T: serde::de::DeserializeOwned>(command: &mut Command) -> anyhow::Result<T> {
+pub(crate) fn json_of<T: serde::de::DeserializeOwned>(command: &mut Command) -> anyhow::Result<T> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().with_context(|| format!("run {name}"))?;
     serde_json::from_slice(&output.stdout)

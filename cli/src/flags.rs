@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::policy::flags::PolicyCommand;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -13,13 +14,13 @@ use std::path::PathBuf;
 Examples:
   bristle status                        how the agent is; exit code 0 when pods can be added
   bristle endpoint list                 the pods of this node with their addresses
-  bristle policy explain --from a --to b --port 80   why that passes or not
   bristle monitor --kind drop           drops as they happen, with their reason
   bristle monitor --endpoint 12         everything seen of one pod (ids: bristle endpoint list)
   bristle bpf ct list | grep 10.0.1.7   connections of one address
   bristle ipcache list -o json          the same as data, for jq and scripts
+  bristle policy explain --help         why a connection passes or not: by an agent, or from manifests alone
 
-Run it as root on the node. Inside the agent's container it works without further flags."
+Run it as root on the node; `bristle policy` runs anywhere. Inside the agent's container it works without further flags."
 )]
 pub(crate) struct Flags {
     /// The agent's socket.
@@ -80,6 +81,9 @@ Examples:
     Bpf(Bpf),
     /// Drops, traces and policy verdicts as they happen.
     Monitor(MonitorFlags),
+    /// Policies in files: what they allow, what would change, what is wrong with them. Needs no agent.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
 }
 
 /// `bristle endpoint …`
@@ -99,64 +103,6 @@ pub(crate) enum EndpointCommand {
 pub(crate) enum IdentityCommand {
     /// All identities with their labels and the pods of this node that have them.
     List,
-}
-
-/// `bristle policy …`
-#[derive(Clone, Debug, Subcommand)]
-pub(crate) enum PolicyCommand {
-    /// All policies, the pods of this node that they select, and what is wrong with them.
-    List,
-    /// Why a connection passes or does not, by the policies that this agent knows.
-    #[command(after_help = "\
-Exit code: 0 when it passes, 1 when not.
-
-Examples:
-  bristle policy explain --from shop/cart --to shop/db --port 5432
-  bristle policy explain --from shop/cart --to 198.51.100.10 --port 443/tcp
-  bristle policy explain --from client --to kube-system/dns --port 53/udp")]
-    Explain(ExplainFlags),
-}
-
-/// The two ends of a connection.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct ExplainFlags {
-    /// The pod or address that connects: NAMESPACE/NAME, NAME in `default`, or an IP address.
-    #[arg(long, value_name = "POD|IP", value_parser = end)]
-    pub(crate) from: String,
-    /// The pod or address that is connected to.
-    #[arg(long, value_name = "POD|IP", value_parser = end)]
-    pub(crate) to: String,
-    /// Port and protocol as 80, 53/udp; for ICMP the type as 8/icmp.
-    #[arg(long, value_name = "PORT[/PROTOCOL]", value_parser = port)]
-    pub(crate) port: Port,
-}
-
-/// A port of a protocol.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Port {
-    pub(crate) number: u16,
-    pub(crate) protocol: String,
-}
-
-/// Names and addresses have no others, and these need no quoting in a query.
-fn end(text: &str) -> Result<String, String> {
-    let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-./:".contains(&byte);
-    if !text.is_empty() && text.bytes().all(fine) {
-        Ok(text.to_owned())
-    } else {
-        Err("give NAMESPACE/NAME, NAME, or an IP address".to_owned())
-    }
-}
-
-fn port(text: &str) -> Result<Port, String> {
-    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let fine = !protocol.is_empty() && protocol.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    number
-        .parse()
-        .ok()
-        .filter(|_| fine)
-        .map(|number| Port { number, protocol: protocol.to_lowercase() })
-        .ok_or_else(|| "give a port as 80, 80/tcp or 53/udp".to_owned())
 }
 
 /// `bristle ipcache …`

@@ -1,25 +1,26 @@
 //! `bristle`: shows what the agent on this node knows and does.
 //!
-//! It must not know more than the local API says: each command is one request and a table of the answer.
+//! Of an agent it knows no more than the local API says: each command is one request and a table of the answer.
+//! Only `policy` also answers from files, with the agent's own engine.
 //! Start reading at [`flags`], then `run` below.
 
 #![forbid(unsafe_code)]
 
 mod client;
 mod flags;
+mod live;
 mod monitor;
 mod policy;
 mod show;
 mod table;
 
-use agent_api::policy::{Explanation, Identity, Policy};
+use agent_api::policy::Identity;
 use agent_api::{CtEntry, Endpoint, IpcacheEntry, MapDump, MapInfo, Node, paths};
 use anyhow::Result;
 use clap::Parser as _;
 use client::Client;
 use flags::{
-    Bpf, BpfCt, BpfMap, Command, EndpointCommand, ExplainFlags, Flags, IdentityCommand, IpcacheCommand,
-    NodeCommand, Output, PolicyCommand,
+    Bpf, BpfCt, BpfMap, Command, EndpointCommand, Flags, IdentityCommand, IpcacheCommand, NodeCommand, Output,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -34,7 +35,9 @@ fn main() -> ExitCode {
         Err(problem) if is_broken_pipe(&problem) => ExitCode::SUCCESS,
         Err(problem) => {
             eprintln!("bristle: {problem:#}");
-            ExitCode::FAILURE
+            // Where 1 is an answer, an error is something else.
+            let is_policy = matches!(flags.command, Command::Policy(_));
+            ExitCode::from(if is_policy { 2 } else { 1 })
         }
     }
 }
@@ -57,12 +60,8 @@ fn run(flags: &Flags) -> Result<ExitCode> {
             print(output, &client.get::<Endpoint>(&format!("{}/{id}", paths::ENDPOINTS))?, show::endpoint)?;
         }
         Command::Identity(IdentityCommand::List) => {
-            print(output, &client.get::<Vec<Identity>>(paths::IDENTITIES)?, |list| policy::identities(list))?;
+            print(output, &client.get::<Vec<Identity>>(paths::IDENTITIES)?, |list| live::identities(list))?;
         }
-        Command::Policy(PolicyCommand::List) => {
-            print(output, &client.get::<Vec<Policy>>(paths::POLICIES)?, |list| policy::policies(list))?;
-        }
-        Command::Policy(PolicyCommand::Explain(wanted)) => return explain(&client, output, wanted),
         Command::Ipcache(IpcacheCommand::List) => {
             print(output, &client.get::<Vec<IpcacheEntry>>(paths::IPCACHE)?, |list| show::ipcache(list))?;
         }
@@ -78,6 +77,7 @@ fn run(flags: &Flags) -> Result<ExitCode> {
         Command::Bpf(Bpf::Map(BpfMap::Get { name })) => {
             print(output, &client.get::<MapDump>(&format!("{}/{name}", paths::MAPS))?, show::map)?;
         }
+        Command::Policy(question) => return policy::run(&client, question, output),
         Command::Monitor(wanted) => monitor::run(&client, wanted, output)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -88,16 +88,6 @@ fn status(client: &Client, output: Output, wait: Option<u64>) -> Result<ExitCode
     let status = client.status(wait.map(std::time::Duration::from_secs))?;
     print(output, &status, show::status)?;
     Ok(if client::is_serving(&status) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Exit code 0 when the connection passes, 1 when not.
-fn explain(client: &Client, output: Output, wanted: &ExplainFlags) -> Result<ExitCode> {
-    let ExplainFlags { from, to, port } = wanted;
-    let path =
-        format!("{}?from={from}&to={to}&port={}&protocol={}", paths::EXPLAIN, port.number, port.protocol);
-    let explanation = client.get::<Explanation>(&path)?;
-    print(output, &explanation, policy::explanation)?;
-    Ok(if explanation.passes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The answer as JSON exactly as the API has it, or as a table.

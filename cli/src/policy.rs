@@ -1,122 +1,142 @@
-//! Identities and policies as text for people.
+//! `bristle policy`: questions about policies, answered by an agent, or from files by the engine of the agents.
+//!
+//! Start reading at [`run`], then `cluster` (what the files say) and `answer` (what follows).
 
-use agent_api::policy::{Explanation, Identity, Party, Policy, Side};
+mod answer;
+mod cluster;
+mod documents;
+mod ends;
+pub(crate) mod flags;
+mod validate;
 
-use crate::show::identity;
-use crate::table::{Facts, Table};
+use crate::client::Client;
+use crate::flags::Output;
+use crate::live;
+use answer::Answer;
+use anyhow::{Context as _, Result, bail, ensure};
+use cluster::Cluster;
+use documents::{Documents, Key, by_key, is_of_cluster};
+use ends::Who;
+use flags::{ExplainFlags, PolicyCommand, ValidateFlags};
+use serde::{Deserialize, Serialize};
+use std::process::ExitCode;
 
-fn list<T: ToString>(items: &[T], between: &str) -> String {
-    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(between)
+/// The answer before and after a change of the objects.
+#[derive(Debug, Serialize, Deserialize)]
+struct WhatIf {
+    /// Whether one is allowed and the other is not.
+    changes: bool,
+    now: Answer,
+    then: Answer,
 }
 
-/// `bristle identity list`
-pub(crate) fn identities(identities: &[Identity]) -> String {
-    let mut table = Table::new(&["ID", "NAME", "ENDPOINTS", "LABELS"]);
-    for identity in identities {
-        table.row([
-            identity.id.to_string(),
-            identity.name.clone(),
-            list(&identity.endpoints, ","),
-            list(&identity.labels, ","),
-        ]);
+/// Answers, and says by the exit code what scripts want to know.
+///
+/// # Errors
+/// When there is no answer.
+pub(crate) fn run(client: &Client, command: &PolicyCommand, output: Output) -> Result<ExitCode> {
+    match command {
+        PolicyCommand::List => live::list_policies(client, output),
+        PolicyCommand::Explain(flags) if flags.files.is_empty() => live::explain(client, flags, output),
+        PolicyCommand::Explain(flags) => explain(flags, output),
+        PolicyCommand::Validate(flags) => validate(flags, output),
     }
-    table.to_string()
 }
 
-/// `bristle policy list`
-pub(crate) fn policies(policies: &[Policy]) -> String {
-    let mut table = Table::new(&["KIND", "NAMESPACE", "NAME", "ENDPOINTS", "FINDINGS"]);
-    for policy in policies {
-        table.row([
-            policy.kind.clone(),
-            policy.namespace.clone(),
-            policy.name.clone(),
-            list(&policy.endpoints, ","),
-            list(&policy.findings, "; "),
-        ]);
+fn explain(flags: &ExplainFlags, output: Output) -> Result<ExitCode> {
+    let documents = by_key(documents::read(&flags.files)?);
+    let now = ask(flags, &documents)?;
+    if flags.with.is_empty() && flags.without.is_empty() {
+        crate::print(output, &now, Answer::text)?;
+        return Ok(ExitCode::SUCCESS);
     }
-    table.to_string()
+    let mut after = documents.clone();
+    for text in &flags.without {
+        let key = key(text, &documents)?;
+        after.remove(&key);
+    }
+    let with = documents::read(&flags.with)?;
+    if let Some(wrong) = validate::validate(&with).into_iter().find(|one| one.refused.is_some()) {
+        bail!(
+            "{} ({}) would be refused, so that nothing changes: {}; correct it first",
+            wrong.object,
+            wrong.file,
+            wrong.refused.unwrap_or_default()
+        );
+    }
+    after.extend(by_key(with));
+    let then = ask(flags, &after)?;
+    let what_if = WhatIf { changes: now.allowed != then.allowed, now, then };
+    crate::print(output, &what_if, WhatIf::text)?;
+    Ok(ExitCode::from(u8::from(what_if.changes)))
 }
 
-/// `bristle policy explain`
-pub(crate) fn explanation(explanation: &Explanation) -> String {
-    let party = |party: &Party| {
-        format!("{} ({}: {})", party.name, identity(party.identity), list(&party.labels, ", "))
+fn ask(flags: &ExplainFlags, documents: &Documents) -> Result<Answer> {
+    let cluster = Cluster::new(documents)?;
+    let from = Who::find(&flags.from, &cluster).context("--from")?;
+    let to = Who::find(&flags.to, &cluster).context("--to")?;
+    ensure!(
+        matches!(from, Who::Pod(_)) || matches!(to, Who::Pod(_)),
+        "neither {} nor {} is a pod of the files: policies are enforced at pods only, so name one",
+        flags.from,
+        flags.to
+    );
+    let port = ends::port(&flags.port, &to).context("--port")?;
+    let mut answer = answer::answer(&cluster, from, to, port);
+    let refused = cluster
+        .refused
+        .iter()
+        .map(|(object, problem)| format!("{object} is refused and left out of the answer: {problem}"));
+    answer.notes.extend(refused);
+    let decides = |object: &str| {
+        let halves = [&answer.egress, &answer.ingress];
+        halves
+            .into_iter()
+            .any(|half| half.decided_by.iter().chain(&half.isolated_by).any(|cause| cause.object == object))
     };
-    let mut facts = Facts::default();
-    facts.fact("From", party(&explanation.from));
-    facts.fact("To", party(&explanation.to));
-    facts.fact("Egress", side(explanation.egress.as_ref()));
-    facts.fact("Ingress", side(explanation.ingress.as_ref()));
-    facts.fact("Result", if explanation.passes { "passes" } else { "does not pass" });
-    facts.to_string()
+    let warnings = cluster.warnings().into_iter().filter(|(object, _)| decides(object));
+    let warnings: Vec<String> = warnings.map(|(object, warning)| format!("{object}: {warning}")).collect();
+    answer.notes.extend(warnings);
+    Ok(answer)
 }
 
-fn side(side: Option<&Side>) -> String {
-    let Some(side) = side else { return "no policy is asked".to_owned() };
-    let by = if side.passes { " by " } else { ": " };
-    let mut parts = vec![side.outcome.clone()];
-    if !side.decided_by.is_empty() {
-        parts.extend([by.to_owned(), list(&side.decided_by, ", ")]);
+/// The object that is meant by `KIND/[NAMESPACE/]NAME`.
+fn key(text: &str, documents: &Documents) -> Result<Key> {
+    let parts: Vec<&str> = text.split('/').collect();
+    let (kind, namespace, name) = match parts[..] {
+        [kind, name] => (kind, None, name),
+        [kind, namespace, name] => (kind, Some(namespace), name),
+        _ => bail!("--without {text}: write KIND/NAMESPACE/NAME, or KIND/NAME for objects of the cluster"),
+    };
+    let of_kind = |key: &&Key| key.kind.eq_ignore_ascii_case(kind);
+    let wanted = |key: &&Key| {
+        let default = if is_of_cluster(&key.kind) { "" } else { "default" };
+        key.name == name && key.namespace == namespace.unwrap_or(default)
+    };
+    if let Some(found) = documents.keys().filter(of_kind).find(wanted) {
+        return Ok(found.clone());
     }
-    if !side.staged.is_empty() {
-        parts.extend(["; staged policies ".to_owned(), side.staged.clone()]);
-        if !side.staged_by.is_empty() {
-            parts.extend([": ".to_owned(), list(&side.staged_by, ", ")]);
-        }
+    let there: Vec<String> = documents.keys().filter(of_kind).take(5).map(ToString::to_string).collect();
+    if there.is_empty() {
+        bail!("--without {text}: there is no {kind} in the files; kinds are written in full");
     }
-    parts.concat()
+    bail!("--without {text}: there is no such object in the files; there are {}", there.join(", "))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_explanation_names_who_and_why() {
-        let party = |name: &str, identity| Party {
-            name: name.into(),
-            identity,
-            labels: vec![format!("k8s:app={name}")],
+impl WhatIf {
+    fn text(&self) -> String {
+        let word = |answer: &Answer| if answer.allowed { "allowed" } else { "denied" };
+        let end = if self.changes {
+            format!("the answer changes: {} now, {} then", word(&self.now), word(&self.then))
+        } else {
+            format!("the answer stays: {}", word(&self.now))
         };
-        let text = explanation(&Explanation {
-            from: party("shop/cart", 300),
-            to: party("shop/db", 301),
-            passes: false,
-            egress: Some(Side { passes: true, outcome: "no policy".into(), ..Side::default() }),
-            ingress: Some(Side {
-                judged: true,
-                outcome: "nothing allows it".into(),
-                decided_by: vec!["NetworkPolicy/shop/db isolates".into()],
-                ..Side::default()
-            }),
-        });
-        assert_eq!(
-            text,
-            "From:     shop/cart (300: k8s:app=shop/cart)\n\
-             To:       shop/db (301: k8s:app=shop/db)\n\
-             Egress:   no policy\n\
-             Ingress:  nothing allows it: NetworkPolicy/shop/db isolates\n\
-             Result:   does not pass\n"
-        );
+        format!("now {}\nthen {}\n{end}\n", self.now.text(), self.then.text())
     }
+}
 
-    #[test]
-    fn lists_have_a_cell_for_everything() {
-        let policy = Policy {
-            kind: "CiliumNetworkPolicy".into(),
-            name: "p".into(),
-            endpoints: vec![1, 7],
-            findings: vec!["toFQDNs selects nothing".into()],
-            ..Policy::default()
-        };
-        let text = policies(&[policy]);
-        assert!(
-            text.contains("CiliumNetworkPolicy  -          p     1,7        toFQDNs selects nothing"),
-            "{text}"
-        );
-        let text =
-            identities(&[Identity { id: 300, labels: vec!["k8s:app=a".into()], ..Identity::default() }]);
-        assert!(text.contains("300  -     -          k8s:app=a"), "{text}");
-    }
+fn validate(flags: &ValidateFlags, output: Output) -> Result<ExitCode> {
+    let list = validate::validate(&documents::read(&flags.files)?);
+    crate::print(output, &list, |list| validate::text(list))?;
+    Ok(ExitCode::from(u8::from(list.iter().any(|one| one.refused.is_some()))))
 }

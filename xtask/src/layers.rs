@@ -32,7 +32,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("bristle-cni", &["agent-api"]),
-    ("bristle-cli", &["agent-api"]),
+    // Explains policies from files: objects are read as the agent reads them, and its own engine answers.
+    ("bristle-cli", &["agent-api", "agent-crd", "agent-policy", "agent-control"]),
     ("bristle-operator", &["agent-crd"]),
     ("sim-api", &[]),
     ("sim-controllers", &["sim-api"]),

@@ -1,6 +1,7 @@
 //! One kind of thing outside (rows of a table, routes, programs): what it shall be, what it is, and the difference.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeBounds;
 
 use crate::backoff::Failure;
 use crate::ports::PortError;
@@ -184,6 +185,18 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
         now: Now,
         knowledge: Knowledge,
         which: impl Fn(&K, &V) -> bool,
+        write: impl FnMut(&K, &V) -> Result<(), PortError>,
+    ) -> Pass {
+        self.write_range(now, knowledge, .., which, write)
+    }
+
+    /// As [`Self::write_some`], among the keys of a range: the others cost nothing.
+    pub(crate) fn write_range(
+        &mut self,
+        now: Now,
+        knowledge: Knowledge,
+        range: impl RangeBounds<K>,
+        which: impl Fn(&K, &V) -> bool,
         mut write: impl FnMut(&K, &V) -> Result<(), PortError>,
     ) -> Pass {
         let mut pass = Pass::default();
@@ -191,7 +204,7 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
             self.desired.get(key).is_some_and(|value| which(key, value))
                 && (knowledge == Knowledge::Full || self.firm.contains(key) || !self.actual.contains_key(key))
         };
-        let keys: Vec<K> = self.dirty.iter().filter(may).cloned().collect();
+        let keys: Vec<K> = self.dirty.range(range).filter(may).cloned().collect();
         for key in keys {
             let Some(value) = self.desired.get(&key).cloned() else { continue };
             let result = write(&key, &value);
@@ -216,6 +229,18 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
         now: Now,
         knowledge: Knowledge,
         which: impl Fn(&K, &V) -> bool,
+        remove: impl FnMut(&K, &V) -> Result<(), PortError>,
+    ) -> Pass {
+        self.remove_range(now, knowledge, .., which, remove)
+    }
+
+    /// As [`Self::remove_some`], among the keys of a range: the others cost nothing.
+    pub(crate) fn remove_range(
+        &mut self,
+        now: Now,
+        knowledge: Knowledge,
+        range: impl RangeBounds<K>,
+        which: impl Fn(&K, &V) -> bool,
         mut remove: impl FnMut(&K, &V) -> Result<(), PortError>,
     ) -> Pass {
         let mut pass = Pass::default();
@@ -224,7 +249,7 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
                 && self.actual.get(key).is_none_or(|value| which(key, value))
                 && (knowledge == Knowledge::Full || self.firm.contains(key))
         };
-        let keys: Vec<K> = self.dirty.iter().filter(may).cloned().collect();
+        let keys: Vec<K> = self.dirty.range(range).filter(may).cloned().collect();
         for key in keys {
             let Some(value) = self.actual.get(&key).cloned() else {
                 self.mark(key);
@@ -282,7 +307,13 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
 
     /// Keys whose two sides differ, whether they may be worked on now or wait after a failure.
     pub(crate) fn open(&self) -> impl Iterator<Item = &K> {
-        self.dirty.iter().chain(self.failures.keys().filter(|key| !self.dirty.contains(key)))
+        self.open_range(..)
+    }
+
+    /// As [`Self::open`], among the keys of a range.
+    pub(crate) fn open_range(&self, range: impl RangeBounds<K> + Clone) -> impl Iterator<Item = &K> {
+        let failed = self.failures.range(range.clone()).map(|(key, _)| key);
+        self.dirty.range(range).chain(failed.filter(|key| !self.dirty.contains(key)))
     }
 
     /// Sum of the hashes of what is there: equal contents have equal digests, whatever the order in which they came about.

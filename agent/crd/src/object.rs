@@ -38,7 +38,7 @@ pub trait Object: Serialize + DeserializeOwned {
     fn from_json(value: Value) -> Result<Self, ReadError> {
         let name = |key: &str| value["metadata"][key].as_str().unwrap_or_default().to_owned();
         let (namespace, name) = (name("namespace"), name("name"));
-        serde_json::from_value(value).map_err(|source| ReadError {
+        serde_path_to_error::deserialize(value).map_err(|source| ReadError {
             kind: Self::KIND,
             namespace,
             name,
@@ -70,9 +70,9 @@ pub struct ReadError {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// What is wrong.
+    /// What is wrong, with the field that is at fault.
     #[source]
-    pub source: serde_json::Error,
+    pub source: serde_path_to_error::Error<serde_json::Error>,
 }
 
 macro_rules! object {

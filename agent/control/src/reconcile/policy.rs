@@ -12,8 +12,9 @@
 //! What cannot be written holds back what rests on it, and nothing else.
 
 use std::collections::BTreeSet;
+use std::ops::{Bound, RangeBounds, RangeInclusive};
 
-use agent_policy::{Changes, EVERYBODY, Families, Row as Decision, RowKey};
+use agent_policy::{Changes, Direction, EVERYBODY, Families, Row as Decision, RowKey};
 use dataplane_abi::Identity;
 use ipnet::IpNet;
 use zerocopy::IntoBytes as _;
@@ -52,6 +53,12 @@ impl Unwritten {
     pub(crate) fn allows_identity(&self, identity: Identity) -> bool {
         !identity.is_local() && !self.identities.contains(&identity)
     }
+}
+
+/// All rows of a policy.
+fn rows_of(number: u32) -> RangeInclusive<RowKey> {
+    let first = RowKey { policy: number, direction: Direction::Ingress, identity: EVERYBODY };
+    first..=RowKey { policy: number, direction: Direction::Egress, identity: Identity(u32::MAX) }
 }
 
 impl Agent {
@@ -188,10 +195,14 @@ impl Agent {
     /// Gives an identity the rows that hold now for another one, in every policy.
     fn note_what_holds(&mut self, run: &mut Run<'_>, now_in: Identity, identity: Identity) -> bool {
         let rows = self.outside.policy.actual();
-        let directions: BTreeSet<RowKey> =
-            rows.keys().map(|key| RowKey { identity: EVERYBODY, ..*key }).collect();
-        let notes: Vec<(RowKey, Option<Decision>)> = directions
-            .into_iter()
+        let everybody = |key: &RowKey| RowKey { identity: EVERYBODY, ..*key };
+        // From one policy and direction to the next, over all rows in between.
+        let next = |last: &RowKey| {
+            let end = RowKey { identity: Identity(u32::MAX), ..*last };
+            rows.range((Bound::Excluded(end), Bound::Unbounded)).next().map(|(key, _)| everybody(key))
+        };
+        let first = rows.keys().next().map(everybody);
+        let notes: Vec<(RowKey, Option<Decision>)> = std::iter::successors(first, next)
             .map(|everybody| {
                 let own = rows.get(&RowKey { identity: now_in, ..everybody });
                 (RowKey { identity, ..everybody }, own.or_else(|| rows.get(&everybody)).copied())
@@ -215,11 +226,11 @@ impl Agent {
     }
 
     fn write_one_policy(&mut self, run: &mut Run<'_>, number: u32) {
-        self.write_rows_of_policy(run, |key| key.policy == number && key.identity != EVERYBODY);
+        self.write_rows_of_policy(run, number, |key| key.identity != EVERYBODY);
         if self.misses_rows(number, false) {
             return;
         }
-        self.write_rows_of_policy(run, |key| key.policy == number);
+        self.write_rows_of_policy(run, number, |_| true);
         if self.misses_rows(number, true) {
             return;
         }
@@ -230,23 +241,22 @@ impl Agent {
         let now_everybodys: BTreeSet<RowKey> = self
             .outside
             .policy
-            .open()
-            .filter(|key| key.policy == number && !desired.contains_key(key))
+            .open_range(rows_of(number))
+            .filter(|key| !desired.contains_key(key))
             .filter(|key| judged(key) && engine.labels(key.identity).is_some())
             .copied()
             .collect();
-        self.remove_rows_of_policy(run, |key| now_everybodys.contains(key));
+        self.remove_rows_of_policy(run, rows_of(number), |key| now_everybodys.contains(key));
     }
 
     /// Whether a policy has rows that are not written yet: those of identities, or those of everybody too.
     fn misses_rows(&self, number: u32, everybody_too: bool) -> bool {
         let desired = self.outside.policy.desired();
-        let missing = |key: &RowKey| key.policy == number && desired.contains_key(key);
-        let mut open = self.outside.policy.open();
-        open.any(|key| missing(key) && (everybody_too || key.identity != EVERYBODY))
+        let mut open = self.outside.policy.open_range(rows_of(number));
+        open.any(|key| desired.contains_key(key) && (everybody_too || key.identity != EVERYBODY))
     }
 
-    fn write_rows_of_policy(&mut self, run: &mut Run<'_>, which: impl Fn(&RowKey) -> bool) {
+    fn write_rows_of_policy(&mut self, run: &mut Run<'_>, number: u32, which: impl Fn(&RowKey) -> bool) {
         let Some(engine) = self.state.policy.engine() else { return };
         let sets = &self.outside.policy_l4;
         let is_whole = |decision: &Decision| match decision {
@@ -255,9 +265,10 @@ impl Agent {
                 .set(*number)
                 .is_some_and(|set| set.0.iter().all(|(prefix, _)| sets.settled(&(*number, *prefix)))),
         };
-        let pass = self.outside.policy.write_some(
+        let pass = self.outside.policy.write_range(
             run.now,
             Knowledge::Full,
+            rows_of(number),
             |key, decision| which(key) && is_whole(decision),
             |key, decision| {
                 run.maps.upsert(
@@ -271,10 +282,16 @@ impl Agent {
         run.wrote(Table::Policy, pass);
     }
 
-    fn remove_rows_of_policy(&mut self, run: &mut Run<'_>, which: impl Fn(&RowKey) -> bool) {
-        let pass = self.outside.policy.remove_some(
+    fn remove_rows_of_policy(
+        &mut self,
+        run: &mut Run<'_>,
+        range: impl RangeBounds<RowKey>,
+        which: impl Fn(&RowKey) -> bool,
+    ) {
+        let pass = self.outside.policy.remove_range(
             run.now,
             Knowledge::Full,
+            range,
             |key, _| which(key),
             |key, _| run.maps.delete(Table::Policy, policy::key(key).as_bytes()),
         );
@@ -292,7 +309,7 @@ impl Agent {
             return;
         }
         let (moved, before) = (self.outside.moved, self.rows_digest());
-        self.remove_rows_of_policy(run, |_| true);
+        self.remove_rows_of_policy(run, .., |_| true);
         if self.outside.policy.pending() == 0 {
             let pass = self.outside.policy_l4.remove(run.now, Knowledge::Full, |row, _| {
                 run.maps.delete(Table::PolicyL4, policy::l4_key(row).as_bytes())

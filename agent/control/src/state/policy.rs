@@ -116,7 +116,8 @@ pub(crate) struct PolicyState {
     /// Identities whose object is gone, as long as somebody has them.
     lingering: BTreeSet<u32>,
     remote: BTreeMap<ObjectName, EndpointObject>,
-    by_address: BTreeMap<IpAddr, BTreeSet<ObjectName>>,
+    /// Each once. Nearly always one alone, for which a set would take the room of a dozen.
+    by_address: BTreeMap<IpAddr, Vec<ObjectName>>,
     /// Who has an identity, and the ports that it has given names.
     users: BTreeMap<u32, BTreeMap<ObjectName, Vec<NamedPort>>>,
     own: BTreeMap<EndpointId, Own>,
@@ -400,7 +401,7 @@ impl PolicyState {
         if let Some(before) = &before {
             for address in &before.addresses {
                 if let Some(names) = self.by_address.get_mut(address) {
-                    names.remove(name);
+                    names.retain(|other| other != name);
                     if names.is_empty() {
                         self.by_address.remove(address);
                     }
@@ -414,7 +415,11 @@ impl PolicyState {
         match object {
             Some(object) => {
                 for address in &object.addresses {
-                    self.by_address.entry(*address).or_default().insert(name.clone());
+                    let names = self.by_address.entry(*address).or_default();
+                    if !names.contains(name) {
+                        names.reserve_exact(1);
+                        names.push(name.clone());
+                    }
                 }
                 touched.addresses.extend(&object.addresses);
                 self.set_user(name, object.identity, Some(&object.named_ports));

@@ -1,0 +1,219 @@
+//! What the files say of the cluster: its pods, its nodes, and the policies in the engine that agents use.
+
+use super::documents::{Document, Documents, KINDS};
+use agent_control::{Object, ObjectKind};
+use agent_crd::IdentityLabels;
+use agent_crd::identity_labels::{DEFAULT_CLUSTER, PodFacts};
+use agent_policy::{Config, Label, NamedPort, Party, Policy, PolicyObject, Severity};
+use anyhow::{Context as _, Result, anyhow};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Label that the API server gives each namespace.
+const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+
+/// Kinds whose objects stand for their pods, with their short names.
+const WORKLOADS: &[(&str, &str)] = &[
+    ("Deployment", "deploy"),
+    ("StatefulSet", "sts"),
+    ("DaemonSet", "ds"),
+    ("ReplicaSet", "rs"),
+    ("Job", "job"),
+];
+
+/// A pod, or the pods of a workload.
+#[derive(Debug)]
+pub(crate) struct Pod {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    /// `pod`, or the short name of the workload's kind.
+    pub(crate) kind: &'static str,
+    pub(crate) party: Party,
+    pub(crate) addresses: Vec<IpAddr>,
+    /// The node that it is on; empty: not known.
+    pub(crate) node: String,
+    /// It has the addresses of its node, and is judged as its node is.
+    pub(crate) host_network: bool,
+    /// Its namespace is among the objects.
+    pub(crate) knows_namespace: bool,
+}
+
+impl Pod {
+    /// `pod shop/web`
+    pub(crate) fn text(&self) -> String {
+        format!("{} {}/{}", self.kind, self.namespace, self.name)
+    }
+}
+
+/// All of it.
+pub(crate) struct Cluster {
+    pub(crate) policies: Policy,
+    pub(crate) pods: Vec<Pod>,
+    /// Nodes with their addresses.
+    pub(crate) nodes: BTreeMap<String, Vec<IpAddr>>,
+    /// Policies that cannot be taken, with the field and what is wrong.
+    pub(crate) refused: Vec<(String, String)>,
+}
+
+impl Cluster {
+    /// Reads the objects. Policies that are wrong are noted as refused, as an agent does.
+    ///
+    /// # Errors
+    /// When a pod or namespace cannot be read: whoever is asked about would not be known for sure.
+    pub(crate) fn new(documents: &Documents) -> Result<Self> {
+        let mut cluster = Self {
+            policies: Policy::new(Config::default()),
+            pods: Vec::new(),
+            nodes: BTreeMap::new(),
+            refused: Vec::new(),
+        };
+        let mut namespaces = BTreeMap::new();
+        for document in documents.values().filter(|document| document.key.kind == "Namespace") {
+            if let Object::Namespace(mut namespace) = read(document)? {
+                let name = document.key.name.clone();
+                namespace.labels.entry(NAMESPACE_NAME.to_owned()).or_insert_with(|| name.clone());
+                namespaces.insert(name, namespace.labels);
+            }
+        }
+        for document in documents.values() {
+            let workload = WORKLOADS.iter().find(|(kind, _)| *kind == document.key.kind);
+            match (document.key.kind.as_str(), workload) {
+                ("Pod", _) => {
+                    cluster.pods.push(pod(document, "pod", &document.object, &namespaces)?);
+                }
+                (_, Some((_, short))) => {
+                    let template = template(document);
+                    cluster.pods.push(pod(document, short, &template, &namespaces)?);
+                }
+                ("Node", _) => {
+                    cluster.nodes.insert(document.key.name.clone(), addresses_of_node(&document.object));
+                }
+                _ => {
+                    if let Err(problem) = take(&mut cluster.policies, document) {
+                        cluster.refused.push((document.key.to_string(), problem));
+                    }
+                }
+            }
+        }
+        Ok(cluster)
+    }
+
+    /// What the engine has to say of the policies, but for refusals.
+    pub(crate) fn warnings(&self) -> Vec<(String, String)> {
+        let findings = self.policies.findings().into_iter();
+        findings
+            .filter(|finding| finding.severity == Severity::Warning)
+            .map(|finding| (finding.subject, finding.message))
+            .collect()
+    }
+}
+
+/// Gives a policy or a group of CIDRs to the engine; other objects are of no concern to it.
+///
+/// # Errors
+/// What is wrong with it, beginning with the field.
+pub(crate) fn take(policies: &mut Policy, document: &Document) -> Result<(), String> {
+    let Some(kind) = ObjectKind::of(&document.object) else {
+        let own = KINDS.iter().find(|(kind, _)| *kind == document.key.kind);
+        let version = document.object["apiVersion"].as_str().unwrap_or_default();
+        return own.map_or(Ok(()), |(_, wanted)| {
+            Err(format!("apiVersion: `{version}` is not read for this kind: write `{wanted}`"))
+        });
+    };
+    let object = Object::read(kind, &document.object).map_err(|error| error.to_string())?;
+    let policy = match &object {
+        Some(Object::CidrGroup(group)) => {
+            let group = agent_policy::cidr_group(group).map_err(|error| error.to_string())?;
+            policies.set_cidr_group(&document.key.name, Some(group));
+            return Ok(());
+        }
+        Some(Object::NetworkPolicy(policy)) => PolicyObject::Kubernetes(policy),
+        Some(Object::CiliumNetworkPolicy(policy)) => PolicyObject::Cilium(policy),
+        Some(Object::CiliumClusterwideNetworkPolicy(policy)) => PolicyObject::CiliumClusterwide(policy),
+        Some(Object::ClusterNetworkPolicy(policy)) => PolicyObject::Cluster(policy),
+        _ => return Ok(()),
+    };
+    policies.upsert(policy).map_err(|error| error.to_string())
+}
+
+fn read(document: &Document) -> Result<Object> {
+    let kind = ObjectKind::of(&document.object);
+    let object = kind.map(|kind| Object::read(kind, &document.object));
+    match object {
+        Some(Ok(Some(object))) => Ok(object),
+        Some(Err(error)) => Err(anyhow!("{} ({}): {error}", document.key, document.origin)),
+        Some(Ok(None)) | None => {
+            Err(anyhow!("{} ({}): apiVersion must be v1", document.key, document.origin))
+        }
+    }
+}
+
+/// The pod that a workload makes.
+fn template(document: &Document) -> Value {
+    let mut pod = document.object["spec"]["template"].clone();
+    if !pod.is_object() {
+        pod = serde_json::json!({});
+    }
+    pod["apiVersion"] = "v1".into();
+    pod["kind"] = "Pod".into();
+    pod["metadata"]["name"] = document.key.name.clone().into();
+    pod["metadata"]["namespace"] = document.key.namespace.clone().into();
+    pod
+}
+
+fn pod(
+    document: &Document,
+    kind: &'static str,
+    object: &Value,
+    namespaces: &BTreeMap<String, BTreeMap<String, String>>,
+) -> Result<Pod> {
+    let host_network = object["spec"]["hostNetwork"] == true;
+    let key = &document.key;
+    let addresses = object["status"]["podIPs"].as_array().into_iter().flatten();
+    let addresses: Vec<IpAddr> = addresses
+        .filter_map(|address| address["ip"].as_str())
+        .chain(object["status"]["podIP"].as_str())
+        .filter_map(|text| text.parse().ok())
+        .collect();
+    let mut pod = Pod {
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+        kind,
+        party: Party::default(),
+        addresses,
+        node: object["spec"]["nodeName"].as_str().unwrap_or_default().to_owned(),
+        host_network,
+        knows_namespace: namespaces.contains_key(&key.namespace),
+    };
+    if host_network {
+        return Ok(pod);
+    }
+    let as_pod = Document { object: object.clone(), ..document.clone() };
+    let Object::Pod(facts) = read(&as_pod).context("read the pods")? else { return Ok(pod) };
+    let only_name = BTreeMap::from([(NAMESPACE_NAME.to_owned(), key.namespace.clone())]);
+    // The API server gives a pod without service account that of this name.
+    let service_account =
+        if facts.service_account.is_empty() { "default" } else { facts.service_account.as_str() };
+    let labels = IdentityLabels::of_pod(&PodFacts {
+        labels: &facts.labels,
+        namespace: &facts.namespace,
+        namespace_labels: namespaces.get(&key.namespace).unwrap_or(&only_name),
+        service_account,
+        cluster: DEFAULT_CLUSTER,
+    });
+    pod.party.labels = labels.iter().map(|(source, key, value)| Label::new(source, key, value)).collect();
+    let mut ports: Vec<NamedPort> = facts.named_ports;
+    ports.sort();
+    ports.dedup();
+    pod.party.named_ports = ports;
+    Ok(pod)
+}
+
+fn addresses_of_node(object: &Value) -> Vec<IpAddr> {
+    let addresses = object["status"]["addresses"].as_array().into_iter().flatten();
+    addresses
+        .filter(|address| address["type"] == "InternalIP")
+        .filter_map(|address| address["address"].as_str()?.parse().ok())
+        .collect()
+}

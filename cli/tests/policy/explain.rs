@@ -1,0 +1,201 @@
+//! Questions about the shop.
+
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::run::{manifests, policy};
+
+fn ask(from: &str, to: &str, port: &str) -> Value {
+    let ran =
+        policy(&["explain", "--from", from, "--to", to, "--port", port, "-f", "@shop", "-o", "json"], "");
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    serde_json::from_str(&ran.out).unwrap()
+}
+
+#[rstest]
+// By the name of a port, by its number, and what no rule allows.
+#[case("web", "shop/db", "sql", "no-policy", "allowed", "NetworkPolicy/shop/db ingress[0]")]
+#[case("shop/deploy/web", "10.0.1.7", "5432/tcp", "no-policy", "allowed", "NetworkPolicy/shop/db ingress[0]")]
+#[case("web", "fd00::7", "5432/UDP", "no-policy", "no-rule", "NetworkPolicy/shop/db")]
+#[case("report", "shop/db", "5432", "no-rule", "no-rule", "CiliumNetworkPolicy/shop/report")]
+// The admin tier is before the others.
+#[case("watch/probe", "shop/db", "1/UDP", "no-policy", "allowed", "ClusterNetworkPolicy/watching ingress[0]")]
+// Addresses: of the block, of its exception, of a group, of nobody.
+#[case("192.0.2.7", "shop/db", "22", "not-enforced", "allowed", "NetworkPolicy/shop/db ingress[1]")]
+#[case("192.0.2.200", "shop/db", "22", "not-enforced", "no-rule", "NetworkPolicy/shop/db")]
+#[case(
+    "report",
+    "203.0.113.9",
+    "443",
+    "denied",
+    "not-enforced",
+    "CiliumNetworkPolicy/shop/report egressDeny[0]"
+)]
+#[case(
+    "report",
+    "kube-apiserver",
+    "6443",
+    "allowed",
+    "not-enforced",
+    "CiliumNetworkPolicy/shop/report egress[0]"
+)]
+#[case("probe", "world", "EchoRequest/ICMP", "no-policy", "not-enforced", "")]
+// The own node passes, other nodes do not; a pod in its node's network is its node.
+#[case("host", "shop/db", "5432", "not-enforced", "always", "")]
+#[case("172.18.0.2", "shop/db", "5432", "not-enforced", "always", "")]
+#[case("node/worker-2", "shop/db", "5432", "not-enforced", "no-rule", "NetworkPolicy/shop/db")]
+#[case("watch/logs", "shop/db", "5432", "not-enforced", "no-rule", "NetworkPolicy/shop/db")]
+#[case("report", "report", "80", "always", "always", "")]
+fn a_connection_is_explained(
+    #[case] from: &str,
+    #[case] to: &str,
+    #[case] port: &str,
+    #[case] egress: &str,
+    #[case] ingress: &str,
+    #[case] decides: &str,
+) {
+    let answer = ask(from, to, port);
+    assert_eq!(
+        (answer["egress"]["verdict"].as_str(), answer["ingress"]["verdict"].as_str()),
+        (Some(egress), Some(ingress))
+    );
+    let passes = |half: &str| !matches!(half, "denied" | "no-rule" | "needs-proxy");
+    assert_eq!(answer["allowed"], passes(egress) && passes(ingress));
+    let causes: Vec<String> = ["egress", "ingress"]
+        .iter()
+        .flat_map(|side| answer[side]["decided_by"].as_array().unwrap())
+        .map(|cause| {
+            let entry = cause["entry"].as_str().map(|entry| format!(" {entry}")).unwrap_or_default();
+            format!("{}{entry}", cause["object"].as_str().unwrap())
+        })
+        .collect();
+    if decides.is_empty() {
+        assert_eq!(causes, Vec::<String>::new());
+    } else {
+        assert!(causes.iter().any(|cause| cause == decides), "{causes:?}");
+    }
+}
+
+#[test]
+fn the_text_names_what_decides_and_what_isolates() {
+    let ran = policy(&["explain", "--from", "web", "--to", "shop/db", "--port", "sql", "-f", "@shop"], "");
+    assert_eq!(
+        ran.out,
+        "allowed: deploy shop/web to pod shop/db, TCP 5432\n  \
+           egress of deploy shop/web: allowed, no policy is about it\n  \
+           ingress of pod shop/db: allowed by NetworkPolicy/shop/db ingress[0]\n    \
+             isolated by NetworkPolicy/shop/db\n"
+    );
+    assert_eq!(ran.code, 0);
+}
+
+#[test]
+fn what_staged_policies_would_change_is_told() {
+    let answer = ask("shop/report", "web", "http");
+    assert_eq!(answer["ingress"]["staged"], "would-deny");
+    assert_eq!(answer["ingress"]["staged_by"][0]["object"], "CiliumNetworkPolicy/shop/web-only");
+    let answer = ask("198.51.100.1", "web", "http");
+    assert_eq!(answer["ingress"]["staged"], Value::Null);
+}
+
+#[test]
+fn parts_that_are_told_apart_are_named() {
+    let answer = ask("192.0.2.0/24", "shop/db", "22");
+    assert_eq!(answer["allowed"], true);
+    let notes = answer["notes"].to_string();
+    assert!(notes.contains("192.0.2.128/25"), "{notes}");
+}
+
+#[test]
+fn a_namespace_that_is_not_known_is_told() {
+    let notes = ask("stray/db", "web", "http")["notes"].to_string();
+    assert!(notes.contains("Namespace/stray is not in the files"), "{notes}");
+}
+
+#[rstest]
+#[case("web", "report", &["--with", "@then"], 1, "the answer changes: allowed now, denied then")]
+#[case("web", "shop/db", &["--with", "@then"], 0, "the answer stays: allowed")]
+#[case("report", "shop/db", &["--without", "NetworkPolicy/shop/db"], 0, "the answer stays: denied")]
+#[case("report", "shop/db", &["--without", "networkpolicy/shop/db", "--without", "CiliumNetworkPolicy/shop/report"], 1,
+    "the answer changes: denied now, allowed then")]
+#[case("probe", "shop/db", &["--without", "ClusterNetworkPolicy/watching"], 1, "the answer changes: allowed now, denied then")]
+// An object that is applied over one of the same name takes its place.
+#[case("web", "shop/db", &["--without", "NetworkPolicy/shop/db", "--with", "@shop/policies.yaml"], 0, "the answer stays: allowed")]
+fn what_if(
+    #[case] from: &str,
+    #[case] to: &str,
+    #[case] change: &[&str],
+    #[case] code: i32,
+    #[case] end: &str,
+) {
+    let mut args = vec!["explain", "--from", from, "--to", to, "--port", "5432", "-f", "@shop"];
+    args.extend(change);
+    let ran = policy(&args, "");
+    assert_eq!((ran.code, ran.out.lines().last()), (code, Some(end)), "{}{}", ran.out, ran.err);
+    assert!(ran.out.starts_with("now "), "{}", ran.out);
+    args.extend(["-o", "json"]);
+    let answer: Value = serde_json::from_str(&policy(&args, "").out).unwrap();
+    assert_eq!(answer["changes"], code == 1);
+    assert!(answer["now"]["allowed"].is_boolean() && answer["then"]["allowed"].is_boolean());
+}
+
+#[rstest]
+#[case(&["--from", "nobody"], "--from: no pod `nobody` in the files; there are")]
+#[case(&["--from", "db"], "`db` can be shop/db or stray/db: say which")]
+#[case(&["--from", "node/worker-9"], "no node `worker-9`")]
+#[case(&["--from", "192.0.2.1", "--to", "192.0.2.2"], "policies are enforced at pods only")]
+#[case(&["--port", "80/TCQ"], "`TCQ` is no protocol")]
+#[case(&["--port", "https"], "names no port `https` of this protocol; it names sql")]
+#[case(&["--port", "300/ICMP"], "no type of ICMP")]
+#[case(&["--without", "NetworkPolicy/shop/dc"], "there are NetworkPolicy/shop/db")]
+#[case(&["--without", "netpol"], "write KIND/NAMESPACE/NAME")]
+#[case(&["--with", "@wrong"], "NetworkPolicy/shop/port")]
+#[case(&["-f", "/nonexistent.yaml"], "read /nonexistent.yaml")]
+fn an_error_names_what_is_wrong_and_is_no_answer(#[case] change: &[&str], #[case] expected: &str) {
+    let mut args = vec!["explain"];
+    args.extend(change);
+    for default in [["--from", "web"], ["--to", "shop/db"], ["--port", "5432"]] {
+        if !change.contains(&default[0]) {
+            args.extend(default);
+        }
+    }
+    args.extend(["-f", "@shop"]);
+    let ran = policy(&args, "");
+    assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{}", ran.err);
+    assert!(ran.err.contains(expected), "{}", ran.err);
+}
+
+#[test]
+fn objects_come_from_standard_input_too() {
+    let text: String = ["shop/cluster.yaml", "shop/policies.yaml"]
+        .map(|name| std::fs::read_to_string(manifests(name)).unwrap())
+        .join("---\n");
+    let args = ["explain", "--from", "report", "--to", "shop/db", "--port", "5432", "-f", "-"];
+    let ran = policy(&args, &text);
+    assert!(ran.out.starts_with("denied: "), "{}{}", ran.out, ran.err);
+    let ran = policy(&args, "kind: [");
+    assert_eq!(ran.code, 2);
+    assert!(ran.err.contains("standard input is not YAML or JSON"), "{}", ran.err);
+}
+
+#[test]
+fn a_refused_policy_is_not_in_the_answer_and_is_told() {
+    let ran = policy(
+        &[
+            "explain",
+            "--from",
+            "web",
+            "--to",
+            "report",
+            "--port",
+            "1",
+            "-f",
+            "@shop",
+            "-f",
+            "@wrong/policies.yaml",
+        ],
+        "",
+    );
+    assert_eq!(ran.code, 0);
+    assert!(ran.out.contains("NetworkPolicy/shop/type is refused and left out"), "{}", ran.out);
+}
