@@ -16,8 +16,11 @@ use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags};
 use ipnet::IpNet;
 
 use super::endpoints::{EndpointId, EndpointRecord};
+use super::services::Services;
 use crate::finding::Finding;
-use crate::objects::{EndpointObject, NamespaceObject, Object, ObjectKind, ObjectName, PodObject};
+use crate::objects::{
+    EndpointObject, NamespaceObject, Object, ObjectKind, ObjectName, PodObject, SliceObject,
+};
 use crate::time::Now;
 
 /// Flags of an endpoint's row that policy sets.
@@ -126,6 +129,7 @@ pub(crate) struct PolicyState {
     restored: BTreeMap<EndpointId, InForce>,
     /// New endpoints that wait for their identity, and until when.
     waiting: BTreeMap<EndpointId, Now>,
+    services: Services,
     /// CIDRs that policies tell apart.
     cidrs: BTreeMap<IpNet, Identity>,
     /// Policies that could not be read at all.
@@ -157,6 +161,7 @@ impl PolicyState {
             by_wanted: BTreeMap::new(),
             restored: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            services: Services::default(),
             cidrs: BTreeMap::new(),
             unreadable: BTreeMap::new(),
             heard: 0,
@@ -193,6 +198,9 @@ impl PolicyState {
         self.engine.0 = Some(engine);
         for number in self.identities.keys().copied().collect::<Vec<_>>() {
             self.tell_identity(number);
+        }
+        for name in self.services.names().cloned().collect::<Vec<_>>() {
+            self.tell_service(&name);
         }
         for id in self.own.keys().copied().collect::<Vec<_>>() {
             self.refresh(id);
@@ -251,6 +259,12 @@ impl PolicyState {
             Object::Namespace(namespace) => self.set_namespace(namespace),
             Object::Identity(identity) => self.set_identity(&identity),
             Object::Endpoint(endpoint) => self.set_endpoint(&name, Some(endpoint)),
+            Object::Service(service) => {
+                self.services.set_service(&name, Some(service));
+                self.tell_service(&name);
+                Touched::default()
+            }
+            Object::EndpointSlice(slice) => self.set_slice(&name, Some(slice)),
             Object::CidrGroup(group) => {
                 match agent_policy::cidr_group(&group) {
                     Ok(group) => self.tell(Held::Group(name.name, Some(group))),
@@ -292,6 +306,12 @@ impl PolicyState {
             }
             ObjectKind::Identity => return self.remove_identity(&name.name),
             ObjectKind::Endpoint => return self.set_endpoint(name, None),
+            ObjectKind::Service => {
+                self.services.set_service(name, None);
+                self.tell_service(name);
+                return Touched::default();
+            }
+            ObjectKind::EndpointSlice => return self.set_slice(name, None),
             ObjectKind::CidrGroup => {
                 self.tell(Held::Group(name.name.clone(), None));
                 return self.policy_heard(version);
@@ -308,6 +328,20 @@ impl PolicyState {
     fn policy_heard(&mut self, version: u64) -> Touched {
         self.heard = self.heard.max(version);
         Touched::default()
+    }
+
+    fn set_slice(&mut self, name: &ObjectName, slice: Option<SliceObject>) -> Touched {
+        for service in self.services.set_slice(name, slice) {
+            self.tell_service(&service);
+        }
+        Touched::default()
+    }
+
+    /// Tells the engine of a service as it is now.
+    fn tell_service(&mut self, name: &ObjectName) {
+        if let Some(engine) = &mut self.engine.0 {
+            engine.set_service(&name.namespace, &name.name, self.services.get(name));
+        }
     }
 
     fn of_pod(&self, name: &ObjectName) -> Touched {
@@ -710,6 +744,8 @@ fn tell(engine: &mut Policy, held: Held) {
         | Object::Namespace(_)
         | Object::Identity(_)
         | Object::Endpoint(_)
+        | Object::Service(_)
+        | Object::EndpointSlice(_)
         | Object::CidrGroup(_) => return,
     };
     // What is wrong with it becomes a finding of the engine's.

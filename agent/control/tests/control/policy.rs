@@ -7,12 +7,12 @@ use std::time::Duration;
 use agent_control::ports::{PortErrorKind, Table};
 use agent_control::{
     Event, NamespaceObject, Object, ObjectKind, ObjectName, PodObject, PolicyConfig, PortError, Routing,
-    named_port,
+    ServiceObject, SliceObject, named_port,
 };
 use agent_crd::identity_labels::{DEFAULT_CLUSTER, PodFacts};
 use agent_crd::{CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy, IdentityLabels, Object as _};
 use dataplane_abi::endpoints::EndpointFlags;
-use dataplane_abi::policy::{L4Key, PolicyEntry, PolicyFlags, PolicyKey, PolicyVerdict};
+use dataplane_abi::policy::{Direction, L4Key, PolicyEntry, PolicyFlags, PolicyKey, PolicyVerdict};
 use serde_json::json;
 use zerocopy::FromBytes as _;
 
@@ -185,8 +185,17 @@ impl World {
 
     /// What the tables say of a TCP connection to a pod.
     fn allows(&self, to: IpAddr, from: IpAddr, port: u16) -> bool {
-        let row = self.endpoints()[&to];
-        if row.policy == 0 || !row.flags.contains(EndpointFlags::ENFORCE_INGRESS) {
+        self.judge(Direction::Ingress, to, from, port)
+    }
+
+    /// What the policy of a pod says of a TCP connection with a peer in a direction.
+    fn judge(&self, direction: Direction, own: IpAddr, peer: IpAddr, port: u16) -> bool {
+        let row = self.endpoints()[&own];
+        let flag = match direction {
+            Direction::Ingress => EndpointFlags::ENFORCE_INGRESS,
+            Direction::Egress => EndpointFlags::ENFORCE_EGRESS,
+        };
+        if row.policy == 0 || !row.flags.contains(flag) {
             return true;
         }
         let decisions: BTreeMap<PolicyKey, PolicyEntry> = self
@@ -195,14 +204,8 @@ impl World {
             .iter()
             .map(|(k, v)| (PolicyKey::read_from_bytes(k).unwrap(), PolicyEntry::read_from_bytes(v).unwrap()))
             .collect();
-        let key = |identity| {
-            PolicyKey::new(
-                row.policy,
-                dataplane_abi::policy::Direction::Ingress,
-                dataplane_abi::Identity(identity),
-            )
-        };
-        let entry = decisions.get(&key(self.identity_of(from))).or_else(|| decisions.get(&key(0)));
+        let key = |identity| PolicyKey::new(row.policy, direction, dataplane_abi::Identity(identity));
+        let entry = decisions.get(&key(self.identity_of(peer))).or_else(|| decisions.get(&key(0)));
         let Some(entry) = entry else { return false };
         let verdict = if entry.l4 == 0 { Some(entry.verdict) } else { self.by_port(entry.l4, port) };
         verdict.is_some_and(|verdict| verdict.flags == PolicyFlags::ALLOW)
@@ -393,6 +396,100 @@ fn a_restart_writes_nothing_whatever_comes_first() {
         assert_eq!(world.rows_changed(), 0, "from kind {shift} on");
         assert_eq!(world.decisions(), before);
     }
+}
+
+/// Kinds of which nothing may rest on the order in which they are heard.
+fn restarts_in_any_order(world: &mut World, objects: &Objects) {
+    let rows = [Table::Ipcache, Table::Policy, Table::PolicyL4, Table::Endpoints];
+    let before = rows.map(|table| world.maps.rows(table).clone());
+    for shift in 0..=ObjectKind::ALL.len() {
+        world.restart();
+        world.settle();
+        if shift == ObjectKind::ALL.len() {
+            world.nodes();
+            world.settle();
+        }
+        let mut kinds = ObjectKind::ALL;
+        kinds.rotate_left(shift % ObjectKind::ALL.len());
+        for kind in kinds {
+            world.list(kind, objects);
+            world.settle();
+        }
+        if shift < ObjectKind::ALL.len() {
+            world.nodes();
+            world.settle();
+        }
+        assert_eq!(world.rows_changed(), 0, "from kind {shift} on");
+        assert_eq!(rows.map(|table| world.maps.rows(table).clone()), before);
+    }
+}
+
+fn service(name: &str, selector: &[(&str, &str)]) -> Object {
+    let selector = selector.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    Object::Service(ServiceObject {
+        namespace: "default".to_owned(),
+        name: name.to_owned(),
+        labels: BTreeMap::from([("tier".to_owned(), "back".to_owned())]),
+        selector,
+    })
+}
+
+fn slice(service: &str, n: u8, addresses: &[&str]) -> Object {
+    Object::EndpointSlice(SliceObject {
+        namespace: "default".to_owned(),
+        name: format!("{service}-{n}"),
+        service: service.to_owned(),
+        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+    })
+}
+
+/// From "a" to services alone.
+fn to_services() -> Object {
+    policy(
+        "p",
+        json!({
+            "endpointSelector": {"matchLabels": {"app": "a"}},
+            "egress": [{"toServices": [
+                {"k8sService": {"serviceName": "pods"}},
+                {"k8sServiceSelector": {"selector": {"matchLabels": {"tier": "back"}}, "namespace": "default"}},
+            ]}],
+        }),
+    )
+}
+
+#[test]
+fn services_stand_for_their_pods_or_for_the_addresses_of_their_endpoints() {
+    let mut objects = Objects::new();
+    objects.set(to_services()).set(service("pods", &[("app", "b")])).set(service("far", &[]));
+    objects.set(slice("far", 1, &["192.0.2.1"])).set(slice("pods", 1, &["192.0.2.9"]));
+    let mut world = World::up(&objects);
+    let (a, b, c) = (world.address("a"), world.address("b"), world.address("c"));
+    let reaches = |world: &World, to: IpAddr| world.judge(Direction::Egress, a, to, 80);
+    let outside = |text: &str| -> IpAddr { text.parse().unwrap() };
+    assert!(reaches(&world, b) && !reaches(&world, c), "the selector counts, not the slices");
+    assert!(reaches(&world, outside("192.0.2.1")));
+    assert!(!reaches(&world, outside("192.0.2.2")) && !reaches(&world, outside("192.0.2.9")));
+    assert_eq!(world.agent.findings(), Vec::new());
+    restarts_in_any_order(&mut world, &objects);
+
+    objects.set(slice("far", 1, &["192.0.2.2"])).set(slice("far", 2, &["192.0.2.1"]));
+    objects.set(service("pods", &[("app", "c")]));
+    for object in objects.0.values().filter(|object| object.kind() == ObjectKind::EndpointSlice) {
+        world.upsert(object.clone(), 7);
+    }
+    world.upsert(service("pods", &[("app", "c")]), 8);
+    world.settle();
+    assert!(!reaches(&world, b) && reaches(&world, c));
+    assert!(reaches(&world, outside("192.0.2.1")) && reaches(&world, outside("192.0.2.2")));
+    restarts_in_any_order(&mut world, &objects);
+
+    for kind in [ObjectKind::EndpointSlice, ObjectKind::Service] {
+        world.list(kind, &Objects::new());
+        world.settle();
+    }
+    assert!(!reaches(&world, c) && !reaches(&world, outside("192.0.2.1")));
+    assert!(!world.ipcache().contains_key(&"192.0.2.1/32".parse().unwrap()));
+    assert_eq!(world.agent.findings().len(), 1, "a service by name is missing");
 }
 
 #[test]

@@ -130,6 +130,7 @@ fn service() -> Service {
     Service {
         labels: LabelSet::default(),
         selector: Some(BTreeMap::from([("app".to_owned(), "a".to_owned())])),
+        ..Service::default()
     }
 }
 
