@@ -103,6 +103,7 @@ impl From<Node> for NodeObject {
                 .map_or(0, |time| u64::try_from(time.0.as_second()).unwrap_or(0)),
             pod_cidrs,
             internal_ips: node.status.addresses.into_iter().filter_map(internal).collect(),
+            labels: node.metadata.labels.unwrap_or_default(),
         }
     }
 }
@@ -383,6 +384,7 @@ mod tests {
         assert_eq!(node.uid, "u1");
         assert_eq!(node.pod_cidrs, ["10.1.0.0/24", "fd00:1::/112"]);
         assert_eq!(node.internal_ips, ["172.30.1.2", "fd00:30::2"]);
+        assert_eq!(node.labels, [("a".to_owned(), "b".to_owned())].into());
     }
 
     #[test]

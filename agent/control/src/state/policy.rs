@@ -9,14 +9,15 @@ use agent_crd::identity_labels::{DEFAULT_CLUSTER, PodFacts};
 use agent_crd::{CiliumIdentity, IdentityLabels};
 use agent_policy::{
     Changes, Endpoint, EndpointId as PolicyEndpoint, EndpointPolicy, Enforcement, Families, Kind, Label,
-    LabelSet, NamedPort, ObjectRef, Policy, PolicyObject,
+    LabelSet, NamedPort, Node, ObjectRef, Policy, PolicyObject,
 };
 use dataplane_abi::Identity;
 use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags};
 use ipnet::IpNet;
 
 use super::endpoints::{EndpointId, EndpointRecord};
-use super::services::Services;
+use super::nodes::Nodes;
+use super::services::{Services, api_server};
 use crate::finding::Finding;
 use crate::objects::{
     EndpointObject, NamespaceObject, Object, ObjectKind, ObjectName, PodObject, SliceObject,
@@ -127,6 +128,10 @@ pub(crate) struct PolicyState {
     by_wanted: BTreeMap<IdentityLabels, BTreeSet<EndpointId>>,
     /// What the rows of an earlier agent said, until all is known that they rest on.
     restored: BTreeMap<EndpointId, InForce>,
+    /// The same of the addresses of nodes.
+    restored_nodes: BTreeMap<IpAddr, Identity>,
+    /// Nodes or API servers are not as the engine has heard.
+    nodes_moved: bool,
     /// New endpoints that wait for their identity, and until when.
     waiting: BTreeMap<EndpointId, Now>,
     services: Services,
@@ -160,6 +165,8 @@ impl PolicyState {
             by_pod: BTreeMap::new(),
             by_wanted: BTreeMap::new(),
             restored: BTreeMap::new(),
+            restored_nodes: BTreeMap::new(),
+            nodes_moved: true,
             waiting: BTreeMap::new(),
             services: Services::default(),
             cidrs: BTreeMap::new(),
@@ -333,8 +340,51 @@ impl PolicyState {
     fn set_slice(&mut self, name: &ObjectName, slice: Option<SliceObject>) -> Touched {
         for service in self.services.set_slice(name, slice) {
             self.tell_service(&service);
+            self.nodes_moved |= service == api_server();
         }
         Touched::default()
+    }
+
+    /// A node is not as it was.
+    pub(crate) fn nodes_moved(&mut self) {
+        self.nodes_moved = true;
+    }
+
+    /// What the rows of an earlier agent say of the addresses of nodes. It goes on until all is known that it rests on.
+    pub(crate) fn restore_nodes(&mut self, rows: impl Iterator<Item = (IpAddr, Identity)>) {
+        if self.enabled {
+            self.restored_nodes = rows.filter(|(_, identity)| identity.is_remote_node()).collect();
+        }
+    }
+
+    /// The identity of another node that has this address.
+    pub(crate) fn identity_of_node(&self, name: &str, address: &IpAddr) -> Identity {
+        match self.engine() {
+            Some(engine) => engine.node(name),
+            None => self.restored_nodes.get(address).copied().unwrap_or(Identity::REMOTE_NODE),
+        }
+    }
+
+    /// Tells the engine of nodes and API servers as they are now.
+    fn tell_nodes(&mut self, nodes: &Nodes) {
+        let Some(engine) = &mut self.engine.0 else { return };
+        let mut servers = self.services.api_server();
+        let api_server = servers.clone();
+        let mut others = BTreeMap::new();
+        for (name, record) in nodes.iter() {
+            let node = Node {
+                labels: record.labels.clone(),
+                api_server: record.internal_ips.iter().any(|address| api_server.contains(address)),
+            };
+            servers.retain(|address| !record.internal_ips.contains(address));
+            if record.claimant.remote {
+                others.insert(name.clone(), node);
+            } else {
+                engine.set_host(&node);
+            }
+        }
+        engine.set_nodes(others);
+        engine.set_api_server(servers);
     }
 
     /// Tells the engine of a service as it is now.
@@ -641,15 +691,18 @@ impl PolicyState {
     }
 
     /// Works out what was heard, once all of it is known; `None` before. Endpoints of this node are in the changes by number.
-    pub(crate) fn commit(&mut self, families: Families) -> Option<Changes> {
+    pub(crate) fn commit(&mut self, families: Families, nodes: &Nodes) -> Option<Changes> {
         if !self.enabled {
             return None;
         }
         if self.engine.0.is_none() {
-            if !self.synced() {
+            if !self.synced() || !nodes.synced() {
                 return None;
             }
             self.start(families);
+        }
+        if std::mem::take(&mut self.nodes_moved) {
+            self.tell_nodes(nodes);
         }
         for number in self.lingering.clone() {
             let has = |own: &Own| own.identity.0 == number;
@@ -670,6 +723,7 @@ impl PolicyState {
 
     /// From now on rows come from what is known, not from what an earlier agent left. Returns whose rows may be others.
     pub(crate) fn forget_restored(&mut self) -> Vec<EndpointId> {
+        self.restored_nodes.clear();
         std::mem::take(&mut self.restored).into_keys().collect()
     }
 

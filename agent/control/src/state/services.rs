@@ -1,10 +1,16 @@
 //! Services with the addresses of their endpoints: peers of policies, which say so by `toServices`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use agent_policy::{Label, Service};
 
 use crate::objects::{ObjectName, ServiceObject, SliceObject};
+
+/// The service of the API servers.
+pub(crate) fn api_server() -> ObjectName {
+    ObjectName::new("default", "kubernetes")
+}
 
 /// Services and slices of endpoints, as they are now. A slice may be there before its service.
 #[derive(Debug, Default)]
@@ -16,6 +22,11 @@ pub(crate) struct Services {
 }
 
 impl Services {
+    /// Addresses of the API servers: those of the endpoints of the service that the control plane makes for itself.
+    pub(crate) fn api_server(&self) -> BTreeSet<IpAddr> {
+        self.addresses(&api_server()).collect()
+    }
+
     /// The services, by name.
     pub(crate) fn names(&self) -> impl Iterator<Item = &ObjectName> {
         self.services.keys()
@@ -66,7 +77,7 @@ impl Services {
     }
 
     /// Addresses of the endpoints of a service, whether the service itself is there or not.
-    pub(crate) fn addresses(&self, name: &ObjectName) -> impl Iterator<Item = std::net::IpAddr> {
+    pub(crate) fn addresses(&self, name: &ObjectName) -> impl Iterator<Item = IpAddr> {
         let slices = self.of_service.get(name).into_iter().flatten();
         slices.filter_map(|slice| self.slices.get(slice)).flat_map(|slice| slice.addresses.iter().copied())
     }

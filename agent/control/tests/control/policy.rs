@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use agent_control::ports::{PortErrorKind, Table};
 use agent_control::{
-    Event, NamespaceObject, Object, ObjectKind, ObjectName, PodObject, PolicyConfig, PortError, Routing,
-    ServiceObject, SliceObject, named_port,
+    Event, NamespaceObject, NodeObject, Object, ObjectKind, ObjectName, PodObject, PolicyConfig, PortError,
+    Routing, ServiceObject, SliceObject, named_port,
 };
 use agent_crd::identity_labels::{DEFAULT_CLUSTER, PodFacts};
 use agent_crd::{CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy, IdentityLabels, Object as _};
@@ -85,6 +85,10 @@ fn far(name: &str, identity: u32, address: &str, node: &str) -> Object {
     Object::Endpoint((&object.unwrap()).into())
 }
 
+fn in_zone(n: u16, zone: &str) -> NodeObject {
+    NodeObject { labels: BTreeMap::from([("zone".to_owned(), zone.to_owned())]), ..node(n) }
+}
+
 fn policy(name: &str, spec: serde_json::Value) -> Object {
     let object = json!({"metadata": {"namespace": "default", "name": name}, "spec": spec});
     Object::CiliumNetworkPolicy(CiliumNetworkPolicy::from_json(object).unwrap())
@@ -122,6 +126,20 @@ fn second() -> Object {
     )
 }
 
+/// To "a" from nodes of one zone, and from some outside.
+fn third() -> Object {
+    policy(
+        "p",
+        json!({
+            "endpointSelector": {"matchLabels": {"app": "a"}},
+            "ingress": [
+                {"fromNodes": [{"matchLabels": {"zone": "east"}}]},
+                {"fromCIDR": ["192.0.2.0/24"]},
+            ],
+        }),
+    )
+}
+
 impl World {
     fn with_policy() -> Self {
         let mut config = agent_control::Config::new(crate::world::OWN, Routing::Vxlan);
@@ -133,7 +151,7 @@ impl World {
         self.event(Event::Underlay(underlay()));
         self.event(Event::NodeListStarted);
         for n in 1..=3 {
-            self.event(Event::NodeUpsert(node(n)));
+            self.event(Event::NodeUpsert(in_zone(n, if n == 3 { "west" } else { "east" })));
         }
         self.event(Event::NodeListSynced);
     }
@@ -225,7 +243,15 @@ impl World {
     /// What the tables say of connections to "a" from everywhere, on ports that matter.
     fn decisions(&self) -> BTreeMap<(IpAddr, u16), bool> {
         let to = self.address("a");
-        let elsewhere = ["10.10.2.9", "192.0.2.1", "192.0.2.200", "192.0.3.1", "198.51.100.1", "172.30.0.2"];
+        let elsewhere = [
+            "10.10.2.9",
+            "192.0.2.1",
+            "192.0.2.200",
+            "192.0.3.1",
+            "198.51.100.1",
+            "172.30.0.2",
+            "172.30.0.3",
+        ];
         let mut peers: Vec<IpAddr> = elsewhere.iter().map(|text| text.parse().unwrap()).collect();
         peers.extend([self.address("b"), self.address("c")]);
         let ports = [80, 443, 8000, 8080, 8101];
@@ -400,6 +426,8 @@ fn a_restart_writes_nothing_whatever_comes_first() {
 
 /// Kinds of which nothing may rest on the order in which they are heard.
 fn restarts_in_any_order(world: &mut World, objects: &Objects) {
+    // Rows that nobody looked up any more went after the revision was raised: the next look sees that.
+    world.reconcile();
     let rows = [Table::Ipcache, Table::Policy, Table::PolicyL4, Table::Endpoints];
     let before = rows.map(|table| world.maps.rows(table).clone());
     for shift in 0..=ObjectKind::ALL.len() {
@@ -493,6 +521,82 @@ fn services_stand_for_their_pods_or_for_the_addresses_of_their_endpoints() {
 }
 
 #[test]
+fn nodes_are_told_apart_while_a_policy_asks_for_their_labels() {
+    let mut objects = Objects::new();
+    let mut world = World::up(&objects);
+    let a = world.address("a");
+    let [east, east6, west] =
+        ["172.30.0.2", "fd00:30::2", "172.30.0.3"].map(|text| text.parse::<IpAddr>().unwrap());
+    assert_eq!([east, east6, west].map(|address| world.identity_of(address)), [6, 6, 6]);
+
+    objects.set(third());
+    world.upsert(third(), 7);
+    world.settle();
+    assert!(world.allows(a, east, 80) && world.allows(a, east6, 80) && !world.allows(a, west, 80));
+    let identity = world.identity_of(east);
+    assert!(identity > 0x0200_0000, "{identity:#x}");
+    assert_eq!(world.identity_of(east6), identity);
+    assert_ne!(world.identity_of(west), identity);
+    restarts_in_any_order(&mut world, &objects);
+
+    world.event(Event::NodeUpsert(in_zone(3, "east")));
+    world.settle();
+    assert_eq!(world.identity_of(west), identity, "equal labels are one peer");
+    assert!(world.allows(a, west, 80));
+    world.event(Event::NodeUpsert(in_zone(2, "west")));
+    world.settle();
+    assert!(!world.allows(a, east, 80) && world.allows(a, west, 80));
+
+    world.list(ObjectKind::CiliumNetworkPolicy, &Objects::new());
+    world.settle();
+    assert_eq!([east, east6, west].map(|address| world.identity_of(address)), [6, 6, 6]);
+    assert_eq!(world.maps.rows(Table::Policy).len(), 0);
+}
+
+/// "a" may speak with API servers, and they with it.
+fn api_server() -> Object {
+    policy(
+        "p",
+        json!({
+            "endpointSelector": {"matchLabels": {"app": "a"}},
+            "ingress": [{"fromEntities": ["kube-apiserver"]}],
+            "egress": [{"toEntities": ["kube-apiserver"]}],
+        }),
+    )
+}
+
+#[test]
+fn api_servers_are_known_by_the_endpoints_of_their_service() {
+    let mut objects = Objects::new();
+    objects.set(api_server()).set(slice("kubernetes", 1, &["172.30.0.3", "198.51.100.1"]));
+    let mut world = World::up(&objects);
+    let a = world.address("a");
+    let [host, other, node, outside, beside] =
+        ["172.30.0.1", "172.30.0.2", "172.30.0.3", "198.51.100.1", "198.51.100.2"]
+            .map(|text| text.parse::<IpAddr>().unwrap());
+    assert_eq!([host, other, node].map(|address| world.identity_of(address)), [1, 6, 7]);
+    let allowed = |world: &World| {
+        [host, other, node, outside, beside].map(|peer| world.judge(Direction::Egress, a, peer, 80))
+    };
+    assert_eq!(allowed(&world), [false, false, true, true, false]);
+    assert!(world.allows(a, node, 80) && world.allows(a, outside, 80) && !world.allows(a, other, 80));
+    restarts_in_any_order(&mut world, &objects);
+
+    let moved = slice("kubernetes", 1, &["172.30.0.1", "fd00:30::2", "198.51.100.2"]);
+    objects.set(moved.clone());
+    world.upsert(moved, 8);
+    world.settle();
+    assert_eq!([host, other, node].map(|address| world.identity_of(address)), [1, 7, 6]);
+    assert_eq!(allowed(&world), [true, true, false, false, true]);
+    assert!(!world.ipcache().contains_key(&"198.51.100.1/32".parse().unwrap()));
+    restarts_in_any_order(&mut world, &objects);
+
+    world.list(ObjectKind::EndpointSlice, &Objects::new());
+    world.settle();
+    assert_eq!(allowed(&world), [false; 5]);
+}
+
+#[test]
 fn an_object_that_cannot_be_read_stays_as_it_was() {
     let mut world = World::up(Objects::new().set(first()));
     let before = world.decisions();
@@ -517,8 +621,9 @@ fn dies_after_every_single_call_of_a_change_of_policy() {
         }
         objects
     };
-    let states = [with(None), with(Some(first())), with(Some(second()))];
-    for (from, to) in [(0, 1), (1, 2), (2, 1), (1, 0), (0, 2), (2, 0)] {
+    let states = [with(None), with(Some(first())), with(Some(second())), with(Some(third()))];
+    let changes = [(0, 1), (1, 2), (2, 1), (1, 0), (0, 2), (2, 0), (0, 3), (3, 0), (2, 3), (3, 2)];
+    for (from, to) in changes {
         let (from, to) = (&states[from], &states[to]);
         let change = |world: &mut World| world.list(ObjectKind::CiliumNetworkPolicy, to);
         let mut whole = World::up(from);
