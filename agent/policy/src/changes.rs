@@ -20,8 +20,10 @@ pub struct Changes {
     pub split: Vec<(RowKey, Row)>,
     /// 3. Those CIDRs in the ipcache.
     pub prefixes: Vec<(IpNet, Identity)>,
-    /// 3. Nodes with another identity, by name. One that nobody has had so far goes with those CIDRs into the ipcache, since it begins
-    /// with what has held for its node; any other goes with the endpoints, after its rows.
+    /// 3. Nodes with another identity, by name.
+    ///
+    /// One that nobody has had so far goes with those CIDRs into the ipcache, since it begins with what has held for its
+    /// node; any other goes with the endpoints, after its rows.
     pub nodes: Vec<(String, Identity)>,
     /// 4. Rows of identities.
     pub rows: Vec<(RowKey, Row)>,

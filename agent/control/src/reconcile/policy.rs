@@ -153,13 +153,20 @@ impl Agent {
             })
             .collect();
         fresh.extend(self.new_nodes());
-        // Those around others first: what holds for an inner one is what holds for the one around it.
-        fresh.sort_by_key(|(prefix, _)| (prefix.prefix_len(), *prefix));
+        // Those around others first: what holds for an inner one is what holds for the one around it. Of nodes with one identity
+        // those first that are there already: the identity begins as what they have been.
+        let actual = ipcache.actual();
+        fresh.sort_by_key(|(prefix, identity)| {
+            let is_late = identity.is_local_node() && !actual.contains_key(prefix);
+            (is_late, prefix.prefix_len(), *prefix)
+        });
+        let mut noted: BTreeSet<Identity> = BTreeSet::new();
         fresh.into_iter().all(|(prefix, identity)| {
             let around = std::iter::successors(Some(prefix), IpNet::supernet)
                 .find_map(|net| self.outside.ipcache.actual().get(&net));
             let now_in = around.map_or(EVERYBODY, |entry| entry.identity);
-            self.note_what_holds(run, now_in, identity) && self.write_prefix(run, prefix)
+            let is_noted = !noted.insert(identity);
+            (is_noted || self.note_what_holds(run, now_in, identity)) && self.write_prefix(run, prefix)
         })
     }
 

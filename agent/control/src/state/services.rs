@@ -15,7 +15,7 @@ pub(crate) fn api_server() -> ObjectName {
 /// Services and slices of endpoints, as they are now. A slice may be there before its service.
 #[derive(Debug, Default)]
 pub(crate) struct Services {
-    services: BTreeMap<ObjectName, ServiceObject>,
+    by_name: BTreeMap<ObjectName, ServiceObject>,
     slices: BTreeMap<ObjectName, SliceObject>,
     /// Slices by the name of their service.
     of_service: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
@@ -29,14 +29,14 @@ impl Services {
 
     /// The services, by name.
     pub(crate) fn names(&self) -> impl Iterator<Item = &ObjectName> {
-        self.services.keys()
+        self.by_name.keys()
     }
 
     /// A service as it is now; `None`: it is gone.
     pub(crate) fn set_service(&mut self, name: &ObjectName, service: Option<ServiceObject>) {
         match service {
-            Some(service) => drop(self.services.insert(name.clone(), service)),
-            None => drop(self.services.remove(name)),
+            Some(service) => drop(self.by_name.insert(name.clone(), service)),
+            None => drop(self.by_name.remove(name)),
         }
     }
 
@@ -67,7 +67,7 @@ impl Services {
 
     /// A service in the engine's words; `None`: there is none of that name.
     pub(crate) fn get(&self, name: &ObjectName) -> Option<Service> {
-        let service = self.services.get(name)?;
+        let service = self.by_name.get(name)?;
         let labels = service.labels.iter().map(|(key, value)| Label::k8s(key, value)).collect();
         Some(if service.selector.is_empty() {
             Service { labels, selector: None, addresses: self.addresses(name).collect() }

@@ -553,6 +553,33 @@ fn nodes_are_told_apart_while_a_policy_asks_for_their_labels() {
     assert_eq!(world.maps.rows(Table::Policy).len(), 0);
 }
 
+/// A node that joins at the moment at which nodes begin to be told apart lends the others nothing that held for its address.
+#[test]
+fn a_node_that_joins_changes_nothing_for_others_with_its_labels() {
+    let east: IpAddr = "172.30.0.2".parse().unwrap();
+    let changed = || {
+        let mut world = World::up(&Objects::new());
+        // Its address comes before that of the other one in every order.
+        let addresses = vec!["172.29.0.1".to_owned()];
+        let joins = NodeObject { internal_ips: addresses, pod_cidrs: Vec::new(), ..in_zone(4, "east") };
+        world.upsert(third(), 7);
+        world.event(Event::NodeUpsert(joins));
+        world.faults.revive();
+        world
+    };
+    let mut whole = changed();
+    whole.settle();
+    assert_eq!(whole.identity_of(east), whole.identity_of("172.29.0.1".parse().unwrap()));
+    let calls = whole.faults.calls();
+    assert!(calls > 5);
+    for call in 0..=calls {
+        let mut world = changed();
+        world.faults.crash_after(call);
+        world.reconcile();
+        assert!(world.allows(world.address("a"), east, 80), "after call {call}");
+    }
+}
+
 /// "a" may speak with API servers, and they with it.
 fn api_server() -> Object {
     policy(
