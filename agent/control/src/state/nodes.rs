@@ -375,6 +375,7 @@ mod tests {
             created_s,
             pod_cidrs: cidrs.iter().map(ToString::to_string).collect(),
             internal_ips: ips.iter().map(ToString::to_string).collect(),
+            ..NodeObject::default()
         }
     }
 
