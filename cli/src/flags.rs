@@ -67,9 +67,6 @@ Examples:
     /// Sets of labels and their numbers.
     #[command(subcommand)]
     Identity(IdentityCommand),
-    /// Network policies, and what they come to.
-    #[command(subcommand)]
-    Policy(PolicyCommand),
     /// Which identity an address has and how it is reached.
     #[command(subcommand)]
     Ipcache(IpcacheCommand),
@@ -81,7 +78,7 @@ Examples:
     Bpf(Bpf),
     /// Drops, traces and policy verdicts as they happen.
     Monitor(MonitorFlags),
-    /// Policies in files: what they allow, what would change, what is wrong with them. Needs no agent.
+    /// Policies, of the agent or in files: what they allow, what would change, what is wrong with them.
     #[command(subcommand)]
     Policy(PolicyCommand),
 }

@@ -32,7 +32,9 @@ pub(crate) fn explain(client: &Client, flags: &ExplainFlags, output: Output) -> 
 fn end(text: &str) -> Result<&str> {
     let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-./:".contains(&byte);
     let named = !text.is_empty() && text.bytes().all(fine);
-    named.then_some(text).ok_or_else(|| anyhow!("an agent is asked by NAMESPACE/NAME, NAME, or an IP address"))
+    named
+        .then_some(text)
+        .ok_or_else(|| anyhow!("an agent is asked by NAMESPACE/NAME, NAME, or an IP address"))
 }
 
 fn port(text: &str) -> Result<(u16, String)> {
@@ -40,7 +42,9 @@ fn port(text: &str) -> Result<(u16, String)> {
     let fine = !protocol.is_empty() && protocol.bytes().all(|byte| byte.is_ascii_alphanumeric());
     let number = number.parse().ok().filter(|_| fine);
     let asked = number.map(|number| (number, protocol.to_lowercase()));
-    asked.ok_or_else(|| anyhow!("an agent is asked by number, as 80, 80/tcp or 53/udp; for ICMP the type as 8/icmp"))
+    asked.ok_or_else(|| {
+        anyhow!("an agent is asked by number, as 80, 80/tcp or 53/udp; for ICMP the type as 8/icmp")
+    })
 }
 
 fn list<T: ToString>(items: &[T], between: &str) -> String {

@@ -3,6 +3,7 @@
 //! `policy_scale cluster`: 1,000 nodes, 30,000 pods, 6,000 identities, 30,000 policies.
 //! `policy_scale node`: 250 endpoints on the node, 100 policies.
 //! Prints one JSON object; `cargo xtask bench policy` judges it.
+#![expect(clippy::disallowed_types, reason = "it measures time")]
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -253,6 +254,7 @@ fn config() -> Config {
 
 fn node(n: u32) -> NodeObject {
     NodeObject {
+        labels: BTreeMap::new(),
         name: format!("node-{n}"),
         uid: format!("uid-{n}"),
         created_s: 1000 + u64::from(n),

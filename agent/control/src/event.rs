@@ -1,5 +1,6 @@
 //! Everything that changes the agent's mind.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -78,6 +79,9 @@ pub struct NodeObject {
     pub pod_cidrs: Vec<String>,
     /// `status.addresses` of type `InternalIP`, in order.
     pub internal_ips: Vec<String>,
+    /// `metadata.labels`, by which policies select nodes.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A network device.

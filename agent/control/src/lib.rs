@@ -42,7 +42,8 @@ pub use config::{Config, CtGcConfig, FamilyMode, MonitorAggregation, PolicyConfi
 pub use event::{DeviceFacts, Event, NodeObject};
 pub use finding::{Finding, Severity};
 pub use objects::{
-    EndpointObject, NamespaceObject, Object, ObjectKind, ObjectName, PodObject, ReadError, named_port,
+    EndpointObject, NamespaceObject, Object, ObjectKind, ObjectName, PodObject, ReadError, ServiceObject,
+    SliceObject, named_port,
 };
 pub use ports::{MapStore, NodeOps, PortError};
 pub use time::Now;

@@ -2,7 +2,7 @@
 
 mod read;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 pub use read::ReadError;
@@ -24,6 +24,10 @@ pub enum ObjectKind {
     Identity,
     /// `CiliumEndpoint`, those of all nodes.
     Endpoint,
+    /// core/v1 Service.
+    Service,
+    /// discovery.k8s.io/v1 `EndpointSlice`.
+    EndpointSlice,
     /// `CiliumCIDRGroup`.
     CidrGroup,
     /// networking.k8s.io/v1 `NetworkPolicy`.
@@ -38,11 +42,13 @@ pub enum ObjectKind {
 
 impl ObjectKind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Pod,
         Self::Namespace,
         Self::Identity,
         Self::Endpoint,
+        Self::Service,
+        Self::EndpointSlice,
         Self::CidrGroup,
         Self::NetworkPolicy,
         Self::CiliumNetworkPolicy,
@@ -57,6 +63,8 @@ impl ObjectKind {
             Self::Namespace => "Namespace",
             Self::Identity => "CiliumIdentity",
             Self::Endpoint => "CiliumEndpoint",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
             Self::CidrGroup => "CiliumCIDRGroup",
             Self::NetworkPolicy => "NetworkPolicy",
             Self::CiliumNetworkPolicy => "CiliumNetworkPolicy",
@@ -93,6 +101,10 @@ pub enum Object {
     Identity(CiliumIdentity),
     /// What an agent says of one of its endpoints.
     Endpoint(EndpointObject),
+    /// A service.
+    Service(ServiceObject),
+    /// Some endpoints of a service.
+    EndpointSlice(SliceObject),
     /// A group of CIDRs.
     CidrGroup(CiliumCIDRGroup),
     /// A policy.
@@ -113,6 +125,8 @@ impl Object {
             Self::Namespace(_) => ObjectKind::Namespace,
             Self::Identity(_) => ObjectKind::Identity,
             Self::Endpoint(_) => ObjectKind::Endpoint,
+            Self::Service(_) => ObjectKind::Service,
+            Self::EndpointSlice(_) => ObjectKind::EndpointSlice,
             Self::CidrGroup(_) => ObjectKind::CidrGroup,
             Self::NetworkPolicy(_) => ObjectKind::NetworkPolicy,
             Self::CiliumNetworkPolicy(_) => ObjectKind::CiliumNetworkPolicy,
@@ -128,6 +142,8 @@ impl Object {
             Self::Pod(pod) => ObjectName::new(&pod.namespace, &pod.name),
             Self::Namespace(namespace) => ObjectName::new("", &namespace.name),
             Self::Endpoint(endpoint) => ObjectName::new(&endpoint.namespace, &endpoint.name),
+            Self::Service(service) => ObjectName::new(&service.namespace, &service.name),
+            Self::EndpointSlice(slice) => ObjectName::new(&slice.namespace, &slice.name),
             Self::Identity(object) => of(object.metadata()),
             Self::CidrGroup(object) => of(object.metadata()),
             Self::NetworkPolicy(object) => of(object.metadata()),
@@ -162,6 +178,33 @@ pub struct NamespaceObject {
     pub name: String,
     /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
+}
+
+/// What the agent reads of a core/v1 Service.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServiceObject {
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+    /// `spec.selector`; empty: its endpoints are somebody else's matter.
+    pub selector: BTreeMap<String, String>,
+}
+
+/// What the agent reads of an `EndpointSlice`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SliceObject {
+    /// `metadata.namespace`, that of its service too.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// Its service, by the label `kubernetes.io/service-name`; empty: none.
+    pub service: String,
+    /// Addresses of its endpoints, whether they are ready or not: who may be spoken to does not depend on that.
+    /// Of an endpoint only the first address counts. What is no address is left out, as are names (`addressType` FQDN).
+    pub addresses: BTreeSet<IpAddr>,
 }
 
 /// What the agent reads of a `CiliumEndpoint`. What is wrong in it is left out.

@@ -6,6 +6,7 @@ pub(crate) mod endpoints;
 pub(crate) mod ipam;
 pub(crate) mod nodes;
 pub(crate) mod policy;
+pub(crate) mod services;
 
 use std::net::IpAddr;
 

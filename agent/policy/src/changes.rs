@@ -16,10 +16,15 @@ use crate::rows::{EndpointPolicy, L4Set, Row, RowKey};
 pub struct Changes {
     /// 1. New port sets. Whole, before a row points to them.
     pub sets: Vec<(u32, Arc<L4Set>)>,
-    /// 2. Rows for CIDRs that are told apart from now on: what has held for their addresses so far.
+    /// 2. Rows for CIDRs and nodes that are told apart from now on: what has held for their addresses so far.
     pub split: Vec<(RowKey, Row)>,
     /// 3. Those CIDRs in the ipcache.
     pub prefixes: Vec<(IpNet, Identity)>,
+    /// 3. Nodes with another identity, by name.
+    ///
+    /// One that nobody has had so far goes with those CIDRs into the ipcache, since it begins with what has held for its
+    /// node; any other goes with the endpoints, after its rows.
+    pub nodes: Vec<(String, Identity)>,
     /// 4. Rows of identities.
     pub rows: Vec<(RowKey, Row)>,
     /// 5. Rows of everybody.

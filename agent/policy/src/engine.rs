@@ -3,6 +3,7 @@
 //! Every call takes note; [`Policy::commit`] works it out. What comes out is a function of what holds now.
 
 mod commit;
+mod nodes;
 mod specs;
 mod views;
 
@@ -25,6 +26,7 @@ use crate::rule::{ObjectRef, Spec};
 use crate::store::{CidrGroup, Service, Store};
 use crate::tables::Tables;
 
+pub use nodes::Node;
 pub use views::{CanonicalEndpoint, CanonicalRow, CanonicalVerdict};
 
 /// Number of a version of a rule. It has no meaning beyond one run.
@@ -145,6 +147,7 @@ pub struct Policy {
     store: Store,
     peers: Peers,
     prefixes: Numbers<Prefix>,
+    nodes: nodes::Nodes,
     specs: BTreeMap<SpecId, SpecState>,
     next_spec: u32,
     current: BTreeMap<(Arc<ObjectRef>, u16), SpecId>,
@@ -184,6 +187,7 @@ impl Policy {
             store: Store::default(),
             peers: Peers { matcher, ports: BTreeMap::new(), by_port_name: BTreeMap::new() },
             prefixes: Numbers::new(Identity::LOCAL_CIDR_MIN.0..=Identity::LOCAL_CIDR_MAX.0),
+            nodes: nodes::Nodes::new(),
             specs: BTreeMap::new(),
             next_spec: 0,
             current: BTreeMap::new(),
@@ -214,10 +218,10 @@ impl Policy {
     /// An identity as it is now, with the ports that its pods have given names.
     ///
     /// Its addresses may go into the ipcache when the rows of the next commit are written, not before.
-    /// Reserved identities may be given further labels this way, and identities of other nodes their labels.
-    /// Identities of CIDRs are the engine's own: nothing is changed about them.
+    /// Reserved identities may be given further labels this way.
+    /// Identities of CIDRs and of single nodes are the engine's own: nothing is changed about them.
     pub fn upsert_identity(&mut self, identity: Identity, labels: LabelSet, named_ports: &[NamedPort]) {
-        if is_cidr(identity) {
+        if identity.is_local() {
             return;
         }
         let prefix = self.peers.matcher.facts(identity).and_then(|facts| facts.prefix);
@@ -229,7 +233,7 @@ impl Policy {
 
     /// An identity is gone. Its addresses must have left the ipcache before.
     pub fn remove_identity(&mut self, identity: Identity) {
-        if is_cidr(identity) {
+        if identity.is_local() {
             return;
         }
         let changed = self.peers.matcher.remove(identity);
@@ -310,6 +314,7 @@ impl Policy {
         self.tables.settle();
         self.numbers.settle();
         self.prefixes.settle();
+        self.nodes.settle();
     }
 
     fn peers_changed(&mut self, changed: &[Changed<Identity>]) {
@@ -331,14 +336,7 @@ impl Policy {
     fn make_stale(&mut self, number: u32, identity: Option<Identity>) {
         let Some(policy) = self.policies.get_mut(&number) else { return };
         self.pending.policies.insert(number);
-        match (&mut policy.stale, identity) {
-            (Some(Stale::All), _) => {}
-            (Some(Stale::Identities(identities)), Some(identity)) => {
-                identities.insert(identity);
-            }
-            (stale, None) => *stale = Some(Stale::All),
-            (stale, Some(identity)) => *stale = Some(Stale::Identities(BTreeSet::from([identity]))),
-        }
+        stale_for(&mut policy.stale, identity);
     }
 
     fn unwant(&mut self, number: u32) {
@@ -357,6 +355,14 @@ impl Policy {
     }
 }
 
-fn is_cidr(identity: Identity) -> bool {
-    (Identity::LOCAL_CIDR_MIN..=Identity::LOCAL_CIDR_MAX).contains(&identity)
+/// The rows of an identity are out of date too; `None`: all are.
+fn stale_for(stale: &mut Option<Stale>, identity: Option<Identity>) {
+    match (stale, identity) {
+        (Some(Stale::All), _) => {}
+        (Some(Stale::Identities(identities)), Some(identity)) => {
+            identities.insert(identity);
+        }
+        (stale, None) => *stale = Some(Stale::All),
+        (stale, Some(identity)) => *stale = Some(Stale::Identities(BTreeSet::from([identity]))),
+    }
 }

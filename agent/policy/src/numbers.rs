@@ -128,6 +128,11 @@ impl<T: Ord + Digest> Numbers<T> {
         }
     }
 
+    /// The number of a value.
+    pub(crate) fn number(&self, value: &T) -> Option<u32> {
+        self.by_value.get(value).copied()
+    }
+
     /// Whether the value has a number.
     pub(crate) fn has(&self, value: &T) -> bool {
         self.by_value.contains_key(value)

@@ -44,7 +44,10 @@ pub(crate) fn reserved(families: Families) -> impl Iterator<Item = (Identity, Fa
             let all = all_addresses(v4);
             (families.has(&all) && families.world(v4) == identity).then_some(all)
         });
-        Some((identity, Facts { labels: [Label::reserved(name)].into_iter().collect(), prefix }))
+        // Of API servers those on nodes have a reserved identity: addresses outside have that of their CIDR.
+        let node = (identity == Identity::KUBE_APISERVER).then_some("remote-node");
+        let labels = [name].into_iter().chain(node).map(Label::reserved).collect();
+        Some((identity, Facts { labels, prefix }))
     })
 }
 

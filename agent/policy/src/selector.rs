@@ -5,7 +5,7 @@ use std::fmt;
 
 use ipnet::IpNet;
 
-use crate::label::{LabelSet, source};
+use crate::label::{CLUSTER, LabelSet, NAMESPACE, NAMESPACE_LABELS, SERVICE_ACCOUNT, source};
 
 /// Values of a label, sorted.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -166,6 +166,24 @@ impl Selector {
                 net.contains(prefix) && !except.iter().any(|except| except.contains(prefix))
             }),
         }
+    }
+
+    /// Whether other nodes may differ by their labels in whether it selects them. What asks for a label of a pod, or for the host, selects
+    /// none of them.
+    pub fn is_about_nodes(&self) -> bool {
+        let Self::Labels(requirements) = self else { return false };
+        let of_pods = |r: &Requirement| {
+            [NAMESPACE, SERVICE_ACCOUNT, CLUSTER].contains(&r.key.as_str())
+                || r.key.starts_with(NAMESPACE_LABELS)
+        };
+        let by_label =
+            |r: &Requirement| matches!(r.source.as_str(), source::NODE | source::ANY) && !of_pods(r);
+        let of_nodes = |r: &Requirement| {
+            by_label(r)
+                || (r.source == source::RESERVED
+                    && matches!(r.key.as_str(), "remote-node" | "kube-apiserver"))
+        };
+        requirements.iter().any(by_label) && requirements.iter().all(|r| of_nodes(r) || !r.needs_key())
     }
 
     /// The CIDRs that must be told apart for it: its own and its exceptions.

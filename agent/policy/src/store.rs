@@ -1,6 +1,7 @@
 //! The policy objects and what they refer to, as they are now.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -28,6 +29,8 @@ pub struct Service {
     pub labels: LabelSet,
     /// Which pods are behind it; `None`: no selector says so.
     pub selector: Option<BTreeMap<String, String>>,
+    /// Addresses of its endpoints. They count where there is no selector.
+    pub addresses: BTreeSet<IpAddr>,
 }
 
 /// What is in force of an object, and what is to be said about it.
@@ -153,14 +156,12 @@ impl Store {
             PeerRef::Service { namespace, name } => self
                 .services
                 .get(&(namespace.clone(), name.clone()))
-                .and_then(|service| pods_of(namespace, service))
-                .into_iter()
-                .collect(),
+                .map_or_else(Vec::new, |service| behind(namespace, service)),
             PeerRef::Services { namespace, selector } => self
                 .services
                 .iter()
                 .filter(|((own, _), service)| own == namespace && all(selector, &service.labels))
-                .filter_map(|(_, service)| pods_of(namespace, service))
+                .flat_map(|(_, service)| behind(namespace, service))
                 .collect(),
         }
     }
@@ -174,9 +175,9 @@ impl Store {
             PeerRef::Service { namespace, name } => {
                 match self.services.get(&(namespace.clone(), name.clone())) {
                     None => Some(format!("Service {namespace}/{name} does not exist: it selects nobody")),
-                    Some(Service { selector: None, .. }) => {
-                        Some(format!("Service {namespace}/{name} has no selector: it selects nobody"))
-                    }
+                    Some(Service { selector: None, addresses, .. }) if addresses.is_empty() => Some(format!(
+                        "Service {namespace}/{name} has no selector and no endpoints: it selects nobody"
+                    )),
                     Some(_) => None,
                 }
             }
@@ -185,11 +186,15 @@ impl Store {
     }
 }
 
-/// The pods behind a service, if a selector says which.
-fn pods_of(namespace: &str, service: &Service) -> Option<Selector> {
-    let labels = service.selector.as_ref()?;
-    let own = labels.iter().map(|(key, value)| Requirement::equals(source::K8S, key, value));
-    Some(Selector::labels(own.chain([Requirement::equals(source::K8S, NAMESPACE, namespace)])))
+/// Who is behind a service: pods, if a selector says which; else whoever has the addresses of its endpoints.
+fn behind(namespace: &str, service: &Service) -> Vec<Selector> {
+    match &service.selector {
+        Some(labels) => {
+            let own = labels.iter().map(|(key, value)| Requirement::equals(source::K8S, key, value));
+            vec![Selector::labels(own.chain([Requirement::equals(source::K8S, NAMESPACE, namespace)]))]
+        }
+        None => service.addresses.iter().map(|address| Selector::cidr(IpNet::from(*address), [])).collect(),
+    }
 }
 
 #[cfg(test)]
@@ -222,6 +227,7 @@ mod tests {
         let service = Service {
             labels: LabelSet::default(),
             selector: Some(BTreeMap::from([("app".to_owned(), "web".to_owned())])),
+            ..Service::default()
         };
         assert!(store.set_service("shop", "web", Some(service)));
         let text: Vec<String> = store.selectors(&peers).iter().map(ToString::to_string).collect();
@@ -234,6 +240,16 @@ mod tests {
             ]
         );
         assert!(peers.refs.iter().all(|peer| store.missing(peer).is_none()));
+        let service = Service {
+            addresses: ["192.0.2.1", "2001:db8::1"].iter().map(|text| text.parse().unwrap()).collect(),
+            ..Service::default()
+        };
+        assert!(store.set_service("shop", "web", Some(service)));
+        let text: Vec<String> = store.selectors(&peers).iter().map(ToString::to_string).collect();
+        assert_eq!(text[2..], ["192.0.2.1/32", "2001:db8::1/128"]);
+        assert!(peers.refs.iter().all(|peer| store.missing(peer).is_none()));
+        store.set_service("shop", "web", Some(Service::default()));
+        assert!(peers.refs.iter().any(|peer| store.missing(peer).is_some()));
         assert!(store.set_group("a", None) && !store.set_group("a", None));
         assert!(peers.refs.iter().any(|peer| store.missing(peer).is_some()));
     }

@@ -60,6 +60,8 @@ impl Identity {
     pub const LOCAL_CIDR_MAX: Self = Self(0x01FF_FFFF);
     /// First node-local remote-node identity.
     pub const LOCAL_NODE_MIN: Self = Self(0x0200_0001);
+    /// Last node-local remote-node identity.
+    pub const LOCAL_NODE_MAX: Self = Self(0x02FF_FFFF);
 
     /// Whether it is one of the reserved ones (1–255).
     pub const fn is_reserved(self) -> bool {
@@ -69,6 +71,22 @@ impl Identity {
     /// Whether it has meaning on this node only and so may not be sent.
     pub const fn is_local(self) -> bool {
         self.0 > 0x00FF_FFFF
+    }
+
+    /// Whether it is that of a node-local CIDR.
+    pub const fn is_local_cidr(self) -> bool {
+        self.0 >> 24 == 1
+    }
+
+    /// Whether it is that of other nodes with certain labels, which has meaning on this node only.
+    pub const fn is_local_node(self) -> bool {
+        self.0 >> 24 == 2
+    }
+
+    /// Whether it is that of another node, whatever else is known of it.
+    #[inline(always)]
+    pub const fn is_remote_node(self) -> bool {
+        matches!(self, Self::REMOTE_NODE | Self::KUBE_APISERVER) || self.is_local_node()
     }
 
     /// Label of a reserved identity, without the `reserved:` prefix.

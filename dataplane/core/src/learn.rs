@@ -171,7 +171,9 @@ fn source<H: Host, const PROGRAM: u8>(host: H, config: &NodeConfig, place: Place
         }
         let Some(key) = host.tunnel_key() else { return Step::Drop(DropReason::NoTunnelKey) };
         let identity = Identity::from_vni(key);
-        if identity != Identity::UNKNOWN {
+        // Which of the other nodes it is the tables know, and the tunnel does not.
+        let knows_more = identity == Identity::REMOTE_NODE && src.identity.is_remote_node();
+        if identity != Identity::UNKNOWN && !knows_more {
             src.identity = identity;
         }
     } else if PROGRAM == Program::FromNetdev as u8 && place != Place::Elsewhere {

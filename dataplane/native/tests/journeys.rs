@@ -5,7 +5,7 @@ mod world;
 use dataplane_abi::config::Routing;
 use dataplane_abi::conntrack::{CtState, WayKind};
 use dataplane_abi::endpoints::Endpoints;
-use dataplane_abi::ipcache::IpCache;
+use dataplane_abi::ipcache::{IpCache, IpCacheEntry};
 use dataplane_abi::metrics::Direction::{Egress, Ingress};
 use dataplane_abi::program::Program;
 use dataplane_abi::{Addr, DropReason, Identity, Table};
@@ -127,6 +127,27 @@ fn a_host_behind_the_tunnel_is_a_remote_node_here() {
         let entry = world.ct(node_ip(2, family), A1.ip(family), 1, 2, 17).expect("a row");
         assert_eq!(entry.dirs[0].identity, Identity::REMOTE_NODE);
         assert_eq!(entry.dirs[1].way.kind, WayKind::Tunnel as u8);
+    }
+}
+
+#[test]
+fn the_tables_know_which_node_is_behind_the_tunnel() {
+    for family in FAMILIES {
+        for (row, key, expected) in [
+            (Identity::KUBE_APISERVER, 1, Identity::KUBE_APISERVER),
+            (Identity::LOCAL_NODE_MIN, 1, Identity::LOCAL_NODE_MIN),
+            (Identity::LOCAL_NODE_MIN, 6, Identity::LOCAL_NODE_MIN),
+            (Identity::LOCAL_NODE_MIN, 300, Identity(300)),
+            (Identity::UNMANAGED, 1, Identity::REMOTE_NODE),
+        ] {
+            let mut world = World::vxlan();
+            let node = node_ip(2, family);
+            world.ipcache(node, 128, IpCacheEntry::behind(row, node_ip(2, 4)));
+            let bytes = Craft::new(node, A1.ip(family)).udp(1, 2, b"");
+            assert_eq!(world.tunnel_brings(&bytes, key).0, Verdict::Peer { ifindex: A1.ifindex });
+            let entry = world.ct(node, A1.ip(family), 1, 2, 17).expect("a row");
+            assert_eq!(entry.dirs[0].identity, expected, "row {row}, key {key}");
+        }
     }
 }
 

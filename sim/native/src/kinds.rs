@@ -16,7 +16,7 @@ use bristle_operator::core::{self as operator, Key, Kind, Rules, Seen};
 use serde_json::Value;
 use sim_api::Gr;
 use sim_api::object::{at, list_at, name, namespace, str_at, uid};
-use sim_api::resource::{NAMESPACES, NETWORKPOLICIES, PODS};
+use sim_api::resource::{ENDPOINTSLICES, NAMESPACES, NETWORKPOLICIES, PODS, SERVICES};
 
 /// Definitions of the kinds that Kubernetes does not have by itself.
 pub(crate) static DEFINITIONS: LazyLock<Vec<Value>> = LazyLock::new(|| {
@@ -30,7 +30,7 @@ pub(crate) const ENDPOINTS: Gr = Gr::new(CiliumEndpoint::GROUP, CiliumEndpoint::
 /// `CiliumIdentity`.
 pub(crate) const IDENTITIES: Gr = Gr::new(CiliumIdentity::GROUP, CiliumIdentity::PLURAL);
 
-const RESOURCES: [(ObjectKind, Gr); 9] = [
+const RESOURCES: [(ObjectKind, Gr); 11] = [
     (ObjectKind::Pod, PODS),
     (ObjectKind::Namespace, NAMESPACES),
     (ObjectKind::Identity, IDENTITIES),
@@ -43,6 +43,8 @@ const RESOURCES: [(ObjectKind, Gr); 9] = [
         Gr::new(CiliumClusterwideNetworkPolicy::GROUP, CiliumClusterwideNetworkPolicy::PLURAL),
     ),
     (ObjectKind::ClusterNetworkPolicy, Gr::new(ClusterNetworkPolicy::GROUP, ClusterNetworkPolicy::PLURAL)),
+    (ObjectKind::Service, SERVICES),
+    (ObjectKind::EndpointSlice, ENDPOINTSLICES),
 ];
 
 /// The kind of a resource, if it is one of these.
@@ -74,7 +76,11 @@ pub(crate) const fn of_operator(kind: ObjectKind) -> Option<Kind> {
         ObjectKind::Endpoint => Kind::Endpoint,
         ObjectKind::CiliumNetworkPolicy => Kind::NamespacedPolicy,
         ObjectKind::CiliumClusterwideNetworkPolicy => Kind::ClusterwidePolicy,
-        ObjectKind::CidrGroup | ObjectKind::NetworkPolicy | ObjectKind::ClusterNetworkPolicy => return None,
+        ObjectKind::CidrGroup
+        | ObjectKind::NetworkPolicy
+        | ObjectKind::ClusterNetworkPolicy
+        | ObjectKind::Service
+        | ObjectKind::EndpointSlice => return None,
     })
 }
 
@@ -203,6 +209,9 @@ fn for_agents(kind: ObjectKind, object: &Value) -> Result<Object, String> {
         ObjectKind::CiliumNetworkPolicy => Object::CiliumNetworkPolicy(as_is(object)?),
         ObjectKind::CiliumClusterwideNetworkPolicy => Object::CiliumClusterwideNetworkPolicy(as_is(object)?),
         ObjectKind::ClusterNetworkPolicy => Object::ClusterNetworkPolicy(as_is(object)?),
+        ObjectKind::Service | ObjectKind::EndpointSlice => Object::read(kind, object)
+            .map_err(|error| error.to_string())?
+            .ok_or_else(|| "it is of no concern".to_owned())?,
     })
 }
 

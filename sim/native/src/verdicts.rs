@@ -15,9 +15,8 @@ use sim_policy::{Feature, Plan, PolicyCase};
 
 use cluster::Cluster;
 
-/// What there is not yet, so that cases do not ask for it: host policies, services and the API server as peers (both by objects that agents
-/// do not read), and nodes by their labels.
-const NOT_YET: [Feature; 4] = [Feature::HostPolicies, Feature::Services, Feature::ApiServer, Feature::Nodes];
+/// What there is not yet, so that cases do not ask for it.
+const NOT_YET: [Feature; 1] = [Feature::HostPolicies];
 
 /// What became of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -94,7 +94,13 @@ fn node_object(node: &Value) -> NodeObject {
             .filter(|address| str_at(address, &["type"]) == "InternalIP")
             .map(|address| text(&address["address"]))
             .collect(),
+        labels: labels(node),
     }
+}
+
+fn labels(object: &Value) -> BTreeMap<String, String> {
+    let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
+    labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
 }
 
 /// How far an agent's watch is.

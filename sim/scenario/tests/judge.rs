@@ -28,7 +28,7 @@ fn full(table: &str) -> FaultKind {
 fn while_policies_are_there_nothing_gets_through_for_sure() {
     let policy = |verb: &str| {
         format!(
-            r#"
+            r"
 bristle: scenario/v1
 name: t
 steps:
@@ -39,7 +39,7 @@ steps:
   {verb}
   - wait: {{for: rest, within: 120s}}
   - traffic: {{id: t, from: pod/a, to: pod/b, kind: ping}}
-"#
+"
         )
     };
     let deleted =

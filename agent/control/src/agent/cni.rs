@@ -111,7 +111,10 @@ impl Agent {
                 "the Node object {node} has not been seen yet; does it exist, and is the API server reachable?"
             ));
         }
-        let missing = self.state.policy.missing();
+        let mut missing = self.state.policy.missing();
+        if self.state.policy.enabled() && !self.state.nodes.synced() {
+            missing.push("Node");
+        }
         if !missing.is_empty() {
             return Err(format!(
                 "identities and policies have not been read yet, so it is not known what the pod may do; objects of these kinds are missing: {}; is the API server reachable, and are their CRDs installed?",

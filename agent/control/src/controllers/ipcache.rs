@@ -62,7 +62,7 @@ pub(crate) fn row(state: &State, plan: &Plan, prefix: IpNet) -> Option<(Source, 
                 Routing::Vxlan => state.nodes.get(&holder.name).and_then(|node| node.ip(plan.outer_v4)),
                 Routing::Native => Some(address),
             };
-            return Some((Source::Node, behind(Identity::REMOTE_NODE, node)));
+            return Some((Source::Node, behind(state.policy.identity_of_node(&holder.name, &address), node)));
         }
         if let Some(entry) = remote_endpoint(state, plan, address) {
             return Some((Source::RemoteEndpoint, entry));

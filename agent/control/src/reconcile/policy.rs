@@ -1,7 +1,7 @@
 //! Rows of policy, in an order in which no packet meets a decision that is neither the old nor the new one:
 //!
 //! 1. sets of ports, whole, before a row names them;
-//! 2. CIDRs that are told apart from now on: first their identities get the rows that hold now for their addresses, then they
+//! 2. CIDRs and nodes that are told apart from now on: first their identities get the rows that hold now for their addresses, then they
 //!    come into the ipcache, which changes nothing yet. Those that are not told apart any more get such rows too, so that nothing
 //!    changes for them before they leave the ipcache;
 //! 3. policy by policy: rows of identities, then the row of everybody, then identities to whom the row of everybody holds now
@@ -33,7 +33,7 @@ pub(crate) struct Unwritten {
     policies: BTreeSet<u32>,
     /// Identities with rows that are missing.
     identities: BTreeSet<Identity>,
-    /// CIDRs are missing in the ipcache, or what holds for those that go is not noted.
+    /// CIDRs or new nodes are missing in the ipcache, or what holds for those that go is not noted.
     cidrs: bool,
 }
 
@@ -51,7 +51,8 @@ impl Unwritten {
 
     /// Whether an address may be given this identity. CIDRs have been given theirs before.
     pub(crate) fn allows_identity(&self, identity: Identity) -> bool {
-        !identity.is_local() && !self.identities.contains(&identity)
+        let is_new_node = identity.is_local_node() && self.cidrs;
+        !identity.is_local_cidr() && !is_new_node && !self.identities.contains(&identity)
     }
 }
 
@@ -68,13 +69,16 @@ impl Agent {
             self.mark_endpoint(id);
         }
         let families = Families { v4: self.plan.v4, v6: self.plan.v6 };
-        let Some(changes) = self.state.policy.commit(families) else { return };
+        let Some(changes) = self.state.policy.commit(families, &self.state.nodes) else { return };
         for id in self.state.policy.forget_restored() {
             self.mark_endpoint(id);
         }
         self.want_policy(&changes);
         for prefix in changes.prefixes.iter().chain(&changes.prefixes_removed).map(|(prefix, _)| *prefix) {
             self.dirty.cidrs.insert(prefix);
+        }
+        for node in changes.nodes.iter().filter_map(|(name, _)| self.state.nodes.get(name)) {
+            self.dirty.addresses.extend(&node.internal_ips);
         }
         for (id, _) in &changes.endpoints {
             if let Ok(id) = EndpointId::try_from(id.0) {
@@ -143,7 +147,7 @@ impl Agent {
         unwritten
     }
 
-    /// CIDRs without a row in the ipcache get one, after what holds now for their addresses has been noted for their identity
+    /// CIDRs without a row in the ipcache, and addresses of nodes with an identity that nobody has yet, get theirs, after what holds now for their addresses has been noted for their identity
     /// in every policy. Whether all of them have one now.
     fn write_new_cidrs(&mut self, run: &mut Run<'_>) -> bool {
         let ipcache = &self.outside.ipcache;
@@ -155,14 +159,37 @@ impl Agent {
                 ipcache.desired().get(prefix).is_some_and(|entry| entry.identity == *identity)
             })
             .collect();
-        // Those around others first: what holds for an inner one is what holds for the one around it.
-        fresh.sort_by_key(|(prefix, _)| (prefix.prefix_len(), *prefix));
+        fresh.extend(self.new_nodes());
+        // Those around others first: what holds for an inner one is what holds for the one around it. Of nodes with one identity
+        // those first that are there already: the identity begins as what they have been.
+        let actual = ipcache.actual();
+        fresh.sort_by_key(|(prefix, identity)| {
+            let is_late = identity.is_local_node() && !actual.contains_key(prefix);
+            (is_late, prefix.prefix_len(), *prefix)
+        });
+        let mut noted: BTreeSet<Identity> = BTreeSet::new();
         fresh.into_iter().all(|(prefix, identity)| {
             let around = std::iter::successors(Some(prefix), IpNet::supernet)
                 .find_map(|net| self.outside.ipcache.actual().get(&net));
             let now_in = around.map_or(EVERYBODY, |entry| entry.identity);
-            self.note_what_holds(run, now_in, identity) && self.write_prefix(run, prefix)
+            let is_noted = !noted.insert(identity);
+            (is_noted || self.note_what_holds(run, now_in, identity)) && self.write_prefix(run, prefix)
         })
+    }
+
+    /// Addresses of nodes that shall have an identity that no address has yet.
+    fn new_nodes(&self) -> Vec<(IpNet, Identity)> {
+        let ipcache = &self.outside.ipcache;
+        let mut fresh: Vec<(IpNet, Identity)> = ipcache
+            .open()
+            .filter_map(|prefix| Some((*prefix, ipcache.desired().get(prefix)?.identity)))
+            .filter(|(_, identity)| identity.is_local_node())
+            .collect();
+        if !fresh.is_empty() {
+            let had: BTreeSet<Identity> = ipcache.actual().values().map(|entry| entry.identity).collect();
+            fresh.retain(|(_, identity)| !had.contains(identity));
+        }
+        fresh
     }
 
     /// CIDRs that are not told apart any more keep what holds now until they have left the ipcache: the row of everybody, which

@@ -80,6 +80,9 @@ impl Agent {
         if !prefixes.is_empty() || !found.routes.is_empty() {
             self.state.nodes.let_others_wait();
         }
+        let alone = |prefix: &ipnet::IpNet| prefix.prefix_len() == prefix.max_prefix_len();
+        let addresses = prefixes.iter().filter(|(prefix, _)| alone(prefix));
+        self.state.policy.restore_nodes(addresses.map(|(prefix, entry)| (prefix.addr(), entry.identity)));
         self.outside.ipcache.read_back(prefixes);
         self.read_back_policy(found.policy, found.policy_l4);
         self.outside.routes.read_back(found.routes.into_iter().map(|route| (route.dst, route)));

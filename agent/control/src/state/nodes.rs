@@ -22,6 +22,8 @@ pub(crate) struct NodeRecord {
     pub(crate) internal_ips: Vec<IpAddr>,
     /// In the order of the object, without repetitions, host bits cleared.
     pub(crate) pod_cidrs: Vec<IpNet>,
+    /// As the object has them.
+    pub(crate) labels: BTreeMap<String, String>,
     /// What was wrong with the object.
     findings: Vec<Finding>,
 }
@@ -61,6 +63,7 @@ impl NodeRecord {
             claimant: Claimant::new(remote, object.created_s, &object.name),
             internal_ips,
             pod_cidrs,
+            labels: object.labels.clone(),
             findings,
         }
     }
@@ -201,6 +204,7 @@ impl Nodes {
             created_s: own.claimant.created_s(),
             pod_cidrs: own.pod_cidrs.iter().map(ToString::to_string).collect(),
             internal_ips: own.internal_ips.iter().map(ToString::to_string).collect(),
+            labels: own.labels.clone(),
         })
     }
 
@@ -371,6 +375,7 @@ mod tests {
             created_s,
             pod_cidrs: cidrs.iter().map(ToString::to_string).collect(),
             internal_ips: ips.iter().map(ToString::to_string).collect(),
+            ..NodeObject::default()
         }
     }
 

@@ -9,15 +9,19 @@ use agent_crd::identity_labels::{DEFAULT_CLUSTER, PodFacts};
 use agent_crd::{CiliumIdentity, IdentityLabels};
 use agent_policy::{
     Changes, Endpoint, EndpointId as PolicyEndpoint, EndpointPolicy, Enforcement, Families, Kind, Label,
-    LabelSet, NamedPort, ObjectRef, Policy, PolicyObject,
+    LabelSet, NamedPort, Node, ObjectRef, Policy, PolicyObject,
 };
 use dataplane_abi::Identity;
 use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags};
 use ipnet::IpNet;
 
 use super::endpoints::{EndpointId, EndpointRecord};
+use super::nodes::Nodes;
+use super::services::{Services, api_server};
 use crate::finding::Finding;
-use crate::objects::{EndpointObject, NamespaceObject, Object, ObjectKind, ObjectName, PodObject};
+use crate::objects::{
+    EndpointObject, NamespaceObject, Object, ObjectKind, ObjectName, PodObject, SliceObject,
+};
 use crate::time::Now;
 
 /// Flags of an endpoint's row that policy sets.
@@ -125,8 +129,13 @@ pub(crate) struct PolicyState {
     by_wanted: BTreeMap<IdentityLabels, BTreeSet<EndpointId>>,
     /// What the rows of an earlier agent said, until all is known that they rest on.
     restored: BTreeMap<EndpointId, InForce>,
+    /// The same of the addresses of nodes.
+    restored_nodes: BTreeMap<IpAddr, Identity>,
+    /// Nodes or API servers are not as the engine has heard.
+    nodes_moved: bool,
     /// New endpoints that wait for their identity, and until when.
     waiting: BTreeMap<EndpointId, Now>,
+    services: Services,
     /// CIDRs that policies tell apart.
     cidrs: BTreeMap<IpNet, Identity>,
     /// Policies that could not be read at all.
@@ -157,7 +166,10 @@ impl PolicyState {
             by_pod: BTreeMap::new(),
             by_wanted: BTreeMap::new(),
             restored: BTreeMap::new(),
+            restored_nodes: BTreeMap::new(),
+            nodes_moved: true,
             waiting: BTreeMap::new(),
+            services: Services::default(),
             cidrs: BTreeMap::new(),
             unreadable: BTreeMap::new(),
             heard: 0,
@@ -194,6 +206,9 @@ impl PolicyState {
         self.engine.0 = Some(engine);
         for number in self.identities.keys().copied().collect::<Vec<_>>() {
             self.tell_identity(number);
+        }
+        for name in self.services.names().cloned().collect::<Vec<_>>() {
+            self.tell_service(&name);
         }
         for id in self.own.keys().copied().collect::<Vec<_>>() {
             self.refresh(id);
@@ -252,6 +267,12 @@ impl PolicyState {
             Object::Namespace(namespace) => self.set_namespace(namespace),
             Object::Identity(identity) => self.set_identity(&identity),
             Object::Endpoint(endpoint) => self.set_endpoint(&name, Some(endpoint)),
+            Object::Service(service) => {
+                self.services.set_service(&name, Some(service));
+                self.tell_service(&name);
+                Touched::default()
+            }
+            Object::EndpointSlice(slice) => self.set_slice(&name, Some(slice)),
             Object::CidrGroup(group) => {
                 match agent_policy::cidr_group(&group) {
                     Ok(group) => self.tell(Held::Group(name.name, Some(group))),
@@ -293,6 +314,12 @@ impl PolicyState {
             }
             ObjectKind::Identity => return self.remove_identity(&name.name),
             ObjectKind::Endpoint => return self.set_endpoint(name, None),
+            ObjectKind::Service => {
+                self.services.set_service(name, None);
+                self.tell_service(name);
+                return Touched::default();
+            }
+            ObjectKind::EndpointSlice => return self.set_slice(name, None),
             ObjectKind::CidrGroup => {
                 self.tell(Held::Group(name.name.clone(), None));
                 return self.policy_heard(version);
@@ -309,6 +336,63 @@ impl PolicyState {
     fn policy_heard(&mut self, version: u64) -> Touched {
         self.heard = self.heard.max(version);
         Touched::default()
+    }
+
+    fn set_slice(&mut self, name: &ObjectName, slice: Option<SliceObject>) -> Touched {
+        for service in self.services.set_slice(name, slice) {
+            self.tell_service(&service);
+            self.nodes_moved |= service == api_server();
+        }
+        Touched::default()
+    }
+
+    /// A node is not as it was.
+    pub(crate) fn nodes_moved(&mut self) {
+        self.nodes_moved = true;
+    }
+
+    /// What the rows of an earlier agent say of the addresses of nodes. It goes on until all is known that it rests on.
+    pub(crate) fn restore_nodes(&mut self, rows: impl Iterator<Item = (IpAddr, Identity)>) {
+        if self.enabled {
+            self.restored_nodes = rows.filter(|(_, identity)| identity.is_remote_node()).collect();
+        }
+    }
+
+    /// The identity of another node that has this address.
+    pub(crate) fn identity_of_node(&self, name: &str, address: &IpAddr) -> Identity {
+        match self.engine() {
+            Some(engine) => engine.node(name),
+            None => self.restored_nodes.get(address).copied().unwrap_or(Identity::REMOTE_NODE),
+        }
+    }
+
+    /// Tells the engine of nodes and API servers as they are now.
+    fn tell_nodes(&mut self, nodes: &Nodes) {
+        let Some(engine) = &mut self.engine.0 else { return };
+        let mut servers = self.services.api_server();
+        let api_server = servers.clone();
+        let mut others = BTreeMap::new();
+        for (name, record) in nodes.iter() {
+            let node = Node {
+                labels: record.labels.clone(),
+                api_server: record.internal_ips.iter().any(|address| api_server.contains(address)),
+            };
+            servers.retain(|address| !record.internal_ips.contains(address));
+            if record.claimant.remote {
+                others.insert(name.clone(), node);
+            } else {
+                engine.set_host(&node);
+            }
+        }
+        engine.set_nodes(others);
+        engine.set_api_server(servers);
+    }
+
+    /// Tells the engine of a service as it is now.
+    fn tell_service(&mut self, name: &ObjectName) {
+        if let Some(engine) = &mut self.engine.0 {
+            engine.set_service(&name.namespace, &name.name, self.services.get(name));
+        }
     }
 
     fn of_pod(&self, name: &ObjectName) -> Touched {
@@ -627,16 +711,19 @@ impl PolicyState {
     }
 
     /// Works out what was heard, once all of it is known; `None` before. Endpoints of this node are in the changes by number.
-    pub(crate) fn commit(&mut self, families: Families) -> Option<Changes> {
+    pub(crate) fn commit(&mut self, families: Families, nodes: &Nodes) -> Option<Changes> {
         if !self.enabled {
             return None;
         }
         if self.engine.0.is_none() {
             // Which families there are the own Node object says, and the engine keeps what it was begun with.
-            if !self.synced() || !(families.v4 || families.v6) {
+            if !self.synced() || !nodes.synced() || !(families.v4 || families.v6) {
                 return None;
             }
             self.start(families);
+        }
+        if std::mem::take(&mut self.nodes_moved) {
+            self.tell_nodes(nodes);
         }
         for number in self.lingering.clone() {
             let has = |own: &Own| own.identity.0 == number;
@@ -657,6 +744,7 @@ impl PolicyState {
 
     /// From now on rows come from what is known, not from what an earlier agent left. Returns whose rows may be others.
     pub(crate) fn forget_restored(&mut self) -> Vec<EndpointId> {
+        self.restored_nodes.clear();
         std::mem::take(&mut self.restored).into_keys().collect()
     }
 
@@ -731,6 +819,8 @@ fn tell(engine: &mut Policy, held: Held) {
         | Object::Namespace(_)
         | Object::Identity(_)
         | Object::Endpoint(_)
+        | Object::Service(_)
+        | Object::EndpointSlice(_)
         | Object::CidrGroup(_) => return,
     };
     // What is wrong with it becomes a finding of the engine's.

@@ -189,6 +189,7 @@ fn contested() -> impl Strategy<Value = Vec<NodeObject>> {
             pod_cidrs: cidrs.iter().map(ToString::to_string).collect(),
             // 0: the own node's address, the last: none.
             internal_ips: if address == 4 { Vec::new() } else { node(address + 1).internal_ips },
+            ..NodeObject::default()
         };
         claims.into_iter().enumerate().map(object).collect()
     })

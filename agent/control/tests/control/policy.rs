@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use agent_control::ports::{PortErrorKind, Table};
 use agent_control::{
-    Event, NamespaceObject, Object, ObjectKind, ObjectName, PodObject, PolicyConfig, PortError, Routing,
-    named_port,
+    Event, NamespaceObject, NodeObject, Object, ObjectKind, ObjectName, PodObject, PolicyConfig, PortError,
+    Routing, ServiceObject, SliceObject, named_port,
 };
 use agent_crd::identity_labels::{DEFAULT_CLUSTER, PodFacts};
 use agent_crd::{CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy, IdentityLabels, Object as _};
 use dataplane_abi::endpoints::EndpointFlags;
-use dataplane_abi::policy::{L4Key, PolicyEntry, PolicyFlags, PolicyKey, PolicyVerdict};
+use dataplane_abi::policy::{Direction, L4Key, PolicyEntry, PolicyFlags, PolicyKey, PolicyVerdict};
 use serde_json::json;
 use zerocopy::FromBytes as _;
 
@@ -85,6 +85,10 @@ fn far(name: &str, identity: u32, address: &str, node: &str) -> Object {
     Object::Endpoint((&object.unwrap()).into())
 }
 
+fn in_zone(n: u16, zone: &str) -> NodeObject {
+    NodeObject { labels: BTreeMap::from([("zone".to_owned(), zone.to_owned())]), ..node(n) }
+}
+
 fn policy(name: &str, spec: &serde_json::Value) -> Object {
     let object = json!({"metadata": {"namespace": "default", "name": name}, "spec": spec});
     Object::CiliumNetworkPolicy(CiliumNetworkPolicy::from_json(object).unwrap())
@@ -122,6 +126,20 @@ fn second() -> Object {
     )
 }
 
+/// To "a" from nodes of one zone, and from some outside.
+fn third() -> Object {
+    policy(
+        "p",
+        &json!({
+            "endpointSelector": {"matchLabels": {"app": "a"}},
+            "ingress": [
+                {"fromNodes": [{"matchLabels": {"zone": "east"}}]},
+                {"fromCIDR": ["192.0.2.0/24"]},
+            ],
+        }),
+    )
+}
+
 impl World {
     fn with_policy() -> Self {
         let mut config = agent_control::Config::new(crate::world::OWN, Routing::Vxlan);
@@ -133,7 +151,7 @@ impl World {
         self.event(Event::Underlay(underlay()));
         self.event(Event::NodeListStarted);
         for n in 1..=3 {
-            self.event(Event::NodeUpsert(node(n)));
+            self.event(Event::NodeUpsert(in_zone(n, if n == 3 { "west" } else { "east" })));
         }
         self.event(Event::NodeListSynced);
     }
@@ -185,8 +203,17 @@ impl World {
 
     /// What the tables say of a TCP connection to a pod.
     fn allows(&self, to: IpAddr, from: IpAddr, port: u16) -> bool {
-        let row = self.endpoints()[&to];
-        if row.policy == 0 || !row.flags.contains(EndpointFlags::ENFORCE_INGRESS) {
+        self.judge(Direction::Ingress, to, from, port)
+    }
+
+    /// What the policy of a pod says of a TCP connection with a peer in a direction.
+    fn judge(&self, direction: Direction, own: IpAddr, peer: IpAddr, port: u16) -> bool {
+        let row = self.endpoints()[&own];
+        let flag = match direction {
+            Direction::Ingress => EndpointFlags::ENFORCE_INGRESS,
+            Direction::Egress => EndpointFlags::ENFORCE_EGRESS,
+        };
+        if row.policy == 0 || !row.flags.contains(flag) {
             return true;
         }
         let decisions: BTreeMap<PolicyKey, PolicyEntry> = self
@@ -195,14 +222,8 @@ impl World {
             .iter()
             .map(|(k, v)| (PolicyKey::read_from_bytes(k).unwrap(), PolicyEntry::read_from_bytes(v).unwrap()))
             .collect();
-        let key = |identity| {
-            PolicyKey::new(
-                row.policy,
-                dataplane_abi::policy::Direction::Ingress,
-                dataplane_abi::Identity(identity),
-            )
-        };
-        let entry = decisions.get(&key(self.identity_of(from))).or_else(|| decisions.get(&key(0)));
+        let key = |identity| PolicyKey::new(row.policy, direction, dataplane_abi::Identity(identity));
+        let entry = decisions.get(&key(self.identity_of(peer))).or_else(|| decisions.get(&key(0)));
         let Some(entry) = entry else { return false };
         let verdict = if entry.l4 == 0 { Some(entry.verdict) } else { self.by_port(entry.l4, port) };
         verdict.is_some_and(|verdict| verdict.flags == PolicyFlags::ALLOW)
@@ -222,7 +243,15 @@ impl World {
     /// What the tables say of connections to "a" from everywhere, on ports that matter.
     fn decisions(&self) -> BTreeMap<(IpAddr, u16), bool> {
         let to = self.address("a");
-        let elsewhere = ["10.10.2.9", "192.0.2.1", "192.0.2.200", "192.0.3.1", "198.51.100.1", "172.30.0.2"];
+        let elsewhere = [
+            "10.10.2.9",
+            "192.0.2.1",
+            "192.0.2.200",
+            "192.0.3.1",
+            "198.51.100.1",
+            "172.30.0.2",
+            "172.30.0.3",
+        ];
         let mut peers: Vec<IpAddr> = elsewhere.iter().map(|text| text.parse().unwrap()).collect();
         peers.extend([self.address("b"), self.address("c")]);
         let ports = [80, 443, 8000, 8080, 8101];
@@ -395,6 +424,205 @@ fn a_restart_writes_nothing_whatever_comes_first() {
     }
 }
 
+/// Kinds of which nothing may rest on the order in which they are heard.
+fn restarts_in_any_order(world: &mut World, objects: &Objects) {
+    // Rows that nobody looked up any more went after the revision was raised: the next look sees that.
+    world.reconcile();
+    let rows = [Table::Ipcache, Table::Policy, Table::PolicyL4, Table::Endpoints];
+    let before = rows.map(|table| world.maps.rows(table).clone());
+    for shift in 0..=ObjectKind::ALL.len() {
+        world.restart();
+        world.settle();
+        if shift == ObjectKind::ALL.len() {
+            world.nodes();
+            world.settle();
+        }
+        let mut kinds = ObjectKind::ALL;
+        kinds.rotate_left(shift % ObjectKind::ALL.len());
+        for kind in kinds {
+            world.list(kind, objects);
+            world.settle();
+        }
+        if shift < ObjectKind::ALL.len() {
+            world.nodes();
+            world.settle();
+        }
+        assert_eq!(world.rows_changed(), 0, "from kind {shift} on");
+        assert_eq!(rows.map(|table| world.maps.rows(table).clone()), before);
+    }
+}
+
+fn service(name: &str, selector: &[(&str, &str)]) -> Object {
+    let selector = selector.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    Object::Service(ServiceObject {
+        namespace: "default".to_owned(),
+        name: name.to_owned(),
+        labels: BTreeMap::from([("tier".to_owned(), "back".to_owned())]),
+        selector,
+    })
+}
+
+fn slice(service: &str, n: u8, addresses: &[&str]) -> Object {
+    Object::EndpointSlice(SliceObject {
+        namespace: "default".to_owned(),
+        name: format!("{service}-{n}"),
+        service: service.to_owned(),
+        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+    })
+}
+
+/// From "a" to services alone.
+fn to_services() -> Object {
+    policy(
+        "p",
+        &json!({
+            "endpointSelector": {"matchLabels": {"app": "a"}},
+            "egress": [{"toServices": [
+                {"k8sService": {"serviceName": "pods"}},
+                {"k8sServiceSelector": {"selector": {"matchLabels": {"tier": "back"}}, "namespace": "default"}},
+            ]}],
+        }),
+    )
+}
+
+#[test]
+fn services_stand_for_their_pods_or_for_the_addresses_of_their_endpoints() {
+    let mut objects = Objects::new();
+    objects.set(to_services()).set(service("pods", &[("app", "b")])).set(service("far", &[]));
+    objects.set(slice("far", 1, &["192.0.2.1"])).set(slice("pods", 1, &["192.0.2.9"]));
+    let mut world = World::up(&objects);
+    let (a, b, c) = (world.address("a"), world.address("b"), world.address("c"));
+    let reaches = |world: &World, to: IpAddr| world.judge(Direction::Egress, a, to, 80);
+    let outside = |text: &str| -> IpAddr { text.parse().unwrap() };
+    assert!(reaches(&world, b) && !reaches(&world, c), "the selector counts, not the slices");
+    assert!(reaches(&world, outside("192.0.2.1")));
+    assert!(!reaches(&world, outside("192.0.2.2")) && !reaches(&world, outside("192.0.2.9")));
+    assert_eq!(world.agent.findings(), Vec::new());
+    restarts_in_any_order(&mut world, &objects);
+
+    objects.set(slice("far", 1, &["192.0.2.2"])).set(slice("far", 2, &["192.0.2.1"]));
+    objects.set(service("pods", &[("app", "c")]));
+    for object in objects.0.values().filter(|object| object.kind() == ObjectKind::EndpointSlice) {
+        world.upsert(object.clone(), 7);
+    }
+    world.upsert(service("pods", &[("app", "c")]), 8);
+    world.settle();
+    assert!(!reaches(&world, b) && reaches(&world, c));
+    assert!(reaches(&world, outside("192.0.2.1")) && reaches(&world, outside("192.0.2.2")));
+    restarts_in_any_order(&mut world, &objects);
+
+    for kind in [ObjectKind::EndpointSlice, ObjectKind::Service] {
+        world.list(kind, &Objects::new());
+        world.settle();
+    }
+    assert!(!reaches(&world, c) && !reaches(&world, outside("192.0.2.1")));
+    assert!(!world.ipcache().contains_key(&"192.0.2.1/32".parse().unwrap()));
+    assert_eq!(world.agent.findings().len(), 1, "a service by name is missing");
+}
+
+#[test]
+fn nodes_are_told_apart_while_a_policy_asks_for_their_labels() {
+    let mut objects = Objects::new();
+    let mut world = World::up(&objects);
+    let a = world.address("a");
+    let [east, east6, west] =
+        ["172.30.0.2", "fd00:30::2", "172.30.0.3"].map(|text| text.parse::<IpAddr>().unwrap());
+    assert_eq!([east, east6, west].map(|address| world.identity_of(address)), [6, 6, 6]);
+
+    objects.set(third());
+    world.upsert(third(), 7);
+    world.settle();
+    assert!(world.allows(a, east, 80) && world.allows(a, east6, 80) && !world.allows(a, west, 80));
+    let identity = world.identity_of(east);
+    assert!(identity > 0x0200_0000, "{identity:#x}");
+    assert_eq!(world.identity_of(east6), identity);
+    assert_ne!(world.identity_of(west), identity);
+    restarts_in_any_order(&mut world, &objects);
+
+    world.event(Event::NodeUpsert(in_zone(3, "east")));
+    world.settle();
+    assert_eq!(world.identity_of(west), identity, "equal labels are one peer");
+    assert!(world.allows(a, west, 80));
+    world.event(Event::NodeUpsert(in_zone(2, "west")));
+    world.settle();
+    assert!(!world.allows(a, east, 80) && world.allows(a, west, 80));
+
+    world.list(ObjectKind::CiliumNetworkPolicy, &Objects::new());
+    world.settle();
+    assert_eq!([east, east6, west].map(|address| world.identity_of(address)), [6, 6, 6]);
+    assert_eq!(world.maps.rows(Table::Policy).len(), 0);
+}
+
+/// A node that joins at the moment at which nodes begin to be told apart lends the others nothing that held for its address.
+#[test]
+fn a_node_that_joins_changes_nothing_for_others_with_its_labels() {
+    let east: IpAddr = "172.30.0.2".parse().unwrap();
+    let changed = || {
+        let mut world = World::up(&Objects::new());
+        // Its address comes before that of the other one in every order.
+        let addresses = vec!["172.29.0.1".to_owned()];
+        let joins = NodeObject { internal_ips: addresses, pod_cidrs: Vec::new(), ..in_zone(4, "east") };
+        world.upsert(third(), 7);
+        world.event(Event::NodeUpsert(joins));
+        world.faults.revive();
+        world
+    };
+    let mut whole = changed();
+    whole.settle();
+    assert_eq!(whole.identity_of(east), whole.identity_of("172.29.0.1".parse().unwrap()));
+    let calls = whole.faults.calls();
+    assert!(calls > 5);
+    for call in 0..=calls {
+        let mut world = changed();
+        world.faults.crash_after(call);
+        world.reconcile();
+        assert!(world.allows(world.address("a"), east, 80), "after call {call}");
+    }
+}
+
+/// "a" may speak with API servers, and they with it.
+fn api_server() -> Object {
+    policy(
+        "p",
+        &json!({
+            "endpointSelector": {"matchLabels": {"app": "a"}},
+            "ingress": [{"fromEntities": ["kube-apiserver"]}],
+            "egress": [{"toEntities": ["kube-apiserver"]}],
+        }),
+    )
+}
+
+#[test]
+fn api_servers_are_known_by_the_endpoints_of_their_service() {
+    let mut objects = Objects::new();
+    objects.set(api_server()).set(slice("kubernetes", 1, &["172.30.0.3", "198.51.100.1"]));
+    let mut world = World::up(&objects);
+    let a = world.address("a");
+    let [host, other, node, outside, beside] =
+        ["172.30.0.1", "172.30.0.2", "172.30.0.3", "198.51.100.1", "198.51.100.2"]
+            .map(|text| text.parse::<IpAddr>().unwrap());
+    assert_eq!([host, other, node].map(|address| world.identity_of(address)), [1, 6, 7]);
+    let allowed = |world: &World| {
+        [host, other, node, outside, beside].map(|peer| world.judge(Direction::Egress, a, peer, 80))
+    };
+    assert_eq!(allowed(&world), [false, false, true, true, false]);
+    assert!(world.allows(a, node, 80) && world.allows(a, outside, 80) && !world.allows(a, other, 80));
+    restarts_in_any_order(&mut world, &objects);
+
+    let moved = slice("kubernetes", 1, &["172.30.0.1", "fd00:30::2", "198.51.100.2"]);
+    objects.set(moved.clone());
+    world.upsert(moved, 8);
+    world.settle();
+    assert_eq!([host, other, node].map(|address| world.identity_of(address)), [1, 7, 6]);
+    assert_eq!(allowed(&world), [true, true, false, false, true]);
+    assert!(!world.ipcache().contains_key(&"198.51.100.1/32".parse().unwrap()));
+    restarts_in_any_order(&mut world, &objects);
+
+    world.list(ObjectKind::EndpointSlice, &Objects::new());
+    world.settle();
+    assert_eq!(allowed(&world), [false; 5]);
+}
+
 #[test]
 fn an_object_that_cannot_be_read_stays_as_it_was() {
     let mut world = World::up(Objects::new().set(first()));
@@ -420,8 +648,9 @@ fn dies_after_every_single_call_of_a_change_of_policy() {
         }
         objects
     };
-    let states = [with(None), with(Some(first())), with(Some(second()))];
-    for (from, to) in [(0, 1), (1, 2), (2, 1), (1, 0), (0, 2), (2, 0)] {
+    let states = [with(None), with(Some(first())), with(Some(second())), with(Some(third()))];
+    let changes = [(0, 1), (1, 2), (2, 1), (1, 0), (0, 2), (2, 0), (0, 3), (3, 0), (2, 3), (3, 2)];
+    for (from, to) in changes {
         let (from, to) = (&states[from], &states[to]);
         let change = |world: &mut World| world.list(ObjectKind::CiliumNetworkPolicy, to);
         let mut whole = World::up(from);

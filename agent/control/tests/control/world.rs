@@ -31,6 +31,7 @@ pub(crate) fn node(n: u16) -> NodeObject {
         created_s: 1000 + u64::from(n),
         pod_cidrs: vec![format!("10.{}.{}.0/24", 10 + n / 256, n % 256), format!("fd00:10:{n:x}::/112")],
         internal_ips: vec![format!("172.30.{}.{}", n / 256, n % 256), format!("fd00:30::{n:x}")],
+        ..NodeObject::default()
     }
 }
 

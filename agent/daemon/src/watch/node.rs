@@ -119,6 +119,7 @@ impl From<Node> for NodeObject {
                 .map_or(0, |time| u64::try_from(time.0.as_second()).unwrap_or(0)),
             pod_cidrs,
             internal_ips: node.status.addresses.into_iter().filter_map(internal).collect(),
+            labels: node.metadata.labels.unwrap_or_default(),
         }
     }
 }

@@ -8,7 +8,8 @@ use agent_crd::{
     CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy,
     ClusterNetworkPolicy, NetworkPolicy, Object as _,
 };
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ObjectMeta;
 use kube::core::{ApiResource, DynamicResourceScope};
 use kube::runtime::watcher;
@@ -155,6 +156,8 @@ impl Source for Objects {
             ObjectKind::CiliumNetworkPolicy => "ciliumnetworkpolicies.cilium.io",
             ObjectKind::CiliumClusterwideNetworkPolicy => "ciliumclusterwidenetworkpolicies.cilium.io",
             ObjectKind::ClusterNetworkPolicy => "clusternetworkpolicies.policy.networking.k8s.io",
+            ObjectKind::Service => "services",
+            ObjectKind::EndpointSlice => "endpointslices.discovery.k8s.io",
         }
     }
 
@@ -169,6 +172,8 @@ impl Source for Objects {
             ObjectKind::ClusterNetworkPolicy => resource::<ClusterNetworkPolicy>(),
             ObjectKind::Pod => ApiResource::erase::<Pod>(&()),
             ObjectKind::Namespace => ApiResource::erase::<Namespace>(&()),
+            ObjectKind::Service => ApiResource::erase::<Service>(&()),
+            ObjectKind::EndpointSlice => ApiResource::erase::<EndpointSlice>(&()),
         };
         Api::all_with(client, &resource)
     }

@@ -31,6 +31,7 @@ impl Policy {
     pub fn commit(&mut self) -> Changes {
         let mut changes = Changes::default();
         self.ask_for_policies();
+        self.tell_nodes_apart(&mut changes);
         self.split(&mut changes);
         for number in std::mem::take(&mut self.pending.policies) {
             self.refresh(number, &mut changes);
@@ -348,6 +349,7 @@ impl Policy {
             }
         }
         self.release_retired();
+        self.release_nodes();
         for identity in std::mem::take(&mut self.pending.gone) {
             for (number, policy) in &mut self.policies {
                 for direction in Direction::BOTH {

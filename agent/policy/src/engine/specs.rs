@@ -11,7 +11,6 @@ use crate::compile::PeerIds;
 use crate::error::InvalidPolicy;
 use crate::matcher::SelectorId;
 use crate::normal::PolicyObject;
-use crate::peers::cidr_facts;
 use crate::rule::{ObjectRef, Spec};
 use crate::selector::Selector;
 use crate::store::Stored;
@@ -149,13 +148,9 @@ impl Policy {
     fn acquire(&mut self, selector: &Selector) -> SelectorId {
         // First the CIDRs, so that the selector finds them.
         for net in self.own_identity(selector) {
-            let identity = Identity(self.prefixes.acquire(Prefix(net)));
-            if self.peers.matcher.facts(identity).is_none() {
-                self.pending.gone.remove(&identity);
-                let changed = self.peers.matcher.upsert(identity, cidr_facts(self.config.families, net));
-                self.peers_changed(&changed);
-            }
+            self.acquire_cidr(net);
         }
+        self.nodes.selectors += usize::from(selector.is_about_nodes());
         self.peers.matcher.acquire(selector)
     }
 
@@ -173,6 +168,8 @@ impl Policy {
                     self.by_peer.remove(&(selector, id));
                 }
             }
+            let about_nodes = self.peers.matcher.selector(selector).is_some_and(|own| own.is_about_nodes());
+            self.nodes.selectors -= usize::from(about_nodes);
             self.pending.retired.push(selector);
         }
     }

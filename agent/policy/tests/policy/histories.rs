@@ -53,6 +53,7 @@ proptest! {
         world.take(&Step::Mode(Enforcement::Never));
         // The only one with a mode of its own.
         world.take(&Step::EndpointGone(2));
+        world.take(&Step::ApiServer(None));
         world.commit();
         prop_assert_eq!(world.policy.rows().count(), 0);
         prop_assert_eq!(world.policy.sets().count(), 0);

@@ -122,8 +122,17 @@ fn kubernetes() -> impl Strategy<Value = AnyObject> {
 
 fn cilium_peer(direction: &'static str) -> impl Strategy<Value = Value> {
     let field = move |name: &str| format!("{direction}{name}");
-    let entities =
-        one_of(&["all", "world", "cluster", "host", "remote-node", "none", "world-ipv4", "unmanaged"]);
+    let entities = one_of(&[
+        "all",
+        "world",
+        "cluster",
+        "host",
+        "remote-node",
+        "none",
+        "world-ipv4",
+        "unmanaged",
+        "kube-apiserver",
+    ]);
     prop_oneof![
         Just(json!({})),
         few(prop_oneof![

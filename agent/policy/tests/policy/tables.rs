@@ -20,18 +20,25 @@ pub(crate) enum Write {
     Prefix(IpNet, Identity),
     PrefixGone(IpNet),
     Endpoint(EndpointId, EndpointPolicy),
+    /// Whether nobody has had the identity so far.
+    Node(String, Identity, bool),
 }
 
 /// The writes that changes ask for, in order.
-pub(crate) fn writes(changes: &Changes) -> Vec<Write> {
+pub(crate) fn writes(changes: &Changes, nodes: &BTreeMap<String, Identity>) -> Vec<Write> {
+    let is_new = |identity: &Identity| identity.is_local_node() && !nodes.values().any(|had| had == identity);
+    let nodes = changes.nodes.iter().map(|(name, new)| Write::Node(name.clone(), *new, is_new(new)));
+    let (new, others): (Vec<_>, Vec<_>) = nodes.partition(|write| matches!(write, Write::Node(_, _, true)));
     let rows = |rows: &[(RowKey, Row)]| rows.iter().map(|(k, r)| Write::Row(*k, *r)).collect::<Vec<_>>();
     let mut all: Vec<Write> = changes.sets.iter().map(|(n, set)| Write::Set(*n, Arc::clone(set))).collect();
     all.extend(rows(&changes.split));
     all.extend(changes.prefixes.iter().map(|(net, identity)| Write::Prefix(*net, *identity)));
+    all.extend(new);
     all.extend(rows(&changes.rows));
     all.extend(rows(&changes.everybody));
     all.extend(changes.removed.iter().map(|key| Write::RowGone(*key)));
     all.extend(changes.endpoints.iter().map(|(id, policy)| Write::Endpoint(*id, *policy)));
+    all.extend(others);
     all.extend(changes.prefixes_removed.iter().map(|(net, _)| Write::PrefixGone(*net)));
     all.extend(changes.unused.iter().map(|key| Write::RowGone(*key)));
     all.extend(changes.sets_removed.iter().map(|(n, _)| Write::SetGone(*n)));
@@ -44,6 +51,7 @@ pub(crate) struct Tables {
     pub(crate) rows: BTreeMap<RowKey, Row>,
     pub(crate) prefixes: BTreeMap<IpNet, Identity>,
     pub(crate) endpoints: BTreeMap<EndpointId, EndpointPolicy>,
+    pub(crate) nodes: BTreeMap<String, Identity>,
 }
 
 impl Tables {
@@ -54,6 +62,7 @@ impl Tables {
             rows: policy.rows().collect(),
             prefixes: policy.prefixes().collect(),
             endpoints: endpoints.filter_map(|id| Some((id, policy.endpoint(id)?))).collect(),
+            nodes: BTreeMap::new(),
         }
     }
 
@@ -81,10 +90,21 @@ impl Tables {
                 self.prefixes.insert(*net, *identity);
             }
             Write::PrefixGone(net) => assert!(self.prefixes.remove(net).is_some(), "a prefix that was there"),
+            Write::Node(name, identity, _) => {
+                self.nodes.insert(name.clone(), *identity);
+            }
             Write::Endpoint(id, policy) => {
                 self.endpoints.insert(*id, *policy);
             }
         }
+    }
+
+    /// The identity that a number of this world stands for.
+    pub(crate) fn known(&self, number: Identity) -> Identity {
+        if !number.is_local_node() {
+            return number;
+        }
+        self.nodes.get(&crate::world::node_name(number)).copied().unwrap_or(Identity::REMOTE_NODE)
     }
 
     /// The identity of an address that is not in the cluster.

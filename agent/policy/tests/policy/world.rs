@@ -5,14 +5,15 @@ use std::net::IpAddr;
 
 use agent_policy::{
     CidrGroup, Config, Direction, Endpoint, EndpointId, Enforcement, Families, Label, LabelSet, NAMESPACE,
-    NamedPort, ObjectRef, Outcome, Party, Policy, Service, Staged, Verdict, explain_side, proto, source,
+    NamedPort, Node, ObjectRef, Outcome, Party, Policy, Service, Staged, Verdict, explain_side, proto,
+    source,
 };
 use dataplane_abi::Identity;
 use proptest::prelude::*;
 
 use crate::evaluator::{Peer, Subject, passes};
 use crate::objects::{AnyObject, any_object};
-use crate::tables::{Tables, writes};
+use crate::tables::{Tables, Write, writes};
 
 pub(crate) const FAMILIES: Families = Families { v4: true, v6: true };
 
@@ -28,6 +29,7 @@ pub(crate) enum Step {
     EndpointGone(u32),
     Group(Option<u8>),
     Service(bool),
+    ApiServer(Option<usize>),
     Mode(Enforcement),
     Commit,
     Settle,
@@ -37,12 +39,13 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => any_object().prop_map(Step::Object),
         3 => (0_usize..6).prop_map(Step::Delete),
-        4 => (0_u32..6, 0_u8..4).prop_map(|(n, v)| Step::Identity(n, v)),
-        1 => (0_u32..6).prop_map(Step::IdentityGone),
+        4 => (0_u32..7, 0_u8..4).prop_map(|(n, v)| Step::Identity(n, v)),
+        1 => (0_u32..7).prop_map(Step::IdentityGone),
         4 => (0_u32..5, 0_u8..4).prop_map(|(n, v)| Step::Endpoint(n, v)),
         1 => (0_u32..5).prop_map(Step::EndpointGone),
         2 => prop_oneof![Just(None), (0_u8..3).prop_map(Some)].prop_map(Step::Group),
         1 => any::<bool>().prop_map(Step::Service),
+        1 => prop_oneof![Just(None), (0..ADDRESSES.len()).prop_map(Some)].prop_map(Step::ApiServer),
         1 => prop_oneof![
             4 => Just(Enforcement::Default), 1 => Just(Enforcement::Always), 1 => Just(Enforcement::Never)
         ].prop_map(Step::Mode),
@@ -59,12 +62,40 @@ pub(crate) struct Present {
     pub(crate) endpoints: BTreeMap<u32, u8>,
     pub(crate) group: Option<u8>,
     pub(crate) service: bool,
+    /// Place of its address.
+    pub(crate) api_server: Option<usize>,
     pub(crate) mode: Enforcement,
 }
 
 pub(crate) fn number(n: u32) -> Identity {
-    // The last one is a node with labels.
-    if n == 5 { Identity::LOCAL_NODE_MIN } else { Identity(300 + n) }
+    // The last ones are nodes with labels: these numbers only stand for theirs.
+    if is_node(n) { Identity(Identity::LOCAL_NODE_MIN.0 + n) } else { Identity(300 + n) }
+}
+
+fn is_node(n: u32) -> bool {
+    n >= 5
+}
+
+pub(crate) fn node_name(number: Identity) -> String {
+    format!("node-{}", number.0 - Identity::LOCAL_NODE_MIN.0)
+}
+
+/// Nodes as they are.
+fn nodes(present: &Present) -> BTreeMap<String, Node> {
+    let nodes = present.identities.iter().filter(|(n, _)| is_node(**n));
+    nodes
+        .map(|(n, version)| {
+            (node_name(number(*n)), Node { labels: zone(*version), api_server: *version == 3 })
+        })
+        .collect()
+}
+
+fn zone(version: u8) -> BTreeMap<String, String> {
+    BTreeMap::from([("zone".to_owned(), if version == 0 { "2" } else { "1" }.to_owned())])
+}
+
+fn api_server(present: &Present) -> BTreeSet<IpAddr> {
+    present.api_server.iter().map(|at| ADDRESSES[*at].parse().unwrap()).collect()
 }
 
 fn pod_labels(n: u32, version: u8) -> LabelSet {
@@ -85,11 +116,10 @@ fn pod_labels(n: u32, version: u8) -> LabelSet {
 }
 
 pub(crate) fn identity_labels(n: u32, version: u8) -> LabelSet {
-    if n == 5 {
-        let zone = if version == 0 { "2" } else { "1" };
-        return [Label::reserved("remote-node"), Label::new(source::NODE, "zone", zone)]
-            .into_iter()
-            .collect();
+    if is_node(n) {
+        let own = zone(version).into_iter().map(|(key, value)| Label::new(source::NODE, key, value));
+        let server = (version == 3).then(|| Label::reserved("kube-apiserver"));
+        return own.chain([Label::reserved("remote-node")]).chain(server).collect();
     }
     pod_labels(n, version)
 }
@@ -97,7 +127,7 @@ pub(crate) fn identity_labels(n: u32, version: u8) -> LabelSet {
 pub(crate) fn named_ports(n: u32, version: u8) -> Vec<NamedPort> {
     let port = |name: &str, proto, port| NamedPort { name: name.into(), proto, port };
     match (n, version) {
-        (5, _) | (_, 2) => Vec::new(),
+        (5.., _) | (_, 2) => Vec::new(),
         (_, 0) => vec![port("web", proto::TCP, 80), port("dns", proto::UDP, 53)],
         _ => vec![port("web", proto::TCP, 7000), port("dns", proto::TCP, 53), port("dns", proto::UDP, 53)],
     }
@@ -130,6 +160,7 @@ fn service() -> Service {
     Service {
         labels: LabelSet::default(),
         selector: Some(BTreeMap::from([("app".to_owned(), "a".to_owned())])),
+        ..Service::default()
     }
 }
 
@@ -155,7 +186,9 @@ pub(crate) fn from_scratch(present: &Present, config: Config, backwards: bool) -
     if present.service {
         policy.set_service("n1", "web", Some(service()));
     }
-    for (n, version) in &present.identities {
+    policy.set_nodes(nodes(present));
+    policy.set_api_server(api_server(present));
+    for (n, version) in present.identities.iter().filter(|(n, _)| !is_node(**n)) {
         policy.upsert_identity(number(*n), identity_labels(*n, *version), &named_ports(*n, *version));
     }
     for (n, version) in &present.endpoints {
@@ -220,11 +253,17 @@ impl World {
             }
             Step::Identity(n, version) => {
                 present.identities.insert(*n, *version);
+                if is_node(*n) {
+                    return policy.set_nodes(nodes(present));
+                }
                 policy.upsert_identity(number(*n), identity_labels(*n, *version), &named_ports(*n, *version));
             }
             Step::IdentityGone(n) => {
                 present.identities.remove(n);
                 self.reachable.remove(n);
+                if is_node(*n) {
+                    return policy.set_nodes(nodes(present));
+                }
                 policy.remove_identity(number(*n));
             }
             Step::Endpoint(n, version) => {
@@ -244,6 +283,10 @@ impl World {
                 present.service = *there;
                 policy.set_service("n1", "web", there.then(service));
             }
+            Step::ApiServer(at) => {
+                present.api_server = *at;
+                policy.set_api_server(api_server(present));
+            }
             Step::Mode(mode) => {
                 present.mode = *mode;
                 self.config.enforcement = *mode;
@@ -257,7 +300,15 @@ impl World {
     /// Writes what a commit asks for, and looks at every step of it.
     pub(crate) fn commit(&mut self) {
         let changes = self.policy.commit();
-        let writes = writes(&changes);
+        let writes = writes(&changes, &self.tables.nodes);
+        // So does a node whose labels become those of another one.
+        let late: BTreeSet<&String> = writes
+            .iter()
+            .filter_map(|write| match write {
+                Write::Node(name, identity, false) if identity.is_local_node() => Some(name),
+                _ => None,
+            })
+            .collect();
         // An endpoint that leaves a policy which itself changes sees its rules change first.
         let changed: BTreeSet<u32> =
             changes.rows.iter().chain(&changes.everybody).map(|(key, _)| key.policy).collect();
@@ -273,13 +324,16 @@ impl World {
             .map(|(id, _)| *id)
             .collect();
         let mut flows = self.flows();
-        flows.retain(|(id, ..)| !moves.contains(id));
+        flows.retain(|(id, _, peer, _)| {
+            let is_late = |peer: Identity| peer.is_local_node() && late.contains(&node_name(peer));
+            !moves.contains(id) && !peer.is_ok_and(is_late)
+        });
         let decide = |tables: &Tables| -> Vec<bool> {
             flows
                 .iter()
                 .map(|(id, direction, peer, at)| {
                     let peer = match peer {
-                        Ok(identity) => *identity,
+                        Ok(identity) => tables.known(*identity),
                         Err(address) => tables.identity(FAMILIES, *address),
                     };
                     tables.passes(*id, *direction, peer, *at)
@@ -303,6 +357,10 @@ impl World {
                     step[at]
                 );
             }
+        }
+        for name in nodes(&self.present).keys() {
+            let told = self.tables.nodes.get(name).copied();
+            assert_eq!(told.unwrap_or(Identity::REMOTE_NODE), self.policy.node(name), "{name}");
         }
         let ids: Vec<EndpointId> = self.present.endpoints.keys().map(|n| EndpointId(*n)).collect();
         let wanted = Tables::wanted(&self.policy, ids.into_iter());
@@ -337,7 +395,8 @@ impl World {
         let mut peers: Vec<(Identity, Peer)> = Vec::new();
         for (n, version) in &self.present.identities {
             let labels = identity_labels(*n, *version);
-            peers.push((number(*n), Peer { labels, address: None, named_ports: named_ports(*n, *version) }));
+            let identity = self.tables.known(number(*n));
+            peers.push((identity, Peer { labels, address: None, named_ports: named_ports(*n, *version) }));
         }
         for identity in [Identity::HOST, Identity::UNMANAGED, Identity::REMOTE_NODE] {
             let labels = [Label::reserved(identity.reserved_name().unwrap())].into_iter().collect();
@@ -346,7 +405,9 @@ impl World {
         for text in ADDRESSES {
             let address: IpAddr = text.parse().unwrap();
             let world = if address.is_ipv4() { "world-ipv4" } else { "world-ipv6" };
-            let labels = [Label::reserved(world)].into_iter().collect();
+            let server = api_server(&self.present).contains(&address);
+            let server = server.then(|| Label::reserved("kube-apiserver"));
+            let labels = [Label::reserved(world)].into_iter().chain(server).collect();
             let identity = self.tables.identity(FAMILIES, address);
             peers.push((identity, Peer { labels, address: Some(address), named_ports: Vec::new() }));
         }

@@ -200,6 +200,3 @@ fn copy(native: &Native) -> Native {
     copy.set_clock(native.clock());
     copy
 }
-
-/// An end that may be called: its addresses, and what to try there.
-type Target = (End, Vec<IpAddr>, Vec<(Protocol, u16)>);

@@ -352,6 +352,11 @@ fn name_of(object: &Value) -> ObjectName {
     ObjectName::new(text("namespace"), text("name"))
 }
 
+fn labels_of(object: &Value) -> BTreeMap<String, String> {
+    let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
+    labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+}
+
 /// Nodes with pod CIDRs, of which the case knows nothing.
 fn nodes(case: &PolicyCase) -> Vec<NodeObject> {
     let nodes = case.objects.iter().filter(|object| object["kind"] == "Node");
@@ -367,6 +372,7 @@ fn nodes(case: &PolicyCase) -> Vec<NodeObject> {
                 internal_ips: addresses
                     .filter_map(|item| item["address"].as_str().map(ToOwned::to_owned))
                     .collect(),
+                labels: labels_of(object),
             }
         })
         .collect()
@@ -383,16 +389,13 @@ fn identities(case: &PolicyCase) -> Vec<Value> {
 
 /// The labels of each pod's identity, in the order of the pods.
 fn labels_of_pods(case: &PolicyCase) -> Vec<(ObjectName, IdentityLabels)> {
-    let labels = |object: &Value| -> BTreeMap<String, String> {
-        let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
-        labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
-    };
-    let namespaces: BTreeMap<String, BTreeMap<String, String>> =
-        of_kind(case, ObjectKind::Namespace).map(|object| (name_of(object).name, labels(object))).collect();
+    let namespaces: BTreeMap<String, BTreeMap<String, String>> = of_kind(case, ObjectKind::Namespace)
+        .map(|object| (name_of(object).name, labels_of(object)))
+        .collect();
     let of_pod = |pod: &Value| {
         let name = name_of(pod);
         let labels = IdentityLabels::of_pod(&PodFacts {
-            labels: &labels(pod),
+            labels: &labels_of(pod),
             namespace: &name.namespace,
             namespace_labels: namespaces.get(&name.namespace).unwrap_or(&BTreeMap::new()),
             service_account: pod["spec"]["serviceAccountName"].as_str().unwrap_or_default(),

@@ -1,0 +1,84 @@
+//! Services with the addresses of their endpoints: peers of policies, which say so by `toServices`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use agent_policy::{Label, Service};
+
+use crate::objects::{ObjectName, ServiceObject, SliceObject};
+
+/// The service of the API servers.
+pub(crate) fn api_server() -> ObjectName {
+    ObjectName::new("default", "kubernetes")
+}
+
+/// Services and slices of endpoints, as they are now. A slice may be there before its service.
+#[derive(Debug, Default)]
+pub(crate) struct Services {
+    by_name: BTreeMap<ObjectName, ServiceObject>,
+    slices: BTreeMap<ObjectName, SliceObject>,
+    /// Slices by the name of their service.
+    of_service: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+}
+
+impl Services {
+    /// Addresses of the API servers: those of the endpoints of the service that the control plane makes for itself.
+    pub(crate) fn api_server(&self) -> BTreeSet<IpAddr> {
+        self.addresses(&api_server()).collect()
+    }
+
+    /// The services, by name.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &ObjectName> {
+        self.by_name.keys()
+    }
+
+    /// A service as it is now; `None`: it is gone.
+    pub(crate) fn set_service(&mut self, name: &ObjectName, service: Option<ServiceObject>) {
+        match service {
+            Some(service) => drop(self.by_name.insert(name.clone(), service)),
+            None => drop(self.by_name.remove(name)),
+        }
+    }
+
+    /// A slice as it is now; `None`: it is gone. The services that have other endpoints now.
+    pub(crate) fn set_slice(&mut self, name: &ObjectName, slice: Option<SliceObject>) -> Vec<ObjectName> {
+        if self.slices.get(name) == slice.as_ref() {
+            return Vec::new();
+        }
+        let mut touched = Vec::new();
+        if let Some(before) = self.slices.remove(name) {
+            let service = ObjectName::new(before.namespace, before.service);
+            if let Some(slices) = self.of_service.get_mut(&service) {
+                slices.remove(name);
+                if slices.is_empty() {
+                    self.of_service.remove(&service);
+                }
+            }
+            touched.push(service);
+        }
+        if let Some(slice) = slice {
+            let service = ObjectName::new(&slice.namespace, &slice.service);
+            self.of_service.entry(service.clone()).or_default().insert(name.clone());
+            self.slices.insert(name.clone(), slice);
+            touched.push(service);
+        }
+        touched
+    }
+
+    /// A service in the engine's words; `None`: there is none of that name.
+    pub(crate) fn get(&self, name: &ObjectName) -> Option<Service> {
+        let service = self.by_name.get(name)?;
+        let labels = service.labels.iter().map(|(key, value)| Label::k8s(key, value)).collect();
+        Some(if service.selector.is_empty() {
+            Service { labels, selector: None, addresses: self.addresses(name).collect() }
+        } else {
+            Service { labels, selector: Some(service.selector.clone()), ..Service::default() }
+        })
+    }
+
+    /// Addresses of the endpoints of a service, whether the service itself is there or not.
+    pub(crate) fn addresses(&self, name: &ObjectName) -> impl Iterator<Item = IpAddr> {
+        let slices = self.of_service.get(name).into_iter().flatten();
+        slices.filter_map(|slice| self.slices.get(slice)).flat_map(|slice| slice.addresses.iter().copied())
+    }
+}
