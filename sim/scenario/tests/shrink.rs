@@ -105,6 +105,10 @@ fn a_sure_scenario_stays_sure() {
     for seed in 0..10 {
         let scenario = generate(seed, Profile::by_name("crash").unwrap(), None);
         let ok = |action: &Action| matches!(action, Action::Traffic(t) if t.expect == TrafficExpect::Ok && t.kind == TrafficKind::Ping);
+        // Where there are policies, and hardly a pod in the end, none is sure.
+        if !has(&scenario, ok) {
+            continue;
+        }
         let smallest = shrink(
             scenario,
             &mut |candidate| {
