@@ -89,6 +89,8 @@ struct List {
 struct Own {
     name: String,
     pod: Option<PodRef>,
+    /// It is a container that is no pod. Of one whose document is lost nobody knows.
+    is_no_pod: bool,
     /// The labels that its identity shall have, once they are known.
     wanted: Option<IdentityLabels>,
     identity: Identity,
@@ -564,6 +566,7 @@ impl PolicyState {
         let own = Own {
             name: record.display_name(),
             pod: record.pod.clone(),
+            is_no_pod: record.pod.is_none() && record.attachment.is_some(),
             wanted: None,
             identity,
             labels: self.labels_of(identity),
@@ -648,7 +651,7 @@ impl PolicyState {
         let known = self.identities.contains_key(&identity.0) || own.labels.is_empty();
         let labels =
             if known || identity != own.identity { self.labels_of(identity) } else { own.labels.clone() };
-        let is_pod = own.pod.is_some();
+        let is_no_pod = own.is_no_pod;
         let name = own.name.clone();
         if identity != Identity::INIT {
             self.waiting.remove(&id);
@@ -666,7 +669,7 @@ impl PolicyState {
             named_ports,
             host: false,
             // A container that is no pod has no labels to wait for.
-            enforcement: (!is_pod).then_some(Enforcement::Never),
+            enforcement: is_no_pod.then_some(Enforcement::Never),
             audit: false,
         };
         if let Some(engine) = &mut self.engine.0 {

@@ -734,3 +734,18 @@ fn what_is_not_listed_any_more_is_gone() {
     assert!(world.decisions().values().all(|allowed| *allowed));
     assert_eq!(world.identity_of("10.10.2.9".parse().unwrap()), 3);
 }
+
+#[test]
+fn a_pod_whose_document_is_lost_keeps_its_policy() {
+    let objects = Objects::new().set(first()).clone();
+    let mut world = World::up(&objects);
+    let (a, b) = (world.address("a"), world.address("b"));
+    world.agent = agent_control::Agent::new(world.config.clone(), Vec::new());
+    world.settle();
+    world.nodes();
+    world.lists(&objects);
+    world.settle();
+    assert_eq!(world.endpoints()[&a].identity.0, 300);
+    assert!(world.allows(a, b, 8080));
+    assert!(!world.allows(a, "10.10.2.9".parse().unwrap(), 8080));
+}
