@@ -182,6 +182,12 @@ impl Session<'_> {
             run.captures.push(path);
             problems.extend(complaint);
         }
-        if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+        if problems.is_empty() {
+            return Ok(());
+        }
+        // Nothing came, as it shall be, but not for the reason for which it shall not.
+        let unresolved = reason::unresolved(&plan, &traffic);
+        let problems = problems.join("; ");
+        Err(unresolved.map_or_else(|| problems.clone(), |reason| format!("{reason}: {problems}")))
     }
 }

@@ -32,7 +32,7 @@ fn outcome(scenario: &Scenario) -> Option<Outcome> {
 }
 
 #[test]
-fn every_shipped_scenario_can_run_here() {
+fn every_shipped_scenario_can_run_here_or_says_why_not() {
     let files: Vec<PathBuf> = std::fs::read_dir(directory())
         .expect("there are scenarios")
         .map(|entry| entry.expect("readable").path())
@@ -41,8 +41,11 @@ fn every_shipped_scenario_can_run_here() {
     assert!(files.len() >= 6);
     for file in files {
         let scenario = scenario::load(&file).unwrap_or_else(|e| panic!("{e:#}"));
-        assert_eq!(scenario::refuse::all(&scenario), Vec::<String>::new(), "{}", file.display());
         let stem = file.file_stem().and_then(|stem| stem.to_str());
+        // One breaks what only the simulator can break, and is told so step by step.
+        let wanted = if stem == Some("policy") { 2 } else { 0 };
+        let refused = scenario::refuse::all(&scenario);
+        assert_eq!(refused.len(), wanted, "{}: {refused:?}", file.display());
         assert_eq!(stem, Some(scenario.name.as_str()), "a file is named after its scenario");
     }
 }
@@ -59,9 +62,9 @@ fn traffic_of_every_kind_passes_and_the_end_is_reported() {
     let pods = |names: &[&str]| names.iter().map(|name| format!("default/{name}")).collect();
     assert_eq!(outcome.end.pods["node-1"], pods(&["client", "near"]));
     assert_eq!(outcome.end.pods, outcome.end.endpoints);
-    // A pod CIDR and an address of each family.
-    assert_eq!(outcome.end.ipcache["node-1"]["node-2"], 4);
-    assert_eq!(outcome.end.ipcache["node-2"]["node-1"], 4);
+    // Of each family a pod CIDR, the node's address, and those of its pods.
+    assert_eq!(outcome.end.ipcache["node-1"]["node-2"], 6);
+    assert_eq!(outcome.end.ipcache["node-2"]["node-1"], 8);
 }
 
 #[test]

@@ -42,7 +42,7 @@ const SOAK_SECONDS: u64 = 60;
 const VERDICTS: u64 = 300_000;
 
 /// What of the matrix must pass in the simulator, on every routing and family.
-const NATIVE_CASES: &str = "1-6,20-23";
+const NATIVE_CASES: &str = "1-6,20-30,44-66";
 /// And on network namespaces: all but services and names.
 const NETNS_CASES: &str = "1-6,20-30,44-66,x1,x2,x3,x4";
 /// What of the network policy suite must pass: all but blocks that match pods, and SCTP.

@@ -52,3 +52,14 @@ pub(super) fn hint(plan: &Plan<'_>, traffic: &Traffic, run: impl Fn(&Scenario) -
         format!("the pod behind {name} does not answer at its own address either")
     })
 }
+
+/// Why a name outside is not asked for at all, where nobody is to answer.
+pub(super) fn unresolved(plan: &Plan<'_>, traffic: &Traffic) -> Option<String> {
+    let by_name = plan.case.expect == Expect::NoAnswer && matches!(plan.case.to, Target::World(_));
+    by_name.then(|| {
+        format!(
+            "services are not implemented: no pod reaches the cluster's DNS, so that {} is not resolved",
+            traffic.to
+        )
+    })
+}

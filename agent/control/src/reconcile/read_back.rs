@@ -114,8 +114,10 @@ impl Agent {
     fn meet_policies(&mut self, rows: &BTreeMap<IpAddr, EndpointEntry>) {
         for endpoint in self.state.endpoints.iter() {
             let record = &endpoint.record;
+            // One whose document is lost may have got another number, as an old document has its own.
+            let is_its = |id| id == record.id || record.attachment.is_none();
             let its = |address: &IpAddr| {
-                rows.get(address).filter(|entry| entry.id == record.id && entry.ifindex == record.ifindex)
+                rows.get(address).filter(|entry| is_its(entry.id) && entry.ifindex == record.ifindex)
             };
             let restored = record.addresses.iter().find_map(its).map(InForce::from);
             self.state.policy.add_own(record, restored, None);
