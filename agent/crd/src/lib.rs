@@ -21,6 +21,7 @@ pub mod cluster_network_policy;
 pub mod network_policy;
 
 pub mod crd;
+pub mod icmp;
 pub mod identity_labels;
 pub mod meta;
 pub mod rule;

@@ -23,7 +23,6 @@ mod engine;
 mod error;
 mod explain;
 mod finding;
-mod icmp;
 mod label;
 mod matcher;
 mod normal;
@@ -43,7 +42,6 @@ pub use engine::{CanonicalEndpoint, CanonicalRow, CanonicalVerdict, Node, Policy
 pub use error::{InvalidPolicy, Problem};
 pub use explain::{Explanation, Party, Side, explain, explain_side};
 pub use finding::{Finding, Severity};
-pub use icmp::icmp_type;
 pub use label::{
     CLUSTER, Label, LabelSet, NAMESPACE, NAMESPACE_LABELS, SERVICE_ACCOUNT, source, split_source,
 };

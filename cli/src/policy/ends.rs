@@ -1,7 +1,8 @@
 //! The ends of a connection, as the user names them.
 
 use super::cluster::{Cluster, Pod};
-use agent_policy::{Label, Party, icmp_type, proto};
+use agent_crd::icmp::icmp_type;
+use agent_policy::{Label, Party, proto};
 use anyhow::{Result, anyhow, bail};
 use ipnet::IpNet;
 use std::net::IpAddr;

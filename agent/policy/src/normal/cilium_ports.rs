@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use agent_crd::icmp::icmp_type;
 use agent_crd::rule::{IcmpFamily, IcmpRule, MAX_ICMP_FIELDS, MAX_PORTS, PortProtocol, PortRule, Protocol};
 
 use super::cilium::{RawPorts, Scope};
 use super::{Reader, port_name};
 use crate::error::{InvalidPolicy, Problem};
-use crate::icmp::icmp_type;
 use crate::ports::{PortName, PortRange, Ports, proto};
 use crate::rows::Direction;
 use crate::rule::Section;

@@ -1,6 +1,7 @@
 //! Mistakes in the ports of an entry, and in what is demanded of connections to them.
 
 use agent_crd::IntOrString;
+use agent_crd::icmp::icmp_type;
 use agent_crd::rule::{
     IcmpFamily, IcmpRule, L7Rules, MAX_ICMP_FIELDS, MAX_PORTS, PortDenyRule, PortProtocol, PortRule, Protocol,
 };
@@ -60,7 +61,9 @@ fn both(no_ports: bool, icmps: &[IcmpRule], place: &str, found: &mut Vec<String>
                 family => {
                     let known = match &field.kind {
                         IntOrString::Int(number) => (0..=255).contains(number),
-                        IntOrString::String(name) => is_icmp_type(name, *family == Some(IcmpFamily::Ipv6)),
+                        IntOrString::String(name) => {
+                            icmp_type(*family == Some(IcmpFamily::Ipv6), name).is_some()
+                        }
                     };
                     if !known {
                         found.push(format!("{place}: there is no ICMP type {}", field.kind));
@@ -69,56 +72,6 @@ fn both(no_ports: bool, icmps: &[IcmpRule], place: &str, found: &mut Vec<String>
             }
         }
     }
-}
-
-/// Whether a type has this name in ICMP or ICMPv6. Numbers may be written as text.
-fn is_icmp_type(name: &str, v6: bool) -> bool {
-    const V4: &[&str] = &[
-        "EchoReply",
-        "DestinationUnreachable",
-        "Redirect",
-        "Echo",
-        "EchoRequest",
-        "RouterAdvertisement",
-        "RouterSelection",
-        "TimeExceeded",
-        "ParameterProblem",
-        "Timestamp",
-        "TimestampReply",
-        "Photuris",
-        "ExtendedEchoRequest",
-        "ExtendedEchoReply",
-    ];
-    const V6: &[&str] = &[
-        "DestinationUnreachable",
-        "PacketTooBig",
-        "TimeExceeded",
-        "ParameterProblem",
-        "EchoRequest",
-        "EchoReply",
-        "MulticastListenerQuery",
-        "MulticastListenerReport",
-        "MulticastListenerDone",
-        "RouterSolicitation",
-        "RouterAdvertisement",
-        "NeighborSolicitation",
-        "NeighborAdvertisement",
-        "RedirectMessage",
-        "RouterRenumbering",
-        "ICMPNodeInformationQuery",
-        "ICMPNodeInformationResponse",
-        "InverseNeighborDiscoverySolicitation",
-        "InverseNeighborDiscoveryAdvertisement",
-        "HomeAgentAddressDiscoveryRequest",
-        "HomeAgentAddressDiscoveryReply",
-        "MobilePrefixSolicitation",
-        "MobilePrefixAdvertisement",
-        "DuplicateAddressRequestCodeSuffix",
-        "DuplicateAddressConfirmationCodeSuffix",
-        "ExtendedEchoRequest",
-        "ExtendedEchoReply",
-    ];
-    if v6 { V6 } else { V4 }.contains(&name) || name.parse::<u8>().is_ok()
 }
 
 fn ports(ports: &[PortProtocol], place: &str, found: &mut Vec<String>) {
