@@ -1,5 +1,7 @@
 //! Reading of untyped objects.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 /// The value at a path of field names, `Null` if there is none.
@@ -55,6 +57,12 @@ pub fn is_deleting(value: &Value) -> bool {
 /// `metadata.labels`.
 pub fn labels(value: &Value) -> Option<&Map<String, Value>> {
     at(value, &["metadata", "labels"]).as_object()
+}
+
+/// `metadata.labels` as text; what is no text is left out.
+pub fn label_map(value: &Value) -> BTreeMap<String, String> {
+    let text = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
+    labels(value).into_iter().flatten().filter_map(text).collect()
 }
 
 /// A text annotation.

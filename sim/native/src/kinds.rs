@@ -4,18 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use agent_control::{
-    EndpointObject, Event, NamespaceObject, Object, ObjectKind, ObjectName, PodObject, named_port,
-};
+use agent_control::{Event, Object, ObjectKind, ObjectName};
 use agent_crd::cilium_network_policy::PolicyStatus;
 use agent_crd::{
     CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy,
-    ClusterNetworkPolicy, NetworkPolicy, Object as _, ObjectMeta, ReadError,
+    ClusterNetworkPolicy, Object as _, ObjectMeta,
 };
 use bristle_operator::core::{self as operator, Key, Kind, Rules, Seen};
 use serde_json::Value;
 use sim_api::Gr;
-use sim_api::object::{at, list_at, name, namespace, str_at, uid};
+use sim_api::object::{at, label_map, name, namespace, resource_version, str_at};
 use sim_api::resource::{ENDPOINTSLICES, NAMESPACES, NETWORKPOLICIES, PODS, SERVICES};
 
 /// Definitions of the kinds that Kubernetes does not have by itself.
@@ -95,21 +93,21 @@ pub(crate) struct Change {
     pub(crate) node: String,
     deleted: bool,
     version: u64,
-    /// As agents read it, or why they cannot.
-    read: Result<Object, String>,
+    /// As agents read it, if it is of any concern to them, or why they cannot.
+    read: Result<Option<Object>, String>,
     /// As the operator reads it.
     seen: Option<Seen>,
 }
 
 impl Change {
-    /// What an agent hears.
-    pub(crate) fn event(&self) -> Event {
+    /// What an agent hears, if anything.
+    pub(crate) fn event(&self) -> Option<Event> {
         let (kind, name, version) = (self.kind, self.name.clone(), self.version);
-        match &self.read {
+        Some(match &self.read {
             _ if self.deleted => Event::Delete { kind, name, version },
-            Ok(object) => Event::Upsert { object: Box::new(object.clone()), version },
+            Ok(object) => Event::Upsert { object: Box::new(object.clone()?), version },
             Err(error) => Event::Unreadable { kind, name, error: error.clone() },
-        }
+        })
     }
 
     /// What the operator hears.
@@ -180,55 +178,9 @@ fn read(kind: ObjectKind, object: &Value, deleted: bool, at: Duration) -> Change
         at,
         node,
         deleted,
-        version: str_at(object, &["metadata", "resourceVersion"]).parse().unwrap_or(0),
-        read: for_agents(kind, object),
+        version: resource_version(object),
+        read: Object::read(kind, object).map_err(|error| error.to_string()),
         seen: for_operator(kind, object),
-    }
-}
-
-fn labels(object: &Value) -> BTreeMap<String, String> {
-    let labels = at(object, &["metadata", "labels"]).as_object();
-    let text = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
-    labels.into_iter().flatten().filter_map(text).collect()
-}
-
-/// As the daemon reads objects.
-fn for_agents(kind: ObjectKind, object: &Value) -> Result<Object, String> {
-    fn as_is<T: agent_crd::Object>(object: &Value) -> Result<T, String> {
-        T::from_json(object.clone()).map_err(|error: ReadError| error.source.to_string())
-    }
-    Ok(match kind {
-        ObjectKind::Pod => Object::Pod(pod(object)),
-        ObjectKind::Namespace => {
-            Object::Namespace(NamespaceObject { name: name(object).to_owned(), labels: labels(object) })
-        }
-        ObjectKind::Identity => Object::Identity(as_is(object)?),
-        ObjectKind::Endpoint => Object::Endpoint(EndpointObject::from(&as_is::<CiliumEndpoint>(object)?)),
-        ObjectKind::CidrGroup => Object::CidrGroup(as_is(object)?),
-        ObjectKind::NetworkPolicy => Object::NetworkPolicy(as_is::<NetworkPolicy>(object)?),
-        ObjectKind::CiliumNetworkPolicy => Object::CiliumNetworkPolicy(as_is(object)?),
-        ObjectKind::CiliumClusterwideNetworkPolicy => Object::CiliumClusterwideNetworkPolicy(as_is(object)?),
-        ObjectKind::ClusterNetworkPolicy => Object::ClusterNetworkPolicy(as_is(object)?),
-        ObjectKind::Service | ObjectKind::EndpointSlice => Object::read(kind, object)
-            .map_err(|error| error.to_string())?
-            .ok_or_else(|| "it is of no concern".to_owned())?,
-    })
-}
-
-fn pod(object: &Value) -> PodObject {
-    let containers = list_at(object, &["spec", "containers"]);
-    let ports = containers.iter().flat_map(|container| list_at(container, &["ports"]));
-    let named = |port: &Value| {
-        let number = port["containerPort"].as_u64().and_then(|number| u16::try_from(number).ok())?;
-        named_port(str_at(port, &["name"]), str_at(port, &["protocol"]), number)
-    };
-    PodObject {
-        namespace: namespace(object).to_owned(),
-        name: name(object).to_owned(),
-        uid: uid(object).to_owned(),
-        labels: labels(object),
-        service_account: str_at(object, &["spec", "serviceAccountName"]).to_owned(),
-        named_ports: ports.filter_map(named).collect(),
     }
 }
 
@@ -264,13 +216,13 @@ fn for_operator(kind: ObjectKind, object: &Value) -> Option<Seen> {
         Kind::Pod => Seen::Pod(operator::Pod {
             namespace: namespace(object).to_owned(),
             name: name(object).to_owned(),
-            labels: labels(object),
+            labels: label_map(object),
             service_account: str_at(object, &["spec", "serviceAccountName"]).to_owned(),
             host_network: at(object, &["spec", "hostNetwork"]).as_bool().unwrap_or(false),
             finished: matches!(str_at(object, &["status", "phase"]), "Succeeded" | "Failed"),
         }),
         Kind::Namespace => {
-            Seen::Namespace(operator::Namespace { name: name(object).to_owned(), labels: labels(object) })
+            Seen::Namespace(operator::Namespace { name: name(object).to_owned(), labels: label_map(object) })
         }
         Kind::Identity => Seen::Identity(identity(object)),
         Kind::Endpoint => Seen::Endpoint(operator::Endpoint {

@@ -12,7 +12,7 @@ use sim_scenario::model::ApiFault;
 
 use crate::kinds::{Change, of_operator};
 use crate::queue::{NodeId, Task};
-use crate::watch::{PAUSES, Watch};
+use crate::watch::{GONE, PAUSES, Watch, coalesced, refusal};
 use crate::world::World;
 
 /// Stands for the operator where nodes are counted.
@@ -71,12 +71,7 @@ impl World {
     pub(crate) fn wake_listens(&mut self, kind: ObjectKind) {
         for who in self.listeners() {
             if self.listens(who).1.get(&kind).is_some_and(|watch| watch.following) {
-                let mut after = self.latency(Duration::from_millis(8));
-                for (_, fault) in self.cluster_faults.api(who) {
-                    if let ApiFault::Slow(by) = fault {
-                        after += *by;
-                    }
-                }
+                let after = self.notice_delay(who);
                 self.wake_listen(who, kind, after);
             }
         }
@@ -127,8 +122,10 @@ impl World {
             if let Some(event) = change.operator_event() {
                 self.tell_operator(event);
             }
-        } else if kind != ObjectKind::Pod || change.node == self.nodes[who].name {
-            self.tell_agent(who, change.event());
+        } else if (kind != ObjectKind::Pod || change.node == self.nodes[who].name)
+            && let Some(event) = change.event()
+        {
+            self.tell_agent(who, event);
         }
     }
 
@@ -141,15 +138,9 @@ impl World {
         }
         watch.due = None;
         let (following, pause) = (watch.following, watch.pause);
-        let faults: Vec<ApiFault> =
-            self.cluster_faults.api(who).iter().map(|(_, fault)| fault.clone()).collect();
-        let refused = faults.iter().find_map(|fault| match fault {
-            ApiFault::Down => Some(0),
-            ApiFault::Error(code) => Some(*code),
-            _ => None,
-        });
-        if let Some(code) = refused {
-            let gone = code == 410;
+        let faults = self.api_faults(who);
+        if let Some(code) = refusal(&faults) {
+            let gone = code == GONE;
             if let Some(watch) = self.listens(who).1.get_mut(&kind) {
                 watch.following &= !gone;
                 watch.pause = (pause * 2).min(PAUSES.1);
@@ -212,17 +203,10 @@ impl World {
         let mut changes: Vec<Change> =
             log.map(|log| log.changes[from.min(end)..].to_vec()).unwrap_or_default();
         if faults.contains(&ApiFault::Coalesce) {
-            let last: BTreeMap<_, usize> =
-                changes.iter().enumerate().map(|(i, change)| (change.name.clone(), i)).collect();
-            let mut place = 0..;
-            changes.retain(|change| place.next() == last.get(&change.name).copied());
+            changes = coalesced(&changes, |change| &change.name);
         }
         if faults.contains(&ApiFault::Reorder) {
-            for i in 1..changes.len() {
-                if changes[i - 1].name != changes[i].name && self.rng.chance(0.5) {
-                    changes.swap(i - 1, i);
-                }
-            }
+            self.mix(&mut changes, |change| &change.name);
         }
         for change in &changes {
             self.hand_out(who, kind, change);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use agent_control::{Event, NodeObject};
 use serde_json::Value;
-use sim_api::object::{at, list_at, name, str_at, uid};
+use sim_api::object::{at, label_map, list_at, name, str_at, uid};
 use sim_scenario::model::ApiFault;
 
 use crate::listen::OPERATOR;
@@ -18,6 +18,9 @@ use crate::world::World;
 
 /// Pauses between tries: doubling between these, as the daemon's.
 pub(crate) const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
+/// The status with which the API server says that a position of a watch is too old (410 Gone).
+pub(crate) const GONE: u16 = 410;
 
 /// One change of a Node object, as far as agents can tell.
 #[derive(Debug, Clone)]
@@ -94,13 +97,8 @@ fn node_object(node: &Value) -> NodeObject {
             .filter(|address| str_at(address, &["type"]) == "InternalIP")
             .map(|address| text(&address["address"]))
             .collect(),
-        labels: labels(node),
+        labels: label_map(node),
     }
-}
-
-fn labels(object: &Value) -> BTreeMap<String, String> {
-    let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
-    labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
 }
 
 /// How far an agent's watch is.
@@ -134,16 +132,26 @@ impl World {
         self.push(at, Task::Watch(n));
     }
 
+    /// What the API server does wrong with somebody.
+    pub(crate) fn api_faults(&self, who: NodeId) -> Vec<ApiFault> {
+        self.cluster_faults.api(who).iter().map(|(_, fault)| fault.clone()).collect()
+    }
+
+    /// How long a change takes until somebody's watch has it.
+    pub(crate) fn notice_delay(&mut self, who: NodeId) -> Duration {
+        let slow = |(_, fault): &(u64, ApiFault)| match fault {
+            ApiFault::Slow(by) => Some(*by),
+            _ => None,
+        };
+        self.latency(Duration::from_millis(8))
+            + self.cluster_faults.api(who).iter().filter_map(slow).sum::<Duration>()
+    }
+
     /// Tells every agent's watch that there is something new.
     pub(crate) fn wake_watches(&mut self) {
         for n in 0..self.nodes.len() {
             if self.nodes[n].agent.watch.following {
-                let mut after = self.latency(Duration::from_millis(8));
-                for (_, fault) in self.cluster_faults.api(n) {
-                    if let ApiFault::Slow(by) = fault {
-                        after += *by;
-                    }
-                }
+                let after = self.notice_delay(n);
                 self.wake_watch(n, after);
             }
         }
@@ -171,17 +179,11 @@ impl World {
             return;
         }
         process.watch.due = None;
-        let faults: Vec<ApiFault> =
-            self.cluster_faults.api(n).iter().map(|(_, fault)| fault.clone()).collect();
-        let refused = faults.iter().find_map(|fault| match fault {
-            ApiFault::Down => Some(0),
-            ApiFault::Error(code) => Some(*code),
-            _ => None,
-        });
-        if let Some(code) = refused {
+        let faults = self.api_faults(n);
+        if let Some(code) = refusal(&faults) {
             let watch = &mut self.nodes[n].agent.watch;
             // Gone: what was known of the position is worth nothing, and the next list may succeed.
-            let gone = code == 410;
+            let gone = code == GONE;
             let listing = !watch.following;
             if gone {
                 watch.following = false;
@@ -240,10 +242,10 @@ impl World {
             self.vanish(n);
         }
         if faults.contains(&ApiFault::Coalesce) {
-            changes = coalesced(&changes);
+            changes = coalesced(&changes, |change| change.object.name.as_str());
         }
         if faults.contains(&ApiFault::Reorder) {
-            self.mix(&mut changes);
+            self.mix(&mut changes, |change| change.object.name.as_str());
         }
         for Change { object, deleted } in changes {
             let event = if deleted {
@@ -268,23 +270,27 @@ impl World {
     }
 
     /// Another order, but for changes of one object.
-    fn mix(&mut self, changes: &mut [Change]) {
+    pub(crate) fn mix<T, K: Eq + ?Sized>(&mut self, changes: &mut [T], name: impl Fn(&T) -> &K) {
         for i in 1..changes.len() {
-            if changes[i - 1].object.name != changes[i].object.name && self.rng.chance(0.5) {
+            if name(&changes[i - 1]) != name(&changes[i]) && self.rng.chance(0.5) {
                 changes.swap(i - 1, i);
             }
         }
     }
 }
 
+/// The code with which the API server refuses, if it does; 0: it does not answer.
+pub(crate) fn refusal(faults: &[ApiFault]) -> Option<u16> {
+    faults.iter().find_map(|fault| match fault {
+        ApiFault::Down => Some(0),
+        ApiFault::Error(code) => Some(*code),
+        _ => None,
+    })
+}
+
 /// Of each object only its last change.
-fn coalesced(changes: &[Change]) -> Vec<Change> {
-    let last: BTreeMap<&str, usize> =
-        changes.iter().enumerate().map(|(i, change)| (change.object.name.as_str(), i)).collect();
-    changes
-        .iter()
-        .enumerate()
-        .filter(|(i, change)| last.get(change.object.name.as_str()) == Some(i))
-        .map(|(_, change)| change.clone())
-        .collect()
+pub(crate) fn coalesced<T: Clone, K: Ord + ?Sized>(changes: &[T], name: impl Fn(&T) -> &K) -> Vec<T> {
+    let last: BTreeMap<&K, usize> = changes.iter().enumerate().map(|(i, change)| (name(change), i)).collect();
+    let is_last = |(i, change): &(usize, &T)| last.get(name(change)) == Some(i);
+    changes.iter().enumerate().filter(is_last).map(|(_, change)| change.clone()).collect()
 }

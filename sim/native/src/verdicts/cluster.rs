@@ -18,6 +18,7 @@ use dataplane_abi::{Addr, DropReason, Family, Identity};
 use dataplane_core::Verdict;
 use dataplane_native::{Frame, Native, Tunnel};
 use serde_json::Value;
+use sim_api::object::{label_map, name, namespace};
 use sim_oracle::{Attempt, End, Family as OracleFamily};
 use sim_policy::PolicyCase;
 
@@ -135,10 +136,7 @@ impl Member {
                 Ok(Some(object)) => self.event(Event::Upsert { object: Box::new(object), version: 1 }),
                 Ok(None) => {}
                 Err(error) => {
-                    let text =
-                        |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-                    let name = ObjectName::new(text("/metadata/namespace"), text("/metadata/name"));
-                    self.event(Event::Unreadable { kind, name, error: error.to_string() });
+                    self.event(Event::Unreadable { kind, name: name_of(object), error: error.to_string() });
                 }
             }
         }
@@ -348,13 +346,7 @@ fn of_kind(case: &PolicyCase, kind: ObjectKind) -> impl Iterator<Item = &Value> 
 }
 
 fn name_of(object: &Value) -> ObjectName {
-    let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default();
-    ObjectName::new(text("namespace"), text("name"))
-}
-
-fn labels_of(object: &Value) -> BTreeMap<String, String> {
-    let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
-    labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+    ObjectName::new(namespace(object), name(object))
 }
 
 /// Nodes with pod CIDRs, of which the case knows nothing.
@@ -372,7 +364,7 @@ fn nodes(case: &PolicyCase) -> Vec<NodeObject> {
                 internal_ips: addresses
                     .filter_map(|item| item["address"].as_str().map(ToOwned::to_owned))
                     .collect(),
-                labels: labels_of(object),
+                labels: label_map(object),
             }
         })
         .collect()
@@ -390,12 +382,12 @@ fn identities(case: &PolicyCase) -> Vec<Value> {
 /// The labels of each pod's identity, in the order of the pods.
 fn labels_of_pods(case: &PolicyCase) -> Vec<(ObjectName, IdentityLabels)> {
     let namespaces: BTreeMap<String, BTreeMap<String, String>> = of_kind(case, ObjectKind::Namespace)
-        .map(|object| (name_of(object).name, labels_of(object)))
+        .map(|object| (name_of(object).name, label_map(object)))
         .collect();
     let of_pod = |pod: &Value| {
         let name = name_of(pod);
         let labels = IdentityLabels::of_pod(&PodFacts {
-            labels: &labels_of(pod),
+            labels: &label_map(pod),
             namespace: &name.namespace,
             namespace_labels: namespaces.get(&name.namespace).unwrap_or(&BTreeMap::new()),
             service_account: pod["spec"]["serviceAccountName"].as_str().unwrap_or_default(),
