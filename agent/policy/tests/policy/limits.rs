@@ -1,13 +1,11 @@
 //! Too many rows: nothing opens, and it is told.
 
 use agent_crd::{NetworkPolicy, Object as _};
-use agent_policy::{
-    Config, Direction, Endpoint, EndpointId, Label, NAMESPACE, Outcome, Policy, PolicyObject, Severity, proto,
-};
+use agent_policy::{Config, Direction, Label, NAMESPACE, Outcome, Policy, PolicyObject, Severity, proto};
 use dataplane_abi::Identity;
 use serde_json::json;
 
-const WEB: EndpointId = EndpointId(1);
+use crate::world::{WEB, web};
 
 fn policy(from: &serde_json::Value) -> NetworkPolicy {
     NetworkPolicy::from_json(json!({"metadata": {"name": "web", "namespace": "n"}, "spec": {
@@ -25,18 +23,6 @@ fn engine(max_rows: usize) -> Policy {
     let labels = [Label::k8s("app", "b"), Label::k8s(NAMESPACE, "n")];
     engine.upsert_identity(Identity(400), labels.into_iter().collect(), &[]);
     engine
-}
-
-fn web() -> Endpoint {
-    Endpoint {
-        name: "n/web".to_owned(),
-        identity: Identity(500),
-        labels: [Label::k8s(NAMESPACE, "n")].into_iter().collect(),
-        named_ports: Vec::new(),
-        host: false,
-        enforcement: None,
-        audit: false,
-    }
 }
 
 fn outcome(engine: &Policy, peer: u32) -> Option<Outcome> {

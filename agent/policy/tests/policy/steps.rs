@@ -9,25 +9,15 @@ use dataplane_abi::Identity;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-const WEB: EndpointId = EndpointId(1);
+use crate::world::{WEB, web};
+
 const PEER: Identity = Identity(300);
 
 fn engine(config: Config) -> Policy {
     let mut engine = Policy::new(config);
     let labels = [Label::k8s("app", "a"), Label::k8s(NAMESPACE, "n")];
     engine.upsert_identity(PEER, labels.into_iter().collect(), &[]);
-    engine.upsert_endpoint(
-        WEB,
-        Endpoint {
-            name: "n/web".to_owned(),
-            identity: Identity(500),
-            labels: [Label::k8s(NAMESPACE, "n")].into_iter().collect(),
-            named_ports: Vec::new(),
-            host: false,
-            enforcement: None,
-            audit: false,
-        },
-    );
+    engine.upsert_endpoint(WEB, web());
     engine
 }
 
@@ -82,10 +72,8 @@ fn endpoints_with_the_same_rules_share_a_policy() {
             name: format!("n/{n}"),
             identity: Identity(500 + n),
             labels: [Label::k8s(NAMESPACE, "n"), Label::k8s("n", n.to_string())].into_iter().collect(),
-            named_ports: Vec::new(),
-            host: false,
-            enforcement: None,
             audit: n == 4,
+            ..web()
         };
         engine.upsert_endpoint(EndpointId(n), endpoint);
     }

@@ -15,6 +15,22 @@ use crate::evaluator::{Peer, Subject, passes};
 use crate::objects::{AnyObject, any_object};
 use crate::tables::{Tables, Write, writes};
 
+/// The endpoint of tests that look at one.
+pub(crate) const WEB: EndpointId = EndpointId(1);
+
+/// What [`WEB`] is: a pod of the namespace `n` without labels of its own.
+pub(crate) fn web() -> Endpoint {
+    Endpoint {
+        name: "n/web".to_owned(),
+        identity: Identity(500),
+        labels: [Label::k8s(NAMESPACE, "n")].into_iter().collect(),
+        named_ports: Vec::new(),
+        host: false,
+        enforcement: None,
+        audit: false,
+    }
+}
+
 pub(crate) const FAMILIES: Families = Families { v4: true, v6: true };
 
 /// Something happens.
