@@ -22,6 +22,8 @@ mod publish;
 pub mod start;
 pub mod status;
 pub mod tables;
+#[cfg(test)]
+mod testing;
 pub mod underlay;
 mod watch;
 mod words;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use agent_control::ports::{PortErrorKind, Table};
 use agent_control::{
     Event, NamespaceObject, NodeObject, Object, ObjectKind, ObjectName, PodObject, PolicyConfig, PortError,
-    Routing, ServiceObject, SliceObject, named_port,
+    RequestId, Routing, ServiceObject, SliceObject, named_port,
 };
 use agent_crd::identity_labels::{DEFAULT_CLUSTER, PodFacts};
 use agent_crd::{CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy, IdentityLabels, Object as _};
@@ -181,6 +181,17 @@ impl World {
         world
     }
 
+    /// The pod `a` is to be added, and all is known but identities.
+    fn with_a_pod_before_its_identity(objects: &Objects) -> (Self, RequestId) {
+        let mut world = Self::with_policy();
+        world.nodes();
+        world.lists(&objects.clone().without(ObjectKind::Identity));
+        world.settle();
+        let request = world.request(add("a"));
+        world.settle();
+        (world, request)
+    }
+
     fn upsert(&mut self, object: Object, version: u64) {
         self.event(Event::Upsert { object: Box::new(object), version });
     }
@@ -307,12 +318,7 @@ fn a_policy_is_in_force_and_goes() {
 #[test]
 fn a_pod_waits_for_its_identity() {
     let objects = Objects::new();
-    let mut world = World::with_policy();
-    world.nodes();
-    world.lists(&objects.clone().without(ObjectKind::Identity));
-    world.settle();
-    let request = world.request(add("a"));
-    world.settle();
+    let (mut world, request) = World::with_a_pod_before_its_identity(&objects);
     assert!(world.answer(request).is_none(), "its number is not there yet");
     assert!(world.endpoints().values().all(|row| row.ifindex == 0), "and it cannot be taken for another");
     world.list(ObjectKind::Identity, &objects);
@@ -324,12 +330,7 @@ fn a_pod_waits_for_its_identity() {
 #[test]
 fn a_pod_whose_identity_does_not_come_is_isolated() {
     let objects = Objects::new();
-    let mut world = World::with_policy();
-    world.nodes();
-    world.lists(&objects.clone().without(ObjectKind::Identity));
-    world.settle();
-    let request = world.request(add("a"));
-    world.settle();
+    let (mut world, request) = World::with_a_pod_before_its_identity(&objects);
     world.pass(Duration::from_secs(11));
     assert!(world.answer(request).unwrap().is_ok(), "the pod may start");
     assert_eq!(world.identity("a"), 5);

@@ -2,13 +2,13 @@
 
 use super::{Observed, Told};
 use crate::control::Control;
-use crate::watch::{Connector, WatchStatus};
+use crate::testing::ApiServer;
 use agent_control::ObjectName;
 use agent_crd::{CiliumEndpoint, Object as _};
 use sim_api::faults::{CallMatch, Effect};
 use sim_api::resource::{CUSTOMRESOURCEDEFINITIONS, Gr, NODES};
 use sim_api::store::StoreOptions;
-use sim_api::{DeleteOptions, Faults, ServerConfig, ServerHandle, Store, WriteOptions};
+use sim_api::{DeleteOptions, Store, WriteOptions};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -33,13 +33,9 @@ fn endpoint(name: &str, identity: i64, node: &str) -> CiliumEndpoint {
 }
 
 struct Cluster {
-    store: Store,
-    faults: Faults,
-    status: WatchStatus,
+    api: ApiServer,
     told: watch::Sender<Told>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
-    _server: ServerHandle,
-    _dir: tempfile::TempDir,
 }
 
 impl Cluster {
@@ -54,19 +50,12 @@ impl Cluster {
         for object in objects {
             store.create(&ENDPOINTS, "default", object.to_json(), &WriteOptions::default()).unwrap();
         }
-        let config = ServerConfig::new(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-        let faults = config.faults.clone();
-        let server = sim_api::server::start(store.clone(), config).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let kubeconfig = dir.path().join("kubeconfig");
-        sim_api::kubeconfig::write_kubeconfig(&kubeconfig, "test", &server.url()).unwrap();
-        let status = WatchStatus::new(Arc::default());
-        let connector = Arc::new(Connector::new(Some(kubeconfig), status.clone()));
+        let api = ApiServer::start(store);
         let observed = Arc::new(Observed::default());
-        let mut tasks = crate::watch::start(&connector, &Control::nobody(), "n1", Some(&observed));
+        let mut tasks = crate::watch::start(&api.connector, &Control::nobody(), "n1", Some(&observed));
         let (told, receiver) = watch::channel(Told::default());
-        tasks.push(tokio::spawn(super::run("n1".into(), receiver, observed, connector)));
-        Self { store, faults, status, told, tasks, _server: server, _dir: dir }
+        tasks.push(tokio::spawn(super::run("n1".into(), receiver, observed, Arc::clone(&api.connector))));
+        Self { api, told, tasks }
     }
 
     /// The agent wants these objects from now on; all is known.
@@ -83,7 +72,7 @@ impl Cluster {
 
     /// Names and identities of all objects.
     fn objects(&self) -> Vec<(String, i64)> {
-        let all = self.store.list(&ENDPOINTS, "");
+        let all = self.api.store.list(&ENDPOINTS, "");
         let read = |object: &sim_api::Object| {
             let object = CiliumEndpoint::from_json((**object).clone()).unwrap();
             (
@@ -95,19 +84,19 @@ impl Cluster {
     }
 
     fn version(&self, name: &str) -> String {
-        let object = self.store.get(&ENDPOINTS, "default", name).unwrap();
+        let object = self.api.store.get(&ENDPOINTS, "default", name).unwrap();
         object["metadata"]["resourceVersion"].as_str().unwrap().to_owned()
     }
 
     fn revision(&self) -> Option<String> {
-        let node = self.store.get(&NODES, "", "n1").unwrap();
+        let node = self.api.store.get(&NODES, "", "n1").unwrap();
         node["metadata"]["annotations"][super::REVISION_ANNOTATION].as_str().map(str::to_owned)
     }
 
     async fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
         let since = Instant::now();
         while !is_so(self) {
-            let now = (self.objects(), self.revision(), self.status.get());
+            let now = (self.objects(), self.revision(), self.api.status.get());
             assert!(since.elapsed() < Duration::from_secs(20), "{what}: {now:?}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -141,7 +130,7 @@ async fn objects_follow_what_is_wanted_and_others_are_left_alone() {
 async fn what_is_as_wanted_is_not_written_again() {
     let cluster = Cluster::with(&[endpoint("a", 300, OWN)]);
     let version = cluster.version("a");
-    cluster.until("the lists", |cluster| cluster.status.get().synced).await;
+    cluster.until("the lists", |cluster| cluster.api.status.get().synced).await;
     cluster.want(&[endpoint("a", 300, OWN), endpoint("b", 301, OWN)], 0);
     cluster.until_objects(&[("a", 300), ("b", 301)]).await;
     cluster.until("the annotation", |cluster| cluster.revision().is_some()).await;
@@ -160,16 +149,16 @@ async fn the_object_of_a_pod_that_was_elsewhere_is_taken_over() {
     cluster.until_objects(&[("web-0", 300)]).await;
     // And once it has moved on, it is not this node's to remove.
     let moved = endpoint("web-0", 501, "172.30.1.2").to_json();
-    cluster.store.delete(&ENDPOINTS, "default", "web-0", &DeleteOptions::default()).unwrap();
+    cluster.api.store.delete(&ENDPOINTS, "default", "web-0", &DeleteOptions::default()).unwrap();
     cluster.want(&[endpoint("other", 302, OWN)], 0);
-    cluster.store.create(&ENDPOINTS, "default", moved, &WriteOptions::default()).unwrap();
+    cluster.api.store.create(&ENDPOINTS, "default", moved, &WriteOptions::default()).unwrap();
     cluster.until_objects(&[("other", 302), ("web-0", 501)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_removed_before_all_is_known_or_while_the_pod_is_here() {
     let cluster = Cluster::with(&[endpoint("a", 300, OWN), endpoint("b", 301, OWN)]);
-    cluster.until("the lists", |cluster| cluster.status.get().synced).await;
+    cluster.until("the lists", |cluster| cluster.api.status.get().synced).await;
     let own = vec![OWN.parse().unwrap()];
     cluster.told.send_replace(Told { own: own.clone(), ..Told::default() });
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -184,12 +173,12 @@ async fn what_others_spoil_or_remove_is_put_back() {
     let cluster = Cluster::with(&[]);
     cluster.want(&[endpoint("a", 300, OWN)], 0);
     cluster.until_objects(&[("a", 300)]).await;
-    cluster.store.delete(&ENDPOINTS, "default", "a", &DeleteOptions::default()).unwrap();
+    cluster.api.store.delete(&ENDPOINTS, "default", "a", &DeleteOptions::default()).unwrap();
     cluster.until_objects(&[("a", 300)]).await;
     let patch = serde_json::json!({"status": {"identity": {"id": 999}}});
     let patch = sim_api::options::Patch::Merge(patch);
     let main = sim_api::options::Sub::Main;
-    cluster.store.patch(&ENDPOINTS, "default", "a", main, &patch, &WriteOptions::default()).unwrap();
+    cluster.api.store.patch(&ENDPOINTS, "default", "a", main, &patch, &WriteOptions::default()).unwrap();
     cluster.until_objects(&[("a", 300)]).await;
 }
 
@@ -202,13 +191,13 @@ async fn what_others_spoil_or_remove_is_put_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_fails_is_tried_again(#[case] effect: Effect) {
     let cluster = Cluster::with(&[endpoint("left", 400, OWN)]);
-    cluster.until("the lists", |cluster| cluster.status.get().synced).await;
+    cluster.until("the lists", |cluster| cluster.api.status.get().synced).await;
     for verb in ["patch", "delete"] {
         let calls = CallMatch { verb: Some(verb), ..CallMatch::default() };
-        cluster.faults.inject(calls, effect.clone(), Some(3));
+        cluster.api.faults.inject(calls, effect.clone(), Some(3));
     }
     cluster.want(&[endpoint("a", 300, OWN)], 42);
     cluster.until_objects(&[("a", 300)]).await;
     cluster.until("the revision", |cluster| cluster.revision().as_deref() == Some("42")).await;
-    cluster.until("no error", |cluster| cluster.status.get().error.is_none()).await;
+    cluster.until("no error", |cluster| cluster.api.status.get().error.is_none()).await;
 }

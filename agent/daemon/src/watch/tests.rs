@@ -1,9 +1,10 @@
 //! The watches against a simulated API server.
 
+use super::Pause;
 use super::node::Node;
-use super::{Connector, Pause, WatchStatus};
 use crate::control::Control;
 use crate::publish::Observed;
+use crate::testing::ApiServer;
 use agent_api::status::KubernetesStatus;
 use agent_control::{Event, NodeObject, Object, ObjectKind, ObjectName};
 use kube::runtime::utils::Backoff as _;
@@ -11,7 +12,7 @@ use rstest::rstest;
 use sim_api::faults::{CallMatch, Effect};
 use sim_api::resource::{NAMESPACES, NETWORKPOLICIES, NODES, PODS};
 use sim_api::store::StoreOptions;
-use sim_api::{Faults, ServerConfig, ServerHandle, Store, WriteOptions};
+use sim_api::{Store, WriteOptions};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -67,13 +68,9 @@ fn make_node(store: &Store, name: &str) {
 
 /// An API server with one node, and an agent that watches it.
 struct Watched {
-    store: Store,
-    faults: Faults,
-    status: WatchStatus,
+    api: ApiServer,
     events: mpsc::Receiver<Event>,
     watches: Vec<tokio::task::JoinHandle<()>>,
-    _server: ServerHandle,
-    _dir: tempfile::TempDir,
 }
 
 impl Watched {
@@ -86,34 +83,27 @@ impl Watched {
 
     fn start(store: Store, observed: Option<&Arc<Observed>>) -> Self {
         make_node(&store, "n1");
-        let config = ServerConfig::new(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-        let faults = config.faults.clone();
-        let server = sim_api::server::start(store.clone(), config).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let kubeconfig = dir.path().join("kubeconfig");
-        sim_api::kubeconfig::write_kubeconfig(&kubeconfig, "test", &server.url()).unwrap();
+        let api = ApiServer::start(store);
         let (sender, events) = mpsc::channel();
         let control = Control::heard_by(move |event| drop(sender.send(event)));
-        let status = WatchStatus::new(Arc::default());
-        let connector = Arc::new(Connector::new(Some(kubeconfig), status.clone()));
-        let watches = super::start(&connector, &control, "n1", observed);
-        Self { store, faults, status, events, watches, _server: server, _dir: dir }
+        let watches = super::start(&api.connector, &control, "n1", observed);
+        Self { api, events, watches }
     }
 
     async fn until(&self, what: &str, is_so: impl Fn(&KubernetesStatus) -> bool) {
         let since = Instant::now();
-        while !is_so(&self.status.get()) {
-            assert!(since.elapsed() < Duration::from_secs(20), "{what}: {:?}", self.status.get());
+        while !is_so(&self.api.status.get()) {
+            assert!(since.elapsed() < Duration::from_secs(20), "{what}: {:?}", self.api.status.get());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
     /// All watches end, and every call meets `effect`, until the agent has noticed.
     async fn outage(&self, effect: Effect) {
-        self.faults.inject(CallMatch::default(), effect, None);
-        self.faults.cut_watches();
+        self.api.faults.inject(CallMatch::default(), effect, None);
+        self.api.faults.cut_watches();
         self.until("the outage", |status| !status.connected && status.error.is_some()).await;
-        self.faults.clear();
+        self.api.faults.clear();
     }
 
     /// What the agent was told since the last time.
@@ -139,14 +129,14 @@ impl Drop for Watched {
 async fn a_watch_that_is_taken_up_again_is_connected_though_nothing_happens(#[case] effect: Effect) {
     let watched = Watched::new().await;
     watched.told();
-    let last_event = watched.status.get().last_event;
+    let last_event = watched.api.status.get().last_event;
     watched.outage(effect).await;
     watched.until("the watch", |status| status.connected).await;
-    let status = watched.status.get();
+    let status = watched.api.status.get();
     assert_eq!((status.error, status.synced), (None, true));
     assert_eq!(status.last_event, last_event, "nothing was delivered");
     assert_eq!(watched.told(), [], "the list is not asked for again");
-    make_node(&watched.store, "n2");
+    make_node(&watched.api.store, "n2");
     watched.until("the new node", |status| status.last_event != last_event).await;
     assert!(matches!(&watched.told()[..], [Event::NodeUpsert(node)] if node.name == "n2"));
 }
@@ -170,12 +160,12 @@ async fn a_watch_whose_place_is_lost_lists_again_and_is_connected() {
 async fn a_server_that_refuses_is_not_connected() {
     let watched = Watched::new().await;
     let refuse = CallMatch { verb: Some("watch"), ..CallMatch::default() };
-    watched.faults.inject(refuse, Effect::Fail(403), None);
-    watched.faults.cut_watches();
+    watched.api.faults.inject(refuse, Effect::Fail(403), None);
+    watched.api.faults.cut_watches();
     watched.until("the refusal", |status| !status.connected).await;
     // Some tries later it still is not.
     tokio::time::sleep(Duration::from_millis(800)).await;
-    let status = watched.status.get();
+    let status = watched.api.status.get();
     assert!(!status.connected && status.error.unwrap().contains("rbac.yaml"));
 }
 
@@ -203,7 +193,7 @@ impl Policies {
 
     fn create(&self, resource: &sim_api::resource::Gr, object: serde_json::Value) {
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
-        self.watched.store.create(resource, &namespace, object, &WriteOptions::default()).unwrap();
+        self.watched.api.store.create(resource, &namespace, object, &WriteOptions::default()).unwrap();
     }
 
     /// Waits for an event in which `find` finds what it looks for. Those before it are taken.
@@ -274,7 +264,7 @@ async fn pods_of_the_own_node_come_with_what_identity_and_ports_need() {
     assert_eq!(ports, [("http", 6, 8080), ("dns", 17, 53)]);
 
     let at_once = sim_api::DeleteOptions { grace_period_s: Some(0), ..sim_api::DeleteOptions::default() };
-    policies.watched.store.delete(&PODS, "default", "own", &at_once).unwrap();
+    policies.watched.api.store.delete(&PODS, "default", "own", &at_once).unwrap();
     policies.until("the end of the pod", |event| {
         let gone = ObjectName::new("default", "own");
         matches!(event, Event::Delete { kind: ObjectKind::Pod, name, .. } if *name == gone).then_some(())
@@ -289,7 +279,7 @@ async fn objects_carry_their_version_and_end_with_a_later_one() {
     let (_, created) = policies.upsert(ObjectKind::NetworkPolicy, "p");
     assert!(created > 0);
     let options = sim_api::DeleteOptions::default();
-    policies.watched.store.delete(&NETWORKPOLICIES, "default", "p", &options).unwrap();
+    policies.watched.api.store.delete(&NETWORKPOLICIES, "default", "p", &options).unwrap();
     let deleted = policies.until("its end", |event| match event {
         Event::Delete { kind: ObjectKind::NetworkPolicy, version, .. } => Some(*version),
         _ => None,
@@ -342,15 +332,15 @@ async fn missing_definitions_are_named_until_they_are_there() {
     let policies = Policies::start(Store::new(StoreOptions::default()));
     let told = |status: &KubernetesStatus| status.error.as_ref().is_some_and(|e| e.contains("deploy/crds"));
     policies.watched.until("the complaint", told).await;
-    assert!(!policies.watched.status.get().synced);
-    install(&policies.watched.store, &agent_crd::crd::cilium());
+    assert!(!policies.watched.api.status.get().synced);
+    install(&policies.watched.api.store, &agent_crd::crd::cilium());
     policies.watched.until("all lists", |status| status.synced && status.connected).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kind_that_need_not_be_there_is_an_empty_list_until_it_comes() {
     let policies = Policies::synced().await;
-    install(&policies.watched.store, &[agent_crd::crd::cluster_network_policy()]);
+    install(&policies.watched.api.store, &[agent_crd::crd::cluster_network_policy()]);
     let policy = json(
         r#"{"apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
             "metadata": {"name": "c"},
@@ -364,8 +354,8 @@ async fn a_kind_that_need_not_be_there_is_an_empty_list_until_it_comes() {
 
     let definitions = sim_api::resource::CUSTOMRESOURCEDEFINITIONS;
     let name = "clusternetworkpolicies.policy.networking.k8s.io";
-    policies.watched.store.delete(&definitions, "", name, &sim_api::DeleteOptions::default()).unwrap();
-    policies.watched.faults.cut_watches();
+    policies.watched.api.store.delete(&definitions, "", name, &sim_api::DeleteOptions::default()).unwrap();
+    policies.watched.api.faults.cut_watches();
     policies.until("the empty list", |event| (*event == synced).then_some(()));
 }
 
@@ -375,7 +365,7 @@ async fn a_cut_list_never_ends_and_the_next_one_does() {
     let policies = Policies::synced().await;
     policies.create(&NAMESPACES, json(r#"{"metadata": {"name": "shop"}}"#));
     policies.upsert(ObjectKind::Namespace, "shop");
-    let faults = &policies.watched.faults;
+    let faults = &policies.watched.api.faults;
     let lists = |verb| CallMatch { verb: Some(verb), resource: Some(NAMESPACES), ..CallMatch::default() };
     faults.inject(lists("watch"), Effect::Expired, Some(1));
     faults.inject(lists("list"), Effect::PartialList, Some(2));
