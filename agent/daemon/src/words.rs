@@ -1,4 +1,4 @@
-//! Numbers of the packet world in the words that tools use for them.
+//! Numbers of the packet world in the words that tools use for them, and errors in one line.
 
 /// An IP protocol; its number where it has no usual word.
 pub(crate) fn protocol(number: u8) -> String {
@@ -38,4 +38,19 @@ pub(crate) fn tcp_flags(bits: u8) -> String {
         (0x80, "CWR"),
     ];
     NAMES.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name).collect::<Vec<_>>().join(" ")
+}
+
+/// An error with all its causes, each said once.
+pub(crate) fn chain(problem: &dyn std::error::Error) -> String {
+    let mut text = problem.to_string();
+    let mut cause = problem.source();
+    while let Some(next) = cause {
+        let next_text = next.to_string();
+        if !text.contains(&next_text) {
+            text.push_str(": ");
+            text.push_str(&next_text);
+        }
+        cause = next.source();
+    }
+    text
 }

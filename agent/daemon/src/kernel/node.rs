@@ -2,6 +2,7 @@
 
 use super::rcu::Expedite;
 use super::{base, later, removal};
+use crate::words::chain;
 use agent_control::ports::{
     BaseFacts, BaseSpec, Document, POD_LINK_PREFIX, PodInterfaceFacts, PodInterfaceSpec, PodLink,
     PortErrorKind, Program, ROUTE_PROTOCOL, Route,
@@ -64,7 +65,7 @@ impl KernelNode {
         let gone = |text: &str| PortError::terminal(operation(), text).with_kind(PortErrorKind::NetnsGone);
         let file = self.netns.get(&netns.handle).ok_or_else(|| gone("the plugin sent no descriptor"))?;
         let file = file.try_clone().map_err(|error| later(operation(), &error))?;
-        Netns::from_file(file, &netns.path).map_err(|error| gone(&super::chain(&error)))
+        Netns::from_file(file, &netns.path).map_err(|error| gone(&chain(&error)))
     }
 
     fn route_of(&mut self, route: &Route) -> Result<NodeRoute, PortError> {
@@ -155,7 +156,7 @@ fn node_spec<'a>(
 
 fn netns_gone(operation: String, error: &NetnsError) -> PortError {
     if error.is_gone() {
-        PortError::terminal(operation, super::chain(error)).with_kind(PortErrorKind::NetnsGone)
+        PortError::terminal(operation, chain(error)).with_kind(PortErrorKind::NetnsGone)
     } else {
         later(operation, error)
     }
@@ -165,7 +166,7 @@ fn create_error(spec: &PodInterfaceSpec, error: &CreateError) -> PortError {
     let operation = format!("create {}", spec.host_name);
     match error {
         CreateError::PodNameTaken { .. } => {
-            PortError::terminal(operation, super::chain(error)).with_kind(PortErrorKind::InterfaceExists)
+            PortError::terminal(operation, chain(error)).with_kind(PortErrorKind::InterfaceExists)
         }
         CreateError::Netns(error) => netns_gone(operation, error),
         CreateError::HostNameTaken { .. } | CreateError::Netlink(_) | CreateError::Sysctl(_) => {

@@ -2,6 +2,8 @@
 
 use kube::runtime::watcher;
 
+use crate::words::chain;
+
 fn source(problem: &watcher::Error) -> Option<&kube::Error> {
     match problem {
         watcher::Error::InitialListFailed(source)
@@ -70,19 +72,4 @@ fn root(problem: &dyn std::error::Error) -> String {
         last = next;
     }
     last.to_string()
-}
-
-/// An error with all its causes, each said once.
-fn chain(problem: &dyn std::error::Error) -> String {
-    let mut text = problem.to_string();
-    let mut cause = problem.source();
-    while let Some(next) = cause {
-        let next_text = next.to_string();
-        if !text.contains(&next_text) {
-            text.push_str(": ");
-            text.push_str(&next_text);
-        }
-        cause = next.source();
-    }
-    text
 }
