@@ -323,7 +323,9 @@ impl Agent {
 
     fn nodes_changed(&mut self, touched: crate::state::nodes::Touched) {
         let own = touched.own;
-        self.state.policy.nodes_moved();
+        if touched.any {
+            self.state.policy.nodes_moved();
+        }
         for cidr in &touched.cidrs {
             self.dirty.addresses.extend(self.state.policy.addresses_in(cidr));
             let inside = self.state.policy.cidrs().keys().filter(|inside| cidr.contains(*inside));

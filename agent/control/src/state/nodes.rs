@@ -109,6 +109,8 @@ pub(crate) struct Touched {
     pub(crate) addresses: BTreeSet<IpAddr>,
     /// The own node changed.
     pub(crate) own: bool,
+    /// A node came, went, or is another in whatever way.
+    pub(crate) any: bool,
 }
 
 impl Touched {
@@ -116,6 +118,7 @@ impl Touched {
         self.cidrs.extend(other.cidrs);
         self.addresses.extend(other.addresses);
         self.own |= other.own;
+        self.any |= other.any;
     }
 }
 
@@ -301,6 +304,7 @@ impl Nodes {
             return touched;
         }
         touched.own = name == self.own_name;
+        touched.any = true;
         let old = old.cloned();
         for record in old.iter().chain(new.iter()) {
             touched.addresses.extend(&record.internal_ips);
