@@ -49,6 +49,8 @@ pub struct ReconcileReport {
     pub node_changes: usize,
     /// Rows, routes and links that were computed again because something they depend on changed.
     pub recomputed: usize,
+    /// Endpoints of this node came or went, or what is in force for one of them, or said of it, may be something else than before.
+    pub endpoints_touched: bool,
     /// What failed; it will be tried again, see [`Agent::next_deadline`].
     pub errors: Vec<PortError>,
     /// Rows, routes and links that still wait.

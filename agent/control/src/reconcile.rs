@@ -100,6 +100,7 @@ impl Agent {
         self.follow_plan();
 
         self.commit_policy(&run);
+        run.report.endpoints_touched = self.dirty.all || !self.dirty.endpoints.is_empty();
         run.report.recomputed = self.recompute();
         let known = self.state.nodes.synced() && self.state.policy.synced();
         let knowledge = if known { Knowledge::Full } else { Knowledge::Partial };

@@ -272,10 +272,10 @@ impl Loop {
         let report = self.parts.agent.reconcile(now(), &mut self.parts.maps, &mut self.parts.node);
         let took = started.elapsed();
         self.note(&report, took);
-        self.tell_cluster(&report);
         for reply in replies.into_iter().chain(report.replies) {
             self.answer(reply);
         }
+        self.tell_cluster(report.endpoints_touched);
         self.follow_state();
     }
 
@@ -318,16 +318,12 @@ impl Loop {
         self.parts.metrics.reconcile(report, took);
     }
 
-    /// Says what the cluster shall be told, if that may have changed.
-    fn tell_cluster(&mut self, report: &ReconcileReport) {
+    /// Says what the cluster shall be told, if that may have changed. After the answers: no pod waits for it.
+    fn tell_cluster(&mut self, endpoints_touched: bool) {
         let Some(sender) = &self.parts.told else { return };
         let agent = &self.parts.agent;
-        let state = Some((agent.policies_synced() && agent.nodes_synced(), agent.policy_revision()));
-        if report.recomputed == 0
-            && report.rows_changed() == 0
-            && report.node_changes == 0
-            && self.told == state
-        {
+        let state = Some((Told::is_synced(agent), agent.policy_revision()));
+        if !endpoints_touched && self.told == state {
             return;
         }
         self.told = state;

@@ -49,9 +49,14 @@ pub(crate) struct Told {
 }
 
 impl Told {
+    /// Whether the agent has heard all that it rests on.
+    pub(crate) fn is_synced(agent: &Agent) -> bool {
+        agent.policies_synced() && agent.nodes_synced() && agent.policy().is_some()
+    }
+
     /// As the agent has it now.
     pub(crate) fn by(agent: &Agent) -> Self {
-        let synced = agent.policies_synced() && agent.nodes_synced() && agent.policy().is_some();
+        let synced = Self::is_synced(agent);
         Self {
             wanted: agent.published(),
             present: agent

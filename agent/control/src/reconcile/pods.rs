@@ -221,6 +221,7 @@ impl Agent {
                     info!(endpoint = id, pod = record.display_name(), addresses = ?record.addresses, link = record.host_name, "endpoint added");
                     let outcome = Outcome::Added { result: record.result() };
                     run.report.replies.push(Reply { id: request, outcome });
+                    run.report.endpoints_touched = true;
                     endpoint.phase = Phase::Ready;
                 }
                 Err(error) => {
@@ -290,6 +291,7 @@ impl Agent {
             }
             self.unsaved.remove(&id);
             if let Some(endpoint) = self.state.endpoints.remove(id) {
+                run.report.endpoints_touched = true;
                 self.state.policy.remove_own(id);
                 let record = endpoint.record;
                 info!(endpoint = id, pod = record.display_name(), addresses = ?record.addresses, "endpoint removed");
