@@ -20,9 +20,10 @@ use ipnet::IpNet;
 use zerocopy::IntoBytes as _;
 
 use super::Run;
+use super::rows::put_prefix;
 use crate::agent::Agent;
-use crate::controllers::{ipcache, policy};
-use crate::ports::Table;
+use crate::controllers::policy;
+use crate::ports::{MapStore, PortError, Table};
 use crate::state::endpoints::EndpointId;
 use crate::tracked::{Knowledge, Pass};
 
@@ -60,6 +61,10 @@ impl Unwritten {
 fn rows_of(number: u32) -> RangeInclusive<RowKey> {
     let first = RowKey { policy: number, direction: Direction::Ingress, identity: EVERYBODY };
     first..=RowKey { policy: number, direction: Direction::Egress, identity: Identity(u32::MAX) }
+}
+
+fn put_decision(maps: &mut dyn MapStore, key: &RowKey, decision: &Decision) -> Result<(), PortError> {
+    maps.upsert(Table::Policy, policy::key(key).as_bytes(), policy::entry(decision).as_bytes())
 }
 
 impl Agent {
@@ -147,8 +152,8 @@ impl Agent {
         unwritten
     }
 
-    /// CIDRs without a row in the ipcache, and addresses of nodes with an identity that nobody has yet, get theirs, after what holds now for their addresses has been noted for their identity
-    /// in every policy. Whether all of them have one now.
+    /// CIDRs without a row in the ipcache, and addresses of nodes with an identity that nobody has yet, get theirs, after what
+    /// holds now for their addresses has been noted for their identity in every policy. Whether all of them have one now.
     fn write_new_cidrs(&mut self, run: &mut Run<'_>) -> bool {
         let ipcache = &self.outside.ipcache;
         let cidrs = self.state.policy.cidrs();
@@ -206,13 +211,12 @@ impl Agent {
     }
 
     fn write_prefix(&mut self, run: &mut Run<'_>, prefix: IpNet) -> bool {
-        let pass = self.outside.ipcache.write_some(
+        let pass = self.outside.ipcache.write_range(
             run.now,
             Knowledge::Full,
-            |key, _| *key == prefix,
-            |prefix, entry| {
-                run.maps.upsert(Table::Ipcache, ipcache::key(prefix).as_bytes(), entry.as_bytes())
-            },
+            prefix..=prefix,
+            |_, _| true,
+            |prefix, entry| put_prefix(run.maps, prefix, entry),
         );
         self.outside.moved |= pass.done > 0;
         run.wrote(Table::Ipcache, pass);
@@ -238,11 +242,7 @@ impl Agent {
         let mut pass = Pass::default();
         let done = notes.into_iter().all(|(key, decision)| {
             let act = |key: &RowKey, decision: Option<&Decision>| match decision {
-                Some(decision) => run.maps.upsert(
-                    Table::Policy,
-                    policy::key(key).as_bytes(),
-                    policy::entry(decision).as_bytes(),
-                ),
+                Some(decision) => put_decision(run.maps, key, decision),
                 None => run.maps.delete(Table::Policy, policy::key(key).as_bytes()),
             };
             self.outside.policy.set_aside(run.now, key, decision, act, &mut pass)
@@ -297,13 +297,7 @@ impl Agent {
             Knowledge::Full,
             rows_of(number),
             |key, decision| which(key) && is_whole(decision),
-            |key, decision| {
-                run.maps.upsert(
-                    Table::Policy,
-                    policy::key(key).as_bytes(),
-                    policy::entry(decision).as_bytes(),
-                )
-            },
+            |key, decision| put_decision(run.maps, key, decision),
         );
         self.outside.moved |= pass.done > 0;
         run.wrote(Table::Policy, pass);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use dataplane_abi::config::NodeConfig;
+use dataplane_abi::ipcache::IpCacheEntry;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use zerocopy::IntoBytes as _;
 
@@ -11,12 +12,21 @@ use super::policy::Unwritten;
 use super::{Run, due};
 use crate::agent::Agent;
 use crate::controllers::{config, endpoints, ipcache, programs, routes};
-use crate::ports::Table;
+use crate::ports::{MapStore, PortError, Table};
 use crate::state::endpoints::{EndpointId, host_net};
 use crate::tracked::Knowledge;
 
 /// Index of the only row of `CONFIG`.
 const CONFIG_KEY: u32 = 0;
+
+/// Writes a row of `IPCACHE`.
+pub(super) fn put_prefix(
+    maps: &mut dyn MapStore,
+    prefix: &IpNet,
+    entry: &IpCacheEntry,
+) -> Result<(), PortError> {
+    maps.upsert(Table::Ipcache, ipcache::key(prefix).as_bytes(), entry.as_bytes())
+}
 
 impl Agent {
     /// Computes again what is marked; returns how many things that were.
@@ -123,9 +133,7 @@ impl Agent {
             run.now,
             knowledge,
             |_, entry| unwritten.allows_identity(entry.identity),
-            |prefix, entry| {
-                run.maps.upsert(Table::Ipcache, ipcache::key(prefix).as_bytes(), entry.as_bytes())
-            },
+            |prefix, entry| put_prefix(run.maps, prefix, entry),
         );
         self.outside.moved |= pass.done > 0;
         run.wrote(Table::Ipcache, pass);
