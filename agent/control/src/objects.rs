@@ -11,7 +11,8 @@ use agent_crd::{
     CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy,
     ClusterNetworkPolicy, NetworkPolicy, Object as _,
 };
-use agent_policy::NamedPort;
+use agent_policy::{NamedPort, PolicyObject};
+use dataplane_abi::Identity;
 
 /// Kinds of objects. Each is listed and watched by itself, so that what is known of one says nothing of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -154,6 +155,25 @@ impl Object {
     }
 }
 
+impl Object {
+    /// The policy that it is, if it is one.
+    pub const fn as_policy(&self) -> Option<PolicyObject<'_>> {
+        match self {
+            Self::NetworkPolicy(policy) => Some(PolicyObject::Kubernetes(policy)),
+            Self::CiliumNetworkPolicy(policy) => Some(PolicyObject::Cilium(policy)),
+            Self::CiliumClusterwideNetworkPolicy(policy) => Some(PolicyObject::CiliumClusterwide(policy)),
+            Self::ClusterNetworkPolicy(policy) => Some(PolicyObject::Cluster(policy)),
+            Self::Pod(_)
+            | Self::Namespace(_)
+            | Self::Identity(_)
+            | Self::Endpoint(_)
+            | Self::Service(_)
+            | Self::EndpointSlice(_)
+            | Self::CidrGroup(_) => None,
+        }
+    }
+}
+
 /// What the agent reads of a core/v1 Pod.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PodObject {
@@ -224,6 +244,13 @@ pub struct EndpointObject {
     pub node: Option<IpAddr>,
     /// Container ports that have names.
     pub named_ports: Vec<NamedPort>,
+}
+
+impl EndpointObject {
+    /// Its identity; that of pods whose labels are not known, as long as it has none.
+    pub(crate) fn identity(&self) -> Identity {
+        if self.identity == 0 { Identity::INIT } else { Identity(self.identity) }
+    }
 }
 
 impl From<&CiliumEndpoint> for EndpointObject {

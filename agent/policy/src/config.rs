@@ -1,5 +1,7 @@
 //! What the engine is told once.
 
+use dataplane_abi::Identity;
+
 use crate::peers::Families;
 
 /// When an endpoint is isolated without a policy that says so.
@@ -29,6 +31,18 @@ pub struct Config {
     pub cluster: String,
     /// Most rows of one policy, 1 to 1,048,576.
     pub max_rows: usize,
+}
+
+impl Config {
+    /// Whether a pod of this identity is isolated in both directions, whatever policies say, in that mode of enforcement.
+    pub fn isolates(&self, mode: Enforcement, identity: Identity) -> bool {
+        let unknown = matches!(identity, Identity::INIT | Identity::UNKNOWN);
+        match mode {
+            Enforcement::Never => false,
+            Enforcement::Always => unknown || !identity.is_reserved(),
+            Enforcement::Default => unknown && self.isolate_init,
+        }
+    }
 }
 
 impl Default for Config {

@@ -37,14 +37,6 @@ impl Endpoint {
 
     /// Whether it is isolated in both directions, whatever policies say.
     pub(crate) fn closed(&self, config: &Config) -> bool {
-        if self.host {
-            return false;
-        }
-        let unknown = matches!(self.identity, Identity::INIT | Identity::UNKNOWN);
-        match self.mode(config) {
-            Enforcement::Never => false,
-            Enforcement::Always => unknown || !self.identity.is_reserved(),
-            Enforcement::Default => unknown && config.isolate_init,
-        }
+        !self.host && config.isolates(self.mode(config), self.identity)
     }
 }

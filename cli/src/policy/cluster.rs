@@ -4,7 +4,7 @@ use super::documents::{Document, Documents, KINDS};
 use agent_control::{Object, ObjectKind};
 use agent_crd::IdentityLabels;
 use agent_crd::identity_labels::{DEFAULT_CLUSTER, PodFacts};
-use agent_policy::{Config, Label, NamedPort, Party, Policy, PolicyObject, Severity};
+use agent_policy::{Config, LabelSet, NamedPort, Party, Policy, Severity};
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -122,19 +122,13 @@ pub(crate) fn take(policies: &mut Policy, document: &Document) -> Result<(), Str
         });
     };
     let object = Object::read(kind, &document.object).map_err(|error| error.to_string())?;
-    let policy = match &object {
-        Some(Object::CidrGroup(group)) => {
-            let group = agent_policy::cidr_group(group).map_err(|error| error.to_string())?;
-            policies.set_cidr_group(&document.key.name, Some(group));
-            return Ok(());
-        }
-        Some(Object::NetworkPolicy(policy)) => PolicyObject::Kubernetes(policy),
-        Some(Object::CiliumNetworkPolicy(policy)) => PolicyObject::Cilium(policy),
-        Some(Object::CiliumClusterwideNetworkPolicy(policy)) => PolicyObject::CiliumClusterwide(policy),
-        Some(Object::ClusterNetworkPolicy(policy)) => PolicyObject::Cluster(policy),
-        _ => return Ok(()),
-    };
-    policies.upsert(policy).map_err(|error| error.to_string())
+    if let Some(Object::CidrGroup(group)) = &object {
+        let group = agent_policy::cidr_group(group).map_err(|error| error.to_string())?;
+        policies.set_cidr_group(&document.key.name, Some(group));
+        return Ok(());
+    }
+    let policy = object.as_ref().and_then(Object::as_policy);
+    policy.map_or(Ok(()), |policy| policies.upsert(policy).map_err(|error| error.to_string()))
 }
 
 fn read(document: &Document) -> Result<Object> {
@@ -202,7 +196,7 @@ fn pod(
         service_account,
         cluster: DEFAULT_CLUSTER,
     });
-    pod.party.labels = labels.iter().map(|(source, key, value)| Label::new(source, key, value)).collect();
+    pod.party.labels = LabelSet::from(&labels);
     let mut ports: Vec<NamedPort> = facts.named_ports;
     ports.sort();
     ports.dedup();

@@ -187,18 +187,13 @@ impl Agent {
 
     fn remote_party(&self, object: &crate::objects::EndpointObject) -> Found {
         let name = format!("{}/{}", object.namespace, object.name);
-        let identity = if object.identity == 0 { Identity::INIT } else { Identity(object.identity) };
-        self.pod_party(name, identity, object.named_ports.clone())
+        self.pod_party(name, object.identity(), object.named_ports.clone())
     }
 
     fn pod_party(&self, name: String, identity: Identity, named_ports: Vec<NamedPort>) -> Found {
         let engine = self.state.policy.engine();
         let config = self.config.policy.as_ref().map(|policy| &policy.engine);
-        let closed = config.is_some_and(|config| match config.enforcement {
-            Enforcement::Never => false,
-            Enforcement::Always => true,
-            Enforcement::Default => identity == Identity::INIT && config.isolate_init,
-        });
+        let closed = config.is_some_and(|config| config.isolates(config.enforcement, identity));
         let labels = engine.and_then(|engine| engine.labels(identity)).cloned().unwrap_or_default();
         Found {
             name,

@@ -87,8 +87,7 @@ fn remote_endpoint(state: &State, plan: &Plan, address: IpAddr) -> Option<IpCach
     let holder = state.nodes.cidr_holder_around(&address).filter(|holder| holder.remote)?;
     let is_there = state.nodes.get(&holder.name)?.internal_ips.contains(&object.node?);
     let node = node_of_cidr(state, plan, &holder.name, address.is_ipv4());
-    let identity = if object.identity == 0 { Identity::INIT } else { Identity(object.identity) };
-    is_there.then(|| behind(identity, node))
+    is_there.then(|| behind(object.identity(), node))
 }
 
 /// Address of the node behind which a pod CIDR is: its tunnel endpoint, or the next hop.

@@ -9,7 +9,7 @@ use agent_crd::identity_labels::{DEFAULT_CLUSTER, PodFacts};
 use agent_crd::{CiliumIdentity, IdentityLabels};
 use agent_policy::{
     Changes, Endpoint, EndpointId as PolicyEndpoint, EndpointPolicy, Enforcement, Families, Kind, Label,
-    LabelSet, NamedPort, Node, ObjectRef, Policy, PolicyObject,
+    LabelSet, NamedPort, Node, ObjectRef, Policy,
 };
 use dataplane_abi::Identity;
 use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags};
@@ -455,7 +455,7 @@ impl PolicyState {
         let users = self.users.get(&number).into_iter().flat_map(BTreeMap::values);
         let ports: BTreeSet<&NamedPort> = users.flatten().collect();
         let ports: Vec<NamedPort> = ports.into_iter().cloned().collect();
-        engine.upsert_identity(Identity(number), label_set(labels), &ports);
+        engine.upsert_identity(Identity(number), LabelSet::from(labels), &ports);
     }
 
     fn set_user(&mut self, name: &ObjectName, number: u32, ports: Option<&[NamedPort]>) {
@@ -619,7 +619,7 @@ impl PolicyState {
 
     fn labels_of(&self, identity: Identity) -> LabelSet {
         match self.identities.get(&identity.0) {
-            Some(labels) => label_set(labels),
+            Some(labels) => LabelSet::from(labels),
             None => identity.reserved_name().map(Label::reserved).into_iter().collect(),
         }
     }
@@ -802,30 +802,13 @@ impl Touched {
     }
 }
 
-fn label_set(labels: &IdentityLabels) -> LabelSet {
-    labels.iter().map(|(source, key, value)| Label::new(source, key, value)).collect()
-}
-
 fn tell(engine: &mut Policy, held: Held) {
     let object = match held {
         Held::Policy(object) => object,
         Held::Delete(policy) => return engine.delete(&policy),
         Held::Group(name, group) => return engine.set_cidr_group(&name, group),
     };
-    let policy = match &*object {
-        Object::NetworkPolicy(policy) => PolicyObject::Kubernetes(policy),
-        Object::CiliumNetworkPolicy(policy) => PolicyObject::Cilium(policy),
-        Object::CiliumClusterwideNetworkPolicy(policy) => PolicyObject::CiliumClusterwide(policy),
-        Object::ClusterNetworkPolicy(policy) => PolicyObject::Cluster(policy),
-        // Other objects are no policies.
-        Object::Pod(_)
-        | Object::Namespace(_)
-        | Object::Identity(_)
-        | Object::Endpoint(_)
-        | Object::Service(_)
-        | Object::EndpointSlice(_)
-        | Object::CidrGroup(_) => return,
-    };
+    let Some(policy) = object.as_policy() else { return };
     // What is wrong with it becomes a finding of the engine's.
     let _: Result<(), agent_policy::InvalidPolicy> = engine.upsert(policy);
 }
