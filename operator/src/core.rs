@@ -10,7 +10,7 @@ pub mod validity;
 
 use std::time::Duration;
 
-pub use event::{Action, Command, Endpoint, Event, Key, Kind, Namespace, Outcome, Pod, Policy, Rules, Seen};
+pub use event::{Action, Command, Endpoint, Event, Key, Kind, Namespace, Outcome, Pod, Policy, Seen};
 
 use identities::Identities;
 use pods::Pods;

@@ -34,7 +34,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("bristle-cni", &["agent-api"]),
     // Explains policies from files: objects are read as the agent reads them, and its own engine answers.
     ("bristle-cli", &["agent-api", "agent-crd", "agent-policy", "agent-control"]),
-    ("bristle-operator", &["agent-crd"]),
+    // Says of policies what agents say: their own reader is asked.
+    ("bristle-operator", &["agent-crd", "agent-policy"]),
     ("sim-api", &[]),
     ("sim-controllers", &["sim-api"]),
     ("sim-net", &[]),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// An object that cannot be taken, with the field that is at fault.
+/// Why an object cannot be taken, with the field that is at fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct InvalidPolicy {
@@ -10,6 +10,24 @@ pub struct InvalidPolicy {
     pub field: String,
     /// What is wrong with it.
     pub problem: Problem,
+}
+
+/// Everything that was found wrong with an object, in the order in which it is written. Never empty.
+///
+/// Of one entry of a rule only the first mistake is named, since the next may follow from it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", join(.0))]
+pub struct Mistakes(pub(crate) Vec<InvalidPolicy>);
+
+impl Mistakes {
+    /// One by one.
+    pub fn each(&self) -> &[InvalidPolicy] {
+        &self.0
+    }
+}
+
+fn join(mistakes: &[InvalidPolicy]) -> String {
+    mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl InvalidPolicy {

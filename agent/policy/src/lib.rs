@@ -39,7 +39,7 @@ pub use changes::Changes;
 pub use config::{Config, Enforcement};
 pub use endpoint::{Endpoint, EndpointId};
 pub use engine::{CanonicalEndpoint, CanonicalRow, CanonicalVerdict, Node, Policy};
-pub use error::{InvalidPolicy, Problem};
+pub use error::{InvalidPolicy, Mistakes, Problem};
 pub use explain::{Explanation, Party, Side, explain, explain_side};
 pub use finding::{Finding, Severity};
 pub use label::{

@@ -16,7 +16,7 @@ use agent_crd::{
 };
 use ipnet::IpNet;
 
-use crate::error::{InvalidPolicy, Problem};
+use crate::error::{InvalidPolicy, Mistakes, Problem};
 use crate::finding::Finding;
 use crate::label::{Label, source};
 use crate::rule::{Kind, ObjectRef, Spec};
@@ -76,9 +76,15 @@ struct Reader<'a> {
     cluster: &'a str,
     staged: bool,
     findings: Vec<Finding>,
+    mistakes: Vec<InvalidPolicy>,
 }
 
 impl Reader<'_> {
+    /// Keeps a mistake and goes on, so that the next ones are found too. `outer` is what holds its field.
+    fn taken<T>(&mut self, read: Result<T, InvalidPolicy>, outer: &str) -> Option<T> {
+        read.map_err(|mistake| self.mistakes.push(mistake.within(outer))).ok()
+    }
+
     fn warn(&mut self, field: &str, message: &str) {
         self.findings.push(Finding::warning(&self.object, format!("{field}: {message}")));
     }
@@ -87,22 +93,28 @@ impl Reader<'_> {
 /// Brings an object into its normal form. `cluster` is the name of the cluster.
 ///
 /// # Errors
-/// The first thing that is wrong, with its field. The object has no effect then.
-pub fn normalise(object: PolicyObject<'_>, cluster: &str) -> Result<Normal, InvalidPolicy> {
+/// What is wrong, with the fields. The object has no effect then.
+pub fn normalise(object: PolicyObject<'_>, cluster: &str) -> Result<Normal, Mistakes> {
     let staged = object.metadata().annotations.get(STAGED).is_some_and(|value| value == "true");
-    let mut reader = Reader { object: Arc::new(object.name()), cluster, staged, findings: Vec::new() };
+    let object_ref = Arc::new(object.name());
+    let (findings, mistakes) = (Vec::new(), Vec::new());
+    let mut reader = Reader { object: object_ref, cluster, staged, findings, mistakes };
     let specs = match object {
-        PolicyObject::Kubernetes(policy) => reader.network_policy(policy)?,
+        PolicyObject::Kubernetes(policy) => reader.network_policy(policy),
         PolicyObject::Cilium(policy) => {
             let namespace = Some(policy.metadata.namespace.as_str());
-            reader.cilium(policy.spec.as_ref(), &policy.specs, namespace)?
+            reader.cilium(policy.spec.as_ref(), &policy.specs, namespace)
         }
-        PolicyObject::CiliumClusterwide(policy) => {
-            reader.cilium(policy.spec.as_ref(), &policy.specs, None)?
-        }
-        PolicyObject::Cluster(policy) => reader.cluster_network_policy(policy)?,
+        PolicyObject::CiliumClusterwide(policy) => reader.cilium(policy.spec.as_ref(), &policy.specs, None),
+        PolicyObject::Cluster(policy) => reader.cluster_network_policy(policy),
     };
-    Ok(Normal { specs, findings: reader.findings })
+    match specs {
+        Ok(specs) if reader.mistakes.is_empty() => Ok(Normal { specs, findings: reader.findings }),
+        read => {
+            reader.mistakes.extend(read.err());
+            Err(Mistakes(reader.mistakes))
+        }
+    }
 }
 
 /// A group of CIDRs in its normal form.
@@ -129,10 +141,15 @@ fn cidr(text: &str) -> Result<IpNet, Problem> {
     net.map(|net| net.trunc()).map_err(|_| Problem::Cidr(text.to_owned()))
 }
 
+/// A CIDR with its length.
+fn block(text: &str) -> Result<IpNet, Problem> {
+    text.parse::<IpNet>().map(|net| net.trunc()).map_err(|_| Problem::Cidr(text.to_owned()))
+}
+
 /// Exceptions of a CIDR, with the name of their list.
 fn exceptions(net: Option<&IpNet>, except: &[String]) -> Result<Vec<IpNet>, InvalidPolicy> {
     let read = |(at, text): (usize, &String)| {
-        let inner = cidr(text).map_err(|problem| problem.of(format!("except[{at}]")))?;
+        let inner = block(text).map_err(|problem| problem.of(format!("except[{at}]")))?;
         match net {
             Some(net) if !net.contains(&inner) => {
                 Err(Problem::NotInside(text.clone(), net.to_string()).of(format!("except[{at}]")))

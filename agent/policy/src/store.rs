@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::error::InvalidPolicy;
+use crate::error::Mistakes;
 use crate::finding::Finding;
 use crate::label::{LabelSet, NAMESPACE, source};
 use crate::normal::{PolicyObject, normalise};
@@ -58,7 +58,7 @@ impl Store {
     ///
     /// # Errors
     /// When it cannot be taken. What was in force of the object stays in force, and a finding says so.
-    pub fn upsert(&mut self, object: PolicyObject<'_>, cluster: &str) -> Result<(), InvalidPolicy> {
+    pub fn upsert(&mut self, object: PolicyObject<'_>, cluster: &str) -> Result<(), Mistakes> {
         let (name, after, result) = self.after(object, cluster);
         self.put(&name, after);
         result
@@ -69,7 +69,7 @@ impl Store {
         &self,
         object: PolicyObject<'_>,
         cluster: &str,
-    ) -> (Arc<ObjectRef>, Stored, Result<(), InvalidPolicy>) {
+    ) -> (Arc<ObjectRef>, Stored, Result<(), Mistakes>) {
         let name = Arc::new(object.name());
         match normalise(object, cluster) {
             Ok(normal) => {

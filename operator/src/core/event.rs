@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use agent_crd::cilium_network_policy::PolicyStatus;
 use agent_crd::meta::Condition;
-use agent_crd::rule::Rule;
 use agent_crd::{CiliumIdentity, ObjectMeta};
 
 /// A kind of objects that the operator watches.
@@ -103,19 +102,10 @@ pub struct Policy {
     pub kind: Kind,
     /// Metadata.
     pub metadata: ObjectMeta,
-    /// Its rules.
-    pub rules: Rules,
+    /// What is wrong with it, one sentence for each mistake.
+    pub mistakes: Vec<String>,
     /// Its status.
     pub status: PolicyStatus,
-}
-
-/// Rules of a policy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rules {
-    /// As they are written.
-    Read(Vec<Rule>),
-    /// Why the object could not be read.
-    Unreadable(String),
 }
 
 /// An object as it is now.

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use agent_crd::meta::Condition;
 
-use super::event::{Action, Command, Key, Kind, Outcome, Policy, Rules};
+use super::event::{Action, Command, Key, Kind, Outcome, Policy};
 use super::retry::{Attempt, CommandIds};
 use super::table::{Listing, Table};
-use super::validity;
 
 /// The condition that the operator writes.
 const VALID: &str = "Valid";
@@ -86,15 +85,11 @@ impl Policies {
     }
 
     pub(super) fn upsert(&mut self, policy: Policy) {
-        let mistakes = match &policy.rules {
-            Rules::Read(rules) => validity::mistakes(policy.kind, &policy.metadata.namespace, rules),
-            Rules::Unreadable(why) => vec![why.clone()],
-        };
         let row = Row {
             kind: policy.kind,
             resource_version: policy.metadata.resource_version,
-            valid: mistakes.is_empty(),
-            wanted: conditions(&mistakes, policy.status.conditions),
+            valid: policy.mistakes.is_empty(),
+            wanted: conditions(&policy.mistakes, policy.status.conditions),
             attempt: Attempt::default(),
         };
         let place = (policy.metadata.namespace, policy.metadata.name);

@@ -10,7 +10,7 @@ use kube::api::{ApiResource, DynamicObject, ObjectMeta};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::core::{self, Endpoint, Kind, Policy, Rules, Seen};
+use crate::core::{self, Endpoint, Kind, Policy, Seen, validity};
 
 /// The parts of a core/v1 Pod that the operator reads. The rest is skipped while decoding.
 #[derive(Clone, Debug, Deserialize)]
@@ -134,28 +134,19 @@ pub(super) fn endpoint_resource() -> ApiResource {
 }
 
 pub(super) fn namespaced_policy(object: &DynamicObject) -> Seen {
-    let read = CiliumNetworkPolicy::from_json(json(object));
-    policy(Kind::NamespacedPolicy, object, read.map(|policy| policy.rules().cloned().collect()))
+    policy(Kind::NamespacedPolicy, object, validity::of_namespaced(json(object)))
 }
 
 pub(super) fn clusterwide_policy(object: &DynamicObject) -> Seen {
-    let read = CiliumClusterwideNetworkPolicy::from_json(json(object));
-    policy(Kind::ClusterwidePolicy, object, read.map(|policy| policy.rules().cloned().collect()))
+    policy(Kind::ClusterwidePolicy, object, validity::of_clusterwide(json(object)))
 }
 
-fn policy(
-    kind: Kind,
-    object: &DynamicObject,
-    rules: Result<Vec<agent_crd::rule::Rule>, agent_crd::ReadError>,
-) -> Seen {
+fn policy(kind: Kind, object: &DynamicObject, mistakes: Vec<String>) -> Seen {
     let status = object.data.get("status").cloned().unwrap_or_default();
     Seen::Policy(Policy {
         kind,
         metadata: metadata(object),
-        rules: match rules {
-            Ok(rules) => Rules::Read(rules),
-            Err(error) => Rules::Unreadable(error.source.to_string()),
-        },
+        mistakes,
         status: serde_json::from_value::<PolicyStatus>(status).unwrap_or_default(),
     })
 }

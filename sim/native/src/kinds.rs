@@ -10,7 +10,7 @@ use agent_crd::{
     CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy,
     ClusterNetworkPolicy, Object as _, ObjectMeta,
 };
-use bristle_operator::core::{self as operator, Key, Kind, Rules, Seen};
+use bristle_operator::core::{self as operator, Key, Kind, Seen, validity};
 use serde_json::Value;
 use sim_api::Gr;
 use sim_api::object::{at, label_map, name, namespace, resource_version, str_at};
@@ -194,18 +194,11 @@ pub(crate) fn identity(object: &Value) -> CiliumIdentity {
         .unwrap_or_else(|_| CiliumIdentity { metadata: metadata(object), ..CiliumIdentity::default() })
 }
 
-fn policy<T: agent_crd::Object>(
-    kind: Kind,
-    object: &Value,
-    rules: impl FnOnce(&T) -> Vec<agent_crd::rule::Rule>,
-) -> Seen {
+fn policy(kind: Kind, object: &Value, mistakes: Vec<String>) -> Seen {
     Seen::Policy(operator::Policy {
         kind,
         metadata: metadata(object),
-        rules: match T::from_json(object.clone()) {
-            Ok(policy) => Rules::Read(rules(&policy)),
-            Err(error) => Rules::Unreadable(error.source.to_string()),
-        },
+        mistakes,
         status: serde_json::from_value::<PolicyStatus>(object["status"].clone()).unwrap_or_default(),
     })
 }
@@ -232,11 +225,7 @@ fn for_operator(kind: ObjectKind, object: &Value) -> Option<Seen> {
                 .as_u64()
                 .and_then(|number| u32::try_from(number).ok()),
         }),
-        kind @ Kind::NamespacedPolicy => {
-            policy::<CiliumNetworkPolicy>(kind, object, |policy| policy.rules().cloned().collect())
-        }
-        kind @ Kind::ClusterwidePolicy => {
-            policy::<CiliumClusterwideNetworkPolicy>(kind, object, |policy| policy.rules().cloned().collect())
-        }
+        kind @ Kind::NamespacedPolicy => policy(kind, object, validity::of_namespaced(object.clone())),
+        kind @ Kind::ClusterwidePolicy => policy(kind, object, validity::of_clusterwide(object.clone())),
     })
 }

@@ -810,5 +810,5 @@ fn tell(engine: &mut Policy, held: Held) {
     };
     let Some(policy) = object.as_policy() else { return };
     // What is wrong with it becomes a finding of the engine's.
-    let _: Result<(), agent_policy::InvalidPolicy> = engine.upsert(policy);
+    let _: Result<(), agent_policy::Mistakes> = engine.upsert(policy);
 }

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::{Policy, Prefix, SpecId, SpecState};
 use crate::compile::PeerIds;
-use crate::error::InvalidPolicy;
+use crate::error::Mistakes;
 use crate::matcher::SelectorId;
 use crate::normal::PolicyObject;
 use crate::rule::{ObjectRef, Spec};
@@ -20,7 +20,7 @@ impl Policy {
     ///
     /// # Errors
     /// When it cannot be taken. What was in force of the object stays in force, and a finding says so.
-    pub fn upsert(&mut self, object: PolicyObject<'_>) -> Result<(), InvalidPolicy> {
+    pub fn upsert(&mut self, object: PolicyObject<'_>) -> Result<(), Mistakes> {
         let (name, after, result) = self.store.after(object, &self.config.cluster);
         self.set_object(&name, after);
         result

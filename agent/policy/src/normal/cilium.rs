@@ -66,13 +66,12 @@ impl Reader<'_> {
         }
         let named = spec.map(|rule| ("spec".to_owned(), rule)).into_iter();
         let listed = specs.iter().enumerate().map(|(at, rule)| (format!("specs[{at}]"), rule));
-        named
-            .chain(listed)
-            .enumerate()
-            .map(|(index, (field, rule))| {
-                self.cilium_rule(place(index), &field, rule, namespace).map_err(|error| error.within(&field))
-            })
-            .collect()
+        let mut read = Vec::new();
+        for (index, (field, rule)) in named.chain(listed).enumerate() {
+            let spec = self.cilium_rule(place(index), &field, rule, namespace);
+            read.extend(self.taken(spec, &field));
+        }
+        Ok(read)
     }
 
     fn cilium_rule(
@@ -82,23 +81,8 @@ impl Reader<'_> {
         rule: &RawRule,
         namespace: Option<&str>,
     ) -> Result<Spec, InvalidPolicy> {
-        let (subject, host) = match (&rule.endpoint_selector, &rule.node_selector) {
-            (Some(_), Some(_)) => return Err(Problem::Exclude("endpointSelector", "nodeSelector").of("")),
-            (None, None) => return Err(Problem::OneOf("endpointSelector, nodeSelector").of("")),
-            (None, Some(_)) if namespace.is_some() => {
-                return Err(Problem::NotHere("nodes are in no namespace").of("nodeSelector"));
-            }
-            (Some(selector), None) => (
-                requirements(selector, Keys::WithSource(source::ANY))
-                    .map_err(|error| error.within("endpointSelector"))?,
-                false,
-            ),
-            (None, Some(selector)) => (
-                requirements(selector, Keys::WithSource(source::ANY))
-                    .map_err(|error| error.within("nodeSelector"))?,
-                true,
-            ),
-        };
+        let host = rule.node_selector.is_some();
+        let subject = self.taken(subject(rule, namespace), field).unwrap_or_default();
         if rule.ingress.is_empty()
             && rule.ingress_deny.is_empty()
             && rule.egress.is_empty()
@@ -115,9 +99,9 @@ impl Reader<'_> {
         let scope = Scope { namespace, host, init };
         let mut rules = Vec::new();
         for entry in entries(rule) {
-            let at = format!("{}[{}]", entry.section.name(), entry.index);
-            let path = format!("{field}.{at}");
-            rules.extend(self.entry(&entry, scope, &path).map_err(|error| error.within(at))?);
+            let path = format!("{field}.{}[{}]", entry.section.name(), entry.index);
+            let read = self.entry(&entry, scope, &path);
+            rules.extend(self.taken(read, &path).into_iter().flatten());
         }
         Ok(Spec {
             object: Arc::clone(&self.object),
@@ -195,6 +179,20 @@ impl Reader<'_> {
             .chain(proxy_ports.map(|ports| rule(Action::Proxy, ports)))
             .collect())
     }
+}
+
+/// Whom a rule is for.
+fn subject(rule: &RawRule, namespace: Option<&str>) -> Result<Vec<Requirement>, InvalidPolicy> {
+    let (selector, field) = match (&rule.endpoint_selector, &rule.node_selector) {
+        (Some(_), Some(_)) => return Err(Problem::Exclude("endpointSelector", "nodeSelector").of("")),
+        (None, None) => return Err(Problem::OneOf("endpointSelector, nodeSelector").of("")),
+        (None, Some(_)) if namespace.is_some() => {
+            return Err(Problem::NotHere("nodes are in no namespace").of("nodeSelector"));
+        }
+        (Some(selector), None) => (selector, "endpointSelector"),
+        (None, Some(selector)) => (selector, "nodeSelector"),
+    };
+    requirements(selector, Keys::WithSource(source::ANY)).map_err(|error| error.within(field))
 }
 
 /// The entries of a rule, list by list.

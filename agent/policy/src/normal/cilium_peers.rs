@@ -5,7 +5,7 @@ use agent_crd::rule::{CidrRule, Entity as RawEntity, Peers as RawPeers, Service}
 
 use super::cilium::Scope;
 use super::labels::{Keys, any_pod, in_namespace, requirements};
-use super::{Reader, cidr, exceptions};
+use super::{Reader, block, cidr, exceptions};
 use crate::error::{InvalidPolicy, Problem};
 use crate::label::{NAMESPACE, NAMESPACE_LABELS, source};
 use crate::peers::Entity;
@@ -97,6 +97,11 @@ impl Reader<'_> {
         if raw.groups.is_some_and(|groups| !groups.is_empty()) {
             self.warn(path, &format!("{} is not supported: it selects nobody", names.groups));
         }
+        for (at, name) in raw.fqdns.unwrap_or_default().iter().enumerate() {
+            if name.match_name.is_some() == name.match_pattern.is_some() {
+                return Err(Problem::OneOf("matchName, matchPattern").of(format!("toFQDNs[{at}]")));
+            }
+        }
         if raw.fqdns.is_some_and(|fqdns| !fqdns.is_empty()) {
             self.warn(path, "toFQDNs needs the DNS proxy, which is not there yet: it selects nobody");
         }
@@ -151,7 +156,7 @@ fn endpoints(selector: &LabelSelector, scope: Scope<'_>) -> Result<Selector, Inv
 fn cidr_rule(rule: &CidrRule, peers: &mut Peers) -> Result<(), InvalidPolicy> {
     match (&rule.cidr, &rule.cidr_group_ref, &rule.cidr_group_selector) {
         (Some(text), None, None) => {
-            let net = cidr(text).map_err(|problem| problem.of("cidr"))?;
+            let net = block(text).map_err(|problem| problem.of("cidr"))?;
             peers.selectors.insert(Selector::cidr(net, exceptions(Some(&net), &rule.except)?));
         }
         (None, Some(name), None) => {

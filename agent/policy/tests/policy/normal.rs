@@ -241,6 +241,22 @@ fn what_needs_a_proxy_is_told_apart_and_told_of() {
     "ingress: [{icmps: [{fields: [{type: Ping}]}]}]",
     "spec.ingress[0].icmps[0].fields[0].type: `Ping` is no type of ICMP"
 )]
+#[case::address_for_a_block(
+    "ingress: [{fromCIDRSet: [{cidr: 192.0.2.1}]}]",
+    "spec.ingress[0].fromCIDRSet[0].cidr: `192.0.2.1` is no CIDR"
+)]
+#[case::exception_without_length(
+    "ingress: [{fromCIDRSet: [{cidr: 192.0.2.0/24, except: [192.0.2.1]}]}]",
+    "spec.ingress[0].fromCIDRSet[0].except[0]: `192.0.2.1` is no CIDR"
+)]
+#[case::name_without_a_name(
+    "egress: [{toFQDNs: [{}]}]",
+    "spec.egress[0].toFQDNs[0]: needs exactly one of matchName, matchPattern"
+)]
+#[case::every_entry(
+    "ingress: [{fromEntities: [moon]}, {}, {fromCIDR: [sun]}], egress: [{toEntities: [mars]}]",
+    "spec.ingress[0].fromEntities[0]: `moon` is not known; spec.ingress[2].fromCIDR[0]: `sun` is no CIDR; spec.egress[0].toEntities[0]: `mars` is not known"
+)]
 #[case::operator(
     "ingress: [{fromEndpoints: [{matchExpressions: [{key: a, operator: In}]}]}]",
     "spec.ingress[0].fromEndpoints[0].matchExpressions[0].values: operator In does not go with 0 values"
