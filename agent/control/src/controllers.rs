@@ -49,10 +49,14 @@ impl Dirty {
 
 /// A number for a row of a table, to be summed up. Not a defence against anybody: it tells contents apart that came about by accident.
 pub(crate) fn row_hash(table: u8, key: &[u8], value: &[u8]) -> u64 {
-    // FNV-1a over the bytes, then a mixing step so that sums of similar rows do not meet.
-    let bytes = std::iter::once(&table).chain(key).chain(value);
-    let mut hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    // Eight bytes at a time, as FNV-1a takes them one by one; then a mixing step so that sums of similar rows do not meet.
+    // Keys and values of a table have one length each, so what is filled up with zeroes cannot be taken for something else.
+    let chunks = key.chunks(8).chain(value.chunks(8));
+    let mut hash = chunks.fold(0xcbf2_9ce4_8422_2325_u64 ^ u64::from(table), |hash, chunk| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        let mixed = (hash ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed ^ (mixed >> 32)
     });
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

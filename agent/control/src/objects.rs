@@ -4,6 +4,7 @@ mod read;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 pub use read::ReadError;
 
@@ -142,7 +143,7 @@ impl Object {
         match self {
             Self::Pod(pod) => ObjectName::new(&pod.namespace, &pod.name),
             Self::Namespace(namespace) => ObjectName::new("", &namespace.name),
-            Self::Endpoint(endpoint) => ObjectName::new(&endpoint.namespace, &endpoint.name),
+            Self::Endpoint(endpoint) => (*endpoint.name).clone(),
             Self::Service(service) => ObjectName::new(&service.namespace, &service.name),
             Self::EndpointSlice(slice) => ObjectName::new(&slice.namespace, &slice.name),
             Self::Identity(object) => of(object.metadata()),
@@ -230,20 +231,18 @@ pub struct SliceObject {
 /// What the agent reads of a `CiliumEndpoint`. What is wrong in it is left out.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EndpointObject {
-    /// `metadata.namespace`.
-    pub namespace: String,
-    /// `metadata.name`, that of the pod.
-    pub name: String,
+    /// `metadata.namespace` and `metadata.name`, those of the pod.
+    pub name: Arc<ObjectName>,
     /// `metadata.creationTimestamp`; of two that claim one address the later one has it.
-    pub created: String,
+    pub created: Box<str>,
     /// Number of its identity; 0: it has none yet.
     pub identity: u32,
     /// Its addresses.
-    pub addresses: Vec<IpAddr>,
+    pub addresses: Box<[IpAddr]>,
     /// Address of its node.
     pub node: Option<IpAddr>,
     /// Container ports that have names.
-    pub named_ports: Vec<NamedPort>,
+    pub named_ports: Box<[NamedPort]>,
 }
 
 impl EndpointObject {
@@ -261,9 +260,8 @@ impl From<&CiliumEndpoint> for EndpointObject {
         let texts = pairs.flat_map(|pair| [pair.ipv4.as_ref(), pair.ipv6.as_ref()]).flatten();
         let identity = status.identity.as_ref().and_then(|identity| identity.id);
         Self {
-            namespace: object.metadata.namespace.clone(),
-            name: object.metadata.name.clone(),
-            created: object.metadata.creation_timestamp.clone().unwrap_or_default(),
+            name: Arc::new(ObjectName::new(&object.metadata.namespace, &object.metadata.name)),
+            created: object.metadata.creation_timestamp.clone().unwrap_or_default().into(),
             identity: identity.and_then(|id| u32::try_from(id).ok()).unwrap_or_default(),
             addresses: texts.filter_map(|text| text.parse().ok()).collect(),
             node: networking.and_then(|n| n.node.as_ref()).and_then(|node| node.parse().ok()),

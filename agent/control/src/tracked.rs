@@ -1,5 +1,6 @@
 //! One kind of thing outside (rows of a table, routes, programs): what it shall be, what it is, and the difference.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeBounds;
 
@@ -25,11 +26,30 @@ pub(crate) struct Pass {
     pub(crate) errors: Vec<PortError>,
 }
 
+/// A thing: what it shall be, and what is there. `None`: nothing.
+#[derive(Debug, Clone)]
+struct Sides<V> {
+    desired: Option<V>,
+    actual: Option<V>,
+}
+
+impl<V: Eq> Sides<V> {
+    fn settled(&self) -> bool {
+        self.desired == self.actual
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.desired.is_none() && self.actual.is_none()
+    }
+}
+
 /// Things of one kind by key. Only what is marked is looked at, so a pass costs what changed.
 #[derive(Debug)]
 pub(crate) struct Tracked<K, V> {
-    desired: BTreeMap<K, V>,
-    actual: BTreeMap<K, V>,
+    /// Both sides in one place: there may be a million, and each is looked for several times when it changes.
+    things: BTreeMap<K, Sides<V>>,
+    /// How many of them are there.
+    there: usize,
     /// Keys whose two sides differ and that may be worked on at once.
     dirty: BTreeSet<K>,
     /// Keys whose wish rests on more than what has been heard so far, so that it need not wait for full knowledge.
@@ -48,8 +68,8 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
     /// Nothing wanted, nothing there. `hash` is summed up over what is there, see [`Self::digest`].
     pub(crate) fn new(hash: fn(&K, &V) -> u64) -> Self {
         Self {
-            desired: BTreeMap::new(),
-            actual: BTreeMap::new(),
+            things: BTreeMap::new(),
+            there: 0,
             dirty: BTreeSet::new(),
             firm: BTreeSet::new(),
             failures: BTreeMap::new(),
@@ -62,11 +82,20 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
 
     /// Takes over what was found outside, in place of what was believed to be there.
     pub(crate) fn read_back(&mut self, found: impl IntoIterator<Item = (K, V)>) {
-        self.actual = found.into_iter().collect();
-        self.digest =
-            self.actual.iter().fold(0, |sum, (key, value)| sum.wrapping_add((self.hash)(key, value)));
-        let keys = self.actual.keys().chain(self.desired.keys());
-        self.dirty = keys.filter(|key| self.actual.get(key) != self.desired.get(key)).cloned().collect();
+        for sides in self.things.values_mut() {
+            sides.actual = None;
+        }
+        for (key, value) in found {
+            let sides = self.things.entry(key).or_insert(Sides { desired: None, actual: None });
+            sides.actual = Some(value);
+        }
+        self.things.retain(|_, sides| !sides.is_nothing());
+        let hash = self.hash;
+        let there = || self.things.iter().filter_map(|(key, sides)| Some((key, sides.actual.as_ref()?)));
+        self.there = there().count();
+        self.digest = there().fold(0, |sum, (key, value)| sum.wrapping_add(hash(key, value)));
+        let differs = |(key, sides): (&K, &Sides<V>)| (!sides.settled()).then(|| key.clone());
+        self.dirty = self.things.iter().filter_map(differs).collect();
     }
 
     /// Says what `key` shall be; `None`: it shall not be.
@@ -74,18 +103,32 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
     /// With partial knowledge a thing that was found outside is not touched for the sake of this wish, unless it had been as wished
     /// before: then the change comes from an event, not from what is still missing.
     pub(crate) fn want(&mut self, key: K, value: Option<V>) {
-        if self.desired.get(&key) == value.as_ref() {
-            return;
-        }
-        if self.desired.contains_key(&key) && self.settled(&key) {
-            self.firm.insert(key.clone());
-        }
-        self.forget_failure(&key);
-        match value {
-            Some(value) => self.desired.insert(key.clone(), value),
-            None => self.desired.remove(&key),
+        let settled = match self.things.entry(key.clone()) {
+            Entry::Vacant(place) => {
+                if value.is_none() {
+                    return;
+                }
+                place.insert(Sides { desired: value, actual: None });
+                false
+            }
+            Entry::Occupied(mut place) => {
+                let sides = place.get_mut();
+                if sides.desired == value {
+                    return;
+                }
+                if sides.desired.is_some() && sides.settled() {
+                    self.firm.insert(key.clone());
+                }
+                sides.desired = value;
+                let settled = sides.settled();
+                if sides.is_nothing() {
+                    place.remove();
+                }
+                settled
+            }
         };
-        self.mark(key);
+        self.forget_failure(&key);
+        self.mark(key, settled);
     }
 
     /// As [`Self::want`], for a wish that does not depend on what is still missing.
@@ -97,8 +140,8 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
     }
 
     /// Looks at `key` again in the next pass if its sides differ.
-    fn mark(&mut self, key: K) {
-        if self.settled(&key) {
+    fn mark(&mut self, key: K, settled: bool) {
+        if settled {
             self.forget_failure(&key);
             self.dirty.remove(&key);
             self.firm.remove(&key);
@@ -110,38 +153,52 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
     /// Says that what is there under `key` is gone without our doing.
     pub(crate) fn lost(&mut self, key: &K) {
         self.forget_failure(key);
-        self.set_actual(key.clone(), None);
-        self.mark(key.clone());
+        let settled = self.set_actual(key, None);
+        self.mark(key.clone(), settled);
     }
 
     /// Takes note of what was found under `key`; returns whether that is another thing than was believed.
     ///
     /// A thing that had been as wished was changed by somebody else: it is put right without waiting for full knowledge.
     pub(crate) fn found(&mut self, key: K, value: Option<V>) -> bool {
-        if self.actual.get(&key) == value.as_ref() {
+        let sides = self.things.get(&key);
+        if sides.and_then(|sides| sides.actual.as_ref()) == value.as_ref() {
             return false;
         }
-        if self.desired.contains_key(&key) && self.settled(&key) {
+        if sides.is_some_and(|sides| sides.desired.is_some() && sides.settled()) {
             self.firm.insert(key.clone());
         }
         self.forget_failure(&key);
-        self.set_actual(key.clone(), value);
-        self.mark(key);
+        let settled = self.set_actual(&key, value);
+        self.mark(key, settled);
         true
     }
 
-    fn set_actual(&mut self, key: K, value: Option<V>) {
+    /// Takes note of what is there now. Returns whether that is what shall be.
+    fn set_actual(&mut self, key: &K, value: Option<V>) -> bool {
         self.changes = self.changes.wrapping_add(1);
-        if let Some(old) = self.actual.get(&key) {
-            self.digest = self.digest.wrapping_sub((self.hash)(&key, old));
+        if let Some(value) = &value {
+            self.digest = self.digest.wrapping_add((self.hash)(key, value));
+            self.there += 1;
         }
-        match value {
-            Some(value) => {
-                self.digest = self.digest.wrapping_add((self.hash)(&key, &value));
-                self.actual.insert(key, value);
+        match self.things.entry(key.clone()) {
+            Entry::Occupied(mut place) => {
+                let sides = place.get_mut();
+                if let Some(old) = &sides.actual {
+                    self.digest = self.digest.wrapping_sub((self.hash)(key, old));
+                    self.there -= 1;
+                }
+                sides.actual = value;
+                let settled = sides.settled();
+                if sides.is_nothing() {
+                    place.remove();
+                }
+                settled
             }
-            None => {
-                self.actual.remove(&key);
+            Entry::Vacant(_) if value.is_none() => true,
+            Entry::Vacant(place) => {
+                place.insert(Sides { desired: None, actual: value });
+                false
             }
         }
     }
@@ -200,13 +257,18 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
         mut write: impl FnMut(&K, &V) -> Result<(), PortError>,
     ) -> Pass {
         let mut pass = Pass::default();
-        let may = |key: &&K| {
-            self.desired.get(key).is_some_and(|value| which(key, value))
-                && (knowledge == Knowledge::Full || self.firm.contains(key) || !self.actual.contains_key(key))
+        let mut work: Vec<(K, V)> = Vec::new();
+        let take = |key: &K| {
+            let Some(sides) = self.things.get(key) else { return false };
+            let Some(value) = sides.desired.as_ref().filter(|value| which(key, value)) else { return false };
+            let may = knowledge == Knowledge::Full || self.firm.contains(key) || sides.actual.is_none();
+            if may {
+                work.push((key.clone(), value.clone()));
+            }
+            may
         };
-        let keys: Vec<K> = self.dirty.range(range).filter(may).cloned().collect();
-        for key in keys {
-            let Some(value) = self.desired.get(&key).cloned() else { continue };
+        self.dirty.extract_if(range, take).for_each(drop);
+        for (key, value) in work {
             let result = write(&key, &value);
             self.note(now, key, Some(value), result, &mut pass);
         }
@@ -244,15 +306,22 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
         mut remove: impl FnMut(&K, &V) -> Result<(), PortError>,
     ) -> Pass {
         let mut pass = Pass::default();
-        let may = |key: &&K| {
-            !self.desired.contains_key(key)
-                && self.actual.get(key).is_none_or(|value| which(key, value))
-                && (knowledge == Knowledge::Full || self.firm.contains(key))
+        let mut work: Vec<(K, Option<V>)> = Vec::new();
+        let take = |key: &K| {
+            let sides = self.things.get(key);
+            let actual = sides.and_then(|sides| sides.actual.as_ref());
+            let may = sides.is_none_or(|sides| sides.desired.is_none())
+                && actual.is_none_or(|value| which(key, value))
+                && (knowledge == Knowledge::Full || self.firm.contains(key));
+            if may {
+                work.push((key.clone(), actual.cloned()));
+            }
+            may
         };
-        let keys: Vec<K> = self.dirty.range(range).filter(may).cloned().collect();
-        for key in keys {
-            let Some(value) = self.actual.get(&key).cloned() else {
-                self.mark(key);
+        self.dirty.extract_if(range, take).for_each(drop);
+        for (key, value) in work {
+            let Some(value) = value else {
+                self.mark(key, true);
                 continue;
             };
             let result = remove(&key, &value);
@@ -261,19 +330,22 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
         pass
     }
 
+    /// Takes note of the outcome of one act, for a key that is not marked. Marks it if it is not as it shall be.
     fn note(&mut self, now: Now, key: K, value: Option<V>, result: Result<(), PortError>, pass: &mut Pass) {
         match result {
             Ok(()) => {
                 pass.done += 1;
                 self.forget_failure(&key);
-                self.set_actual(key.clone(), value);
-                self.mark(key);
+                if self.set_actual(&key, value) {
+                    self.firm.remove(&key);
+                } else {
+                    self.dirty.insert(key);
+                }
             }
             Err(error) => {
                 let failure = Failure::again(self.failures.get(&key), now, error.clone());
                 self.forget_failure(&key);
                 self.waiting.insert((failure.retry_at, key.clone()));
-                self.dirty.remove(&key);
                 self.failures.insert(key, failure);
                 pass.errors.push(error);
             }
@@ -282,7 +354,7 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
 
     /// Whether what is there under `key` is what it shall be.
     pub(crate) fn settled(&self, key: &K) -> bool {
-        self.desired.get(key) == self.actual.get(key)
+        self.things.get(key).is_none_or(Sides::settled)
     }
 
     /// The last failure of `key`.
@@ -323,12 +395,12 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
 
     /// How many things are there.
     pub(crate) fn len(&self) -> usize {
-        self.actual.len()
+        self.there
     }
 
     /// Their keys.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
-        self.actual.keys()
+        self.all_present(..).map(|(key, _)| key)
     }
 
     /// Goes up whenever one of the things that are there changes.
@@ -336,9 +408,14 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
         self.changes
     }
 
-    /// What is wanted.
-    pub(crate) fn desired(&self) -> &BTreeMap<K, V> {
-        &self.desired
+    /// What `key` shall be.
+    pub(crate) fn wanted(&self, key: &K) -> Option<&V> {
+        self.things.get(key)?.desired.as_ref()
+    }
+
+    /// All that shall be.
+    pub(crate) fn all_wanted(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.things.iter().filter_map(|(key, sides)| Some((key, sides.desired.as_ref()?)))
     }
 
     /// Makes what is there under `key` something else than it shall be for now; the next pass puts it right. Whether it succeeded.
@@ -350,18 +427,24 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
         act: impl FnOnce(&K, Option<&V>) -> Result<(), PortError>,
         pass: &mut Pass,
     ) -> bool {
-        if self.actual.get(&key) == value.as_ref() {
+        if self.present(&key) == value.as_ref() {
             return true;
         }
         let result = act(&key, value.as_ref());
         let done = result.is_ok();
+        self.dirty.remove(&key);
         self.note(now, key, value, result, pass);
         done
     }
 
-    /// What is there.
-    pub(crate) fn actual(&self) -> &BTreeMap<K, V> {
-        &self.actual
+    /// What is there under `key`.
+    pub(crate) fn present(&self, key: &K) -> Option<&V> {
+        self.things.get(key)?.actual.as_ref()
+    }
+
+    /// All that is there, among the keys of a range.
+    pub(crate) fn all_present(&self, range: impl RangeBounds<K>) -> impl Iterator<Item = (&K, &V)> {
+        self.things.range(range).filter_map(|(key, sides)| Some((key, sides.actual.as_ref()?)))
     }
 }
 
@@ -389,9 +472,9 @@ mod tests {
         assert_eq!(t.write(now, Knowledge::Full, OK).done, 1);
         assert_eq!(t.remove(now, Knowledge::Full, OK).done, 1);
         assert_eq!(t.pending(), 0);
-        assert_eq!(t.actual(), t.desired());
+        assert!(t.all_present(..).eq(t.all_wanted()));
         let mut again = tracked();
-        again.read_back(t.actual().clone());
+        again.read_back(t.all_present(..).map(|(key, value)| (*key, *value)));
         assert_eq!(again.digest(), t.digest());
     }
 
@@ -420,7 +503,8 @@ mod tests {
         assert!(t.found(2, Some(2)), "a thing that nobody asked for");
         assert_eq!(t.remove(Now::default(), Knowledge::Partial, OK).done, 0);
         assert_eq!(t.remove(Now::default(), Knowledge::Full, OK).done, 1);
-        assert_eq!((t.pending(), t.actual()), (0, t.desired()));
+        assert_eq!((t.pending(), t.len()), (0, 1));
+        assert!(t.all_present(..).eq(t.all_wanted()));
     }
 
     #[test]

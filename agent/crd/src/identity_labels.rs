@@ -32,9 +32,9 @@ pub struct PodFacts<'a> {
     pub cluster: &'a str,
 }
 
-/// The labels of an identity: `source:key` with their values.
+/// The labels of an identity: `source:key` with their values, sorted. Agents hold those of a whole cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct IdentityLabels(BTreeMap<String, String>);
+pub struct IdentityLabels(Box<[(Box<str>, Box<str>)]>);
 
 impl IdentityLabels {
     /// The labels of a pod's identity.
@@ -53,17 +53,22 @@ impl IdentityLabels {
         if !facts.service_account.is_empty() {
             labels.insert(format!("k8s:{SERVICE_ACCOUNT}"), facts.service_account.to_owned());
         }
-        Self(labels)
+        Self::sorted(labels.into_iter())
+    }
+
+    /// From labels in the order of their keys, each key once.
+    fn sorted(labels: impl Iterator<Item = (impl Into<Box<str>>, impl Into<Box<str>>)>) -> Self {
+        Self(labels.map(|(key, value)| (key.into(), value.into())).collect())
     }
 
     /// The labels of a `security-labels` field.
     pub fn from_map(labels: &BTreeMap<String, String>) -> Self {
-        Self(labels.clone())
+        Self::sorted(labels.iter().map(|(key, value)| (key.as_str(), value.as_str())))
     }
 
     /// The labels for a `security-labels` field.
     pub fn to_map(&self) -> BTreeMap<String, String> {
-        self.0.clone()
+        self.0.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
     }
 
     /// The labels for the identity's object, so that it can be selected by them: those from Kubernetes, without
@@ -84,13 +89,14 @@ impl IdentityLabels {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str, &str)> {
         self.0.iter().map(|(key, value)| {
             let (source, key) = key.split_once(':').unwrap_or(("", key));
-            (source, key, value.as_str())
+            (source, key, &**value)
         })
     }
 
     /// The value of `source:key`.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(String::as_str)
+        let at = self.0.binary_search_by(|(own, _)| (**own).cmp(key)).ok()?;
+        self.0.get(at).map(|(_, value)| &**value)
     }
 
     /// Every label as `source:key=value`, sorted.

@@ -199,5 +199,5 @@ impl<'a> Compilation<'a> {
 /// Whether an entry names ports of its peers.
 pub(crate) fn names_peer_ports(spec: &Spec) -> bool {
     spec.rules(Direction::Egress)
-        .any(|rule| matches!(&rule.ports, Ports::Some { names, .. } if !names.is_empty()))
+        .any(|rule| matches!(&*rule.ports, Ports::Some { names, .. } if !names.is_empty()))
 }

@@ -219,7 +219,7 @@ mod tests {
             priority,
             staged,
             host: false,
-            subject: Selector::labels([]),
+            subject: Arc::new(Selector::labels([])),
             isolates_ingress: tier == Tier::Network,
             isolates_egress: false,
             rules: (0..)
@@ -228,11 +228,11 @@ mod tests {
                     section: Section::Ingress,
                     index,
                     action: *action,
-                    peers: Peers::everybody(),
-                    ports: range.map_or(Ports::All, |range| Ports::Some {
+                    peers: Arc::new(Peers::everybody()),
+                    ports: Arc::new(range.map_or(Ports::All, |range| Ports::Some {
                         ranges: BTreeSet::from([range]),
                         names: BTreeSet::new(),
-                    }),
+                    })),
                 })
                 .collect(),
         }

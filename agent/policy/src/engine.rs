@@ -19,7 +19,7 @@ use crate::endpoint::{Endpoint, EndpointId};
 use crate::label::LabelSet;
 use crate::matcher::{Changed, Facts, Matcher, SelectorId};
 use crate::numbers::{Digest, Hash, Numbers};
-use crate::peers::reserved;
+use crate::peers::{Families, reserved};
 use crate::ports::NamedPort;
 use crate::rows::{EVERYBODY, EndpointPolicy, Row};
 use crate::rule::{ObjectRef, Spec};
@@ -38,12 +38,18 @@ struct SpecState {
     spec: Arc<Spec>,
     /// Selector of its endpoints.
     subject: SelectorId,
-    /// Its peers, one for each entry, while a policy uses it.
-    peers: Option<Vec<PeerIds>>,
-    /// Policies that use it.
-    users: BTreeSet<u32>,
+    /// Of most rules in a cluster no policy of this node has a use.
+    used: Option<Box<Used>>,
     /// It is not in force any more; it stays until no policy uses it.
     gone: bool,
+}
+
+/// What there is of a rule while a policy uses it.
+struct Used {
+    /// Its peers, one for each entry.
+    peers: Vec<PeerIds>,
+    /// Policies that use it.
+    by: BTreeSet<u32>,
 }
 
 /// What makes the policy of an endpoint: who has the same has the same number.
@@ -175,6 +181,15 @@ struct Pending {
     retired: Vec<SelectorId>,
 }
 
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.endpoints.is_empty()
+            && self.policies.is_empty()
+            && self.gone.is_empty()
+            && self.retired.is_empty()
+    }
+}
+
 impl Policy {
     /// An engine without objects, endpoints and identities other than the reserved ones.
     pub fn new(config: Config) -> Self {
@@ -200,6 +215,18 @@ impl Policy {
             policies: BTreeMap::new(),
             tables: Tables::new(),
             pending: Pending::default(),
+        }
+    }
+
+    /// Other families, as long as nothing rests on them: before the first commit, and before nodes and API servers are told of.
+    pub fn set_families(&mut self, families: Families) {
+        debug_assert!(self.policies.is_empty() && self.prefixes.is_steady(), "no CIDR has an identity yet");
+        for (identity, _) in reserved(self.config.families) {
+            self.peers.matcher.remove(identity);
+        }
+        self.config.families = families;
+        for (identity, facts) in reserved(families) {
+            self.peers.matcher.upsert(identity, facts);
         }
     }
 
@@ -323,8 +350,8 @@ impl Policy {
             let users: BTreeSet<u32> = self
                 .by_peer
                 .range(specs)
-                .filter_map(|((_, spec), _)| self.specs.get(spec))
-                .flat_map(|state| state.users.iter().copied())
+                .filter_map(|((_, spec), _)| self.specs.get(spec)?.used.as_ref())
+                .flat_map(|used| used.by.iter().copied())
                 .collect();
             for number in users {
                 self.make_stale(number, Some(change.member));
@@ -350,6 +377,7 @@ impl Policy {
     fn unuse(&mut self, number: u32) {
         if let Some(policy) = self.policies.get_mut(&number) {
             policy.used -= 1;
+            self.pending.policies.insert(number);
             self.numbers.release(number);
         }
     }

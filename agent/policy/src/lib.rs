@@ -28,6 +28,7 @@ mod matcher;
 mod normal;
 mod numbers;
 mod peers;
+mod pool;
 mod ports;
 mod rows;
 mod rule;

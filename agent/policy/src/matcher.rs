@@ -192,7 +192,7 @@ impl<M: Copy + Ord> Matcher<M> {
     }
 
     /// The number of a selector, with one reference more.
-    pub(crate) fn acquire(&mut self, selector: &Selector) -> SelectorId {
+    pub(crate) fn acquire(&mut self, selector: &Arc<Selector>) -> SelectorId {
         if let Some(id) = self.ids.get(selector) {
             let id = *id;
             if let Some(entry) = self.selectors.get_mut(&id) {
@@ -207,9 +207,8 @@ impl<M: Copy + Ord> Matcher<M> {
             self.index.entry(key.clone()).or_default().insert(id);
         }
         let members = self.search(selector);
-        let selector = Arc::new(selector.clone());
-        self.ids.insert(Arc::clone(&selector), id);
-        self.selectors.insert(id, Entry { selector, refs: 1, members, index });
+        self.ids.insert(Arc::clone(selector), id);
+        self.selectors.insert(id, Entry { selector: Arc::clone(selector), refs: 1, members, index });
         id
     }
 
@@ -395,7 +394,7 @@ mod tests {
                         things.remove(&n);
                         changed = Some(matcher.remove(n));
                     }
-                    Step::Acquire(selector) => held.push((matcher.acquire(&selector), selector)),
+                    Step::Acquire(selector) => held.push((matcher.acquire(&Arc::new(selector.clone())), selector)),
                     Step::Release(n) if n < held.len() => matcher.release(held.swap_remove(n).0),
                     Step::Release(_) => {}
                 }

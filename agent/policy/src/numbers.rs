@@ -169,6 +169,11 @@ impl<T: Ord + Digest> Numbers<T> {
         self.fresh.contains(&number)
     }
 
+    /// Nothing is to be told of, and nothing to be dropped.
+    pub(crate) fn is_steady(&self) -> bool {
+        self.fresh.is_empty() && self.dead.is_empty()
+    }
+
     /// Numbers that nothing holds.
     pub(crate) fn dead(&self) -> impl Iterator<Item = u32> {
         self.dead.iter().copied()

@@ -170,7 +170,7 @@ pub enum PeerRef {
 }
 
 /// The peers of a rule: those that any of the three selects.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Peers {
     /// Everybody.
     pub everybody: bool,
@@ -197,9 +197,9 @@ pub struct Rule {
     /// What it does.
     pub action: Action,
     /// Whom it is about.
-    pub peers: Peers,
+    pub peers: Arc<Peers>,
     /// Which ports it is about.
-    pub ports: Ports,
+    pub ports: Arc<Ports>,
 }
 
 /// One rule of an object: whom it is for, and its entries.
@@ -219,13 +219,13 @@ pub struct Spec {
     /// It is for nodes, and not for pods.
     pub host: bool,
     /// The endpoints that it is for.
-    pub subject: Selector,
+    pub subject: Arc<Selector>,
     /// Whether ingress of those endpoints is isolated.
     pub isolates_ingress: bool,
     /// Whether egress of those endpoints is isolated.
     pub isolates_egress: bool,
     /// The entries, in order of sections and places.
-    pub rules: Vec<Rule>,
+    pub rules: Box<[Rule]>,
 }
 
 impl Spec {

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use crate::label::{CLUSTER, LabelSet, NAMESPACE, NAMESPACE_LABELS, SERVICE_ACCOUNT, source};
+use crate::pool::Pool;
 
 /// Values of a label, sorted.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,26 +97,33 @@ impl Requirement {
     }
 }
 
-/// Selectors, sorted, each once.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Selectors(Vec<Selector>);
+/// Selectors, sorted, each once. Many policies have the same ones, which need not be there more than once.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Selectors(Vec<Arc<Selector>>);
 
 impl Selectors {
     /// Puts one among them.
-    pub fn insert(&mut self, selector: Selector) {
+    pub fn insert(&mut self, selector: impl Into<Arc<Selector>>) {
+        let selector = selector.into();
         if let Err(at) = self.0.binary_search(&selector) {
             self.0.insert(at, selector);
         }
     }
 
     /// The selectors in order.
-    pub fn iter(&self) -> impl Iterator<Item = &Selector> {
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Selector>> {
         self.0.iter()
+    }
+
+    /// Takes those of the pool in the place of equal ones.
+    pub(crate) fn share(&mut self, pool: &mut Pool<Selector>) {
+        self.0.shrink_to_fit();
+        self.0.iter_mut().for_each(|selector| pool.share(selector));
     }
 }
 
-impl Extend<Selector> for Selectors {
-    fn extend<I: IntoIterator<Item = Selector>>(&mut self, selectors: I) {
+impl<S: Into<Arc<Selector>>> Extend<S> for Selectors {
+    fn extend<I: IntoIterator<Item = S>>(&mut self, selectors: I) {
         for selector in selectors {
             self.insert(selector);
         }

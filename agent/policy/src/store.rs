@@ -10,6 +10,8 @@ use crate::error::Mistakes;
 use crate::finding::Finding;
 use crate::label::{LabelSet, NAMESPACE, source};
 use crate::normal::{PolicyObject, normalise};
+use crate::pool::Pool;
+use crate::ports::Ports;
 use crate::rule::{ObjectRef, PeerRef, Peers, Spec};
 use crate::selector::{Requirement, Selector, Selectors};
 
@@ -36,8 +38,29 @@ pub struct Service {
 /// What is in force of an object, and what is to be said about it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Stored {
-    pub(crate) specs: Vec<Arc<Spec>>,
-    pub(crate) findings: Vec<Finding>,
+    pub(crate) specs: Box<[Arc<Spec>]>,
+    pub(crate) findings: Box<[Finding]>,
+}
+
+/// Parts of rules. Those of many rules are equal: the pods of an application, port 443.
+#[derive(Debug, Clone, Default)]
+struct Shared {
+    selectors: Pool<Selector>,
+    peers: Pool<Peers>,
+    ports: Pool<Ports>,
+}
+
+impl Shared {
+    fn share(&mut self, spec: &mut Spec) {
+        self.selectors.share(&mut spec.subject);
+        for rule in &mut spec.rules {
+            if let Some(peers) = Arc::get_mut(&mut rule.peers) {
+                peers.selectors.share(&mut self.selectors);
+            }
+            self.peers.share(&mut rule.peers);
+            self.ports.share(&mut rule.ports);
+        }
+    }
 }
 
 /// Objects by name.
@@ -46,6 +69,7 @@ pub struct Store {
     pub(crate) objects: BTreeMap<Arc<ObjectRef>, Stored>,
     pub(crate) groups: BTreeMap<String, CidrGroup>,
     pub(crate) services: BTreeMap<(String, String), Service>,
+    shared: Shared,
 }
 
 impl Store {
@@ -66,30 +90,36 @@ impl Store {
 
     /// What is in force of an object when it is as given.
     pub(crate) fn after(
-        &self,
+        &mut self,
         object: PolicyObject<'_>,
         cluster: &str,
     ) -> (Arc<ObjectRef>, Stored, Result<(), Mistakes>) {
-        let name = Arc::new(object.name());
         match normalise(object, cluster) {
             Ok(normal) => {
-                let specs = normal.specs.into_iter().map(Arc::new).collect();
-                (name, Stored { specs, findings: normal.findings }, Ok(()))
+                let mut specs = normal.specs;
+                specs.iter_mut().for_each(|spec| self.shared.share(spec));
+                let name = specs.first().map(|spec| Arc::clone(&spec.object));
+                let stored = Stored {
+                    specs: specs.into_iter().map(Arc::new).collect(),
+                    findings: normal.findings.into(),
+                };
+                (name.unwrap_or_else(|| Arc::new(object.name())), stored, Ok(()))
             }
             Err(error) => {
+                let name = Arc::new(object.name());
                 let specs = self.objects.get(&name).map(|stored| stored.specs.clone()).unwrap_or_default();
                 let then =
                     if specs.is_empty() { "it is not in force" } else { "what was in force before stays" };
-                let findings = vec![Finding::error(&name, format!("{error}: {then}"))];
+                let findings = [Finding::error(&name, format!("{error}: {then}"))].into();
                 (name, Stored { specs, findings }, Err(error))
             }
         }
     }
 
     pub(crate) fn put(&mut self, name: &Arc<ObjectRef>, stored: Stored) {
-        if stored == Stored::default() {
-            self.objects.remove(name);
-        } else {
+        // The name goes too: the new rules hold one of their own.
+        self.objects.remove(name);
+        if stored != Stored::default() {
             self.objects.insert(Arc::clone(name), stored);
         }
     }

@@ -156,7 +156,7 @@ impl Agent {
         if let Some(object) = self.state.policy.endpoint_at(&address) {
             return Ok(self.remote_party(object));
         }
-        let rows = self.outside.ipcache.desired().iter();
+        let rows = self.outside.ipcache.all_wanted();
         let row = rows
             .filter(|(prefix, _)| prefix.contains(&address))
             .max_by_key(|(prefix, _)| prefix.prefix_len());
@@ -186,8 +186,8 @@ impl Agent {
     }
 
     fn remote_party(&self, object: &crate::objects::EndpointObject) -> Found {
-        let name = format!("{}/{}", object.namespace, object.name);
-        self.pod_party(name, object.identity(), object.named_ports.clone())
+        let name = format!("{}/{}", object.name.namespace, object.name.name);
+        self.pod_party(name, object.identity(), object.named_ports.to_vec())
     }
 
     fn pod_party(&self, name: String, identity: Identity, named_ports: Vec<NamedPort>) -> Found {

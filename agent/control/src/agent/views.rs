@@ -32,8 +32,7 @@ impl Agent {
         let view = |endpoint: &crate::state::endpoints::Endpoint| {
             let record = &endpoint.record;
             let pod = record.pod.clone();
-            let entry =
-                record.addresses.first().and_then(|address| self.outside.endpoints.desired().get(address));
+            let entry = record.addresses.first().and_then(|address| self.outside.endpoints.wanted(address));
             Endpoint {
                 id: record.id,
                 state: match endpoint.phase {
@@ -78,7 +77,7 @@ impl Agent {
                 .map_or("", |(source, _)| source.name())
                 .to_owned(),
         };
-        self.outside.ipcache.desired().iter().map(view).collect()
+        self.outside.ipcache.all_wanted().map(view).collect()
     }
 
     /// All nodes, by name.

@@ -136,7 +136,15 @@ impl Agent {
 
         let cidrs = !(self.write_new_cidrs(run) && self.keep_old_cidrs(run));
         if !cidrs {
-            let policies: BTreeSet<u32> = self.outside.policy.open().map(|key| key.policy).collect();
+            // Of policies that nobody has any more nothing is written.
+            let of_all = |number: &u32| {
+                let everybody = |direction| RowKey { policy: *number, direction, identity: EVERYBODY };
+                Direction::BOTH.iter().any(|d| self.outside.policy.wanted(&everybody(*d)).is_some())
+            };
+            let mut policies: Vec<u32> = self.outside.policy.open().map(|key| key.policy).collect();
+            policies.sort_unstable();
+            policies.dedup();
+            policies.retain(of_all);
             for number in policies {
                 self.write_one_policy(run, number);
             }
@@ -144,7 +152,7 @@ impl Agent {
         let mut unwritten = Unwritten { cidrs, ..Unwritten::default() };
         for key in self.outside.policy.open() {
             // A row that is still to be removed is not missed by anybody.
-            if self.outside.policy.desired().contains_key(key) {
+            if self.outside.policy.wanted(key).is_some() {
                 unwritten.policies.insert(key.policy);
                 unwritten.identities.insert(key.identity);
             }
@@ -161,21 +169,20 @@ impl Agent {
             .open()
             .filter_map(|prefix| Some((*prefix, *cidrs.get(prefix)?)))
             .filter(|(prefix, identity)| {
-                ipcache.desired().get(prefix).is_some_and(|entry| entry.identity == *identity)
+                ipcache.wanted(prefix).is_some_and(|entry| entry.identity == *identity)
             })
             .collect();
         fresh.extend(self.new_nodes());
         // Those around others first: what holds for an inner one is what holds for the one around it. Of nodes with one identity
         // those first that are there already: the identity begins as what they have been.
-        let actual = ipcache.actual();
         fresh.sort_by_key(|(prefix, identity)| {
-            let is_late = identity.is_local_node() && !actual.contains_key(prefix);
+            let is_late = identity.is_local_node() && ipcache.present(prefix).is_none();
             (is_late, prefix.prefix_len(), *prefix)
         });
         let mut noted: BTreeSet<Identity> = BTreeSet::new();
         fresh.into_iter().all(|(prefix, identity)| {
             let around = std::iter::successors(Some(prefix), IpNet::supernet)
-                .find_map(|net| self.outside.ipcache.actual().get(&net));
+                .find_map(|net| self.outside.ipcache.present(&net));
             let now_in = around.map_or(EVERYBODY, |entry| entry.identity);
             let is_noted = !noted.insert(identity);
             (is_noted || self.note_what_holds(run, now_in, identity)) && self.write_prefix(run, prefix)
@@ -187,11 +194,11 @@ impl Agent {
         let ipcache = &self.outside.ipcache;
         let mut fresh: Vec<(IpNet, Identity)> = ipcache
             .open()
-            .filter_map(|prefix| Some((*prefix, ipcache.desired().get(prefix)?.identity)))
+            .filter_map(|prefix| Some((*prefix, ipcache.wanted(prefix)?.identity)))
             .filter(|(_, identity)| identity.is_local_node())
             .collect();
         if !fresh.is_empty() {
-            let had: BTreeSet<Identity> = ipcache.actual().values().map(|entry| entry.identity).collect();
+            let had: BTreeSet<Identity> = ipcache.all_present(..).map(|(_, entry)| entry.identity).collect();
             fresh.retain(|(_, identity)| !had.contains(identity));
         }
         fresh
@@ -202,8 +209,8 @@ impl Agent {
     fn keep_old_cidrs(&mut self, run: &mut Run<'_>) -> bool {
         let ipcache = &self.outside.ipcache;
         let goes = |prefix: &IpNet| {
-            let identity = ipcache.actual().get(prefix)?.identity;
-            let stays = ipcache.desired().get(prefix).is_some_and(|entry| entry.identity == identity);
+            let identity = ipcache.present(prefix)?.identity;
+            let stays = ipcache.wanted(prefix).is_some_and(|entry| entry.identity == identity);
             (identity.is_local() && !stays).then_some(identity)
         };
         let identities: BTreeSet<Identity> = ipcache.open().filter_map(goes).collect();
@@ -225,18 +232,18 @@ impl Agent {
 
     /// Gives an identity the rows that hold now for another one, in every policy.
     fn note_what_holds(&mut self, run: &mut Run<'_>, now_in: Identity, identity: Identity) -> bool {
-        let rows = self.outside.policy.actual();
+        let rows = &self.outside.policy;
         let everybody = |key: &RowKey| RowKey { identity: EVERYBODY, ..*key };
         // From one policy and direction to the next, over all rows in between.
         let next = |last: &RowKey| {
             let end = RowKey { identity: Identity(u32::MAX), ..*last };
-            rows.range((Bound::Excluded(end), Bound::Unbounded)).next().map(|(key, _)| everybody(key))
+            rows.all_present((Bound::Excluded(end), Bound::Unbounded)).next().map(|(key, _)| everybody(key))
         };
-        let first = rows.keys().next().map(everybody);
+        let first = rows.all_present(..).next().map(|(key, _)| everybody(key));
         let notes: Vec<(RowKey, Option<Decision>)> = std::iter::successors(first, next)
             .map(|everybody| {
-                let own = rows.get(&RowKey { identity: now_in, ..everybody });
-                (RowKey { identity, ..everybody }, own.or_else(|| rows.get(&everybody)).copied())
+                let own = rows.present(&RowKey { identity: now_in, ..everybody });
+                (RowKey { identity, ..everybody }, own.or_else(|| rows.present(&everybody)).copied())
             })
             .collect();
         let mut pass = Pass::default();
@@ -263,13 +270,11 @@ impl Agent {
         }
         // Whose rows are removed while packets may still have the identity: the row of everybody holds for them.
         let Some(engine) = self.state.policy.engine() else { return };
-        let desired = self.outside.policy.desired();
-        let judged = |key: &RowKey| desired.contains_key(&RowKey { identity: EVERYBODY, ..*key });
-        let now_everybodys: BTreeSet<RowKey> = self
-            .outside
-            .policy
+        let policy = &self.outside.policy;
+        let judged = |key: &RowKey| policy.wanted(&RowKey { identity: EVERYBODY, ..*key }).is_some();
+        let now_everybodys: BTreeSet<RowKey> = policy
             .open_range(rows_of(number))
-            .filter(|key| !desired.contains_key(key))
+            .filter(|key| policy.wanted(key).is_none())
             .filter(|key| judged(key) && engine.labels(key.identity).is_some())
             .copied()
             .collect();
@@ -278,16 +283,18 @@ impl Agent {
 
     /// Whether a policy has rows that are not written yet: those of identities, or those of everybody too.
     fn misses_rows(&self, number: u32, everybody_too: bool) -> bool {
-        let desired = self.outside.policy.desired();
-        let mut open = self.outside.policy.open_range(rows_of(number));
-        open.any(|key| desired.contains_key(key) && (everybody_too || key.identity != EVERYBODY))
+        let policy = &self.outside.policy;
+        let mut open = policy.open_range(rows_of(number));
+        open.any(|key| (everybody_too || key.identity != EVERYBODY) && policy.wanted(key).is_some())
     }
 
     fn write_rows_of_policy(&mut self, run: &mut Run<'_>, number: u32, which: impl Fn(&RowKey) -> bool) {
         let Some(engine) = self.state.policy.engine() else { return };
         let sets = &self.outside.policy_l4;
+        let all_are_whole = sets.pending() == 0;
         let is_whole = |decision: &Decision| match decision {
             Decision::All(_) => true,
+            Decision::Set(_) if all_are_whole => true,
             Decision::Set(number) => engine
                 .set(*number)
                 .is_some_and(|set| set.0.iter().all(|(prefix, _)| sets.settled(&(*number, *prefix)))),

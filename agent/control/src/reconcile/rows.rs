@@ -35,7 +35,7 @@ impl Agent {
         let mut prefixes: BTreeSet<IpNet> = BTreeSet::new();
         if dirty.all {
             let state = &self.state;
-            dirty.addresses.extend(self.outside.endpoints.desired().keys());
+            dirty.addresses.extend(self.outside.endpoints.all_wanted().map(|(address, _)| address));
             dirty.addresses.extend(self.plan.routers().chain(self.plan.host_addresses.iter().copied()));
             dirty.addresses.extend(state.ipam.used().map(|(address, _)| *address));
             for (_, node) in state.nodes.iter() {
@@ -45,8 +45,8 @@ impl Agent {
             dirty.addresses.extend(state.policy.addresses());
             prefixes.extend(state.policy.cidrs().keys());
             dirty.endpoints.extend(state.endpoints.iter().map(|endpoint| endpoint.record.id));
-            prefixes.extend(self.outside.ipcache.desired().keys());
-            prefixes.extend(self.outside.routes.desired().keys());
+            prefixes.extend(self.outside.ipcache.all_wanted().map(|(prefix, _)| prefix));
+            prefixes.extend(self.outside.routes.all_wanted().map(|(prefix, _)| prefix));
             prefixes.extend([IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())]);
             self.recompute_base_programs();
         }
@@ -97,8 +97,8 @@ impl Agent {
         let unwanted: Vec<_> = self
             .outside
             .programs
-            .desired()
-            .keys()
+            .all_wanted()
+            .map(|(key, _)| key)
             .filter(|key| !of_pods(&key.0) && !wanted.iter().any(|(wanted, _)| wanted == *key))
             .cloned()
             .collect();

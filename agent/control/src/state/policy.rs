@@ -1,21 +1,25 @@
 //! What identity and policy rest on: the objects, the identities of this node's pods, and the engine that turns them into rows.
 
+mod elsewhere;
+mod lists;
+mod own;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use agent_api::cni::PodRef;
-use agent_crd::identity_labels::{DEFAULT_CLUSTER, PodFacts};
 use agent_crd::{CiliumIdentity, IdentityLabels};
-use agent_policy::{
-    Changes, Endpoint, EndpointId as PolicyEndpoint, EndpointPolicy, Enforcement, Families, Kind, Label,
-    LabelSet, NamedPort, Node, ObjectRef, Policy,
-};
+use agent_policy::{Changes, EndpointPolicy, Families, Kind, LabelSet, Node, ObjectRef, Policy};
 use dataplane_abi::Identity;
 use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags};
 use ipnet::IpNet;
 
-use super::endpoints::{EndpointId, EndpointRecord};
+use elsewhere::Elsewhere;
+use lists::Lists;
+use own::Own;
+
+use super::endpoints::EndpointId;
 use super::nodes::Nodes;
 use super::services::{Services, api_server};
 use crate::finding::Finding;
@@ -56,45 +60,19 @@ impl From<&EndpointEntry> for InForce {
     }
 }
 
-/// The engine, which is too large to print. There is none before everything that it needs has been heard once.
-struct Engine(Option<Policy>);
-
-/// What the engine is told when there is one.
-#[derive(Debug)]
-enum Held {
-    Policy(Box<Object>),
-    Delete(ObjectRef),
-    Group(String, Option<agent_policy::CidrGroup>),
+/// The engine, which is too large to print.
+///
+/// Policies and what they refer to it takes from the first object on, for they take the least room there. It is asked for
+/// nothing, and knows no identities and endpoints, before everything that it needs has been heard once.
+struct Engine {
+    policy: Policy,
+    started: bool,
 }
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Engine")
     }
-}
-
-/// What has been heard of a kind of object.
-#[derive(Debug, Default)]
-struct List {
-    /// Objects that are there.
-    known: BTreeSet<ObjectName>,
-    /// Objects heard since a list began; `None`: no list is under way.
-    heard: Option<BTreeSet<ObjectName>>,
-    /// A whole list has been heard.
-    synced: bool,
-}
-
-/// An endpoint of this node, as far as its identity goes.
-#[derive(Debug)]
-struct Own {
-    name: String,
-    pod: Option<PodRef>,
-    /// It is a container that is no pod. Of one whose document is lost nobody knows.
-    is_no_pod: bool,
-    /// The labels that its identity shall have, once they are known.
-    wanted: Option<IdentityLabels>,
-    identity: Identity,
-    labels: LabelSet,
 }
 
 /// What a change touches.
@@ -110,22 +88,18 @@ pub(crate) struct Touched {
 #[derive(Debug)]
 pub(crate) struct PolicyState {
     enabled: bool,
-    config: agent_policy::Config,
     engine: Engine,
-    held: Vec<Held>,
-    lists: BTreeMap<ObjectKind, List>,
+    lists: Lists,
     pods: BTreeMap<ObjectName, PodObject>,
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
-    identities: BTreeMap<u32, IdentityLabels>,
+    identities: BTreeMap<u32, Arc<IdentityLabels>>,
     /// Numbers of a set of labels. Two can have been given out by two operators; the lower one is used.
-    numbers: BTreeMap<IdentityLabels, BTreeSet<u32>>,
+    numbers: BTreeMap<Arc<IdentityLabels>, BTreeSet<u32>>,
     /// Identities whose object is gone, as long as somebody has them.
     lingering: BTreeSet<u32>,
-    remote: BTreeMap<ObjectName, EndpointObject>,
-    /// Each once. Nearly always one alone, for which a set would take the room of a dozen.
-    by_address: BTreeMap<IpAddr, Vec<ObjectName>>,
-    /// Who has an identity, and the ports that it has given names.
-    users: BTreeMap<u32, BTreeMap<ObjectName, Vec<NamedPort>>>,
+    /// Somebody has lost an identity, or an identity its object.
+    users_left: bool,
+    elsewhere: Elsewhere,
     own: BTreeMap<EndpointId, Own>,
     by_pod: BTreeMap<ObjectName, BTreeSet<EndpointId>>,
     by_wanted: BTreeMap<IdentityLabels, BTreeSet<EndpointId>>,
@@ -152,18 +126,15 @@ impl PolicyState {
     pub(crate) fn new(enabled: bool, config: agent_policy::Config) -> Self {
         Self {
             enabled,
-            config,
-            engine: Engine(None),
-            held: Vec::new(),
-            lists: ObjectKind::ALL.into_iter().map(|kind| (kind, List::default())).collect(),
+            engine: Engine { policy: Policy::new(config), started: false },
+            lists: Lists::new(),
             pods: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             identities: BTreeMap::new(),
             numbers: BTreeMap::new(),
             lingering: BTreeSet::new(),
-            remote: BTreeMap::new(),
-            by_address: BTreeMap::new(),
-            users: BTreeMap::new(),
+            users_left: false,
+            elsewhere: Elsewhere::default(),
             own: BTreeMap::new(),
             by_pod: BTreeMap::new(),
             by_wanted: BTreeMap::new(),
@@ -186,26 +157,27 @@ impl PolicyState {
 
     /// Whether every kind of object has been heard whole, or none is needed.
     pub(crate) fn synced(&self) -> bool {
-        !self.enabled || self.lists.values().all(|list| list.synced)
+        !self.enabled || self.lists.missing().next().is_none()
     }
 
     /// Kinds of which no whole list has been heard.
     pub(crate) fn missing(&self) -> Vec<&'static str> {
-        let missing = self.lists.iter().filter(|(_, list)| !list.synced);
-        if self.enabled { missing.map(|(kind, _)| kind.name()).collect() } else { Vec::new() }
+        if self.enabled { self.lists.missing().map(ObjectKind::name).collect() } else { Vec::new() }
     }
 
     /// The engine, once all that it needs has been heard.
     pub(crate) fn engine(&self) -> Option<&Policy> {
-        self.engine.0.as_ref()
+        self.engine.started.then_some(&self.engine.policy)
+    }
+
+    /// As [`Self::engine`], to be told of identities and endpoints.
+    fn engine_mut(&mut self) -> Option<&mut Policy> {
+        self.engine.started.then_some(&mut self.engine.policy)
     }
 
     fn start(&mut self, families: Families) {
-        let mut engine = Policy::new(agent_policy::Config { families, ..self.config.clone() });
-        for held in std::mem::take(&mut self.held) {
-            tell(&mut engine, held);
-        }
-        self.engine.0 = Some(engine);
+        self.engine.policy.set_families(families);
+        self.engine.started = true;
         for number in self.identities.keys().copied().collect::<Vec<_>>() {
             self.tell_identity(number);
         }
@@ -217,13 +189,6 @@ impl PolicyState {
         }
     }
 
-    fn tell(&mut self, held: Held) {
-        match &mut self.engine.0 {
-            Some(engine) => tell(engine, held),
-            None => self.held.push(held),
-        }
-    }
-
     /// CIDRs that policies tell apart.
     pub(crate) fn cidrs(&self) -> &BTreeMap<IpNet, Identity> {
         &self.cidrs
@@ -231,39 +196,26 @@ impl PolicyState {
 
     /// A list begins.
     pub(crate) fn list_started(&mut self, kind: ObjectKind) {
-        self.lists.entry(kind).or_default().heard = Some(BTreeSet::new());
+        self.lists.started(kind);
     }
 
     /// A list is complete: what was not heard in it is gone.
     pub(crate) fn list_synced(&mut self, kind: ObjectKind) -> Touched {
-        let list = self.lists.entry(kind).or_default();
-        list.synced = true;
         let mut touched = Touched::default();
-        if let Some(heard) = list.heard.take() {
-            let gone: Vec<ObjectName> = list.known.difference(&heard).cloned().collect();
-            for name in gone {
-                touched.merge(self.delete(kind, &name, 0));
-            }
+        for name in self.lists.synced(kind) {
+            touched.merge(self.delete(kind, &name, 0));
         }
         touched
     }
 
-    fn heard(&mut self, kind: ObjectKind, name: &ObjectName) {
-        let list = self.lists.entry(kind).or_default();
-        list.known.insert(name.clone());
-        if let Some(heard) = &mut list.heard {
-            heard.insert(name.clone());
-        }
-    }
-
     /// An object as it is now.
     pub(crate) fn upsert(&mut self, object: Object, version: u64) -> Touched {
-        let (kind, name) = (object.kind(), object.name());
-        self.heard(kind, &name);
-        self.unreadable.remove(&(kind, name.clone()));
+        let kind = object.kind();
+        let name = self.lists.heard(kind, object.name());
+        self.readable(kind, &name);
         match object {
             Object::Pod(pod) => {
-                self.pods.insert(name.clone(), pod);
+                self.pods.insert((*name).clone(), pod);
                 self.of_pod(&name)
             }
             Object::Namespace(namespace) => self.set_namespace(namespace),
@@ -277,13 +229,16 @@ impl PolicyState {
             Object::EndpointSlice(slice) => self.set_slice(&name, Some(slice)),
             Object::CidrGroup(group) => {
                 match agent_policy::cidr_group(&group) {
-                    Ok(group) => self.tell(Held::Group(name.name, Some(group))),
-                    Err(error) => drop(self.unreadable.insert((kind, name), error.to_string())),
+                    Ok(group) => self.engine.policy.set_cidr_group(&name.name, Some(group)),
+                    Err(error) => drop(self.unreadable.insert((kind, (*name).clone()), error.to_string())),
                 }
                 self.policy_heard(version)
             }
             policy => {
-                self.tell(Held::Policy(Box::new(policy)));
+                if let Some(policy) = policy.as_policy() {
+                    // What is wrong with it becomes a finding of the engine's.
+                    let _: Result<(), agent_policy::Mistakes> = self.engine.policy.upsert(policy);
+                }
                 self.policy_heard(version)
             }
         }
@@ -291,18 +246,20 @@ impl PolicyState {
 
     /// An object of which only the name could be read. Its last good version stays.
     pub(crate) fn unreadable(&mut self, kind: ObjectKind, name: ObjectName, error: String) {
-        self.heard(kind, &name);
-        self.unreadable.insert((kind, name), error);
+        let name = self.lists.heard(kind, name);
+        self.unreadable.insert((kind, (*name).clone()), error);
+    }
+
+    fn readable(&mut self, kind: ObjectKind, name: &ObjectName) {
+        if !self.unreadable.is_empty() {
+            self.unreadable.remove(&(kind, name.clone()));
+        }
     }
 
     /// An object is gone.
     pub(crate) fn delete(&mut self, kind: ObjectKind, name: &ObjectName, version: u64) -> Touched {
-        let list = self.lists.entry(kind).or_default();
-        list.known.remove(name);
-        if let Some(heard) = &mut list.heard {
-            heard.remove(name);
-        }
-        self.unreadable.remove(&(kind, name.clone()));
+        self.lists.forget(kind, name);
+        self.readable(kind, name);
         let policy = |kind| ObjectRef { kind, namespace: name.namespace.clone(), name: name.name.clone() };
         let policy = match kind {
             ObjectKind::Pod => {
@@ -315,7 +272,7 @@ impl PolicyState {
                 return Touched::default();
             }
             ObjectKind::Identity => return self.remove_identity(&name.name),
-            ObjectKind::Endpoint => return self.set_endpoint(name, None),
+            ObjectKind::Endpoint => return self.set_endpoint(&Arc::new(name.clone()), None),
             ObjectKind::Service => {
                 self.services.set_service(name, None);
                 self.tell_service(name);
@@ -323,7 +280,7 @@ impl PolicyState {
             }
             ObjectKind::EndpointSlice => return self.set_slice(name, None),
             ObjectKind::CidrGroup => {
-                self.tell(Held::Group(name.name.clone(), None));
+                self.engine.policy.set_cidr_group(&name.name, None);
                 return self.policy_heard(version);
             }
             ObjectKind::NetworkPolicy => policy(Kind::NetworkPolicy),
@@ -331,7 +288,7 @@ impl PolicyState {
             ObjectKind::CiliumClusterwideNetworkPolicy => policy(Kind::CiliumClusterwideNetworkPolicy),
             ObjectKind::ClusterNetworkPolicy => policy(Kind::ClusterNetworkPolicy),
         };
-        self.tell(Held::Delete(policy));
+        self.engine.policy.delete(&policy);
         self.policy_heard(version)
     }
 
@@ -370,7 +327,10 @@ impl PolicyState {
 
     /// Tells the engine of nodes and API servers as they are now.
     fn tell_nodes(&mut self, nodes: &Nodes) {
-        let Some(engine) = &mut self.engine.0 else { return };
+        if !self.engine.started {
+            return;
+        }
+        let engine = &mut self.engine.policy;
         let mut servers = self.services.api_server();
         let api_server = servers.clone();
         let mut others = BTreeMap::new();
@@ -392,8 +352,8 @@ impl PolicyState {
 
     /// Tells the engine of a service as it is now.
     fn tell_service(&mut self, name: &ObjectName) {
-        if let Some(engine) = &mut self.engine.0 {
-            engine.set_service(&name.namespace, &name.name, self.services.get(name));
+        if self.engine.started {
+            self.engine.policy.set_service(&name.namespace, &name.name, self.services.get(name));
         }
     }
 
@@ -415,9 +375,9 @@ impl PolicyState {
 
     fn set_identity(&mut self, object: &CiliumIdentity) -> Touched {
         let Some(number) = object.number() else { return Touched::default() };
-        let labels = object.labels();
+        let labels = Arc::new(object.labels());
         self.lingering.remove(&number);
-        let before = self.identities.insert(number, labels.clone());
+        let before = self.identities.insert(number, Arc::clone(&labels));
         if before.as_ref() == Some(&labels) {
             return Touched::default();
         }
@@ -425,7 +385,7 @@ impl PolicyState {
         if let Some(before) = before {
             endpoints.extend(self.forget_number(&before, number));
         }
-        self.numbers.entry(labels.clone()).or_default().insert(number);
+        self.numbers.entry(Arc::clone(&labels)).or_default().insert(number);
         endpoints.extend(self.by_wanted.get(&labels).into_iter().flatten());
         self.tell_identity(number);
         Touched { endpoints, ..Touched::default() }
@@ -446,101 +406,45 @@ impl PolicyState {
         let Ok(number) = name.parse() else { return Touched::default() };
         let Some(labels) = self.identities.remove(&number) else { return Touched::default() };
         self.lingering.insert(number);
+        self.users_left = true;
         Touched { endpoints: self.forget_number(&labels, number), ..Touched::default() }
     }
 
     /// Tells the engine of an identity as it is now.
     fn tell_identity(&mut self, number: u32) {
-        let (Some(engine), Some(labels)) = (&mut self.engine.0, self.identities.get(&number)) else { return };
-        let users = self.users.get(&number).into_iter().flat_map(BTreeMap::values);
-        let ports: BTreeSet<&NamedPort> = users.flatten().collect();
-        let ports: Vec<NamedPort> = ports.into_iter().cloned().collect();
-        engine.upsert_identity(Identity(number), LabelSet::from(labels), &ports);
-    }
-
-    fn set_user(&mut self, name: &ObjectName, number: u32, ports: Option<&[NamedPort]>) {
-        if number == 0 {
-            return;
-        }
-        let users = self.users.entry(number).or_default();
-        let before = match ports {
-            Some(ports) => users.insert(name.clone(), ports.to_vec()),
-            None => users.remove(name),
-        };
-        let same = before.unwrap_or_default() == ports.unwrap_or_default();
-        if users.is_empty() {
-            self.users.remove(&number);
-        }
-        if !same {
-            self.tell_identity(number);
-        }
+        let Some(labels) = self.identities.get(&number).filter(|_| self.engine.started) else { return };
+        let ports = self.elsewhere.named_ports(number);
+        self.engine.policy.upsert_identity(Identity(number), LabelSet::from(&**labels), &ports);
     }
 
     /// What an agent says of an endpoint; `None`: it is gone.
-    fn set_endpoint(&mut self, name: &ObjectName, object: Option<EndpointObject>) -> Touched {
-        let before = self.remote.get(name);
-        if before == object.as_ref() {
-            return Touched::default();
+    fn set_endpoint(&mut self, name: &Arc<ObjectName>, object: Option<EndpointObject>) -> Touched {
+        let moved = self.elsewhere.set(name, object);
+        self.users_left |= moved.left;
+        for number in moved.ports {
+            self.tell_identity(number);
         }
-        let before = before.cloned();
-        let mut touched = Touched::default();
-        if let Some(before) = &before {
-            for address in &before.addresses {
-                if let Some(names) = self.by_address.get_mut(address) {
-                    names.retain(|other| other != name);
-                    if names.is_empty() {
-                        self.by_address.remove(address);
-                    }
-                }
-            }
-            touched.addresses.extend(&before.addresses);
-            if object.as_ref().is_none_or(|now| now.identity != before.identity) {
-                self.set_user(name, before.identity, None);
-            }
-        }
-        match object {
-            Some(object) => {
-                for address in &object.addresses {
-                    let names = self.by_address.entry(*address).or_default();
-                    if !names.contains(name) {
-                        names.reserve_exact(1);
-                        names.push(name.clone());
-                    }
-                }
-                touched.addresses.extend(&object.addresses);
-                self.set_user(name, object.identity, Some(&object.named_ports));
-                self.remote.insert(name.clone(), object);
-            }
-            None => {
-                self.remote.remove(name);
-            }
-        }
-        touched
+        Touched { addresses: moved.addresses, ..Touched::default() }
     }
 
     /// Addresses that objects say something of.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = &IpAddr> {
-        self.by_address.keys()
+        self.elsewhere.addresses()
     }
 
     /// Those of them in a CIDR.
     pub(crate) fn addresses_in(&self, cidr: &IpNet) -> impl Iterator<Item = &IpAddr> {
-        let (first, last) = (cidr.network(), cidr.broadcast());
-        self.by_address.range(first..=last).map(|(address, _)| address)
+        self.elsewhere.addresses_in(cidr)
     }
 
     /// Whom an address elsewhere is said to belong to. Of several the latest has it: the others are of pods that are gone.
     pub(crate) fn endpoint_at(&self, address: &IpAddr) -> Option<&EndpointObject> {
-        let names = self.by_address.get(address)?;
-        names
-            .iter()
-            .filter_map(|name| self.remote.get(name))
-            .max_by_key(|object| (object.created.as_str(), object.namespace.as_str(), object.name.as_str()))
+        self.elsewhere.at(address)
     }
 
     /// What the agent of another node says of a pod.
     pub(crate) fn endpoint_named(&self, pod: &ObjectName) -> Option<&EndpointObject> {
-        self.remote.get(pod)
+        self.elsewhere.named(pod)
     }
 
     /// Endpoints of a pod of this node.
@@ -553,164 +457,15 @@ impl PolicyState {
         self.identities.keys().copied()
     }
 
-    /// An endpoint of this node is there. `restored`: what the rows of an earlier agent say of it.
-    /// `until`: how long a new one waits for its identity.
-    pub(crate) fn add_own(&mut self, record: &EndpointRecord, restored: Option<InForce>, until: Option<Now>) {
-        if !self.enabled {
-            return;
+    /// Identities without an object go with the last who has them.
+    fn remove_unused_identities(&mut self) {
+        let has = |number: &u32| self.own.values().any(|own| own.identity.0 == *number);
+        let is_used = |number: &u32| self.elsewhere.has_users(*number) || has(number);
+        let unused: Vec<u32> = self.lingering.iter().copied().filter(|number| !is_used(number)).collect();
+        for number in unused {
+            self.lingering.remove(&number);
+            self.engine.policy.remove_identity(Identity(number));
         }
-        if let Some(pod) = &record.pod {
-            self.by_pod.entry(ObjectName::new(&pod.namespace, &pod.name)).or_default().insert(record.id);
-        }
-        let identity = restored.map_or(Identity::INIT, |restored| restored.identity);
-        let own = Own {
-            name: record.display_name(),
-            pod: record.pod.clone(),
-            is_no_pod: record.pod.is_none() && record.attachment.is_some(),
-            wanted: None,
-            identity,
-            labels: self.labels_of(identity),
-        };
-        self.own.insert(record.id, own);
-        if let Some(restored) = restored {
-            self.restored.insert(record.id, restored);
-        } else if let Some(until) = until.filter(|_| record.pod.is_some()) {
-            self.waiting.insert(record.id, until);
-        }
-        self.refresh(record.id);
-    }
-
-    /// An endpoint of this node is gone, and so are its rows.
-    pub(crate) fn remove_own(&mut self, id: EndpointId) {
-        let Some(own) = self.own.remove(&id) else { return };
-        if let Some(pod) = &own.pod {
-            let name = ObjectName::new(&pod.namespace, &pod.name);
-            if let Some(ids) = self.by_pod.get_mut(&name) {
-                ids.remove(&id);
-                if ids.is_empty() {
-                    self.by_pod.remove(&name);
-                }
-            }
-        }
-        self.set_wanted(id, own.wanted, None);
-        self.restored.remove(&id);
-        self.waiting.remove(&id);
-        if let Some(engine) = &mut self.engine.0 {
-            engine.remove_endpoint(PolicyEndpoint(u32::from(id)));
-        }
-    }
-
-    fn set_wanted(&mut self, id: EndpointId, before: Option<IdentityLabels>, now: Option<&IdentityLabels>) {
-        if before.as_ref() == now {
-            return;
-        }
-        if let Some(before) = before
-            && let Some(ids) = self.by_wanted.get_mut(&before)
-        {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.by_wanted.remove(&before);
-            }
-        }
-        if let Some(now) = now {
-            self.by_wanted.entry(now.clone()).or_default().insert(id);
-        }
-    }
-
-    fn labels_of(&self, identity: Identity) -> LabelSet {
-        match self.identities.get(&identity.0) {
-            Some(labels) => LabelSet::from(labels),
-            None => identity.reserved_name().map(Label::reserved).into_iter().collect(),
-        }
-    }
-
-    /// The pod object of an endpoint, if it is that of this very pod.
-    fn pod_of(&self, pod: &PodRef) -> Option<&PodObject> {
-        let object = self.pods.get(&ObjectName::new(&pod.namespace, &pod.name))?;
-        pod.uid.as_ref().is_none_or(|uid| *uid == object.uid).then_some(object)
-    }
-
-    /// Finds the identity of an endpoint of this node, and tells the engine of it.
-    ///
-    /// While the labels are not known, or have no number yet, it keeps the one that it has: a pod is never taken for another.
-    pub(crate) fn refresh(&mut self, id: EndpointId) {
-        let Some(own) = self.own.get(&id) else { return };
-        let pod = own.pod.as_ref().and_then(|pod| self.pod_of(pod));
-        let wanted = pod.and_then(|pod| {
-            Some(IdentityLabels::of_pod(&PodFacts {
-                labels: &pod.labels,
-                namespace: &pod.namespace,
-                namespace_labels: self.namespaces.get(&pod.namespace)?,
-                service_account: &pod.service_account,
-                cluster: DEFAULT_CLUSTER,
-            }))
-        });
-        let named_ports = pod.map(|pod| pod.named_ports.clone()).unwrap_or_default();
-        let number = wanted.as_ref().and_then(|labels| self.numbers.get(labels)?.first().copied());
-        let identity = number.map_or(own.identity, Identity);
-        let known = self.identities.contains_key(&identity.0) || own.labels.is_empty();
-        let labels =
-            if known || identity != own.identity { self.labels_of(identity) } else { own.labels.clone() };
-        let is_no_pod = own.is_no_pod;
-        let name = own.name.clone();
-        if identity != Identity::INIT {
-            self.waiting.remove(&id);
-        }
-        let before = self.own.get_mut(&id).and_then(|own| {
-            own.identity = identity;
-            own.labels = labels.clone();
-            std::mem::replace(&mut own.wanted, wanted.clone())
-        });
-        self.set_wanted(id, before, wanted.as_ref());
-        let endpoint = Endpoint {
-            name,
-            identity,
-            labels,
-            named_ports,
-            host: false,
-            // A container that is no pod has no labels to wait for.
-            enforcement: is_no_pod.then_some(Enforcement::Never),
-            audit: false,
-        };
-        if let Some(engine) = &mut self.engine.0 {
-            engine.upsert_endpoint(PolicyEndpoint(u32::from(id)), endpoint);
-        }
-    }
-
-    /// New endpoints whose identity has not come in time: they go on without.
-    pub(crate) fn stop_waiting(&mut self, now: Now) -> Vec<EndpointId> {
-        let late: Vec<EndpointId> =
-            self.waiting.iter().filter(|(_, until)| **until <= now).map(|(id, _)| *id).collect();
-        for id in &late {
-            self.waiting.remove(id);
-        }
-        late
-    }
-
-    /// When the first of them stops to wait.
-    pub(crate) fn next_wait(&self) -> Option<Now> {
-        self.waiting.values().min().copied()
-    }
-
-    /// Whether a new endpoint waits for its identity, or for policies to be known.
-    pub(crate) fn holds_back(&self, id: EndpointId) -> bool {
-        self.enabled && (self.waiting.contains_key(&id) || self.of_endpoint(id).is_none())
-    }
-
-    /// What the row of an endpoint says; `None`: it shall have none yet.
-    pub(crate) fn of_endpoint(&self, id: EndpointId) -> Option<InForce> {
-        if !self.enabled {
-            return Some(InForce::OPEN);
-        }
-        if let Some(restored) = self.restored.get(&id) {
-            return Some(*restored);
-        }
-        if self.waiting.contains_key(&id) {
-            return None;
-        }
-        let own = self.own.get(&id)?;
-        let policy = self.engine()?.endpoint(PolicyEndpoint(u32::from(id)))?;
-        Some(InForce::new(own.identity, policy))
     }
 
     /// Works out what was heard, once all of it is known; `None` before. Endpoints of this node are in the changes by number.
@@ -718,7 +473,7 @@ impl PolicyState {
         if !self.enabled {
             return None;
         }
-        if self.engine.0.is_none() {
+        if !self.engine.started {
             // Which families there are the own Node object says, and the engine keeps what it was begun with.
             if !self.synced() || !nodes.synced() || !(families.v4 || families.v6) {
                 return None;
@@ -728,16 +483,10 @@ impl PolicyState {
         if std::mem::take(&mut self.nodes_moved) {
             self.tell_nodes(nodes);
         }
-        for number in self.lingering.clone() {
-            let has = |own: &Own| own.identity.0 == number;
-            if !self.users.contains_key(&number) && !self.own.values().any(has) {
-                self.lingering.remove(&number);
-                if let Some(engine) = &mut self.engine.0 {
-                    engine.remove_identity(Identity(number));
-                }
-            }
+        if std::mem::take(&mut self.users_left) {
+            self.remove_unused_identities();
         }
-        let changes = self.engine.0.as_mut()?.commit();
+        let changes = self.engine.policy.commit();
         self.cidrs.extend(changes.prefixes.iter().copied());
         for (prefix, _) in &changes.prefixes_removed {
             self.cidrs.remove(prefix);
@@ -753,7 +502,7 @@ impl PolicyState {
 
     /// The tables hold what the last commit asked for.
     pub(crate) fn settle(&mut self) {
-        if let Some(engine) = &mut self.engine.0 {
+        if let Some(engine) = self.engine_mut() {
             engine.settle();
         }
         self.in_force = self.heard;
@@ -788,11 +537,6 @@ impl PolicyState {
         });
         of_engine.chain(unreadable).collect()
     }
-
-    /// The object of the pod behind an endpoint.
-    pub(crate) fn pod(&self, id: EndpointId) -> Option<&PodObject> {
-        self.pod_of(self.own.get(&id)?.pod.as_ref()?)
-    }
 }
 
 impl Touched {
@@ -800,15 +544,4 @@ impl Touched {
         self.endpoints.extend(other.endpoints);
         self.addresses.extend(other.addresses);
     }
-}
-
-fn tell(engine: &mut Policy, held: Held) {
-    let object = match held {
-        Held::Policy(object) => object,
-        Held::Delete(policy) => return engine.delete(&policy),
-        Held::Group(name, group) => return engine.set_cidr_group(&name, group),
-    };
-    let Some(policy) = object.as_policy() else { return };
-    // What is wrong with it becomes a finding of the engine's.
-    let _: Result<(), agent_policy::Mistakes> = engine.upsert(policy);
 }

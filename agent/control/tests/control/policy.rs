@@ -377,7 +377,7 @@ fn of_two_that_claim_an_address_the_later_one_has_it() {
     let address = "10.10.2.9".parse().unwrap();
     let mut later = far("later", 302, "10.10.2.9", "172.30.0.2");
     if let Object::Endpoint(endpoint) = &mut later {
-        endpoint.created = "2026-01-01T00:00:07Z".to_owned();
+        endpoint.created = "2026-01-01T00:00:07Z".into();
     }
     world.upsert(later, 8);
     world.settle();

@@ -27,20 +27,30 @@ enum FoundRows {
 }
 
 impl Policy {
-    /// Works out what was noted, and gives what has to be written for it.
+    /// Works out what was noted, and gives what has to be written for it. Where nothing was noted it looks at nothing.
     pub fn commit(&mut self) -> Changes {
         let mut changes = Changes::default();
+        if self.is_idle() {
+            return changes;
+        }
         self.ask_for_policies();
         self.tell_nodes_apart(&mut changes);
         self.split(&mut changes);
-        for number in std::mem::take(&mut self.pending.policies) {
-            self.refresh(number, &mut changes);
+        let mut touched = std::mem::take(&mut self.pending.policies);
+        for number in &touched {
+            self.refresh(*number, &mut changes);
         }
         self.hand_out(&mut changes);
         changes.sets = self.tables.sets.publish();
         changes.prefixes = self.prefixes.publish().into_iter().map(prefix).collect();
-        self.clean_up(&mut changes);
+        touched.append(&mut self.pending.policies);
+        self.clean_up(touched, &mut changes);
         changes
+    }
+
+    /// Nothing was noted since the last commit.
+    fn is_idle(&self) -> bool {
+        self.pending.is_empty() && self.nodes.is_told() && self.prefixes.is_steady()
     }
 
     /// Each endpoint that something has changed for asks for the policy that its rules make.
@@ -189,7 +199,7 @@ impl Policy {
             .specs
             .iter()
             .filter_map(|id| self.specs.get(id))
-            .filter_map(|state| Some((&*state.spec, state.peers.as_deref()?)))
+            .filter_map(|state| Some((&*state.spec, &*state.used.as_ref()?.peers)))
             .collect();
         let mut scratch = Scratch::default();
         let tables = &mut self.tables;
@@ -329,15 +339,13 @@ impl Policy {
         number
     }
 
-    /// Lets go of what nothing needs any more.
-    fn clean_up(&mut self, changes: &mut Changes) {
-        let unused: Vec<u32> = self
-            .policies
-            .iter()
-            .filter(|(_, policy)| policy.wanted == 0 && policy.used == 0)
-            .map(|(number, _)| *number)
-            .collect();
-        for number in unused {
+    /// Lets go of what nothing needs any more. `touched`: policies that something has changed for.
+    fn clean_up(&mut self, touched: BTreeSet<u32>, changes: &mut Changes) {
+        for number in touched {
+            let is_unused = |policy: &Compiled| policy.wanted == 0 && policy.used == 0;
+            if !self.policies.get(&number).is_some_and(is_unused) {
+                continue;
+            }
             self.set_specs(number, &[]);
             let Some(policy) = self.policies.remove(&number) else { continue };
             for (direction, rows) in Direction::BOTH.into_iter().zip(policy.rows) {

@@ -83,6 +83,11 @@ impl Nodes {
         }
     }
 
+    /// Nodes have the identities that the last commit gave them, and need no others.
+    pub(super) fn is_told(&self) -> bool {
+        self.changed.is_empty() && self.apart == (self.selectors > 0)
+    }
+
     pub(super) fn settle(&mut self) {
         self.numbers.settle();
     }

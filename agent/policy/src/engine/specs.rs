@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dataplane_abi::Identity;
 use ipnet::IpNet;
 
-use super::{Policy, Prefix, SpecId, SpecState};
+use super::{Policy, Prefix, SpecId, SpecState, Used};
 use crate::compile::PeerIds;
 use crate::error::Mistakes;
 use crate::matcher::SelectorId;
@@ -61,14 +61,14 @@ impl Policy {
             self.with_refs.insert(id);
         }
         self.current.insert((Arc::clone(&spec.object), spec.index), id);
-        self.specs.insert(id, SpecState { spec, subject, peers: None, users: BTreeSet::new(), gone: false });
+        self.specs.insert(id, SpecState { spec, subject, used: None, gone: false });
     }
 
     fn drop_spec(&mut self, id: SpecId) {
         let Some(state) = self.specs.get_mut(&id) else { return };
         state.gone = true;
         let subject = state.subject;
-        let unused = state.users.is_empty();
+        let unused = state.used.is_none();
         self.pending.endpoints.extend(self.subjects.members(subject));
         if let Some(specs) = self.by_subject.get_mut(&subject) {
             specs.remove(&id);
@@ -86,44 +86,46 @@ impl Policy {
     /// A policy uses a rule from now on.
     pub(super) fn use_spec(&mut self, id: SpecId, number: u32) {
         let Some(state) = self.specs.get_mut(&id) else { return };
-        state.users.insert(number);
-        if state.peers.is_none() {
-            let spec = Arc::clone(&state.spec);
-            let peers = self.resolve(id, &spec);
-            if let Some(state) = self.specs.get_mut(&id) {
-                state.peers = Some(peers);
-            }
+        if let Some(used) = &mut state.used {
+            used.by.insert(number);
+            return;
+        }
+        let spec = Arc::clone(&state.spec);
+        let peers = self.resolve(id, &spec);
+        if let Some(state) = self.specs.get_mut(&id) {
+            state.used = Some(Box::new(Used { peers, by: BTreeSet::from([number]) }));
         }
     }
 
     /// A policy does not use a rule any more. Its selectors stay until the end of the commit.
     pub(super) fn leave_spec(&mut self, id: SpecId, number: u32) {
         let Some(state) = self.specs.get_mut(&id) else { return };
-        state.users.remove(&number);
-        if !state.users.is_empty() {
+        let Some(mut used) = state.used.take() else { return };
+        used.by.remove(&number);
+        if !used.by.is_empty() {
+            state.used = Some(used);
             return;
         }
-        let peers = state.peers.take();
         if state.gone {
             self.specs.remove(&id);
         }
-        self.retire(id, peers.unwrap_or_default());
+        self.retire(id, used.peers);
     }
 
     /// Rules whose peers other objects name look at those objects again.
     pub(super) fn follow_refs(&mut self) {
         for id in self.with_refs.clone() {
             let Some(state) = self.specs.get_mut(&id) else { continue };
-            let Some(before) = state.peers.take() else { continue };
-            let (spec, users) = (Arc::clone(&state.spec), state.users.clone());
-            let peers = self.resolve(id, &spec);
-            let same = peers == before;
+            let Some(mut used) = state.used.take() else { continue };
+            let spec = Arc::clone(&state.spec);
+            let before = std::mem::replace(&mut used.peers, self.resolve(id, &spec));
+            let (same, by) = (used.peers == before, used.by.clone());
             self.retire(id, before);
             if let Some(state) = self.specs.get_mut(&id) {
-                state.peers = Some(peers);
+                state.used = Some(used);
             }
             if !same {
-                for number in users {
+                for number in by {
                     self.make_stale(number, None);
                 }
             }
@@ -145,7 +147,7 @@ impl Policy {
         found
     }
 
-    fn acquire(&mut self, selector: &Selector) -> SelectorId {
+    fn acquire(&mut self, selector: &Arc<Selector>) -> SelectorId {
         // First the CIDRs, so that the selector finds them.
         for net in self.own_identity(selector) {
             self.acquire_cidr(net);

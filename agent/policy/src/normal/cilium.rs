@@ -110,10 +110,10 @@ impl Reader<'_> {
             priority: 0,
             staged: self.staged,
             host,
-            subject: self.subject(subject, namespace, field),
+            subject: Arc::new(self.subject(subject, namespace, field)),
             isolates_ingress: rule.isolates_ingress(),
             isolates_egress: rule.isolates_egress(),
-            rules,
+            rules: rules.into(),
         })
     }
 
@@ -166,12 +166,13 @@ impl Reader<'_> {
         } else {
             self.ports(entry.section, entry.ports, scope, path)?
         };
+        let peers = Arc::new(peers);
         let rule = |action, ports: Ports| Rule {
             section: entry.section,
             index: place(entry.index),
             action: if proven { Action::Proxy } else { action },
-            peers: peers.clone(),
-            ports,
+            peers: Arc::clone(&peers),
+            ports: Arc::new(ports),
         };
         Ok(plain_ports
             .map(|ports| rule(plain, ports))

@@ -75,10 +75,10 @@ impl Reader<'_> {
             priority,
             staged: self.staged,
             host: false,
-            subject,
+            subject: Arc::new(subject),
             isolates_ingress: false,
             isolates_egress: false,
-            rules,
+            rules: rules.into(),
         })
     }
 
@@ -107,13 +107,11 @@ impl Reader<'_> {
             let then = if known == Some(Action::Allow) { "is left out" } else { "makes it deny everything" };
             self.warn(&field, &format!("{what} that is not known {then}"));
         }
-        let index = place(at);
-        match known {
-            Some(action) if newer.0.is_empty() || action == Action::Allow => {
-                Rule { section, index, action, peers, ports }
-            }
-            _ => Rule { section, index, action: Action::Deny, peers: Peers::everybody(), ports: Ports::All },
-        }
+        let (action, peers, ports) = match known {
+            Some(action) if newer.0.is_empty() || action == Action::Allow => (action, peers, ports),
+            _ => (Action::Deny, Peers::everybody(), Ports::All),
+        };
+        Rule { section, index: place(at), action, peers: Arc::new(peers), ports: Arc::new(ports) }
     }
 
     fn egress_peers(

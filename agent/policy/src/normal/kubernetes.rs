@@ -48,10 +48,10 @@ impl Reader<'_> {
             priority: 0,
             staged: self.staged,
             host: false,
-            subject: Selector::labels(own.into_iter().chain([in_namespace(namespace)])),
+            subject: Arc::new(Selector::labels(own.into_iter().chain([in_namespace(namespace)]))),
             isolates_ingress,
             isolates_egress,
-            rules,
+            rules: rules.into(),
         }])
     }
 
@@ -100,7 +100,7 @@ impl Reader<'_> {
 }
 
 fn allow(section: Section, at: usize, peers: Peers, ports: Ports) -> Rule {
-    Rule { section, index: place(at), action: Action::Allow, peers, ports }
+    Rule { section, index: place(at), action: Action::Allow, peers: Arc::new(peers), ports: Arc::new(ports) }
 }
 
 fn peers(namespace: &str, peers: &[NetworkPolicyPeer], list: &str) -> Result<Peers, InvalidPolicy> {

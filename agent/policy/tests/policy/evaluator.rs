@@ -43,7 +43,7 @@ fn matches(
     let by_peer =
         rule.peers.everybody || store.selectors(&rule.peers).iter().any(|selector| selects(selector, peer));
     let named = if direction == Direction::Ingress { &subject.named_ports } else { &peer.named_ports };
-    let by_port = match &rule.ports {
+    let by_port = match &*rule.ports {
         Ports::All => true,
         Ports::Some { ranges, names } => {
             ranges.iter().any(|range| range.has(at.0, at.1))
