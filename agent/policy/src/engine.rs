@@ -2,6 +2,7 @@
 //!
 //! Every call takes note; [`Policy::commit`] works it out. What comes out is a function of what holds now.
 
+mod class;
 mod commit;
 mod nodes;
 mod specs;
@@ -26,6 +27,7 @@ use crate::rule::{ObjectRef, Spec};
 use crate::store::{CidrGroup, Service, Store};
 use crate::tables::Tables;
 
+use class::PolicyId;
 pub use nodes::Node;
 pub use views::{CanonicalEndpoint, CanonicalRow, CanonicalVerdict};
 
@@ -50,30 +52,6 @@ struct Used {
     peers: Vec<PeerIds>,
     /// Policies that use it.
     by: BTreeSet<u32>,
-}
-
-/// What makes the policy of an endpoint: who has the same has the same number.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct PolicyId {
-    specs: Vec<(Arc<ObjectRef>, u16)>,
-    /// Those of its named ports that the rules name.
-    ports: Vec<NamedPort>,
-    closed: bool,
-}
-
-impl Digest for PolicyId {
-    fn digest(&self, hash: &mut Hash) {
-        for (object, index) in &self.specs {
-            object.digest(hash);
-            hash.number(u64::from(*index));
-        }
-        for port in &self.ports {
-            hash.bytes(port.name.as_bytes());
-            hash.number(u64::from(port.proto));
-            hash.number(u64::from(port.port));
-        }
-        hash.number(u64::from(self.closed));
-    }
 }
 
 /// A CIDR with an identity.

@@ -2,7 +2,7 @@
 
 use super::cluster::Cluster;
 use super::ends::Who;
-use agent_policy::{Direction, Origin, Outcome, Selector, Side, Staged, explain_side, proto};
+use agent_policy::{Direction, Origin, Outcome, Side, Staged, explain_side, proto};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -193,7 +193,7 @@ fn told_apart(cluster: &Cluster) -> impl Iterator<Item = IpNet> {
     let rules = store.specs().flat_map(|spec| &spec.rules);
     rules.flat_map(move |rule| {
         let selectors = store.selectors(&rule.peers);
-        selectors.iter().flat_map(Selector::prefixes).collect::<Vec<_>>()
+        selectors.iter().flat_map(|selector| selector.prefixes()).collect::<Vec<_>>()
     })
 }
 

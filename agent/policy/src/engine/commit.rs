@@ -6,13 +6,15 @@ use std::sync::Arc;
 use dataplane_abi::Identity;
 use ipnet::IpNet;
 
-use super::{Compiled, DirectionRows, Policy, PolicyId, Prefix, SpecId, Stale};
+use super::class::{PolicyId, Sort, selects_by_sort};
+use super::{Compiled, DirectionRows, Policy, Prefix, SpecId, Stale};
 use crate::changes::Changes;
 use crate::compile::{Compilation, names_peer_ports};
 use crate::config::Enforcement;
 use crate::endpoint::EndpointId;
 use crate::ports::NamedPort;
 use crate::rows::{Direction, EVERYBODY, EndpointPolicy, Row, RowKey};
+use crate::selector::Selector;
 use crate::tables::Scratch;
 
 /// What a compilation found out for a direction.
@@ -97,6 +99,8 @@ impl Policy {
             .filter(|(spec, _)| spec.host == endpoint.host)
             .collect();
         found.sort_by(|(a, _), (b, _)| (&a.object, a.index).cmp(&(&b.object, b.index)));
+        let subjects: BTreeSet<&Arc<Selector>> =
+            found.iter().map(|(spec, _)| &spec.subject).filter(|subject| !selects_by_sort(subject)).collect();
         let closed = endpoint.closed(&self.config);
         if found.is_empty() && !closed {
             return None;
@@ -106,8 +110,9 @@ impl Policy {
             rules.any(|rule| rule.ports.names().any(|name| name.means(port)))
         };
         let ports: BTreeSet<&NamedPort> = endpoint.named_ports.iter().filter(named).collect();
-        let policy = PolicyId {
-            specs: found.iter().map(|(spec, _)| (Arc::clone(&spec.object), spec.index)).collect(),
+        let policy = PolicyId::OfRules {
+            sort: Sort::of(endpoint),
+            subjects: subjects.into_iter().cloned().collect(),
             ports: ports.into_iter().cloned().collect(),
             closed,
         };
@@ -203,9 +208,9 @@ impl Policy {
             .collect();
         let mut scratch = Scratch::default();
         let tables = &mut self.tables;
+        let (ports, closed) = policy.id.parts();
         let found = Direction::BOTH.map(|direction| {
-            let id = &policy.id;
-            let compilation = Compilation::new(direction, &specs, id.closed, &id.ports, &self.peers);
+            let compilation = Compilation::new(direction, &specs, closed, ports, &self.peers);
             let Some(compilation) = compilation else {
                 return Found { everybody: None, rows: FoundRows::All(Vec::new()) };
             };
@@ -329,7 +334,7 @@ impl Policy {
 
     /// Number of the policy under which nothing passes.
     fn closed(&mut self, changes: &mut Changes) -> u32 {
-        let number = self.numbers.acquire(PolicyId { specs: Vec::new(), ports: Vec::new(), closed: true });
+        let number = self.numbers.acquire(PolicyId::Nothing);
         self.policy_or_new(number);
         if self.policies.get(&number).is_some_and(|policy| !policy.good) {
             self.compile(number, &Stale::All, changes);

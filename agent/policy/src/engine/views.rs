@@ -1,12 +1,12 @@
 //! What holds now, for those who look.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dataplane_abi::Identity;
 use ipnet::IpNet;
 
-use super::Policy;
+use super::{Compiled, Policy};
 use crate::endpoint::EndpointId;
 use crate::finding::Finding;
 use crate::label::LabelSet;
@@ -148,7 +148,8 @@ impl Policy {
             let message =
                 format!("its policy would have {rows} rows, more than {}: {stays}", self.config.max_rows);
             findings.push(Finding::error(&format!("endpoint/{}", state.endpoint.name), message));
-            for (object, _) in &policy.id.specs {
+            let specs = policy.specs.iter().filter_map(|id| self.specs.get(id));
+            for object in specs.map(|state| &state.spec.object) {
                 let message = format!(
                     "not enforced as it is for endpoint {}: its rows would be {rows}, more than {}",
                     state.endpoint.name, self.config.max_rows
@@ -161,19 +162,23 @@ impl Policy {
         findings
     }
 
-    /// Whether a policy is another than that under which nothing passes.
+    /// Whether a policy is another than one under which nothing passes.
     fn is_open(&self, number: u32) -> bool {
-        self.policies.get(&number).is_some_and(|policy| !policy.id.specs.is_empty() || !policy.id.closed)
+        let has_rows = |policy: &Compiled| policy.rows.iter().any(|rows| !rows.identities.is_empty());
+        self.policies.get(&number).is_some_and(|policy| has_rows(policy) || !policy.id.parts().1)
     }
 
     /// Endpoints that an object selects now.
     pub fn selected_by(&self, object: &ObjectRef) -> Vec<EndpointId> {
-        let selects = |number: u32| {
-            self.policies
-                .get(&number)
-                .is_some_and(|policy| policy.id.specs.iter().any(|(own, _)| **own == *object))
-        };
-        self.endpoints.iter().filter(|(_, state)| selects(state.wanted)).map(|(id, _)| *id).collect()
+        let object = Arc::new(object.clone());
+        let specs = self.current.range((Arc::clone(&object), 0)..=(object, u16::MAX));
+        let used = specs.filter_map(|(_, id)| self.specs.get(id)?.used.as_ref());
+        let policies: BTreeSet<u32> = used.flat_map(|used| used.by.iter().copied()).collect();
+        if policies.is_empty() {
+            return Vec::new();
+        }
+        let selected = self.endpoints.iter().filter(|(_, state)| policies.contains(&state.wanted));
+        selected.map(|(id, _)| *id).collect()
     }
 
     /// What holds, without numbers: equal for equal input, whatever the way to it.

@@ -1,6 +1,8 @@
 //! Whatever the way: the rows say what the rules say, and no step in between says anything else than before or after.
 
-use agent_policy::{Config, Enforcement};
+use std::collections::BTreeMap;
+
+use agent_policy::{Config, EndpointId, Enforcement, ObjectRef};
 use proptest::prelude::*;
 
 use crate::world::{FAMILIES, Step, World, from_scratch, step};
@@ -37,6 +39,27 @@ proptest! {
         let rows: Vec<_> = world.policy.rows().collect();
         let fresh = from_scratch(&world.present, config(), false);
         prop_assert_eq!(rows, fresh.rows().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn who_shares_a_policy_is_selected_by_the_same_objects(steps in proptest::collection::vec(step(), 1..40)) {
+        let mut world = World::new(config());
+        for step in &steps {
+            world.take(step);
+        }
+        world.commit();
+        let mut objects: BTreeMap<EndpointId, Vec<&ObjectRef>> = BTreeMap::new();
+        for name in world.present.objects.keys() {
+            for id in world.policy.selected_by(name) {
+                objects.entry(id).or_default().push(name);
+            }
+        }
+        let mut shared: BTreeMap<u32, Option<&Vec<&ObjectRef>>> = BTreeMap::new();
+        for id in world.present.endpoints.keys().map(|n| EndpointId(*n)) {
+            let number = world.policy.endpoint(id).unwrap().number;
+            let own = objects.get(&id);
+            prop_assert_eq!(*shared.entry(number).or_insert(own), own, "policy {}", number);
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Single steps that random histories meet seldom.
 
-use agent_crd::{CiliumNetworkPolicy, NetworkPolicy, Object as _};
+use agent_crd::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy, NetworkPolicy, Object as _};
 use agent_policy::{
     Config, Direction, Endpoint, EndpointId, Families, Label, NAMESPACE, Outcome, Policy, PolicyObject,
     normalise, proto,
@@ -82,6 +82,52 @@ fn endpoints_with_the_same_rules_share_a_policy() {
     let numbers: std::collections::BTreeSet<u32> = changes.endpoints.iter().map(|(_, p)| p.number).collect();
     assert_eq!((changes.endpoints.len(), numbers.len()), (4, 1));
     assert_eq!(engine.rows().count(), 1);
+}
+
+#[test]
+fn a_rule_for_who_is_selected_already_changes_rows_and_no_number() {
+    let mut engine = engine(Config::default());
+    let namespace = json!({"podSelector": {}, "policyTypes": ["Ingress"]});
+    engine.upsert(PolicyObject::Kubernetes(&policy(&namespace))).unwrap();
+    let (_, told) = engine.commit().endpoints[0];
+
+    // Another one for the pods of the namespace, and one for all pods.
+    let allow = json!({"podSelector": {}, "policyTypes": ["Ingress"],
+        "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "a"}}}]}]});
+    let mut second = policy(&allow);
+    second.metadata.name = "second".to_owned();
+    engine.upsert(PolicyObject::Kubernetes(&second)).unwrap();
+    let changes = engine.commit();
+    assert!(changes.endpoints.is_empty() && changes.unused.is_empty(), "{changes:?}");
+    assert_eq!((changes.rows.len(), changes.everybody.len()), (1, 1), "{changes:?}");
+    assert_eq!(outcome(&engine, Direction::Ingress, PEER), Some(Outcome::Allow));
+
+    let wide = json!({"metadata": {"name": "wide"},
+        "spec": {"endpointSelector": {}, "ingressDeny": [{"fromEntities": ["all"]}]}});
+    let wide = CiliumClusterwideNetworkPolicy::from_json(wide).unwrap();
+    engine.upsert(PolicyObject::CiliumClusterwide(&wide)).unwrap();
+    let changes = engine.commit();
+    assert!(changes.endpoints.is_empty(), "{changes:?}");
+    assert_eq!(outcome(&engine, Direction::Ingress, PEER), Some(Outcome::Deny));
+
+    // With both gone, and whatever the order, the rows are those of the first.
+    engine.delete(&PolicyObject::CiliumClusterwide(&wide).name());
+    engine.delete(&PolicyObject::Kubernetes(&second).name());
+    assert!(engine.commit().endpoints.is_empty());
+    assert_eq!(engine.endpoint(WEB), Some(told));
+    assert_eq!(engine.rows().count(), 1);
+}
+
+#[test]
+fn nothing_told_is_nothing_to_do() {
+    let mut engine = engine(Config::default());
+    engine.upsert(PolicyObject::Kubernetes(&policy(&json!({"podSelector": {}})))).unwrap();
+    assert!(!engine.commit().is_empty());
+    assert!(engine.commit().is_empty());
+    engine.remove_endpoint(WEB);
+    assert_eq!(engine.commit().unused.len(), 1, "the rows that nobody has any more");
+    assert!(engine.commit().is_empty());
+    assert_eq!(engine.rows().count(), 0);
 }
 
 fn text() -> impl Strategy<Value = String> {
