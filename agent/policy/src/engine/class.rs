@@ -11,7 +11,7 @@ use crate::endpoint::Endpoint;
 use crate::label::{NAMESPACE, source};
 use crate::numbers::{Digest, Hash};
 use crate::ports::NamedPort;
-use crate::selector::{Op, Requirement, Selector};
+use crate::selector::{Op, Requirement, Selector, Values};
 
 /// What an endpoint is, as far as selectors are concerned that select all of a sort.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,7 +93,7 @@ impl Digest for Selector {
                         Op::Absent => (4, None),
                     };
                     hash.number(kind);
-                    for value in values.into_iter().flat_map(|values| values.iter()) {
+                    for value in values.into_iter().flat_map(Values::iter) {
                         hash.bytes(value.as_bytes());
                     }
                 }
