@@ -65,6 +65,24 @@ fn with_one_family_the_others_cidrs_get_no_identity() {
 }
 
 #[test]
+fn policies_may_come_before_the_families_are_known() {
+    let families = Families { v4: true, v6: false };
+    let egress = policy(&json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"to": [
+        {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}}, {"ipBlock": {"cidr": "fd00::/8"}}]}]}));
+    let mut early = Policy::new(Config::default());
+    early.upsert(PolicyObject::Kubernetes(&egress)).unwrap();
+    early.set_families(families);
+    early.upsert_endpoint(WEB, web());
+    early.commit();
+    let mut late = Policy::new(Config { families, ..Config::default() });
+    late.upsert_endpoint(WEB, web());
+    late.upsert(PolicyObject::Kubernetes(&egress)).unwrap();
+    late.commit();
+    assert!(early.rows().eq(late.rows()) && early.prefixes().eq(late.prefixes()));
+    assert_eq!(outcome(&early, Direction::Egress, Identity::WORLD), Some(Outcome::Allow));
+}
+
+#[test]
 fn endpoints_with_the_same_rules_share_a_policy() {
     let mut engine = engine(Config::default());
     for n in 2..5 {
