@@ -3,14 +3,14 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::cilium_network_policy::PolicyStatus;
+use crate::cilium_network_policy::{PolicyStatus, some_rule};
 use crate::meta::ObjectMeta;
 use crate::object::object;
 use crate::rule::Rule;
 
 /// Rules for endpoints of all namespaces, or for nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("anyOf" = [{"required": ["spec"]}, {"required": ["specs"]}]))]
+#[schemars(extend("x-kubernetes-validations" = some_rule()))]
 pub struct CiliumClusterwideNetworkPolicy {
     /// Metadata.
     #[serde(default)]

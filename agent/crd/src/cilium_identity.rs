@@ -1,6 +1,7 @@
 //! CiliumIdentity, cilium.io/v2: the number of a set of labels.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,13 @@ impl CiliumIdentity {
     pub const MIN: u32 = 256;
     /// Last number that is given out.
     pub const MAX: u32 = 65535;
+
+    /// How long after its last sign of life the operator that gives out numbers may be followed by another one.
+    /// Unless it is told otherwise.
+    pub const LEASE_DURATION: Duration = Duration::from_secs(15);
+    /// How long a new pod waits for its number unless the agent is told otherwise: the lease of an operator that died runs
+    /// out, another one notices, reads all there is, and gives the number out.
+    pub const WAIT: Duration = Duration::from_secs(2 * Self::LEASE_DURATION.as_secs());
 
     /// The object for a set of labels. Its metadata repeat the labels from Kubernetes, so that it can be selected by them.
     pub fn new(number: u32, labels: &IdentityLabels) -> Self {

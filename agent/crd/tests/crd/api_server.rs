@@ -78,7 +78,7 @@ fn admin(change: impl FnOnce(&mut Value)) -> Value {
 }
 
 #[rstest]
-#[case::no_spec(json!({"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": {"name": "p", "namespace": "shop"}}), "anyOf")]
+#[case::no_spec(json!({"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": {"name": "p", "namespace": "shop"}}), "spec or specs is needed")]
 #[case::no_selector(cnp(json!({"ingress": [{}]})), "oneOf")]
 #[case::two_selectors(cnp(json!({"endpointSelector": {}, "nodeSelector": {}, "ingress": [{}]})), "oneOf")]
 #[case::nothing_demanded(cnp(json!({"endpointSelector": {}})), "anyOf")]

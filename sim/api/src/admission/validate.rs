@@ -383,6 +383,7 @@ fn crd(crd: &Value, causes: &mut Vec<Cause>) {
         }
         let schema = at(version, &["schema", "openAPIV3Schema"]);
         let path = format!("spec.versions[{i}].schema.openAPIV3Schema");
-        causes.extend(crate::schema::structural::causes(schema, &path));
+        let status = version["subresources"].get("status").is_some();
+        causes.extend(crate::schema::structural::causes(schema, &path, status));
     }
 }

@@ -221,6 +221,13 @@ impl Walk {
             self.rule(field, &Value::from(""), &format!("\"{field}\" {broken}"));
         }
         if let Some(map) = value.as_object() {
+            for message in schema.keywords().into_iter().flat_map(|node| rules::missing_fields(map, node)) {
+                self.findings.causes.push(Cause {
+                    field: if field.is_empty() { "<nil>".to_owned() } else { field.to_owned() },
+                    reason: "FieldValueInvalid",
+                    message: format!("Invalid value: {message}"),
+                });
+            }
             let count = map.len() as u64;
             let limit = |key: &str| schema.keyword(key).and_then(Value::as_u64);
             if let Some(min) = limit("minProperties").filter(|min| count < *min) {

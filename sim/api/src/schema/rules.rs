@@ -49,6 +49,24 @@ pub(super) fn holds(value: &Value, schema: &Value) -> bool {
         && broken_junctions(value, node).next().is_none()
 }
 
+/// Messages of the rules in `x-kubernetes-validations` that the object does not keep. Of that language only the demand that one
+/// of several fields be there is understood, `has(self.a) || has(self.b)`; other rules are taken to be kept.
+pub(super) fn missing_fields<'a>(
+    fields: &'a Map<String, Value>,
+    node: &'a Map<String, Value>,
+) -> impl Iterator<Item = &'a str> {
+    let rules = node.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten();
+    rules.filter_map(|rule| {
+        let names = rule.get("rule")?.as_str()?.split("||").map(|term| {
+            let name = term.trim().strip_prefix("has(self.")?.strip_suffix(')')?;
+            name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_').then_some(name)
+        });
+        let names: Vec<&str> = names.collect::<Option<_>>()?;
+        let kept = names.into_iter().any(|name| fields.contains_key(name));
+        (!kept).then(|| rule.get("message").and_then(Value::as_str).unwrap_or("failed rule"))
+    })
+}
+
 /// What is said of `anyOf`, `oneOf`, `allOf` and `not` of a schema that the value does not keep, in the words of the
 /// API server without the name of the field.
 pub(super) fn broken_junctions(value: &Value, node: &Map<String, Value>) -> impl Iterator<Item = String> {
@@ -136,6 +154,20 @@ mod tests {
             json!({"anyOf": [{"type": "integer"}, {"pattern": "^x", "type": "string", "maxLength": 2}]});
         assert!(holds(&json!(1), &any) && holds(&json!("xy"), &any));
         assert!(!holds(&json!("y"), &any) && !holds(&json!("xyz"), &any) && !holds(&json!([]), &any));
+    }
+
+    #[test]
+    fn one_of_several_fields_can_be_demanded() {
+        let schema = json!({"x-kubernetes-validations": [
+            {"rule": "has(self.a) || has(self.b)", "message": "a or b"},
+            {"rule": "self.c < self.d", "message": "not understood here"},
+        ]});
+        let broken = |value: &Value| -> Vec<String> {
+            let (fields, node) = (value.as_object().unwrap(), schema.as_object().unwrap());
+            missing_fields(fields, node).map(str::to_owned).collect()
+        };
+        assert_eq!(broken(&json!({"c": 2, "d": 1})), ["a or b"]);
+        assert!(broken(&json!({"a": 1})).is_empty() && broken(&json!({"a": 1, "b": 1})).is_empty());
     }
 
     #[test]

@@ -51,10 +51,48 @@ const OUTSIDE: &[&str] = &[
     "x-kubernetes-validations",
 ];
 
-/// What is wrong with a schema, with paths that begin with `path`.
-pub(crate) fn causes(schema: &Value, path: &str) -> Vec<Cause> {
+/// Keywords that the API server takes at the root of a schema whose objects have a status subresource.
+const ROOT_WITH_STATUS: &[&str] = &[
+    "description",
+    "type",
+    "format",
+    "title",
+    "maximum",
+    "exclusiveMaximum",
+    "minimum",
+    "exclusiveMinimum",
+    "maxLength",
+    "minLength",
+    "pattern",
+    "maxItems",
+    "minItems",
+    "uniqueItems",
+    "multipleOf",
+    "required",
+    "items",
+    "properties",
+    "externalDocs",
+    "example",
+    "x-kubernetes-preserve-unknown-fields",
+    "x-kubernetes-validations",
+];
+
+/// What is wrong with a schema, with paths that begin with `path`. `status`: objects have a status subresource.
+pub(crate) fn causes(schema: &Value, path: &str, status: bool) -> Vec<Cause> {
     let mut causes = Vec::new();
     node(schema, path, &mut causes);
+    for key in schema.as_object().into_iter().flatten().map(|(key, _)| key) {
+        if status && !ROOT_WITH_STATUS.contains(&key.as_str()) {
+            causes.push(Cause::invalid(
+                path,
+                &Value::from(key.as_str()),
+                &format!(
+                    "only [{}] fields are allowed at the root of the schema if the status subresource is enabled",
+                    ROOT_WITH_STATUS.join(" ")
+                ),
+            ));
+        }
+    }
     causes
 }
 
@@ -155,7 +193,7 @@ mod tests {
     use serde_json::json;
 
     fn fields(schema: impl std::borrow::Borrow<Value>) -> Vec<String> {
-        causes(schema.borrow(), "s").into_iter().map(|cause| cause.field).collect()
+        causes(schema.borrow(), "s", false).into_iter().map(|cause| cause.field).collect()
     }
 
     #[test]
@@ -167,6 +205,16 @@ mod tests {
             "c": {"type": "array", "items": {"type": "object", "additionalProperties": {"type": "string"}}},
         }});
         assert_eq!(fields(schema), Vec::<String>::new());
+    }
+
+    #[test]
+    fn above_a_status_subresource_stand_no_junctions() {
+        let schema = json!({"type": "object", "description": "d", "properties": {"a": {"type": "string"}, "b": {"type": "string"}},
+            "anyOf": [{"required": ["a"]}, {"required": ["b"]}]});
+        assert!(causes(&schema, "s", false).is_empty());
+        let found = causes(&schema, "s", true);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].message.contains("at the root of the schema"), "{}", found[0].message);
     }
 
     #[test]
