@@ -41,6 +41,9 @@ pub(crate) fn tracked(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
         .current_dir(root)
         .output()
         .context("cannot run git ls-files")?;
+    if !output.status.success() {
+        bail!("git ls-files failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
     Ok(String::from_utf8_lossy(&output.stdout)
         .split('\0')
         .filter(|name| !name.is_empty())
