@@ -19,16 +19,12 @@ pub struct BinDir {
 }
 
 impl BinDir {
-    /// Takes the given directory, else that of the environment, else the directory of the running program (for a test or bench:
-    /// the one above, where cargo puts binaries).
+    /// Looks for them in the directory that [`dir`] names.
     ///
     /// # Errors
     /// When a program or the eBPF object is not there.
     pub fn find(given: Option<PathBuf>) -> Result<Self, PreflightError> {
-        let path = given
-            .or_else(|| std::env::var_os(BIN_DIR_ENV).map(PathBuf::from))
-            .unwrap_or_else(beside_this_program);
-        let path = std::path::absolute(&path).unwrap_or(path);
+        let path = dir(given);
         for program in ["bristle-lab", "bristle-agent", "bristle-operator", "bristle-cni"] {
             if !path.join(program).is_file() {
                 return Err(PreflightError::NoBinary(path.join(program)));
@@ -42,6 +38,15 @@ impl BinDir {
     pub fn lab(&self) -> PathBuf {
         self.path.join("bristle-lab")
     }
+}
+
+/// The directory of the programs: the given one, else that of the environment, else that of the running program (for a test or
+/// bench: the one above, where cargo puts binaries). Whether they are there is not looked at.
+pub fn dir(given: Option<PathBuf>) -> PathBuf {
+    let path = given
+        .or_else(|| std::env::var_os(BIN_DIR_ENV).map(PathBuf::from))
+        .unwrap_or_else(beside_this_program);
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 fn beside_this_program() -> PathBuf {
