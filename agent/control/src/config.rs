@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use agent_crd::CiliumIdentity;
 use serde::{Deserialize, Serialize};
 
 /// How packets travel between nodes.
@@ -101,7 +102,7 @@ pub struct PolicyConfig {
 
 impl Default for PolicyConfig {
     fn default() -> Self {
-        Self { engine: agent_policy::Config::default(), identity_wait: Duration::from_secs(10) }
+        Self { engine: agent_policy::Config::default(), identity_wait: CiliumIdentity::WAIT }
     }
 }
 

@@ -1,6 +1,8 @@
 //! The agent's command line. Every flag can also be given by the environment variable in brackets in `--help`.
 
+use agent_crd::CiliumIdentity;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +15,7 @@ use std::time::Duration;
     about,
     after_help = "\
 Examples:
-  bristle-agent --kubeconfig /etc/kubernetes/kubelet.conf --node-name node-1
+  bristle-agent --kubeconfig /etc/bristle/kubeconfig --node-name node-1
   bristle-agent --routing native --device eth0 --log-format json
   bristle-agent cleanup --yes       remove everything the agent made on this node
 
@@ -112,7 +114,9 @@ pub struct RunFlags {
     pub policy_audit_mode: bool,
 
     /// How long adding a pod waits for its identity, as in `10s` or `500ms`; then it runs isolated until it has one.
-    #[arg(long, env = "BRISTLE_IDENTITY_WAIT", default_value = "10s", value_parser = wait, global = true)]
+    ///
+    /// When the operator is killed another one needs nearly twice its --lease-duration before it gives out identities.
+    #[arg(long, env = "BRISTLE_IDENTITY_WAIT", default_value_t = Wait(CiliumIdentity::WAIT), value_parser = wait, global = true)]
     pub identity_wait: Wait,
 
     /// How log lines look.
@@ -120,7 +124,7 @@ pub struct RunFlags {
     pub log_format: LogFormat,
 
     /// What is logged, as in `info` or `info,agent_control=debug`.
-    #[arg(long, env = "BRISTLE_LOG", default_value = "info,kube_client=off", global = true)]
+    #[arg(long, env = "BRISTLE_LOG", default_value = "info,kube_client=off,kube_runtime=off", global = true)]
     pub log: String,
 
     /// Address of the Prometheus metrics; `off` serves them on the unix socket only.
@@ -171,6 +175,17 @@ pub enum Enforcement {
 /// A span of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wait(pub Duration);
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(span) = self;
+        if span.subsec_millis() == 0 {
+            write!(f, "{}s", span.as_secs())
+        } else {
+            write!(f, "{}ms", span.as_millis())
+        }
+    }
+}
 
 fn wait(text: &str) -> Result<Wait, String> {
     let parse = |number: &str| number.parse::<u64>().ok();
@@ -279,6 +294,9 @@ mod tests {
             Flags::try_parse_from(["bristle-agent".to_owned(), format!("--identity-wait={text}")])
                 .map(|flags| flags.run.identity_wait)
         };
+        for text in ["500ms", "30s"] {
+            assert_eq!(wait(text).unwrap().to_string(), text);
+        }
         assert_eq!(wait("500ms").unwrap(), Wait(Duration::from_millis(500)));
         assert_eq!(wait("0s").unwrap(), Wait(Duration::ZERO));
         for wrong in ["10", "1m", "-1s", "121s", "s", ""] {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use agent_crd::CiliumIdentity;
 use clap::{ArgAction, Parser, ValueEnum};
 
 use super::lease::LeaseSettings;
@@ -67,8 +68,11 @@ pub struct Flags {
     pub lease_identity: Option<String>,
 
     /// Seconds after which others may take a lease that is not renewed. This one stops acting after two thirds of it.
-    #[arg(long = "lease-duration", env = "BRISTLE_LEASE_DURATION", default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(3..))]
-    pub lease_duration_s: u16,
+    ///
+    /// New sets of labels may get no identity for nearly twice as long when a leader is killed: agents should wait that long
+    /// (their --identity-wait).
+    #[arg(long = "lease-duration", env = "BRISTLE_LEASE_DURATION", default_value_t = CiliumIdentity::LEASE_DURATION.as_secs(), value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(3..=3600))]
+    pub lease_duration_s: u64,
 
     /// Do what is to be done now, and end.
     #[arg(long, env = "BRISTLE_ONCE")]
@@ -83,7 +87,7 @@ pub struct Flags {
     pub log_format: LogFormat,
 
     /// What is logged, as in `info` or `info,bristle_operator=debug`.
-    #[arg(long, env = "BRISTLE_LOG", default_value = "info,kube_client=off")]
+    #[arg(long, env = "BRISTLE_LOG", default_value = "info,kube_client=off,kube_runtime=off")]
     pub log: String,
 }
 
@@ -122,7 +126,7 @@ impl Flags {
                 self.lease_namespace.clone(),
                 self.lease_name.clone(),
                 self.lease_identity.clone().unwrap_or_else(own),
-                std::time::Duration::from_secs(self.lease_duration_s.into()),
+                std::time::Duration::from_secs(self.lease_duration_s),
             )
         })
     }
@@ -156,5 +160,6 @@ mod tests {
         assert!(flags.lease().is_none());
         assert!(Flags::try_parse_from(["x", "--listen", "here"]).is_err());
         assert!(Flags::try_parse_from(["x", "--lease-duration", "2"]).is_err());
+        assert!(Flags::try_parse_from(["x", "--lease-duration", "3601"]).is_err());
     }
 }
