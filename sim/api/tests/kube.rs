@@ -16,7 +16,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, Config, ResourceExt as _};
 use serde_json::{Value, json};
 use sim_api::faults::{CallMatch, Effect};
-use sim_api::resource::{CONFIGMAPS, NODES, PODS};
+use sim_api::resource::{CONFIGMAPS, CUSTOMRESOURCEDEFINITIONS, NODES, PODS};
 use sim_api::store::StoreOptions;
 use sim_api::{Faults, ServerConfig, ServerHandle, Store, Sub, WriteOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -88,6 +88,53 @@ async fn typed_objects_come_and_go() {
 
     pods.delete("p", &DeleteParams::default().grace_period(0)).await.unwrap();
     assert!(pods.get_opt("p").await.unwrap().is_none());
+}
+
+async fn call(s: &Server, method: &str, path: &str, media_type: &str, body: Value) -> (u16, String) {
+    let request = http::Request::builder().method(method).uri(path).header("content-type", media_type);
+    let response = s.client.send(request.body(body.to_string().into_bytes().into()).unwrap()).await.unwrap();
+    let status = response.status().as_u16();
+    let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+/// As kube-apiserver 1.30 and 1.36 were seen to answer.
+#[tokio::test]
+async fn what_is_not_there_or_not_allowed_is_answered_as_by_kubernetes() {
+    const JSON: &str = "application/json";
+    let s = server();
+    let definition = json!({
+        "metadata": {"name": "ts.x.io"},
+        "spec": {"group": "x.io", "scope": "Cluster", "names": {"plural": "ts", "kind": "T"},
+            "versions": [{"name": "v1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]},
+    });
+    s.store.create(&CUSTOMRESOURCEDEFINITIONS, "", definition, &WriteOptions::default()).unwrap();
+    let t = json!({"apiVersion": "x.io/v1", "kind": "T", "metadata": {"name": "a"}});
+    let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
+    let (ts, configs) = ("/apis/x.io/v1/ts", "/api/v1/namespaces/default/configmaps");
+    assert_eq!(call(&s, "POST", ts, JSON, t.clone()).await.0, 201);
+    assert_eq!(call(&s, "POST", configs, JSON, config.clone()).await.0, 201);
+
+    let nowhere = (404, "404 page not found\n".to_owned());
+    for path in ["/apis/none.io/v1/ts", "/apis/x.io/v1/us", "/apis/x.io/v1/namespaces/default/ts"] {
+        assert_eq!(call(&s, "GET", path, JSON, Value::Null).await, nowhere, "{path}");
+    }
+    let (status, text) = call(&s, "GET", "/apis/apps/v1/us", JSON, Value::Null).await;
+    assert!(status == 404 && text.contains("the server could not find the requested resource"), "{text}");
+
+    assert_eq!(call(&s, "PUT", configs, JSON, config.clone()).await.0, 405);
+    assert_eq!(call(&s, "POST", configs, "text/plain", config).await.0, 415);
+    let one = format!("{ts}/a");
+    assert_eq!(call(&s, "PATCH", &one, "application/strategic-merge-patch+json", json!({})).await.0, 415);
+    let (status, text) = call(&s, "PUT", &one, JSON, t).await;
+    assert!(status == 422 && text.contains("must be specified for an update"), "{text}");
+
+    let first = async |path: &str| {
+        let list: Value = serde_json::from_str(&call(&s, "GET", path, JSON, Value::Null).await.1).unwrap();
+        list["items"][0]["kind"].clone()
+    };
+    assert_eq!((first(ts).await, first(configs).await), (json!("T"), Value::Null));
 }
 
 #[tokio::test]

@@ -87,16 +87,28 @@ async fn answer(app: App, request: Request) -> Result<Response, ApiError> {
     if let Some(response) = fixed(&app, &path, request.headers()) {
         return response;
     }
-    let target = parse_target(&path).ok_or_else(ApiError::no_such_path)?;
+    let Some(target) = parse_target(&path) else { return Ok(nowhere()) };
     if reviews::is_review(&target) {
         let body = read_json(request).await?;
         return reviews::answer(&target, body);
     }
     let as_events = target.gr.group == "events.k8s.io" && target.gr.resource == "events";
     let gr = if as_events { EVENTS } else { target.gr.clone() };
-    let def = app.store.resource(&gr).ok_or_else(ApiError::no_such_path)?;
-    let version = if as_events { Some(def.storage_version()) } else { def.version(&target.version) };
-    let version = version.cloned().ok_or_else(ApiError::no_such_path)?;
+    let def = app.store.resource(&gr);
+    let version = match &def {
+        Some(def) if as_events => Some(def.storage_version()),
+        Some(def) => def.version(&target.version),
+        None => None,
+    };
+    let (Some(def), Some(version)) = (&def, version.cloned()) else {
+        let built_in = |def: &ResourceDef| !def.custom && def.gr.group == target.gr.group;
+        let known = app.store.resources().iter().any(|def| built_in(def));
+        return if known { Err(ApiError::no_such_path()) } else { Ok(nowhere()) };
+    };
+    let def = Arc::clone(def);
+    if def.custom && !def.namespaced && !target.namespace.is_empty() {
+        return Ok(nowhere());
+    }
 
     let verb = verb(request.method(), &target, &query);
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical());
@@ -134,6 +146,11 @@ async fn answer(app: App, request: Request) -> Result<Response, ApiError> {
     }
 }
 
+/// The answer to paths of groups, and of resources of custom groups, that are not there: nothing like an object.
+fn nowhere() -> Response {
+    answer::typed(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n")
+}
+
 /// The first half of an answer, then a broken connection.
 async fn break_off(response: Response) -> Result<Response, ApiError> {
     let whole = response.into_body().collect().await.map_err(|_| injected(500))?.to_bytes();
@@ -149,8 +166,8 @@ fn verb(method: &Method, target: &Target, query: &Query) -> &'static str {
         ("GET" | "HEAD", true) => "list",
         ("GET" | "HEAD", false) => "get",
         ("POST", _) => "create",
-        ("PUT", _) => "update",
-        ("PATCH", _) => "patch",
+        ("PUT", false) => "update",
+        ("PATCH", false) => "patch",
         ("DELETE", true) => "deletecollection",
         ("DELETE", false) => "delete",
         _ => "",
@@ -231,8 +248,7 @@ async fn read_json(request: Request<Body>) -> Result<Value, ApiError> {
         | "application/json"
         | "application/json-patch+json"
         | "application/merge-patch+json"
-        | "application/strategic-merge-patch+json"
-        | "text/plain" => serde_json::from_slice(&bytes)
+        | "application/strategic-merge-patch+json" => serde_json::from_slice(&bytes)
             .map_err(|e| ApiError::bad_request(format!("error decoding the request body: {e}"))),
         // JSON is YAML, but the JSON parser is better at it.
         "application/yaml" | "application/apply-patch+yaml" => serde_json::from_slice(&bytes)

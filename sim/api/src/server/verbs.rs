@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use super::answer::{self, Form, include_object, negotiate};
 use super::reviews;
 use super::route::ResourceCall;
-use crate::error::ApiError;
+use crate::error::{ApiError, Cause};
 use crate::faults::Effect;
 use crate::object::{name, namespace, set, str_at};
 use crate::options::{Patch, Sub};
-use crate::resource::SERVICEACCOUNTS;
+use crate::resource::{CUSTOMRESOURCEDEFINITIONS, LEASES, SERVICEACCOUNTS};
 use crate::selector::Selector;
 use crate::store::{ListQuery, Object, Written};
 use crate::table::{partial_metadata, table};
@@ -111,11 +111,21 @@ pub(super) fn list(call: &ResourceCall) -> Result<Response, ApiError> {
             json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items})
         }
         Form::Full => {
-            let items: Vec<Value> = objects.map(|o| call.show(o)).collect();
+            let items: Vec<Value> = objects.map(|o| item(call, o)).collect();
             json!({"kind": call.def.list_kind, "apiVersion": call.api_version(), "metadata": metadata, "items": items})
         }
     };
     Ok(answer::json(StatusCode::OK, &shown))
+}
+
+/// An object within a list: of a built-in kind the list alone says which it is.
+fn item(call: &ResourceCall, object: &Value) -> Value {
+    let mut item = call.show(object);
+    if let Some(fields) = item.as_object_mut().filter(|_| !call.def.custom) {
+        fields.shift_remove("apiVersion");
+        fields.shift_remove("kind");
+    }
+    item
 }
 
 fn written(call: &ResourceCall, w: &Written) -> Result<Response, ApiError> {
@@ -166,6 +176,12 @@ pub(super) fn update(call: &ResourceCall, body: Value) -> Result<Response, ApiEr
         }
         set(&mut object, &["metadata", "namespace"], json!(t.namespace));
     }
+    let gr = call.gr();
+    let conditional = call.def.custom || *gr == LEASES || *gr == CUSTOMRESOURCEDEFINITIONS;
+    if conditional && str_at(&object, &["metadata", "resourceVersion"]).is_empty() {
+        let cause = Cause::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
+        return Err(ApiError::invalid(&gr.group, &gr.resource, &t.name, &[cause]));
+    }
     let w = call.app.store.update_full(
         call.gr(),
         sub(call)?,
@@ -180,7 +196,9 @@ pub(super) fn patch(call: &ResourceCall, media_type: &str, body: Value) -> Resul
     let patch = match media_type {
         "application/json-patch+json" => Patch::Json(body),
         "application/merge-patch+json" => Patch::Merge(call.take_patch(body)),
-        "application/strategic-merge-patch+json" => Patch::Strategic(call.take_patch(body)),
+        "application/strategic-merge-patch+json" if !call.def.custom => {
+            Patch::Strategic(call.take_patch(body))
+        }
         "application/apply-patch+yaml" => Patch::Apply(call.take(body)),
         other => {
             return Err(ApiError::unsupported_media_type(format!(
