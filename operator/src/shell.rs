@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use axum::http::HeaderValue;
+use axum::http::header::USER_AGENT;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::net::TcpListener;
@@ -36,6 +38,9 @@ const SHORTEST_SLEEP: Duration = Duration::from_millis(100);
 
 /// Events that are handled together before commands are asked for.
 const BATCH: usize = 1000;
+
+/// Longest silence of the API server in a call or a list. Watches, which are mostly silent, are ended by the server before.
+const SILENCE: Duration = Duration::from_mins(5);
 
 /// Runs until a signal, or with `--once` until there is nothing to do.
 ///
@@ -198,6 +203,12 @@ async fn client(flags: &Flags) -> Result<Client> {
         )?,
     };
     config.connect_timeout = Some(Duration::from_secs(5));
+    config.read_timeout = Some(SILENCE);
+    config.headers.push((
+        USER_AGENT,
+        HeaderValue::from_static(concat!("bristle-operator/", env!("CARGO_PKG_VERSION"))),
+    ));
+    config.reset_reader_on_write = true;
     Client::try_from(config).context("cannot make a client for the API server from the kubeconfig")
 }
 

@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use agent_crd::CiliumIdentity;
 use bristle_operator::shell::{Flags, Shared, run, serve};
 use clap::Parser as _;
 use kube::{Client, Config};
@@ -22,6 +23,9 @@ const IDENTITIES: Gr = Gr::new("cilium.io", "ciliumidentities");
 const ENDPOINTS: Gr = Gr::new("cilium.io", "ciliumendpoints");
 const POLICIES: Gr = Gr::new("cilium.io", "ciliumnetworkpolicies");
 const CLUSTERWIDE: Gr = Gr::new("cilium.io", "ciliumclusterwidenetworkpolicies");
+
+/// That of these operators.
+const LEASE_DURATION: Duration = Duration::from_secs(3);
 
 struct Cluster {
     store: Store,
@@ -65,7 +69,8 @@ impl Running {
 }
 
 fn operator(cluster: &Cluster, more: &[&str]) -> Running {
-    let base = ["bristle-operator", "--lease-duration", "3"];
+    let duration = LEASE_DURATION.as_secs().to_string();
+    let base = ["bristle-operator", "--lease-duration", &duration];
     let flags = Flags::try_parse_from(base.into_iter().chain(more.iter().copied())).unwrap();
     let (stop, stopped) = oneshot::channel();
     let shared = Arc::new(Shared::default());
@@ -182,6 +187,25 @@ async fn another_takes_over_and_numbers_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_killed_is_followed_before_agents_have_waited_long_enough() {
+    let cluster = cluster();
+    let store = &cluster.store;
+    let one = operator(&cluster, &["--lease-identity", "one"]);
+    eventually("the first sync", || one.shared.figures().1.synced.then_some(())).await;
+    let two = operator(&cluster, &["--lease-identity", "two"]);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Nothing is given back.
+    one.task.abort();
+    let began = Instant::now();
+    pod(store, "a", "web");
+    eventually("the identity", || number(store, "k8s:app", "web")).await;
+    // Agents wait as many times the lease's duration as that.
+    let wait = CiliumIdentity::WAIT.div_duration_f64(CiliumIdentity::LEASE_DURATION);
+    assert!(began.elapsed() < LEASE_DURATION.mul_f64(wait), "after {:?}", began.elapsed());
+    two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_cannot_renew_stops_before_another_may_begin() {
     let cluster = cluster();
     let store = &cluster.store;
@@ -258,7 +282,12 @@ async fn figures_and_health_are_served() {
     tokio::spawn(serve(listener, Arc::clone(&one.shared)));
     eventually("the identity", || (one.shared.figures().1.identities == 1).then_some(())).await;
     eventually("the first sync", || one.shared.figures().1.synced.then_some(())).await;
-    let page = get(address, "/metrics").await;
+    // The identity may be seen before its maker hears that it is made.
+    let began = Instant::now();
+    let mut page = get(address, "/metrics").await;
+    while !page.contains("result=\"done\"") && began.elapsed() < Duration::from_secs(20) {
+        page = get(address, "/metrics").await;
+    }
     for line in [
         "bristle_operator_leading 1",
         "bristle_operator_synced 1",

@@ -238,7 +238,8 @@ impl Publisher {
         }
         let patch = json!({"metadata": {"annotations": {REVISION_ANNOTATION: revision.to_string()}}});
         let api = Api::<Node>::all(client.clone());
-        let result = api.patch_metadata(&self.node, &PatchParams::default(), &Patch::Merge(patch)).await;
+        let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let result = api.patch_metadata(&self.node, &parameters, &Patch::Merge(patch)).await;
         let done = result.is_ok();
         match result {
             Ok(_) => self.pause = Pause::new(),

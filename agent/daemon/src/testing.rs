@@ -3,6 +3,7 @@
 use sim_api::{Faults, ServerConfig, ServerHandle, Store};
 use std::sync::Arc;
 
+use crate::metrics::Metrics;
 use crate::watch::{Connector, WatchStatus};
 
 /// A simulated API server, and how an agent reaches it. It ends with this.
@@ -10,6 +11,7 @@ pub(crate) struct ApiServer {
     pub(crate) store: Store,
     pub(crate) faults: Faults,
     pub(crate) status: WatchStatus,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) connector: Arc<Connector>,
     _server: ServerHandle,
     _dir: tempfile::TempDir,
@@ -24,8 +26,9 @@ impl ApiServer {
         let dir = tempfile::tempdir().unwrap();
         let kubeconfig = dir.path().join("kubeconfig");
         sim_api::kubeconfig::write_kubeconfig(&kubeconfig, "test", &server.url()).unwrap();
-        let status = WatchStatus::new(Arc::default());
+        let metrics: Arc<Metrics> = Arc::default();
+        let status = WatchStatus::new(Arc::clone(&metrics));
         let connector = Arc::new(Connector::new(Some(kubeconfig), status.clone()));
-        Self { store, faults, status, connector, _server: server, _dir: dir }
+        Self { store, faults, status, metrics, connector, _server: server, _dir: dir }
     }
 }

@@ -12,6 +12,7 @@ mod pause;
 mod status;
 #[cfg(test)]
 mod tests;
+mod transport;
 
 pub(crate) use client::Connector;
 pub(crate) use explain::call as call_failed;
@@ -29,6 +30,7 @@ use futures::StreamExt as _;
 use kube::runtime::{WatchStreamExt as _, utils::Backoff as _, watcher};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
+use tracing::debug;
 
 use crate::control::Control;
 use crate::publish::Observed;
@@ -162,6 +164,10 @@ impl<S: Source> Watch<S> {
                 Err(problem) if explain::is_missing(&problem) => {
                     self.missing(&problem);
                     return End::Missing;
+                }
+                // Nothing has failed: the server does not remember that far, as after its restart, and all is listed anew.
+                Err(watcher::Error::WatchError(status)) if status.code == 410 => {
+                    debug!("{name}: {}; listing anew", status.message);
                 }
                 Err(problem) => {
                     self.failures += 1;

@@ -12,7 +12,7 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::http::Shared;
 use super::objects;
@@ -87,6 +87,11 @@ async fn watch<K>(
                     namespace: meta.namespace.clone().unwrap_or_default(),
                     name: meta.name.clone().unwrap_or_default(),
                 })
+            }
+            // Nothing has failed: the server does not remember that far, as after its restart, and all is listed anew.
+            Err(watcher::Error::WatchError(status)) if status.code == 410 => {
+                debug!(kind = kind.plural(), "{}; listing anew", status.message);
+                continue;
             }
             Err(problem) => {
                 shared.watch_failed(kind);

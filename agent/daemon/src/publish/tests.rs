@@ -127,6 +127,15 @@ async fn objects_follow_what_is_wanted_and_others_are_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_is_never_answered_is_made_again() {
+    let cluster = Cluster::with(&[]);
+    let writing = CallMatch { verb: Some("patch"), resource: Some(ENDPOINTS), ..CallMatch::default() };
+    cluster.api.faults.inject(writing, Effect::Delay(Duration::from_hours(1)), Some(1));
+    cluster.want(&[endpoint("a", 300, OWN)], 0);
+    cluster.until_objects(&[("a", 300)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_as_wanted_is_not_written_again() {
     let cluster = Cluster::with(&[endpoint("a", 300, OWN)]);
     let version = cluster.version("a");

@@ -1,15 +1,16 @@
 //! The way to the API server, shared by all who speak to it.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use kube::client::{Body, ClientBuilder};
+use axum::http::HeaderValue;
+use axum::http::header::USER_AGENT;
+use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::sync::Mutex;
 
-use super::WatchStatus;
+use super::{WatchStatus, transport};
 
 /// Makes clients: one for all, and a new one when that one fails.
 #[derive(Debug)]
@@ -61,11 +62,12 @@ impl Connector {
 
     async fn connect(&self) -> Result<Client> {
         let mut config = configuration(self.kubeconfig.as_deref()).await?;
-        config.connect_timeout = Some(Duration::from_secs(5));
+        config.headers.push((
+            USER_AGENT,
+            HeaderValue::from_static(concat!("bristle-agent/", env!("CARGO_PKG_VERSION"))),
+        ));
         self.status.server(&config.cluster_url.to_string());
-        let client = ClientBuilder::try_from(config)
-            .context("cannot make a client for the API server from the kubeconfig")?;
-        Ok(client.build())
+        transport::client(config).context("cannot make a client for the API server from the kubeconfig")
     }
 }
 

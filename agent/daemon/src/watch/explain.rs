@@ -35,7 +35,9 @@ pub(super) fn watch(name: &str, problem: &watcher::Error) -> String {
             )
         }
         Some(problem @ kube::Error::Api(status)) if status.code == 401 => call("", problem),
-        Some(problem @ (kube::Error::HyperError(_) | kube::Error::Service(_))) => call("", problem),
+        Some(
+            problem @ (kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_)),
+        ) => call("", problem),
         _ => format!("watching {name} failed ({})", chain(problem)),
     }
 }
@@ -52,7 +54,7 @@ pub(crate) fn call(what: &str, problem: &kube::Error) -> String {
         kube::Error::Api(status) if status.code == 403 => {
             format!("the API server refuses to {what} ({}); apply deploy/rbac.yaml", status.message)
         }
-        kube::Error::HyperError(_) | kube::Error::Service(_) => {
+        kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => {
             format!("the API server is out of reach ({})", root(problem))
         }
         _ => format!("cannot {what} ({})", chain(problem)),

@@ -13,6 +13,7 @@ use sim_api::faults::{CallMatch, Effect};
 use sim_api::resource::{NAMESPACES, NETWORKPOLICIES, NODES, PODS};
 use sim_api::store::StoreOptions;
 use sim_api::{Store, WriteOptions};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -59,6 +60,17 @@ fn pauses_grow_and_start_over() {
     assert!(last > Pause::MAX / 2 && last < Pause::MAX * 2, "{last:?}");
     pause.reset();
     assert!(pause.next().unwrap() < Pause::MIN * 2);
+}
+
+#[test]
+fn a_connection_that_fails_says_the_same_for_every_kind() {
+    let lost = || {
+        let lost = std::io::Error::from(std::io::ErrorKind::TimedOut);
+        kube::runtime::watcher::Error::WatchFailed(kube::Error::ReadEvents(lost))
+    };
+    let said = super::explain::watch("nodes", &lost());
+    assert_eq!(said, "the API server is out of reach (timed out)");
+    assert_eq!(super::explain::watch("pods", &lost()), said);
 }
 
 fn make_node(store: &Store, name: &str) {
@@ -125,6 +137,7 @@ impl Drop for Watched {
 #[case::out_of_reach(Effect::Unreachable)]
 #[case::broken(Effect::Fail(500))]
 #[case::forbidden(Effect::Fail(403))]
+#[case::silent(Effect::Delay(Duration::from_hours(1)))]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_that_is_taken_up_again_is_connected_though_nothing_happens(#[case] effect: Effect) {
     let watched = Watched::new().await;
@@ -142,11 +155,12 @@ async fn a_watch_that_is_taken_up_again_is_connected_though_nothing_happens(#[ca
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_whose_place_is_lost_lists_again_and_is_connected() {
+async fn a_watch_whose_place_is_lost_lists_again_and_that_is_no_failure() {
     let watched = Watched::new().await;
     watched.told();
-    watched.outage(Effect::Expired).await;
-    watched.until("the new list", |status| status.connected && status.error.is_none()).await;
+    let watching = CallMatch { verb: Some("watch"), ..CallMatch::default() };
+    watched.api.faults.inject(watching, Effect::Expired, Some(1));
+    watched.api.faults.cut_watches();
     let started = Instant::now();
     let mut told = watched.told();
     while !told.contains(&Event::NodeListSynced) {
@@ -154,6 +168,7 @@ async fn a_watch_whose_place_is_lost_lists_again_and_is_connected() {
         told.extend(watched.told());
     }
     assert!(told.contains(&Event::NodeListStarted));
+    assert_eq!(watched.api.metrics.watch_failures.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
