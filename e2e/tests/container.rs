@@ -63,7 +63,9 @@ impl Image {
     /// `None` where no container can be run, said loudly.
     fn import(test: &str) -> Option<Self> {
         if let Some(reason) = missing() {
-            eprintln!("SKIPPED: {test} needs a Docker engine and the built programs: {reason}");
+            eprintln!(
+                "SKIPPED: the {test} in a container need a Docker engine and the built programs: {reason}"
+            );
             return None;
         }
         let root = tempfile::tempdir().unwrap();
@@ -169,7 +171,7 @@ async fn programs_need_nothing_but_their_libraries_and_say_what_they_lack() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operator_works_in_a_container_and_gives_its_lease_back_when_that_is_stopped() {
-    let Some(image) = Image::import("operator") else { return };
+    let Some(image) = Image::import("operators") else { return };
     let store = Store::new(StoreOptions::default());
     let server = ServerConfig::new(TcpListener::bind("127.0.0.1:0").unwrap());
     let server = sim_api::server::start(store.clone(), server).unwrap();

@@ -34,6 +34,10 @@ pub(super) fn watch(name: &str, problem: &watcher::Error) -> String {
                 status.message
             )
         }
+        // So it answers for every kind while it starts.
+        Some(kube::Error::Api(status)) if matches!(status.code, 429 | 503) => {
+            format!("the API server is not ready ({})", status.message)
+        }
         Some(problem @ kube::Error::Api(status)) if status.code == 401 => call("", problem),
         Some(
             problem @ (kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_)),

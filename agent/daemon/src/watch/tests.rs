@@ -63,7 +63,7 @@ fn pauses_grow_and_start_over() {
 }
 
 #[test]
-fn a_connection_that_fails_says_the_same_for_every_kind() {
+fn what_has_one_cause_says_the_same_for_every_kind() {
     let lost = || {
         let lost = std::io::Error::from(std::io::ErrorKind::TimedOut);
         kube::runtime::watcher::Error::WatchFailed(kube::Error::ReadEvents(lost))
@@ -71,6 +71,10 @@ fn a_connection_that_fails_says_the_same_for_every_kind() {
     let said = super::explain::watch("nodes", &lost());
     assert_eq!(said, "the API server is out of reach (timed out)");
     assert_eq!(super::explain::watch("pods", &lost()), said);
+    let status = kube::core::Status::failure("storage is (re)initializing", "TooManyRequests").with_code(429);
+    let starting = kube::runtime::watcher::Error::InitialListFailed(kube::Error::Api(status.boxed()));
+    let said = super::explain::watch("pods", &starting);
+    assert_eq!(said, "the API server is not ready (storage is (re)initializing)");
 }
 
 fn make_node(store: &Store, name: &str) {
