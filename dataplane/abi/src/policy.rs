@@ -1,4 +1,5 @@
 //! `POLICY`, `POLICY_L4`: who may speak with the endpoints of a policy. Written by the agent.
+//! `STAGED`: how often policies that are not in force would have decided otherwise. Counted by the programs.
 //!
 //! Rows hold decisions, not rules: tiers, priorities and deny over allow are settled before they are written, and the
 //! programs know no precedence. The row of an identity is the whole decision for that identity in that direction,
@@ -24,6 +25,43 @@ table! {
 table! {
     /// Decisions by protocol and port, for rows of [`Policy`] that need them.
     PolicyL4 = "POLICY_L4": LpmTrie<L4Key, PolicyVerdict>[1_048_576], flags F_NO_PREALLOC, writer Agent
+}
+
+table! {
+    /// Decisions that staged policies would have made otherwise, counted by each CPU for itself. A row comes with its first count; the agent removes those
+    /// whose cookie stands for nothing any more. What finds no room is not counted.
+    StagedCounts = "STAGED": PerCpuHash<StagedKey, StagedCount>[16_384], flags F_NO_PREALLOC, writer Programs
+}
+
+/// Which decisions of staged policies.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct StagedKey {
+    /// [`PolicyVerdict::staged_cookie`], not zero.
+    pub cookie: u32,
+    /// [`Staged`] as number, not [`Staged::Nothing`].
+    pub staged: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+
+impl StagedKey {
+    /// The key of the decisions of a cookie.
+    #[inline(always)]
+    pub const fn new(cookie: u32, staged: u8) -> Self {
+        Self { cookie, staged, pad: [0; 3] }
+    }
+}
+
+/// How many.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct StagedCount {
+    /// Would be denied: new connections that were let through, each once for each direction in which a policy was asked.
+    /// Would be allowed: packets that were dropped.
+    pub count: u64,
 }
 
 /// Which of an endpoint's connections: those that it takes or those that it opens. Packets of a connection go both ways
@@ -300,6 +338,7 @@ const _: () = assert!(size_of::<PolicyKey>() == 12);
 const _: () = assert!(size_of::<PolicyEntry>() == 16);
 const _: () = assert!(size_of::<L4Key>() == 12);
 const _: () = assert!(size_of::<PolicyVerdict>() == 12);
+const _: () = assert!(size_of::<StagedKey>() == 8);
 const _: () = assert!(core::mem::offset_of!(PolicyEntry, verdict) == 4);
 const _: () = assert!(core::mem::offset_of!(L4Key, set) == 4);
 const _: () = assert!(core::mem::offset_of!(L4Key, proto) == 8);

@@ -20,6 +20,8 @@ pub enum TableKind {
     Hash = 1,
     /// `BPF_MAP_TYPE_ARRAY`.
     Array = 2,
+    /// `BPF_MAP_TYPE_PERCPU_HASH`.
+    PerCpuHash = 5,
     /// `BPF_MAP_TYPE_PERCPU_ARRAY`.
     PerCpuArray = 6,
     /// `BPF_MAP_TYPE_LRU_HASH`.
@@ -113,6 +115,7 @@ pub const TABLES: &[TableSpec] = &[
     ipcache::IpCache::SPEC,
     policy::Policy::SPEC,
     policy::PolicyL4::SPEC,
+    policy::StagedCounts::SPEC,
     conntrack::Ct4::SPEC,
     conntrack::Ct6::SPEC,
     frags::Frags4::SPEC,

@@ -8,7 +8,7 @@ use dataplane_abi::ipcache::{IpCacheFlags, IpCacheKey};
 use crate::conntrack::{End, Origin};
 use crate::host::{Host, Maps};
 use crate::ip::Ip;
-use crate::policy::{Answer, Guard};
+use crate::policy::{Answer, Guard, Noted};
 
 /// What kind of place an address is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +44,8 @@ pub struct Meeting {
     pub origin: Origin,
     /// What a policy says of it.
     pub answer: Answer,
+    /// What staged policies say of it.
+    pub staged: Noted,
 }
 
 impl Meeting {
@@ -55,6 +57,7 @@ impl Meeting {
         dst_guard: Guard::NONE,
         origin: Origin::UNKNOWN,
         answer: Answer::NONE,
+        staged: Noted::NONE,
     };
 }
 

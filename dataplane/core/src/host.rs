@@ -8,7 +8,7 @@ use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
 use dataplane_abi::events::EventHeader;
 use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
-use dataplane_abi::policy::{L4Key, PolicyEntry, PolicyKey, PolicyVerdict};
+use dataplane_abi::policy::{L4Key, PolicyEntry, PolicyKey, PolicyVerdict, StagedKey};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::ends::Meeting;
@@ -77,6 +77,8 @@ pub trait Maps: Copy {
     fn policy(&self, key: &PolicyKey) -> Option<&PolicyEntry>;
     /// Longest prefix of a set that covers protocol and port.
     fn policy_l4(&self, key: &L4Key) -> Option<&PolicyVerdict>;
+    /// Adds one to what staged policies would have decided otherwise.
+    fn count_staged(self, key: &StagedKey);
     /// Runs `f` on the row of a connection, if there is one.
     fn ct4<R>(self, key: &CtKey4, f: impl FnOnce(&mut CtEntry) -> R) -> Option<R>;
     /// Makes or replaces the row of a connection: `f` fills a zeroed one. False: there is no room.

@@ -16,14 +16,20 @@ use crate::ethernet;
 use crate::flight::{Flight, Kind, Route};
 use crate::host::{Host, Packet};
 use crate::ip::{Ip, l4};
-use crate::policy::{self, Service, Side};
+use crate::policy::{self, Noted, Service, Side};
 use crate::verdict::Step;
 
 /// Looks closer at a packet that conntrack alone could not decide. After [`Step::Next`] the route has a way.
 #[inline(never)]
 pub fn learn<H: Host, F: Ip, const PROGRAM: u8>(host: H, flight: &Flight<F>, route: &mut Route) -> Step {
-    host.meeting(|meeting| meet::<H, F, PROGRAM>(host, flight, route, meeting))
-        .unwrap_or(Step::Drop(DropReason::NoConfig))
+    host.meeting(|meeting| {
+        meeting.staged = Noted::NONE;
+        let step = meet::<H, F, PROGRAM>(host, flight, route, meeting);
+        let is_denied = matches!(step, Step::Drop(DropReason::PolicyDenied | DropReason::PolicyDenyRule));
+        meeting.staged.count(host, step == Step::Next, is_denied);
+        step
+    })
+    .unwrap_or(Step::Drop(DropReason::NoConfig))
 }
 
 #[inline(always)]
@@ -110,7 +116,15 @@ fn judge<H: Host, F: Ip, const PROGRAM: u8>(
     let receiver = Side::new(&route.to, meeting.dst_guard);
     let (initiator, responder) = if found == Found::Reply { (receiver, sender) } else { (sender, receiver) };
     let service = service(flight, found, meeting.origin.icmp_type);
-    policy::judge::<H, PROGRAM>(host, route, &mut meeting.answer, initiator, responder, service)
+    policy::judge::<H, PROGRAM>(
+        host,
+        route,
+        &mut meeting.answer,
+        &mut meeting.staged,
+        initiator,
+        responder,
+        service,
+    )
 }
 
 /// What the packet's connection opens. Without a row the sender is taken for the one who opens it.

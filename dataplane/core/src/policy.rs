@@ -10,7 +10,7 @@
 use dataplane_abi::config::ConfigFlags;
 use dataplane_abi::endpoints::EndpointFlags;
 use dataplane_abi::events::EventHeader;
-use dataplane_abi::policy::{Direction, L4Key, PolicyKey, PolicyMatch, PolicyVerdict};
+use dataplane_abi::policy::{Direction, L4Key, PolicyKey, PolicyMatch, PolicyVerdict, Staged, StagedKey};
 use dataplane_abi::{Be16, DropReason, Identity};
 
 use crate::conntrack::End;
@@ -85,24 +85,65 @@ impl Answer {
     pub const NONE: Self = Self { verdict: PolicyVerdict::NONE, matched: 0, reason: 0 };
 }
 
+/// What staged policies say of a connection.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Noted {
+    /// By the initiator's policy.
+    pub egress: StagedKey,
+    /// By the responder's.
+    pub ingress: StagedKey,
+    /// Whether it is a new connection.
+    pub is_new: bool,
+}
+
+impl Noted {
+    /// Nothing.
+    pub const NONE: Self =
+        Self { egress: StagedKey::new(0, 0), ingress: StagedKey::new(0, 0), is_new: false };
+
+    /// Counts what they would have decided otherwise: that a new connection passes, or that a packet does not.
+    ///
+    /// A function of its own, and called at one place where all is decided, for the kernel's verifier follows each call.
+    #[inline(never)]
+    pub fn count<H: Maps>(&self, host: H, passes: bool, is_denied: bool) {
+        let would = if passes && self.is_new {
+            Staged::WouldDeny
+        } else if is_denied {
+            Staged::WouldAllow
+        } else {
+            return;
+        };
+        // A cookie of zero would be nobody's count.
+        if self.egress.cookie != 0 && self.egress.staged == would as u8 {
+            host.count_staged(&self.egress);
+        }
+        if self.ingress.cookie != 0 && self.ingress.staged == would as u8 {
+            host.count_staged(&self.ingress);
+        }
+    }
+}
+
 /// Judges a connection: by the initiator's policy, then by the responder's. What is dropped is noted in `route`.
 #[inline(always)]
 pub fn judge<H: Host, const PROGRAM: u8>(
     host: H,
     route: &mut Route,
     answer: &mut Answer,
+    staged: &mut Noted,
     initiator: Side,
     responder: Side,
     service: Service,
 ) -> Step {
     let (from, to) = (initiator.guard, responder.guard);
+    staged.is_new = service.is_new;
     // A pod may speak with itself.
     if initiator.endpoint == responder.endpoint && initiator.endpoint != 0 {
         return Step::Next;
     }
     if from.enforces(EndpointFlags::ENFORCE_EGRESS) {
         let egress = Question { own: initiator, peer: responder.identity, service };
-        match side::<H, PROGRAM>(host, route, answer, &egress, Direction::Egress) {
+        match side::<H, PROGRAM>(host, route, answer, staged, &egress, Direction::Egress) {
             Step::Next => {}
             end => return end,
         }
@@ -110,7 +151,7 @@ pub fn judge<H: Host, const PROGRAM: u8>(
     // The node may speak with its pods, or nobody could ask them whether they are well.
     if to.enforces(EndpointFlags::ENFORCE_INGRESS) && !from.flags.contains(EndpointFlags::HOST) {
         let ingress = Question { own: responder, peer: initiator.identity, service };
-        return side::<H, PROGRAM>(host, route, answer, &ingress, Direction::Ingress);
+        return side::<H, PROGRAM>(host, route, answer, staged, &ingress, Direction::Ingress);
     }
     Step::Next
 }
@@ -128,11 +169,18 @@ fn side<H: Host, const PROGRAM: u8>(
     host: H,
     route: &mut Route,
     answer: &mut Answer,
+    staged: &mut Noted,
     question: &Question,
     direction: Direction,
 ) -> Step {
     let Question { own, peer, service } = question;
     ask(host, own.guard.policy, *peer, Asked { direction, proto: service.proto, port: service.port }, answer);
+    let would = &answer.verdict;
+    let noted = StagedKey::new(would.staged_cookie, would.staged);
+    match direction {
+        Direction::Egress => staged.egress = noted,
+        Direction::Ingress => staged.ingress = noted,
+    }
     let reason = answer.reason;
     let audited = reason != 0 && own.guard.flags.contains(EndpointFlags::AUDIT);
     let endpoint = own.endpoint;

@@ -23,12 +23,14 @@ use dataplane_abi::events::{EVENTS, Event, EventHeader, PAYLOAD_MAX};
 use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
 use dataplane_abi::metrics::EVENTS_LOST;
-use dataplane_abi::policy::{L4Key, PolicyEntry, PolicyKey, PolicyVerdict};
+use dataplane_abi::policy::{L4Key, PolicyEntry, PolicyKey, PolicyVerdict, StagedCount, StagedKey};
 use dataplane_core::ends::Meeting;
 use dataplane_core::{Clock, Events, Maps, Packet, Raw, Verdict};
 
 use crate::tables;
 
+/// `BPF_NOEXIST`.
+const NEW_ROW: u64 = 1;
 /// `TC_ACT_OK`.
 const ACT_OK: i32 = 0;
 /// `TC_ACT_SHOT`.
@@ -325,6 +327,21 @@ impl Maps for Kernel {
         // SAFETY: as for the ipcache.
         let key = unsafe { &*ptr::from_ref(key).cast() };
         tables::POLICY_L4.get(key)
+    }
+
+    #[inline(always)]
+    fn count_staged(self, key: &StagedKey) {
+        let row = match tables::STAGED.get_ptr_mut(key) {
+            Some(row) => row,
+            None => {
+                // Who comes second finds the row of the first; who finds no room is not counted.
+                let _ = tables::STAGED.insert(key, &StagedCount { count: 0 }, NEW_ROW);
+                let Some(row) = tables::STAGED.get_ptr_mut(key) else { return };
+                row
+            }
+        };
+        // SAFETY: the pointer is from the map, and the row is this CPU's.
+        unsafe { (*row).count = (*row).count.wrapping_add(1) };
     }
 
     #[inline(always)]

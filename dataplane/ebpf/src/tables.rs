@@ -1,6 +1,6 @@
 //! The tables of `dataplane-abi` as the kernel's maps. Names, types and sizes are taken from there.
 
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya_ebpf::macros::btf_map;
 use dataplane_abi::Table;
 use dataplane_abi::clock::{Clock, ClockEntry};
@@ -11,7 +11,9 @@ use dataplane_abi::events;
 use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6, Frags4, Frags6};
 use dataplane_abi::ipcache::{IpCache, IpCacheEntry, IpCacheKey};
 use dataplane_abi::metrics::{Metrics, MetricsEntry};
-use dataplane_abi::policy::{L4Key, Policy, PolicyEntry, PolicyKey, PolicyL4, PolicyVerdict};
+use dataplane_abi::policy::{
+    L4Key, Policy, PolicyEntry, PolicyKey, PolicyL4, PolicyVerdict, StagedCount, StagedCounts, StagedKey,
+};
 use dataplane_core::ends::Meeting;
 
 /// Capacity of a table.
@@ -58,6 +60,14 @@ pub(crate) static POLICY_L4: LpmTrie<
     { rows::<PolicyL4>() },
     { flags::<PolicyL4>() },
 > = LpmTrie::new();
+
+#[btf_map]
+pub(crate) static STAGED: PerCpuHashMap<
+    StagedKey,
+    StagedCount,
+    { rows::<StagedCounts>() },
+    { flags::<StagedCounts>() },
+> = PerCpuHashMap::new();
 
 #[btf_map]
 pub(crate) static CT4: LruHashMap<CtKey4, CtEntry, { rows::<Ct4>() }, { flags::<Ct4>() }> = LruHashMap::new();

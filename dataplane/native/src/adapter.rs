@@ -9,7 +9,7 @@ use dataplane_abi::events::{Event, EventHeader, PAYLOAD_MAX};
 use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
 use dataplane_abi::metrics::EVENTS_LOST;
-use dataplane_abi::policy::{L4Key, PolicyEntry, PolicyKey, PolicyVerdict};
+use dataplane_abi::policy::{L4Key, PolicyEntry, PolicyKey, PolicyVerdict, StagedCount, StagedKey};
 use dataplane_core::ends::Meeting;
 use dataplane_core::{Clock, Events, Maps, Packet, Raw};
 
@@ -128,6 +128,13 @@ impl Maps for Handle<'_> {
 
     fn policy_l4(&self, key: &L4Key) -> Option<&PolicyVerdict> {
         self.node.tables.policy_l4.get(key)
+    }
+
+    fn count_staged(self, key: &StagedKey) {
+        let mut table = self.node.tables.staged.borrow_mut();
+        let count = table.get(key).map_or(0, |row| row.count).wrapping_add(1);
+        // A full table counts no new ones.
+        let _ = table.insert(*key, StagedCount { count });
     }
 
     fn ct4<R>(self, key: &CtKey4, f: impl FnOnce(&mut CtEntry) -> R) -> Option<R> {

@@ -13,7 +13,7 @@ use dataplane_abi::events;
 use dataplane_abi::frags::{Frags4, Frags6};
 use dataplane_abi::ipcache::IpCache;
 use dataplane_abi::metrics::Metrics;
-use dataplane_abi::policy::{Policy, PolicyL4};
+use dataplane_abi::policy::{Policy, PolicyL4, StagedCounts};
 
 mod array;
 mod hash;
@@ -80,6 +80,8 @@ pub struct Tables {
     pub policy: HashTable<Policy>,
     /// `POLICY_L4`
     pub policy_l4: LpmTable<PolicyL4>,
+    /// `STAGED`
+    pub staged: RefCell<HashTable<StagedCounts>>,
     /// `CT4`
     pub ct4: RefCell<LruTable<Ct4>>,
     /// `CT6`
@@ -104,6 +106,7 @@ impl Default for Tables {
             ipcache: LpmTable::new(IpCache::SPEC.max_entries),
             policy: HashTable::new(Policy::SPEC.max_entries),
             policy_l4: LpmTable::new(PolicyL4::SPEC.max_entries),
+            staged: RefCell::new(HashTable::new(StagedCounts::SPEC.max_entries)),
             ct4: RefCell::new(LruTable::new(Ct4::SPEC.max_entries)),
             ct6: RefCell::new(LruTable::new(Ct6::SPEC.max_entries)),
             frags4: RefCell::new(LruTable::new(Frags4::SPEC.max_entries)),
@@ -124,6 +127,7 @@ impl Tables {
             "IPCACHE" => f(&self.ipcache),
             "POLICY" => f(&self.policy),
             "POLICY_L4" => f(&self.policy_l4),
+            "STAGED" => f(&*self.staged.borrow()),
             "CT4" => f(&*self.ct4.borrow()),
             "CT6" => f(&*self.ct6.borrow()),
             "FRAGS4" => f(&*self.frags4.borrow()),
@@ -141,6 +145,7 @@ impl Tables {
             "IPCACHE" => f(&mut self.ipcache),
             "POLICY" => f(&mut self.policy),
             "POLICY_L4" => f(&mut self.policy_l4),
+            "STAGED" => f(self.staged.get_mut()),
             "CT4" => f(self.ct4.get_mut()),
             "CT6" => f(self.ct6.get_mut()),
             "FRAGS4" => f(self.frags4.get_mut()),

@@ -8,7 +8,9 @@ use dataplane_abi::events::{EventHeader, EventKind};
 use dataplane_abi::ipcache::IpCacheEntry;
 use dataplane_abi::metrics;
 use dataplane_abi::policy::Direction::{self, Egress, Ingress};
-use dataplane_abi::policy::{L4Key, Policy, PolicyEntry, PolicyL4, PolicyMatch, PolicyVerdict, Staged};
+use dataplane_abi::policy::{
+    L4Key, Policy, PolicyEntry, PolicyL4, PolicyMatch, PolicyVerdict, Staged, StagedKey,
+};
 use dataplane_abi::program::Program;
 use dataplane_abi::{DropReason, Identity, Table};
 use dataplane_core::Verdict;
@@ -510,6 +512,41 @@ fn staged_policies_change_nothing_but_what_is_told() {
         .map(|e| (e.header.subtype, e.header.staged(), e.header.arg, e.header.staged_cookie))
         .collect();
     assert_eq!(said, [(0, Some(Staged::WouldDeny), 1, 8), (133, Some(Staged::WouldAllow), 0, 9)]);
+}
+
+#[test]
+fn what_staged_policies_would_decide_is_counted_though_nobody_listens() {
+    let mut world = isolated(Egress);
+    world.config.flags = ConfigFlags::empty();
+    world.write_config();
+    let staged = |verdict, staged: Staged, cookie| {
+        PolicyEntry::all(PolicyVerdict { staged: staged as u8, staged_cookie: cookie, ..verdict })
+    };
+    world.rule(ONE, Egress, A2.identity, staged(PolicyVerdict::allow(1), Staged::WouldDeny, 8));
+    world.rule(ONE, Egress, Identity::UNMANAGED.0, staged(PolicyVerdict::NONE, Staged::WouldAllow, 9));
+    let counts = |world: &World| {
+        let table = world.native.tables().staged.borrow();
+        [StagedKey::new(8, Staged::WouldDeny as u8), StagedKey::new(9, Staged::WouldAllow as u8)]
+            .map(|key| table.get(&key).map_or(0, |row| row.count))
+    };
+    for _ in 0..3 {
+        assert_eq!(world.pod_sends(&A1, &craft(&A1, A2.v4).udp(1, 2, b"")).0, TO_A2);
+    }
+    assert_eq!(counts(&world), [1, 0], "a connection that passes counts once");
+    world.revise();
+    assert_eq!(world.pod_sends(&A1, &craft(&A1, A2.v4).udp(1, 2, b"")).0, TO_A2);
+    assert_eq!(counts(&world), [1, 0], "also when it is judged again");
+    assert_eq!(world.pod_sends(&A1, &craft(&A1, A2.v4).udp(3, 2, b"")).0, TO_A2);
+    assert_eq!(counts(&world), [2, 0]);
+    for _ in 0..3 {
+        assert_eq!(world.pod_sends(&A1, &craft(&A1, B1.v4).udp(1, 2, b"")).0, DENIED);
+    }
+    assert_eq!(counts(&world), [2, 3], "of what is dropped each packet counts");
+    // Of a known connection too, once it is denied.
+    world.rule(ONE, Egress, A2.identity, staged(PolicyVerdict::deny(1), Staged::WouldAllow, 9));
+    world.revise();
+    assert_eq!(world.pod_sends(&A1, &craft(&A1, A2.v4).udp(1, 2, b"")).0, DENIED_BY_RULE);
+    assert_eq!(counts(&world), [2, 4]);
 }
 
 #[test]

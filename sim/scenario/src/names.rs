@@ -91,6 +91,7 @@ pub const TABLES: &[&str] = &[
     "IPCACHE",
     "POLICY",
     "POLICY_L4",
+    "STAGED",
     "CT4",
     "CT6",
     "FRAGS4",

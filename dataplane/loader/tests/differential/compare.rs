@@ -73,7 +73,7 @@ impl Tally {
             let kinds = self.verdicts.keys().filter(|(name, _)| *name == program).count();
             assert!(kinds >= 3, "{program} came to {kinds} kinds of verdict only: {self}");
         }
-        for table in ["CT4", "CT6", "FRAGS4", "FRAGS6", "METRICS"] {
+        for table in ["CT4", "CT6", "FRAGS4", "FRAGS6", "METRICS", "STAGED"] {
             assert!(self.rows.get(table).is_some_and(|&rows| rows > 100), "few rows in {table}: {self}");
         }
         assert!(self.events.len() >= 15, "few kinds of events: {self}");

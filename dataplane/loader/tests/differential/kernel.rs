@@ -47,6 +47,17 @@ impl Kernel {
             .collect()
     }
 
+    /// Counts summed over the CPUs.
+    fn staged(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let table = self.object.table("STAGED").expect("a table of the ABI");
+        let sum = |value: Vec<u8>| {
+            let cpus = table.split_per_cpu(&value).into_iter();
+            let counts = cpus.map(|cpu| u64::from_ne_bytes(cpu.try_into().expect("a count")));
+            counts.sum::<u64>().to_ne_bytes().to_vec()
+        };
+        self.rows("STAGED").into_iter().map(|(key, value)| (key, sum(value))).collect()
+    }
+
     fn write(&self, table: &str, key: &[u8], value: &[u8]) {
         self.object.table(table).expect("a table of the ABI").upsert(key, value).expect("write a table");
     }
@@ -81,7 +92,7 @@ impl Kernel {
 
 impl Host for Kernel {
     fn reset(&mut self, world: &World) {
-        for table in ["CT4", "CT6", "FRAGS4", "FRAGS6", "ENDPOINTS", "IPCACHE", "POLICY", "POLICY_L4"] {
+        for table in DUMPED.into_iter().filter(|table| !matches!(*table, "CONFIG" | "METRICS")) {
             self.object.table(table).expect("a table of the ABI").clear().expect("clear a table");
         }
         self.configure(&world.config);
@@ -147,8 +158,10 @@ impl Host for Kernel {
         DUMPED
             .into_iter()
             .map(|table| {
-                if table != "METRICS" {
-                    return (table, self.rows(table));
+                match table {
+                    "METRICS" => {}
+                    "STAGED" => return (table, self.staged()),
+                    _ => return (table, self.rows(table)),
                 }
                 let mut counters = self.counters();
                 for (key, before) in &self.counted {
