@@ -13,6 +13,11 @@ pub const PLACE_RING_BUFFER: &str = "ring-buffer";
 /// [`LostEvent::place`]: this reader was too slow, others may have seen them.
 pub const PLACE_READER: &str = "reader";
 
+/// [`DropEvent::reason_code`]: nothing allows it.
+pub const POLICY_DENIED: u8 = 133;
+/// [`DropEvent::reason_code`]: a rule denies it.
+pub const POLICY_DENY: u8 = 181;
+
 /// One line of the stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -43,6 +48,10 @@ pub struct DropEvent {
     /// Of a drop by policy what stands for the rules that decided; 0 when none did.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub cookie: u32,
+    /// Those rules, as `Kind/namespace/name ingress[0]`; where nothing allows the packet those that isolate its endpoint, as
+    /// `Kind/namespace/name isolates`. Empty: none did, or they are not known any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decided_by: Vec<String>,
     /// Where, who and what.
     #[serde(flatten)]
     pub packet: PacketInfo,
@@ -80,12 +89,18 @@ pub struct PolicyVerdictEvent {
     pub match_type: String,
     /// What stands for the rules that decided; 0 when none did.
     pub cookie: u32,
+    /// Those rules, as in [`DropEvent::decided_by`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decided_by: Vec<String>,
     /// What staged policies would change: `allow`, `deny`, or empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub staged: String,
     /// What stands for the rules that would decide with them; 0 when none would.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub staged_cookie: u32,
+    /// Those rules.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub staged_by: Vec<String>,
     /// Where, who and what.
     #[serde(flatten)]
     pub packet: PacketInfo,
@@ -127,6 +142,18 @@ pub struct PacketInfo {
     pub source_identity: u32,
     /// Security identity of the destination; 0 unknown.
     pub destination_identity: u32,
+    /// Labels of the source's identity as `source:key=value`; only in what policy decided.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub source_labels: Vec<String>,
+    /// Labels of the destination's identity.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub destination_labels: Vec<String>,
+    /// The pod that the source is, as `namespace/name`; only in what policy decided, and where it is known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source_pod: String,
+    /// The pod that the destination is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub destination_pod: String,
     /// Interface the program ran on, or the packet went out by.
     pub ifindex: u32,
     /// Length of the packet in bytes.
@@ -165,6 +192,24 @@ impl MonitorEvent {
             Self::PolicyVerdict(_) => "policy-verdict",
             Self::Debug(_) => "debug",
             Self::Lost(_) => "lost",
+        }
+    }
+
+    /// The packet of a decision of policy.
+    pub const fn judged_packet(&self) -> Option<&PacketInfo> {
+        match self {
+            Self::Drop(DropEvent { packet, reason_code: POLICY_DENIED | POLICY_DENY, .. })
+            | Self::PolicyVerdict(PolicyVerdictEvent { packet, .. }) => Some(packet),
+            Self::Drop(_) | Self::Trace(_) | Self::Debug(_) | Self::Lost(_) => None,
+        }
+    }
+
+    /// The same, to be filled in.
+    pub const fn judged_packet_mut(&mut self) -> Option<&mut PacketInfo> {
+        match self {
+            Self::Drop(DropEvent { packet, reason_code: POLICY_DENIED | POLICY_DENY, .. })
+            | Self::PolicyVerdict(PolicyVerdictEvent { packet, .. }) => Some(packet),
+            Self::Drop(_) | Self::Trace(_) | Self::Debug(_) | Self::Lost(_) => None,
         }
     }
 

@@ -28,9 +28,22 @@ pub struct Policy {
     pub name: String,
     /// Numbers of the endpoints of this node that it selects.
     pub endpoints: Vec<u16>,
+    /// It is not in force, and this is what it would have decided otherwise; absent: it is in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staged: Option<Staged>,
     /// What is wrong with it, and what was done about that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,
+}
+
+/// What a staged policy would have decided otherwise on this node, since it is staged. Counted by the dataplane, and read from
+/// it every five seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Staged {
+    /// Packets that were dropped, and that it would let through.
+    pub would_allow: u64,
+    /// Connections that passed, and that it would deny; each once for each direction in which a policy was asked.
+    pub would_deny: u64,
 }
 
 /// Why a connection passes or does not.

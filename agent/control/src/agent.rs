@@ -1,11 +1,14 @@
 //! The agent: state, and the two calls that move it.
 
 mod cni;
+mod names;
+mod policy_status;
 mod policy_views;
 mod publish;
 mod views;
 
 pub(crate) use cni::{done, refuse};
+pub use names::{PartyNames, RuleNames};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -27,6 +30,7 @@ use crate::plan::Plan;
 use crate::ports::{BaseSpec, CtClock, Document, PortError, Program, Route, Table};
 use crate::reconcile::conntrack::CtGc;
 use crate::reconcile::inspect::Inspection;
+use crate::reconcile::staged::StagedCounts;
 use crate::state::State;
 use crate::state::documents::{IpamDocument, Restored};
 use crate::state::endpoints::{Endpoint, EndpointId, Endpoints, Leaving, Phase, host_net};
@@ -145,6 +149,7 @@ pub struct Agent {
     pub(crate) requests: Requests,
     pub(crate) failures: Failures,
     pub(crate) ct_gc: CtGc,
+    pub(crate) staged: StagedCounts,
     /// The base links as they were last made.
     pub(crate) base_applied: Option<BaseSpec>,
     pub(crate) inspection: Inspection,
@@ -225,6 +230,7 @@ impl Agent {
             requests: Requests::default(),
             failures: Failures::default(),
             ct_gc,
+            staged: StagedCounts::default(),
             base_applied: None,
             inspection: Inspection::default(),
             known: false,
@@ -272,7 +278,10 @@ impl Agent {
                 }
             }
             Event::Cni(request) => return self.cni(now, request),
-            Event::Listeners(any) => self.state.listeners = any,
+            Event::Listeners(any) => {
+                self.state.listeners = any;
+                self.state.policy.want_names(any);
+            }
             Event::CtGc => self.ct_gc.start_now(now),
             Event::Tick => {}
         }
@@ -301,6 +310,7 @@ impl Agent {
             outside.routes.next_retry(),
             outside.programs.next_retry(),
             Some(self.ct_gc.due()),
+            self.staged.due(&self.state.policy),
             self.inspection.due(self.config.inspect_interval),
         ]
         .into_iter()

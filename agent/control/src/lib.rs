@@ -36,7 +36,7 @@ mod state;
 mod time;
 mod tracked;
 
-pub use agent::{Agent, ReconcileReport};
+pub use agent::{Agent, PartyNames, ReconcileReport, RuleNames};
 pub use cni::{CniRequest, Netns, NetnsHandle, Reply, RequestId};
 pub use config::{Config, CtGcConfig, FamilyMode, MonitorAggregation, PolicyConfig, Routing};
 pub use event::{DeviceFacts, Event, NodeObject};

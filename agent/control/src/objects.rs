@@ -76,6 +76,20 @@ impl ObjectKind {
     }
 }
 
+impl ObjectKind {
+    /// Whether it says who may speak with whom: the policies, and what they name by reference.
+    pub const fn is_of_policy(self) -> bool {
+        matches!(
+            self,
+            Self::CidrGroup
+                | Self::NetworkPolicy
+                | Self::CiliumNetworkPolicy
+                | Self::CiliumClusterwideNetworkPolicy
+                | Self::ClusterNetworkPolicy
+        )
+    }
+}
+
 /// Which object of its kind.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ObjectName {
@@ -157,6 +171,23 @@ impl Object {
 }
 
 impl Object {
+    /// Its metadata, if it is a policy or what policies name.
+    pub(crate) fn policy_metadata(&self) -> Option<&agent_crd::ObjectMeta> {
+        Some(match self {
+            Self::CidrGroup(object) => object.metadata(),
+            Self::NetworkPolicy(object) => object.metadata(),
+            Self::CiliumNetworkPolicy(object) => object.metadata(),
+            Self::CiliumClusterwideNetworkPolicy(object) => object.metadata(),
+            Self::ClusterNetworkPolicy(object) => object.metadata(),
+            Self::Pod(_)
+            | Self::Namespace(_)
+            | Self::Identity(_)
+            | Self::Endpoint(_)
+            | Self::Service(_)
+            | Self::EndpointSlice(_) => return None,
+        })
+    }
+
     /// The policy that it is, if it is one.
     pub const fn as_policy(&self) -> Option<PolicyObject<'_>> {
         match self {

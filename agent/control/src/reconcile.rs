@@ -18,6 +18,7 @@ mod pods;
 pub(crate) mod policy;
 mod read_back;
 mod rows;
+pub(crate) mod staged;
 
 use crate::agent::{Agent, ReconcileReport};
 use crate::backoff::Failure;
@@ -118,6 +119,7 @@ impl Agent {
         self.check_interfaces(&mut run);
         self.save_documents(&mut run);
         self.collect_connections(&mut run);
+        self.count_staged(&mut run);
         // Endpoints that went may have been the last to use a router; then there is more to do at once.
         self.follow_plan();
         run.report.pending = self.pending();

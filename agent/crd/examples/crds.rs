@@ -43,7 +43,7 @@ fn files() -> Vec<(String, String)> {
         let yaml = serde_yaml_ng::to_string(definition).expect("JSON is YAML");
         (format!("{plural}.yaml"), format!("{MADE}{note}{yaml}"))
     };
-    let mut files: Vec<_> = crd::cilium().iter().map(|definition| file(definition, "")).collect();
+    let mut files: Vec<_> = crd::needed().iter().map(|definition| file(definition, "")).collect();
     let (name, text) = file(&crd::cluster_network_policy(), OPTIONAL);
     files.push((format!("optional/{name}"), text));
     files

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::object::Object;
 use crate::{
     CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy,
-    ClusterNetworkPolicy, schema,
+    ClusterNetworkPolicy, NodePolicyStatus, schema,
 };
 
 /// Label of a definition that says how new its schema is.
@@ -15,14 +15,22 @@ pub const SCHEMA_VERSION_LABEL: &str = "io.cilium.k8s.crd.schema.version";
 /// How new the schemas are; the numbers are those of the objects that they are compatible with.
 pub const SCHEMA_VERSION: &str = "1.32.6";
 
-/// The definitions that Bristle needs, by name: kinds of the group `cilium.io`.
+/// The definitions that Bristle needs: those of `cilium.io`, and its own.
+pub fn needed() -> Vec<Value> {
+    let own = Extras { short_names: &["nps"], columns: NODE_COLUMNS, labelled: true, ..NOTHING };
+    let mut all = cilium();
+    all.push(definition::<NodePolicyStatus>(&own));
+    all
+}
+
+/// Those of the kinds of the group `cilium.io`, by name.
 pub fn cilium() -> Vec<Value> {
     vec![
         definition::<CiliumCIDRGroup>(&Extras { short_names: &["ccg"], ..CILIUM }),
         definition::<CiliumClusterwideNetworkPolicy>(&Extras {
             short_names: &["ccnp"],
             categories: &["cilium", "ciliumpolicy"],
-            columns: &[AGE, VALID],
+            columns: &[AGE, VALID, ENFORCED],
             status: true,
             ..CILIUM
         }),
@@ -40,7 +48,7 @@ pub fn cilium() -> Vec<Value> {
         definition::<CiliumNetworkPolicy>(&Extras {
             short_names: &["cnp", "ciliumnp"],
             categories: &["cilium", "ciliumpolicy"],
-            columns: &[AGE, VALID],
+            columns: &[AGE, VALID, ENFORCED],
             status: true,
             ..CILIUM
         }),
@@ -74,8 +82,9 @@ struct Extras {
     labelled: bool,
 }
 
-const CILIUM: Extras =
-    Extras { short_names: &[], categories: &["cilium"], columns: &[], status: false, labelled: true };
+const NOTHING: Extras =
+    Extras { short_names: &[], categories: &[], columns: &[], status: false, labelled: false };
+const CILIUM: Extras = Extras { categories: &["cilium"], labelled: true, ..NOTHING };
 
 /// A column of `kubectl get`.
 struct Column {
@@ -103,6 +112,29 @@ const VALID: Column = column(
     ".status.conditions[?(@.type=='Valid')].status",
     "Whether the policy could be understood",
 );
+const ENFORCED: Column = column(
+    "Enforced",
+    "string",
+    ".status.conditions[?(@.type=='Enforced')].status",
+    "Whether the policy is in force on every node",
+);
+const NODE_COLUMNS: &[Column] = &[
+    column("Not enforced", "integer", ".notEnforced", "Policies that are not enforced as they are written"),
+    column(
+        "NetworkPolicy",
+        "integer",
+        ".revisions.NetworkPolicy",
+        "Version up to which NetworkPolicy objects are in force",
+    ),
+    column(
+        "CiliumNetworkPolicy",
+        "integer",
+        ".revisions.CiliumNetworkPolicy",
+        "Version up to which CiliumNetworkPolicy objects are in force",
+    ),
+    column("Problem", "string", ".problem", "Why newer ones are not"),
+    AGE,
+];
 const IDENTITY_NAMESPACE: Column = column(
     "Namespace",
     "string",

@@ -19,6 +19,7 @@ pub mod cilium_identity;
 pub mod cilium_network_policy;
 pub mod cluster_network_policy;
 pub mod network_policy;
+pub mod node_policy_status;
 
 pub mod crd;
 pub mod icmp;
@@ -37,4 +38,5 @@ pub use cluster_network_policy::ClusterNetworkPolicy;
 pub use identity_labels::IdentityLabels;
 pub use meta::{IntOrString, LabelSelector, LabelSelectorRequirement, ObjectMeta, SelectorOperator};
 pub use network_policy::NetworkPolicy;
+pub use node_policy_status::NodePolicyStatus;
 pub use object::{Object, ReadError};

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::words::words;
 
+/// Annotation of a policy: with the value `true` it is not in force, but tells what would be different with it.
+pub const STAGED: &str = "bristle.io/staged";
+
 /// The parts of `metadata` that are of use here. The rest is skipped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

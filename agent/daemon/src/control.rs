@@ -5,12 +5,15 @@
 
 use crate::kernel::{KernelMaps, KernelNode};
 use crate::metrics::Metrics;
+use crate::monitor::NamesChanged;
 use crate::publish::Told;
 use crate::underlay::Underlay;
 use agent_api::status::{AgentState, ReconcileStatus};
 use agent_api::{Timestamp, cni};
 use agent_control::{Agent, CniRequest, Event, NetnsHandle, Now, ReconcileReport, RequestId};
+use agent_crd::NodePolicyStatus;
 use anyhow::{Context as _, Result, anyhow};
+use dataplane_loader::clock::monotonic_ns;
 use nix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -28,6 +31,12 @@ const UNDERLAY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often the CNI configuration is looked at: what others removed is put back.
 const CONFLIST_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How often at most all policies are looked at for what is wrong with them.
+const POLICY_STATUS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long it takes until it is told that only revisions have risen.
+const REVISIONS_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a query may see.
 #[derive(Debug)]
@@ -108,6 +117,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// CNI configuration to write when pods can be added: directory and socket.
     pub conflist: Option<(PathBuf, PathBuf)>,
+    /// Where to say what cookies of events stand for.
+    pub(crate) names: mpsc::Sender<NamesChanged>,
     /// Where to say what the cluster shall be told, if it shall.
     pub(crate) told: Option<watch::Sender<Told>>,
 }
@@ -156,8 +167,14 @@ struct Loop {
     conflist_due: Instant,
     conflist_problem: Option<String>,
     last_errors: Vec<String>,
-    /// Whether all was heard, and the revision of policy, when the cluster was last told.
-    told: Option<(bool, u64)>,
+    /// Whether all was heard, the revision of policy, and the status of policies, when the cluster was last told.
+    told: Option<(bool, u64, u64)>,
+    /// What holds for policies on this node, and the agent's number for it.
+    policy_status: (u64, Option<NodePolicyStatus>),
+    /// It is not looked at before.
+    policy_status_due: Instant,
+    /// How often it was looked at.
+    policy_status_told: u64,
 }
 
 impl Loop {
@@ -172,6 +189,9 @@ impl Loop {
             conflist_problem: None,
             last_errors: Vec::new(),
             told: None,
+            policy_status: (0, None),
+            policy_status_due: Instant::now(),
+            policy_status_told: 0,
         }
     }
 
@@ -181,7 +201,10 @@ impl Loop {
         self.reconcile(Vec::new());
         loop {
             let deadline = self.parts.agent.next_deadline().map_or(UNDERLAY_INTERVAL, |at| at.since(now()));
-            let wait = deadline.min(self.underlay_due.saturating_duration_since(Instant::now()));
+            let mut wait = deadline.min(self.underlay_due.saturating_duration_since(Instant::now()));
+            if self.parts.told.is_some() && self.policy_status.0 != self.parts.agent.policy_news() {
+                wait = wait.min(self.policy_status_due.saturating_duration_since(Instant::now()));
+            }
             // Requests that wait already belong to the same batch: the setting is not switched between them.
             let first = inputs.try_recv().or_else(|_| {
                 self.parts.node.end_batch();
@@ -269,8 +292,14 @@ impl Loop {
 
     fn reconcile(&mut self, replies: Vec<agent_control::Reply>) {
         let started = Instant::now();
+        let since_ns = monotonic_ns();
         let report = self.parts.agent.reconcile(now(), &mut self.parts.maps, &mut self.parts.node);
         let took = started.elapsed();
+        let names = self.parts.agent.take_rule_names();
+        if !names.is_empty() {
+            // Without a monitor nobody misses them.
+            drop(self.parts.names.send(NamesChanged { since_ns, names }));
+        }
         self.note(&report, took);
         for reply in replies.into_iter().chain(report.replies) {
             self.answer(reply);
@@ -322,12 +351,20 @@ impl Loop {
     fn tell_cluster(&mut self, endpoints_touched: bool) {
         let Some(sender) = &self.parts.told else { return };
         let agent = &self.parts.agent;
-        let state = Some((Told::is_synced(agent), agent.policy_revision()));
+        let is_news = self.policy_status.0 != agent.policy_news();
+        // Each write of a policy's status raises the revision. Were that told at once, it would be a write of each node for each.
+        let late = if is_news { Duration::ZERO } else { REVISIONS_INTERVAL };
+        if self.policy_status_due + late <= Instant::now() {
+            self.policy_status = (agent.policy_news(), agent.policy_status());
+            self.policy_status_due = Instant::now() + POLICY_STATUS_INTERVAL;
+            self.policy_status_told += 1;
+        }
+        let state = Some((Told::is_synced(agent), agent.policy_revision(), self.policy_status_told));
         if !endpoints_touched && self.told == state {
             return;
         }
         self.told = state;
-        let told = Told::by(agent);
+        let told = Told::by(agent, self.policy_status.1.clone());
         sender.send_if_modified(|before| {
             let changed = *before != told;
             *before = told;

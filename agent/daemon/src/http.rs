@@ -4,7 +4,7 @@ mod answers;
 
 use crate::control::{Control, StoppedError, View};
 use crate::metrics::{self, Figures, Metrics};
-use crate::monitor::{Filter, Monitor};
+use crate::monitor::{Filter, Monitor, Parties};
 use crate::tables::Tables;
 use crate::watch::WatchStatus;
 use crate::{process, status};
@@ -42,6 +42,8 @@ pub(crate) struct Sources {
     pub(crate) tables: Arc<Tables>,
     /// Events.
     pub(crate) monitor: Monitor,
+    /// Who the ends of events are.
+    pub(crate) parties: Parties,
     /// The watch.
     pub(crate) watch: WatchStatus,
     /// Counters.
@@ -246,9 +248,9 @@ struct MonitorQuery {
 async fn monitor(State(sources): State<Sources>, Query(query): Query<MonitorQuery>) -> Answer {
     let filter = filter(&query).map_err(|text| answers::bad_request(&text))?;
     let listener = sources.monitor.listen(filter);
-    let lines = futures::stream::unfold(listener, async |mut listener| {
+    let lines = futures::stream::unfold((listener, sources.parties), async |(mut listener, parties)| {
         let line = match tokio::time::timeout(KEEP_ALIVE, listener.next()).await {
-            Ok(Some(event)) => serde_json::to_vec(&*event).map_or_else(
+            Ok(Some(event)) => serde_json::to_vec(&*parties.named(event).await).map_or_else(
                 |_| Vec::new(),
                 |mut line| {
                     line.push(b'\n');
@@ -258,7 +260,7 @@ async fn monitor(State(sources): State<Sources>, Query(query): Query<MonitorQuer
             Ok(None) => return None,
             Err(_silence) => b"\n".to_vec(),
         };
-        Some((Ok::<_, std::convert::Infallible>(line), listener))
+        Some((Ok::<_, std::convert::Infallible>(line), (listener, parties)))
     });
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
 }
@@ -283,8 +285,9 @@ fn filter(query: &MonitorQuery) -> Result<Filter, String> {
 
 async fn metrics_page(State(sources): State<Sources>) -> Answer {
     let status = collect(&sources).await.map_err(stopping)?;
-    let endpoints = sources.control.query(|view| view.agent.endpoints()).await.map_err(stopping)?;
-    let figures = Figures { status, endpoints };
+    let asked = sources.control.query(|view| (view.agent.endpoints(), view.agent.staged_policies())).await;
+    let (endpoints, staged) = asked.map_err(stopping)?;
+    let figures = Figures { status, endpoints, staged };
     let (metrics, tables) = (Arc::clone(&sources.metrics), Arc::clone(&sources.tables));
     let text = tokio::task::spawn_blocking(move || metrics::render(&metrics, &figures, &tables))
         .await

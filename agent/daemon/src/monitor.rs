@@ -4,6 +4,11 @@
 //! own queue (counted and told to it), and without listeners only drops are told, counted and thrown away unread.
 
 mod decode;
+mod parties;
+mod rules;
+
+pub(crate) use parties::Parties;
+pub(crate) use rules::NamesChanged;
 
 use crate::control::Control;
 use crate::metrics::{Metrics, count};
@@ -12,8 +17,10 @@ use agent_api::{Timestamp, monitor};
 use agent_control::Event;
 use anyhow::{Context as _, Result};
 use dataplane_loader::EventReader;
-use std::sync::Arc;
+use dataplane_loader::clock::monotonic_ns;
+use rules::Rules;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::sync::broadcast;
 use tracing::{error, warn};
@@ -32,17 +39,23 @@ pub(crate) struct Monitor {
 const LOOK: Duration = Duration::from_millis(50);
 
 impl Monitor {
-    /// Starts the thread that reads the ring buffer, and tells `control` whether anybody listens.
+    /// Starts the thread that reads the ring buffer, and tells `control` whether anybody listens. What cookies stand for comes
+    /// by `names` while somebody does.
     ///
     /// # Errors
     /// When the system has no thread left.
-    pub(crate) fn start(reader: EventReader, control: Control, metrics: Arc<Metrics>) -> Result<Self> {
+    pub(crate) fn start(
+        reader: EventReader,
+        control: Control,
+        names: mpsc::Receiver<NamesChanged>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self> {
         let (events, _) = broadcast::channel(QUEUE);
         let monitor = Self { events, metrics };
         let this = monitor.clone();
         std::thread::Builder::new()
             .name("monitor".to_owned())
-            .spawn(move || this.read(reader, &control))
+            .spawn(move || this.read(reader, &control, Rules::new(names)))
             .context("cannot start the monitor thread")?;
         Ok(monitor)
     }
@@ -62,12 +75,13 @@ impl Monitor {
         self.metrics.events.load(Ordering::Relaxed)
     }
 
-    fn read(self, mut reader: EventReader, control: &Control) {
+    fn read(self, mut reader: EventReader, control: &Control, mut rules: Rules) {
         let mut told = false;
         loop {
             let listened = self.listeners() > 0;
             if listened != told {
                 told = listened;
+                rules.forget();
                 control.event(Event::Listeners(listened));
             }
             // The programs wake the reader only when the ring fills, so it looks by itself as well.
@@ -79,10 +93,11 @@ impl Monitor {
                 }
             }
             let clock = decode::WallClock::now();
+            rules.follow(monotonic_ns());
             while let Some(event) = reader.next() {
                 count(&self.metrics.events);
                 if self.events.receiver_count() > 0
-                    && let Some(event) = decode::event(&event, clock)
+                    && let Some(event) = decode::event(&event, clock, &mut rules)
                 {
                     // Fails only when the last listener left just now.
                     drop(self.events.send(Arc::new(event)));

@@ -1,9 +1,11 @@
-//! What the agent tells the cluster: a `CiliumEndpoint` for each pod of this node, and on the Node object which policies are in force.
+//! What the agent tells the cluster: a `CiliumEndpoint` for each pod of this node, and which policies are in force: by a number on
+//! the Node object, and in a `NodePolicyStatus`.
 //!
 //! The objects are made equal to what the agent wants whenever one or the other changes. Objects of other nodes are never touched,
 //! and nothing is removed before all is known and as long as the pod still has its endpoint here.
 
 mod attempt;
+mod node_status;
 mod observed;
 #[cfg(test)]
 mod tests;
@@ -16,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent_control::{Agent, ObjectName};
-use agent_crd::{CiliumEndpoint, Object as _};
+use agent_crd::{CiliumEndpoint, NodePolicyStatus, Object as _};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use kube::{Api, Client};
@@ -24,8 +26,9 @@ use serde_json::json;
 use tokio::sync::watch;
 use tracing::debug;
 
-use crate::watch::{Connector, Pause, call_failed, resource};
+use crate::watch::{Connector, Pause, call_failed, resource, version};
 use attempt::{Attempts, Due};
+use node_status::NodeStatus;
 
 /// Annotation of the own Node: the latest `resourceVersion` of a policy up to which all are in force on this node.
 pub(crate) const REVISION_ANNOTATION: &str = "bristle.io/policy-revision";
@@ -44,6 +47,8 @@ pub(crate) struct Told {
     pub(crate) own: Vec<IpAddr>,
     /// The revision of policy, once it is known.
     pub(crate) revision: Option<u64>,
+    /// What holds for policies on this node, once it is known.
+    pub(crate) status: Option<NodePolicyStatus>,
     /// All that the agent rests on has been heard, so that what is not wanted is to go.
     pub(crate) synced: bool,
 }
@@ -54,8 +59,8 @@ impl Told {
         agent.policies_synced() && agent.nodes_synced() && agent.policy().is_some()
     }
 
-    /// As the agent has it now.
-    pub(crate) fn by(agent: &Agent) -> Self {
+    /// As the agent has it now. `status` may be a little older.
+    pub(crate) fn by(agent: &Agent, status: Option<NodePolicyStatus>) -> Self {
         let synced = Self::is_synced(agent);
         Self {
             wanted: agent.published(),
@@ -66,6 +71,7 @@ impl Told {
                 .collect(),
             own: agent.network().node_ips,
             revision: synced.then(|| agent.policy_revision()),
+            status: status.filter(|_| synced),
             synced,
         }
     }
@@ -83,6 +89,7 @@ pub(crate) async fn run(
         observed,
         connector,
         attempts: Attempts::default(),
+        status: NodeStatus::new(),
         pause: Pause::new(),
         client: None,
     };
@@ -102,6 +109,7 @@ struct Publisher {
     observed: Arc<Observed>,
     connector: Arc<Connector>,
     attempts: Attempts,
+    status: NodeStatus,
     /// Between tries while the server does not answer.
     pause: Pause,
     client: Option<(u64, Client)>,
@@ -133,6 +141,10 @@ impl Publisher {
         if let Some(revision) = told.revision {
             let at = self.annotate(&client, revision).await?;
             next = earlier(next, at);
+        }
+        if let Some(status) = &told.status {
+            let at = self.tell_status(&client, status).await?;
+            next = earlier(next, Some(at));
         }
         for (name, wanted) in &told.wanted {
             let is = seen.remove(name);
@@ -231,21 +243,67 @@ impl Publisher {
     }
 
     async fn annotate(&mut self, client: &Client, revision: u64) -> Result<Option<Instant>, OutOfReach> {
+        let wanted = revision.to_string();
+        if self.observed.node_revision().as_ref() == Some(&wanted) {
+            self.attempts.annotation_stays();
+            return Ok(None);
+        }
         match self.attempts.annotation_due(revision) {
             Due::Now => {}
             Due::At(at) => return Ok(Some(at)),
             Due::Never => return Ok(None),
         }
-        let patch = json!({"metadata": {"annotations": {REVISION_ANNOTATION: revision.to_string()}}});
+        self.attempts.annotated(revision);
+        let patch = json!({"metadata": {"annotations": {REVISION_ANNOTATION: wanted}}});
         let api = Api::<Node>::all(client.clone());
         let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        let result = api.patch_metadata(&self.node, &parameters, &Patch::Merge(patch)).await;
-        let done = result.is_ok();
-        match result {
-            Ok(_) => self.pause = Pause::new(),
-            Err(problem) => self.failed("annotate its Node", &problem)?,
+        match api.patch_metadata(&self.node, &parameters, &Patch::Merge(patch)).await {
+            Ok(node) => {
+                self.pause = Pause::new();
+                self.observed.wrote_node(wanted, version(node.metadata.resource_version.as_deref()));
+                Ok(None)
+            }
+            Err(problem) => {
+                self.failed("annotate its Node", &problem)?;
+                Ok(match self.attempts.annotation_due(revision) {
+                    Due::At(at) => Some(at),
+                    Due::Now | Due::Never => Some(Instant::now()),
+                })
+            }
         }
-        Ok(self.attempts.annotated(revision, done))
+    }
+
+    /// Returns when it is to be looked at again.
+    async fn tell_status(
+        &mut self,
+        client: &Client,
+        status: &NodePolicyStatus,
+    ) -> Result<Instant, OutOfReach> {
+        let wanted = node_status::owned(status, self.observed.node_uid());
+        let due = self.status.due(&wanted, Instant::now());
+        if due > Instant::now() {
+            return Ok(due);
+        }
+        let api = Api::<DynamicObject>::all_with(client.clone(), &resource::<NodePolicyStatus>());
+        let patch = Patch::Apply(wanted.to_json());
+        match api.patch(&self.node, &PatchParams::apply(MANAGER).force(), &patch).await {
+            Ok(_) => {
+                self.pause = Pause::new();
+                self.status.done(wanted.clone(), Instant::now());
+            }
+            Err(problem) => {
+                self.status.failed(Instant::now());
+                // What nobody needs for the network to work must not keep the rest from being told: an older cluster may
+                // not have the definition, or not allow it.
+                match problem {
+                    kube::Error::Api(refused) if refused.code < 500 && refused.code != 429 => {
+                        debug!("cannot write its NodePolicyStatus: {}", refused.message);
+                    }
+                    problem => self.failed("write its NodePolicyStatus", &problem)?,
+                }
+            }
+        }
+        Ok(self.status.due(&wanted, Instant::now()))
     }
 
     /// What cannot be mended by waiting for one object ends the round.

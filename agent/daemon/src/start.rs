@@ -6,7 +6,7 @@ use crate::flags::{Aggregation, Enforcement, Family, Routing, RunFlags, Switch};
 use crate::http::{self, Sources};
 use crate::kernel::{self, KernelMaps, KernelNode};
 use crate::metrics::Metrics;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Parties};
 use crate::place::{self, Place};
 use crate::publish::{self, Observed, Told};
 use crate::status::Fixed;
@@ -93,6 +93,7 @@ pub fn run(flags: &RunFlags) -> Result<()> {
     let netlink = || Netlink::open().context("cannot talk to the kernel's network stack");
     let conflist = flags.cni_conf_dir().map(|dir| (dir.to_owned(), place.cni_socket.clone()));
     let (told_sender, told) = tokio::sync::watch::channel(Told::default());
+    let (names_sender, names) = std::sync::mpsc::channel();
     let with_policy = flags.policy == Switch::On;
     let (control, control_ended) = control::start(Parts {
         agent: Agent::new(config(flags, node.clone()), documents),
@@ -101,6 +102,7 @@ pub fn run(flags: &RunFlags) -> Result<()> {
         underlay: Underlay::new(netlink()?, flags.device.clone()),
         metrics: Arc::clone(&metrics),
         conflist,
+        names: names_sender,
         told: with_policy.then_some(told_sender),
     })?;
 
@@ -109,7 +111,8 @@ pub fn run(flags: &RunFlags) -> Result<()> {
     let sources = Sources {
         control: control.clone(),
         tables,
-        monitor: Monitor::start(reader, control.clone(), Arc::clone(&metrics))?,
+        monitor: Monitor::start(reader, control.clone(), names, Arc::clone(&metrics))?,
+        parties: Parties::new(control.clone()),
         watch: watch.clone(),
         metrics,
         fixed,

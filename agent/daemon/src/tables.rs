@@ -132,7 +132,14 @@ fn sum(cpus: &[MetricsEntry]) -> MetricsEntry {
 }
 
 const fn is_countable(kind: TableKind) -> bool {
-    matches!(kind, TableKind::Hash | TableKind::LruHash | TableKind::LpmTrie | TableKind::HashOfMaps)
+    matches!(
+        kind,
+        TableKind::Hash
+            | TableKind::PerCpuHash
+            | TableKind::LruHash
+            | TableKind::LpmTrie
+            | TableKind::HashOfMaps
+    )
 }
 
 fn describe(table: &Table) -> MapInfo {

@@ -76,7 +76,8 @@ pub(crate) fn start(
     node: &str,
     observed: Option<&Arc<Observed>>,
 ) -> Vec<tokio::task::JoinHandle<()>> {
-    let mut tasks = vec![tokio::spawn(run(node::Nodes, Arc::clone(connector), control.clone()))];
+    let nodes = node::Nodes::new(node, observed.map(Arc::clone));
+    let mut tasks = vec![tokio::spawn(run(nodes, Arc::clone(connector), control.clone()))];
     let Some(observed) = observed else { return tasks };
     for kind in ObjectKind::ALL {
         let objects = object::Objects::new(kind, node, Arc::clone(observed));

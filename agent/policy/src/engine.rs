@@ -25,7 +25,7 @@ use crate::ports::NamedPort;
 use crate::rows::{EVERYBODY, EndpointPolicy, Row};
 use crate::rule::{ObjectRef, Spec};
 use crate::store::{CidrGroup, Service, Store};
-use crate::tables::Tables;
+use crate::tables::{CookieChanges, Tables};
 
 use class::PolicyId;
 pub use nodes::Node;
@@ -320,6 +320,17 @@ impl Policy {
         self.numbers.settle();
         self.prefixes.settle();
         self.nodes.settle();
+    }
+
+    /// From now on it is noted what becomes of cookies, beginning with all that tables may hold now; or not any more.
+    /// Before [`Policy::settle`] has been called once the tables may hold cookies of an earlier engine.
+    pub fn follow_cookies(&mut self, follow: bool) {
+        self.tables.follow_cookies(follow);
+    }
+
+    /// What has become of cookies since the last time, if they are followed.
+    pub fn take_cookies(&mut self) -> CookieChanges {
+        self.tables.take_cookies()
     }
 
     fn peers_changed(&mut self, changed: &[Changed<Identity>]) {

@@ -46,7 +46,7 @@ pub use finding::{Finding, Severity};
 pub use label::{
     CLUSTER, Label, LabelSet, NAMESPACE, NAMESPACE_LABELS, SERVICE_ACCOUNT, source, split_source,
 };
-pub use normal::{Normal, PolicyObject, STAGED, cidr_group, normalise};
+pub use normal::{Normal, PolicyObject, cidr_group, normalise};
 pub use peers::{Entity, Families};
 pub use ports::{NamedPort, PortName, PortRange, Ports, prefixes, proto};
 pub use rows::{
@@ -55,3 +55,4 @@ pub use rows::{
 pub use rule::{Action, Kind, ObjectRef, Origin, PeerRef, Peers, Rule, Section, Spec, Tier};
 pub use selector::{Op, Requirement, Selector, Selectors, Values};
 pub use store::{CidrGroup, Service, Store};
+pub use tables::CookieChanges;

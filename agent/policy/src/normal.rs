@@ -22,9 +22,6 @@ use crate::label::{Label, source};
 use crate::rule::{Kind, ObjectRef, Spec};
 use crate::store::CidrGroup;
 
-/// Annotation of a policy that is not in force, but tells what would be different with it.
-pub const STAGED: &str = "bristle.io/staged";
-
 /// A policy object.
 #[derive(Debug, Clone, Copy)]
 pub enum PolicyObject<'a> {
@@ -95,7 +92,8 @@ impl Reader<'_> {
 /// # Errors
 /// What is wrong, with the fields. The object has no effect then.
 pub fn normalise(object: PolicyObject<'_>, cluster: &str) -> Result<Normal, Mistakes> {
-    let staged = object.metadata().annotations.get(STAGED).is_some_and(|value| value == "true");
+    let staged =
+        object.metadata().annotations.get(agent_crd::meta::STAGED).is_some_and(|value| value == "true");
     let object_ref = Arc::new(object.name());
     let (findings, mistakes) = (Vec::new(), Vec::new());
     let mut reader = Reader { object: object_ref, cluster, staged, findings, mistakes };

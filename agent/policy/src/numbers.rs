@@ -215,6 +215,11 @@ impl<T: Ord + Digest> Numbers<T> {
         Sweep { removed, dropped }
     }
 
+    /// Swept, but maybe still in the tables.
+    pub(crate) fn late(&self) -> impl Iterator<Item = (u32, &Arc<T>)> {
+        self.gone.iter().map(|(number, value)| (*number, value))
+    }
+
     /// The tables hold nothing any more that was swept.
     pub(crate) fn settle(&mut self) {
         self.gone.clear();

@@ -70,6 +70,8 @@ pub struct Store {
     pub(crate) groups: BTreeMap<String, CidrGroup>,
     pub(crate) services: BTreeMap<(String, String), Service>,
     shared: Shared,
+    /// Objects that are not in force.
+    staged: BTreeSet<Arc<ObjectRef>>,
 }
 
 impl Store {
@@ -117,6 +119,11 @@ impl Store {
     }
 
     pub(crate) fn put(&mut self, name: &Arc<ObjectRef>, stored: Stored) {
+        if stored.specs.iter().any(|spec| spec.staged) {
+            self.staged.insert(Arc::clone(name));
+        } else {
+            self.staged.remove(name);
+        }
         // The name goes too: the new rules hold one of their own.
         self.objects.remove(name);
         if stored != Stored::default() {
@@ -127,6 +134,21 @@ impl Store {
     /// The objects that are in force, or of which something is to be said.
     pub fn objects(&self) -> impl Iterator<Item = &ObjectRef> {
         self.objects.keys().map(|object| &**object)
+    }
+
+    /// Whether an object only says what it would do.
+    pub fn is_staged(&self, object: &ObjectRef) -> bool {
+        self.staged.contains(object)
+    }
+
+    /// Those objects.
+    pub fn staged(&self) -> impl Iterator<Item = &ObjectRef> {
+        self.staged.iter().map(|object| &**object)
+    }
+
+    /// Whether there is such an object.
+    pub fn has_staged(&self) -> bool {
+        !self.staged.is_empty()
     }
 
     /// A group of CIDRs as it is now, `None`: it is gone.

@@ -1,5 +1,6 @@
 //! The port sets and cookies that rows point to, counted.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::decide::Decision;
@@ -11,10 +12,15 @@ use crate::rule::{ObjectRef, Origin};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Origins(pub(crate) Vec<Origin>);
 
+/// Cookies, and what they stand for now; `None`: nothing any more, and no table holds them.
+pub type CookieChanges = BTreeMap<u32, Option<Vec<Origin>>>;
+
 /// Sets and cookies. A set holds the cookies of its verdicts.
 pub(crate) struct Tables {
     pub(crate) sets: Numbers<L4Set>,
     pub(crate) cookies: Numbers<Origins>,
+    /// What has become of cookies since somebody asked; `None`: nobody wants to know.
+    followed: Option<CookieChanges>,
 }
 
 /// Holds what a compilation makes until rows hold it.
@@ -26,7 +32,19 @@ pub(crate) struct Scratch {
 
 impl Tables {
     pub(crate) fn new() -> Self {
-        Self { sets: Numbers::new(1..=u32::MAX), cookies: Numbers::new(1..=u32::MAX) }
+        Self { sets: Numbers::new(1..=u32::MAX), cookies: Numbers::new(1..=u32::MAX), followed: None }
+    }
+
+    /// From now on what becomes of cookies is noted, beginning with all that tables may hold now; or not any more.
+    pub(crate) fn follow_cookies(&mut self, follow: bool) {
+        let all = || self.cookies.late().chain(self.cookies.iter());
+        self.followed =
+            follow.then(|| all().map(|(number, origins)| (number, Some(origins.0.clone()))).collect());
+    }
+
+    /// What was noted since the last time.
+    pub(crate) fn take_cookies(&mut self) -> CookieChanges {
+        self.followed.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// The number that stands for origins; 0 for none.
@@ -98,7 +116,10 @@ impl Tables {
                 self.each_cookie(verdict, release);
             }
         }
-        self.cookies.publish();
+        let fresh = self.cookies.publish();
+        if let Some(followed) = &mut self.followed {
+            followed.extend(fresh.into_iter().map(|(number, origins)| (number, Some(origins.0.clone()))));
+        }
         self.cookies.sweep();
         sets.removed
     }
@@ -106,6 +127,9 @@ impl Tables {
     /// The dataplane's tables hold nothing any more that was swept.
     pub(crate) fn settle(&mut self) {
         self.sets.settle();
+        if let Some(followed) = &mut self.followed {
+            followed.extend(self.cookies.late().map(|(number, _)| (number, None)));
+        }
         self.cookies.settle();
     }
 }

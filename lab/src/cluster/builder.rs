@@ -524,7 +524,7 @@ impl ClusterBuilder {
 ///
 /// Definitions are there before any agent looks for them, so that none has to wait for the operator.
 fn start_operator(dir: &LabDir, store: &Store, fabric: &Machine, bins: &BinDir) -> Result<Agent, BuildError> {
-    let definitions = agent_crd::crd::cilium().into_iter().chain([agent_crd::crd::cluster_network_policy()]);
+    let definitions = agent_crd::crd::needed().into_iter().chain([agent_crd::crd::cluster_network_policy()]);
     for definition in definitions {
         store
             .create(&CUSTOMRESOURCEDEFINITIONS, "", definition, &WriteOptions::default())

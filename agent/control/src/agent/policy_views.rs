@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use agent_api::policy::{
-    Explanation, Identity as IdentityView, Party as PartyView, Policy as PolicyView, Side,
+    Explanation, Identity as IdentityView, Party as PartyView, Policy as PolicyView, Side, Staged,
 };
 use agent_policy::{Direction, Enforcement, LabelSet, NamedPort, Outcome, Party, explain_side};
 use dataplane_abi::Identity;
@@ -51,7 +51,7 @@ impl Agent {
         self.state.endpoints.iter().map(|endpoint| endpoint.record.id).filter(has).collect()
     }
 
-    fn labels(&self, identity: Identity) -> Vec<String> {
+    pub(super) fn labels(&self, identity: Identity) -> Vec<String> {
         let labels = self.state.policy.engine().and_then(|engine| engine.labels(identity));
         labels.into_iter().flat_map(LabelSet::iter).map(ToString::to_string).collect()
     }
@@ -71,6 +71,10 @@ impl Agent {
                     .into_iter()
                     .filter_map(|id| EndpointId::try_from(id.0).ok())
                     .collect(),
+                staged: engine.store().is_staged(object).then(|| {
+                    let would = self.staged.of(object);
+                    Staged { would_allow: would.allow, would_deny: would.deny }
+                }),
                 findings: findings
                     .iter()
                     .filter(|finding| finding.subject == subject)

@@ -13,7 +13,7 @@ use agent_policy::proto;
 use dataplane_abi::endpoints::EndpointFlags;
 
 use super::Agent;
-use crate::objects::ObjectName;
+use crate::objects::{ObjectKind, ObjectName};
 use crate::state::endpoints::{EndpointRecord, Phase};
 use crate::state::policy::InForce;
 
@@ -98,6 +98,13 @@ impl Agent {
     /// The latest `resourceVersion` of a policy up to which all policies are in force on this node; 0 before the first, or when policy is off.
     pub fn policy_revision(&self) -> u64 {
         self.state.policy.revision()
+    }
+
+    /// The same for each kind of policy by itself; kinds of which nothing has come are left out.
+    ///
+    /// Watches of two kinds may lag behind each other, so only this says of an object whether it is in force here.
+    pub fn policy_revisions(&self) -> &BTreeMap<ObjectKind, u64> {
+        self.state.policy.revisions()
     }
 
     /// Whether every kind of object that policy rests on has been heard whole, or policy is off.

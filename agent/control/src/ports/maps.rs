@@ -15,6 +15,8 @@ pub enum Table {
     Policy,
     /// What policies decide, by protocol and port.
     PolicyL4,
+    /// How often staged policies would have decided otherwise; counted by the dataplane, the agent only removes.
+    Staged,
     /// IPv4 connections; written by the dataplane, the agent only removes.
     Ct4,
     /// IPv6 connections; written by the dataplane, the agent only removes.
@@ -23,8 +25,21 @@ pub enum Table {
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Config, Self::Endpoints, Self::Ipcache, Self::Policy, Self::PolicyL4, Self::Ct4, Self::Ct6];
+    pub const ALL: [Self; 8] = [
+        Self::Config,
+        Self::Endpoints,
+        Self::Ipcache,
+        Self::Policy,
+        Self::PolicyL4,
+        Self::Staged,
+        Self::Ct4,
+        Self::Ct6,
+    ];
+
+    /// Whether the dataplane writes it, so that the agent only reads and removes.
+    pub const fn is_the_dataplanes(self) -> bool {
+        matches!(self, Self::Staged | Self::Ct4 | Self::Ct6)
+    }
 
     /// Name of the map, as in `dataplane-abi` and below the pin directory.
     pub const fn name(self) -> &'static str {
@@ -34,6 +49,7 @@ impl Table {
             Self::Ipcache => "IPCACHE",
             Self::Policy => "POLICY",
             Self::PolicyL4 => "POLICY_L4",
+            Self::Staged => "STAGED",
             Self::Ct4 => "CT4",
             Self::Ct6 => "CT6",
         }
@@ -71,9 +87,10 @@ pub struct CtClock {
     pub ticks_per_s: u32,
 }
 
-/// The maps. Written only by the agent, but for the conntrack tables.
+/// The maps. Written only by the agent, but for those of the dataplane ([`Table::is_the_dataplanes`]).
 pub trait MapStore {
-    /// All rows of a table that the agent writes, in any order.
+    /// All rows of a table, in any order. Not for conntrack, whose tables are large and change while they are read.
+    /// What each CPU counts by itself is added up.
     /// A read that could not be completed is an error: rows that are missing here are taken for absent.
     fn dump(&mut self, table: Table) -> Result<Vec<Row>, PortError>;
 

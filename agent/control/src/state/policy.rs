@@ -3,6 +3,7 @@
 mod elsewhere;
 mod lists;
 mod own;
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,6 +19,7 @@ use ipnet::IpNet;
 use elsewhere::Elsewhere;
 use lists::Lists;
 use own::Own;
+use told::{Versions, mark};
 
 use super::endpoints::EndpointId;
 use super::nodes::Nodes;
@@ -116,9 +118,23 @@ pub(crate) struct PolicyState {
     cidrs: BTreeMap<IpNet, Identity>,
     /// Policies that could not be read at all.
     unreadable: BTreeMap<(ObjectKind, ObjectName), String>,
-    /// The latest version of a policy that was heard, and the latest that is in force.
-    heard: u64,
-    in_force: u64,
+    /// Somebody wants to know what cookies stand for.
+    names_wanted: bool,
+    /// The tables have held what the engine asked for at least once, so that no cookie of an earlier agent is in them.
+    has_settled: bool,
+    /// The engine tells what cookies stand for.
+    names_followed: bool,
+    /// By kind, the earliest version at which what is missing in the present list can have gone.
+    since: BTreeMap<ObjectKind, u64>,
+    /// What tells a changed policy from one of which only the status is another.
+    marks: BTreeMap<(ObjectKind, Arc<ObjectName>), u64>,
+    /// Counts what may make another thing of what is said of policies.
+    news: u64,
+    /// The same, once the tables hold what was heard.
+    pending_news: bool,
+    /// Versions of policies that were heard, and those that are in force.
+    heard: Versions,
+    in_force: Versions,
 }
 
 impl PolicyState {
@@ -145,8 +161,15 @@ impl PolicyState {
             services: Services::default(),
             cidrs: BTreeMap::new(),
             unreadable: BTreeMap::new(),
-            heard: 0,
-            in_force: 0,
+            names_wanted: false,
+            has_settled: false,
+            names_followed: false,
+            since: BTreeMap::new(),
+            marks: BTreeMap::new(),
+            news: 0,
+            pending_news: false,
+            heard: Versions::default(),
+            in_force: Versions::default(),
         }
     }
 
@@ -197,12 +220,21 @@ impl PolicyState {
     /// A list begins.
     pub(crate) fn list_started(&mut self, kind: ObjectKind) {
         self.lists.started(kind);
+        let since = self.heard.of.get(&kind).copied().unwrap_or_default() + 1;
+        self.since.insert(kind, since);
     }
 
     /// A list is complete: what was not heard in it is gone.
     pub(crate) fn list_synced(&mut self, kind: ObjectKind) -> Touched {
         let mut touched = Touched::default();
-        for name in self.lists.synced(kind) {
+        let gone = self.lists.synced(kind);
+        if kind.is_of_policy() && !gone.is_empty() {
+            // Nobody says at which version they went. It was later than all that this watch had told, and who
+            // waits for it shall see that something has changed.
+            self.heard.newest += 1;
+            self.policy_heard(kind, self.since.get(&kind).copied().unwrap_or_default());
+        }
+        for name in gone {
             touched.merge(self.delete(kind, &name, 0));
         }
         touched
@@ -213,6 +245,7 @@ impl PolicyState {
         let kind = object.kind();
         let name = self.lists.heard(kind, object.name());
         self.readable(kind, &name);
+        self.note_mark(kind, &name, mark(&object));
         match object {
             Object::Pod(pod) => {
                 self.pods.insert((*name).clone(), pod);
@@ -232,14 +265,14 @@ impl PolicyState {
                     Ok(group) => self.engine.policy.set_cidr_group(&name.name, Some(group)),
                     Err(error) => drop(self.unreadable.insert((kind, (*name).clone()), error.to_string())),
                 }
-                self.policy_heard(version)
+                self.policy_heard(kind, version)
             }
             policy => {
                 if let Some(policy) = policy.as_policy() {
                     // What is wrong with it becomes a finding of the engine's.
                     let _: Result<(), agent_policy::Mistakes> = self.engine.policy.upsert(policy);
                 }
-                self.policy_heard(version)
+                self.policy_heard(kind, version)
             }
         }
     }
@@ -247,6 +280,7 @@ impl PolicyState {
     /// An object of which only the name could be read. Its last good version stays.
     pub(crate) fn unreadable(&mut self, kind: ObjectKind, name: ObjectName, error: String) {
         let name = self.lists.heard(kind, name);
+        self.news += 1;
         self.unreadable.insert((kind, (*name).clone()), error);
     }
 
@@ -260,6 +294,7 @@ impl PolicyState {
     pub(crate) fn delete(&mut self, kind: ObjectKind, name: &ObjectName, version: u64) -> Touched {
         self.lists.forget(kind, name);
         self.readable(kind, name);
+        self.forget_mark(kind, name);
         let policy = |kind| ObjectRef { kind, namespace: name.namespace.clone(), name: name.name.clone() };
         let policy = match kind {
             ObjectKind::Pod => {
@@ -281,7 +316,7 @@ impl PolicyState {
             ObjectKind::EndpointSlice => return self.set_slice(name, None),
             ObjectKind::CidrGroup => {
                 self.engine.policy.set_cidr_group(&name.name, None);
-                return self.policy_heard(version);
+                return self.policy_heard(kind, version);
             }
             ObjectKind::NetworkPolicy => policy(Kind::NetworkPolicy),
             ObjectKind::CiliumNetworkPolicy => policy(Kind::CiliumNetworkPolicy),
@@ -289,11 +324,13 @@ impl PolicyState {
             ObjectKind::ClusterNetworkPolicy => policy(Kind::ClusterNetworkPolicy),
         };
         self.engine.policy.delete(&policy);
-        self.policy_heard(version)
+        self.policy_heard(kind, version)
     }
 
-    fn policy_heard(&mut self, version: u64) -> Touched {
-        self.heard = self.heard.max(version);
+    fn policy_heard(&mut self, kind: ObjectKind, version: u64) -> Touched {
+        self.heard.newest = self.heard.newest.max(version);
+        let of = self.heard.of.entry(kind).or_default();
+        *of = version.max(*of);
         Touched::default()
     }
 
@@ -487,6 +524,7 @@ impl PolicyState {
             self.remove_unused_identities();
         }
         let changes = self.engine.policy.commit();
+        self.news += u64::from(!changes.is_empty());
         self.cidrs.extend(changes.prefixes.iter().copied());
         for (prefix, _) in &changes.prefixes_removed {
             self.cidrs.remove(prefix);
@@ -498,19 +536,6 @@ impl PolicyState {
     pub(crate) fn forget_restored(&mut self) -> Vec<EndpointId> {
         self.restored_nodes.clear();
         std::mem::take(&mut self.restored).into_keys().collect()
-    }
-
-    /// The tables hold what the last commit asked for.
-    pub(crate) fn settle(&mut self) {
-        if let Some(engine) = self.engine_mut() {
-            engine.settle();
-        }
-        self.in_force = self.heard;
-    }
-
-    /// The latest version of a policy that is in force here (`resourceVersion` of the object); 0 before the first.
-    pub(crate) fn revision(&self) -> u64 {
-        self.in_force
     }
 
     /// What is wrong with the objects.

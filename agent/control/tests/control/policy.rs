@@ -1,5 +1,7 @@
 //! Identities and policies: what a pod may do, at every moment.
 
+mod told;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;

@@ -122,7 +122,7 @@ fn fields_that_are_not_known_are_named() {
 
 #[test]
 fn names_are_those_that_people_know() {
-    let names: Vec<String> = crd::cilium()
+    let names: Vec<String> = crd::needed()
         .iter()
         .map(|d| {
             let short: Vec<&str> = d["spec"]["names"]["shortNames"]
@@ -144,6 +144,7 @@ fn names_are_those_that_people_know() {
             "ciliumendpoints.cilium.io cep,ciliumep Namespaced false",
             "ciliumidentities.cilium.io ciliumid Cluster true",
             "ciliumnetworkpolicies.cilium.io cnp,ciliumnp Namespaced true",
+            "nodepolicystatuses.bristle.io nps Cluster false",
         ]
     );
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 /// All definitions. They take a while to make, and many tests need them.
 static DEFINITIONS: LazyLock<Vec<Value>> =
-    LazyLock::new(|| crd::cilium().into_iter().chain([crd::cluster_network_policy()]).collect());
+    LazyLock::new(|| crd::needed().into_iter().chain([crd::cluster_network_policy()]).collect());
 
 /// A manifest of `tests/manifests`.
 fn manifest(name: &str) -> Value {

@@ -50,8 +50,10 @@ impl KernelMaps {
 
 impl MapStore for KernelMaps {
     fn dump(&mut self, table: Table) -> Result<Vec<Row>, PortError> {
-        let rows = self.raw(table).rows().map_err(|error| later(format!("read {}", table.name()), &error))?;
-        Ok(rows.into_iter().map(|(key, value)| Row { key, value }).collect())
+        let of = self.raw(table);
+        let rows = of.rows().map_err(|error| later(format!("read {}", table.name()), &error))?;
+        let sum = |value: Vec<u8>| if of.info().kind.is_per_cpu() { sum(of, &value) } else { value };
+        Ok(rows.into_iter().map(|(key, value)| Row { key, value: sum(value) }).collect())
     }
 
     fn upsert(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), PortError> {
@@ -93,6 +95,13 @@ impl MapStore for KernelMaps {
     fn ct_clock(&mut self) -> Result<CtClock, PortError> {
         Ok(CtClock { ticks: self.clock.now(), ticks_per_s: self.clock.ticks_per_s() })
     }
+}
+
+/// A count, all CPUs together. Other tables of the agent are not counted by CPU.
+fn sum(table: &loader::Table, value: &[u8]) -> Vec<u8> {
+    let cpus = table.split_per_cpu(value);
+    let counts = cpus.iter().filter_map(|cpu| Some(u64::from_ne_bytes(cpu.as_slice().try_into().ok()?)));
+    counts.fold(0, u64::wrapping_add).to_ne_bytes().to_vec()
 }
 
 #[cfg(test)]

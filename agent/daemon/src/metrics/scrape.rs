@@ -5,6 +5,7 @@ use super::text::Text;
 use crate::tables::Tables;
 use agent_api::status::{AgentState, Status};
 use agent_api::{Endpoint, EndpointState};
+use agent_crd::node_policy_status::StagedPolicy;
 use dataplane_abi::drop_reason::reason_text;
 use dataplane_abi::{DropReason, metrics as rows};
 use std::collections::BTreeMap;
@@ -19,6 +20,8 @@ pub struct Figures {
     pub status: Status,
     /// The endpoints.
     pub endpoints: Vec<Endpoint>,
+    /// Policies that are not in force, and what they would have decided otherwise.
+    pub staged: Vec<StagedPolicy>,
 }
 
 /// The whole page. Tables that cannot be read are left out.
@@ -27,6 +30,7 @@ pub fn render(metrics: &Metrics, figures: &Figures, tables: &Tables) -> String {
     build(&mut text, figures);
     packets(&mut text, tables);
     state(&mut text, figures);
+    staged(&mut text, figures);
     table_sizes(&mut text, tables);
     counters(&mut text, metrics, figures);
     process(&mut text, figures);
@@ -124,6 +128,26 @@ fn state(text: &mut Text, figures: &Figures) {
     );
     let last = kubernetes.last_event.map_or(0, agent_api::Timestamp::unix_seconds);
     text.single("bristle_event_ts", "gauge", "Unix time of the last event from the API server.", last);
+}
+
+fn staged(text: &mut Text, figures: &Figures) {
+    let samples = figures.staged.iter().flat_map(|policy| {
+        [("allow", policy.would_allow), ("deny", policy.would_deny)].map(|(would, count)| {
+            let labels = vec![
+                ("kind", policy.kind.clone()),
+                ("namespace", policy.namespace.clone()),
+                ("policy", policy.name.clone()),
+                ("would", would.to_owned()),
+            ];
+            (labels, count)
+        })
+    });
+    text.family(
+        "bristle_policy_staged_total",
+        "counter",
+        "What staged policies would have decided otherwise: connections to deny, dropped packets to allow.",
+        samples,
+    );
 }
 
 fn table_sizes(text: &mut Text, tables: &Tables) {

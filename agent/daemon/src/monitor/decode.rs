@@ -1,5 +1,6 @@
 //! A record of the ring buffer as an event of the local API: the header's numbers in words, and the packet's headers read.
 
+use super::rules::Rules;
 use crate::words;
 use agent_api::Timestamp;
 use agent_api::monitor::{DebugEvent, DropEvent, MonitorEvent, PacketInfo, PolicyVerdictEvent, TraceEvent};
@@ -27,7 +28,7 @@ impl WallClock {
 }
 
 /// The event; `None` for a kind that this version does not know.
-pub(super) fn event(event: &Event, clock: WallClock) -> Option<MonitorEvent> {
+pub(super) fn event(event: &Event, clock: WallClock, rules: &mut Rules) -> Option<MonitorEvent> {
     let EventHeader { kind, subtype, time_ns, flags, .. } = event.header;
     let time = clock.at(time_ns);
     Some(match EventKind::from_number(kind)? {
@@ -37,6 +38,7 @@ pub(super) fn event(event: &Event, clock: WallClock) -> Option<MonitorEvent> {
             reason_code: subtype,
             direction: direction(flags),
             cookie: event.header.arg,
+            decided_by: rules.at(event.header.arg, time_ns),
             packet: packet(event),
         }),
         EventKind::Trace => MonitorEvent::Trace(TraceEvent {
@@ -75,12 +77,14 @@ pub(super) fn event(event: &Event, clock: WallClock) -> Option<MonitorEvent> {
                 |kind| kind.name().to_owned(),
             ),
             cookie: event.header.arg,
+            decided_by: rules.at(event.header.arg, time_ns),
             staged: match event.header.staged() {
                 Some(Staged::WouldAllow) => "allow".to_owned(),
                 Some(Staged::WouldDeny) => "deny".to_owned(),
                 Some(Staged::Nothing) | None => String::new(),
             },
             staged_cookie: event.header.staged_cookie,
+            staged_by: rules.at(event.header.staged_cookie, time_ns),
             packet: packet(event),
         }),
     })
@@ -225,13 +229,17 @@ fn icmp(v6: bool, kind: u8, code: u8) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{WallClock, event};
+    use super::{Rules, WallClock, event};
     use agent_api::MonitorEvent;
     use dataplane_abi::events::{Event, EventHeader, EventKind, PAYLOAD_MAX, TracePoint, TraceReason};
     use dataplane_abi::policy::{PolicyMatch, Staged};
     use dataplane_abi::{DropReason, Identity};
 
     const CLOCK: WallClock = WallClock { boot_unix_ns: 1_000_000_000 };
+
+    fn nothing() -> Rules {
+        Rules::new(std::sync::mpsc::channel().1)
+    }
 
     fn record(header: EventHeader, frame: &[u8]) -> Event {
         let mut payload = [0; PAYLOAD_MAX];
@@ -259,7 +267,7 @@ mod tests {
             src_identity: Identity(300),
             ..EventHeader::default()
         };
-        let Some(MonitorEvent::Drop(drop)) = event(&record(header, &tcp_syn()), CLOCK) else {
+        let Some(MonitorEvent::Drop(drop)) = event(&record(header, &tcp_syn()), CLOCK, &mut nothing()) else {
             panic!("a drop")
         };
         assert_eq!(
@@ -287,7 +295,7 @@ mod tests {
             policy_match: PolicyMatch::L3L4 as u8,
             ..EventHeader::default()
         };
-        let decode = |header| match event(&record(header, &tcp_syn()), CLOCK) {
+        let decode = |header| match event(&record(header, &tcp_syn()), CLOCK, &mut nothing()) {
             Some(MonitorEvent::PolicyVerdict(verdict)) => verdict,
             other => panic!("{other:?}"),
         };
@@ -319,7 +327,9 @@ mod tests {
                 subtype: TracePoint::ToEndpoint as u8,
                 ..EventHeader::default()
             };
-            let Some(MonitorEvent::Trace(trace)) = event(&record(header, &frame[..length]), CLOCK) else {
+            let Some(MonitorEvent::Trace(trace)) =
+                event(&record(header, &frame[..length]), CLOCK, &mut nothing())
+            else {
                 panic!("a trace")
             };
             assert_eq!(trace.point, "to-endpoint");
@@ -338,7 +348,7 @@ mod tests {
         frame.extend([58, 0, 0, 0, 0, 0, 0, 0]); // then ICMPv6
         frame.extend([128, 0, 0, 0, 0, 0, 0, 0]);
         let header = EventHeader { kind: EventKind::Trace as u8, ..EventHeader::default() };
-        let Some(MonitorEvent::Trace(trace)) = event(&record(header, &frame), CLOCK) else {
+        let Some(MonitorEvent::Trace(trace)) = event(&record(header, &frame), CLOCK, &mut nothing()) else {
             panic!("a trace")
         };
         assert_eq!(
@@ -349,6 +359,9 @@ mod tests {
 
     #[test]
     fn unknown_kinds_are_left_out() {
-        assert!(event(&record(EventHeader { kind: 77, ..EventHeader::default() }, &[]), CLOCK).is_none());
+        assert!(
+            event(&record(EventHeader { kind: 77, ..EventHeader::default() }, &[]), CLOCK, &mut nothing())
+                .is_none()
+        );
     }
 }

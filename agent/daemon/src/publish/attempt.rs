@@ -44,7 +44,16 @@ struct Attempt {
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
     objects: BTreeMap<ObjectName, Attempt>,
-    annotation: Option<(u64, bool, Pause, Instant)>,
+    annotation: Option<Annotation>,
+}
+
+/// The last try of the annotation.
+#[derive(Debug)]
+struct Annotation {
+    revision: u64,
+    pause: Pause,
+    /// When it may be tried again.
+    again: Instant,
 }
 
 impl Attempts {
@@ -88,21 +97,26 @@ impl Attempts {
         self.objects.get(name).filter(|attempt| attempt.version.is_none()).map(|attempt| attempt.again)
     }
 
-    /// Whether the annotation is to be written now.
-    pub(super) fn annotation_due(&self, revision: u64) -> Due {
-        match &self.annotation {
-            Some((of, true, ..)) if *of == revision => Due::Never,
-            Some((of, false, _, again)) if *of == revision => Due::after(*again),
-            _ => Due::Now,
+    /// The annotation is as it shall be. One that does not stay so keeps its pause.
+    pub(super) fn annotation_stays(&mut self) {
+        if self.annotation.as_ref().is_some_and(|last| last.again + Pause::MAX < Instant::now()) {
+            self.annotation = None;
         }
     }
 
-    /// The annotation has been written, or not. Returns when it is due again.
-    pub(super) fn annotated(&mut self, revision: u64, done: bool) -> Option<Instant> {
-        let before = self.annotation.take().filter(|(of, ..)| *of == revision);
-        let mut pause = before.map_or_else(Pause::new, |(_, _, pause, _)| pause);
+    /// Whether an annotation that says something else is to be written now.
+    pub(super) fn annotation_due(&self, revision: u64) -> Due {
+        match self.annotation.as_ref().filter(|last| last.revision == revision) {
+            None => Due::Now,
+            Some(last) => Due::after(last.again),
+        }
+    }
+
+    /// The annotation has been written, or not.
+    pub(super) fn annotated(&mut self, revision: u64) {
+        let before = self.annotation.take().filter(|last| last.revision == revision);
+        let mut pause = before.map_or_else(Pause::new, |last| last.pause);
         let again = Instant::now() + pause.next().unwrap_or(Pause::MAX);
-        self.annotation = Some((revision, done, pause, again));
-        (!done).then_some(again)
+        self.annotation = Some(Annotation { revision, pause, again });
     }
 }

@@ -1,4 +1,4 @@
-//! The `CiliumEndpoint` objects of this node, as they are in the API.
+//! The `CiliumEndpoint` objects of this node and the annotation of its Node, as they are in the API.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -27,6 +27,19 @@ struct Inner {
     /// The latest version that the watch has come to.
     newest: u64,
     synced: bool,
+    /// The own Node, once it has been seen.
+    node: Option<Annotated>,
+}
+
+/// The own Node.
+#[derive(Debug)]
+struct Annotated {
+    /// Its UID.
+    uid: Option<String>,
+    /// What its annotation says.
+    revision: Option<String>,
+    /// Its version.
+    version: u64,
 }
 
 impl Inner {
@@ -125,6 +138,49 @@ impl Observed {
             }
         });
         self.tell(true);
+    }
+
+    /// The own Node as the watch has it. What is older than what was written is left out.
+    pub(crate) fn seen_node(&self, uid: Option<String>, revision: Option<String>, version: u64) {
+        let changed = self.with(|inner| {
+            if inner.node.as_ref().is_some_and(|node| node.version > version) {
+                return false;
+            }
+            let same = |node: &Annotated| (&node.uid, &node.revision) == (&uid, &revision);
+            let changed = !inner.node.as_ref().is_some_and(same);
+            inner.node = Some(Annotated { uid, revision, version });
+            changed
+        });
+        self.tell(changed);
+    }
+
+    /// A list of all Nodes begins: versions of a server that was set back begin anew.
+    pub(crate) fn node_list_started(&self) {
+        self.with(|inner| {
+            if let Some(node) = &mut inner.node {
+                node.version = 0;
+            }
+        });
+    }
+
+    /// The own Node as it was written.
+    pub(super) fn wrote_node(&self, revision: String, version: u64) {
+        self.with(|inner| {
+            let uid = inner.node.as_ref().and_then(|node| node.uid.clone());
+            if inner.node.as_ref().is_none_or(|node| node.version < version) {
+                inner.node = Some(Annotated { uid, revision: Some(revision), version });
+            }
+        });
+    }
+
+    /// The UID of the own Node, as far as is known.
+    pub(super) fn node_uid(&self) -> Option<String> {
+        self.with(|inner| inner.node.as_ref()?.uid.clone())
+    }
+
+    /// What the annotation of the own Node says, as far as is known.
+    pub(super) fn node_revision(&self) -> Option<String> {
+        self.with(|inner| inner.node.as_ref()?.revision.clone())
     }
 
     fn tell(&self, changed: bool) {

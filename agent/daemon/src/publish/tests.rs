@@ -4,7 +4,7 @@ use super::{Observed, Told};
 use crate::control::Control;
 use crate::testing::ApiServer;
 use agent_control::ObjectName;
-use agent_crd::{CiliumEndpoint, Object as _};
+use agent_crd::{CiliumEndpoint, NodePolicyStatus, Object as _};
 use sim_api::faults::{CallMatch, Effect};
 use sim_api::resource::{CUSTOMRESOURCEDEFINITIONS, Gr, NODES};
 use sim_api::store::StoreOptions;
@@ -44,7 +44,7 @@ impl Cluster {
         let store = Store::new(StoreOptions::default());
         let node = serde_json::json!({"metadata": {"name": "n1"}});
         store.create(&NODES, "", node, &WriteOptions::default()).unwrap();
-        for definition in agent_crd::crd::cilium() {
+        for definition in agent_crd::crd::needed() {
             store.create(&CUSTOMRESOURCEDEFINITIONS, "", definition, &WriteOptions::default()).unwrap();
         }
         for object in objects {
@@ -66,6 +66,11 @@ impl Cluster {
             present: objects.iter().map(name).collect(),
             own: vec![OWN.parse().unwrap()],
             revision: Some(revision),
+            status: Some(NodePolicyStatus {
+                metadata: agent_crd::ObjectMeta::named("n1"),
+                revisions: [("NetworkPolicy".to_owned(), revision)].into(),
+                ..NodePolicyStatus::default()
+            }),
             synced: true,
         });
     }
@@ -91,6 +96,14 @@ impl Cluster {
     fn revision(&self) -> Option<String> {
         let node = self.api.store.get(&NODES, "", "n1").unwrap();
         node["metadata"]["annotations"][super::REVISION_ANNOTATION].as_str().map(str::to_owned)
+    }
+
+    /// What the cluster knows of policies on the node: the revision of NetworkPolicy objects, and the UID of the Node behind it.
+    fn status(&self) -> Option<(u64, String)> {
+        let object = self.api.store.get(&Gr::new("bristle.io", "nodepolicystatuses"), "", "n1").ok()?;
+        let status = NodePolicyStatus::from_json((*object).clone()).unwrap();
+        let owner = status.metadata.owner_references.first().map(|owner| owner.uid.clone());
+        Some((status.revisions["NetworkPolicy"], owner.unwrap_or_default()))
     }
 
     async fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
@@ -189,6 +202,49 @@ async fn what_others_spoil_or_remove_is_put_back() {
     let main = sim_api::options::Sub::Main;
     cluster.api.store.patch(&ENDPOINTS, "default", "a", main, &patch, &WriteOptions::default()).unwrap();
     cluster.until_objects(&[("a", 300)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn which_policies_are_in_force_is_told_in_an_object_that_goes_with_the_node() {
+    let cluster = Cluster::with(&[]);
+    let uid = |cluster: &Cluster| {
+        let node = cluster.api.store.get(&NODES, "", "n1").unwrap();
+        node["metadata"]["uid"].as_str().unwrap().to_owned()
+    };
+    let says = |revision: u64| move |cluster: &Cluster| cluster.status() == Some((revision, uid(cluster)));
+    cluster.want(&[], 42);
+    cluster.until("the status", says(42)).await;
+    cluster.want(&[], 43);
+    cluster.until("the next status", says(43)).await;
+    cluster.api.store.delete(&NODES, "", "n1", &DeleteOptions::default()).unwrap();
+    let node = serde_json::json!({"metadata": {"name": "n1"}});
+    cluster.api.store.create(&NODES, "", node, &WriteOptions::default()).unwrap();
+    cluster.until("the status of the new Node", says(43)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_annotation_comes_back_on_a_node_that_lost_it() {
+    let cluster = Cluster::with(&[]);
+    cluster.want(&[], 42);
+    let says_42 = |cluster: &Cluster| cluster.revision().as_deref() == Some("42");
+    cluster.until("the annotation", says_42).await;
+    let patch = serde_json::json!({"metadata": {"annotations": {super::REVISION_ANNOTATION: null}}});
+    let patch = sim_api::options::Patch::Merge(patch);
+    let main = sim_api::options::Sub::Main;
+    cluster.api.store.patch(&NODES, "", "n1", main, &patch, &WriteOptions::default()).unwrap();
+    cluster.until("the annotation after its removal", says_42).await;
+    cluster.api.store.delete(&NODES, "", "n1", &DeleteOptions::default()).unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let node = serde_json::json!({"metadata": {"name": "n1"}});
+    cluster.api.store.create(&NODES, "", node, &WriteOptions::default()).unwrap();
+    cluster.until("the annotation of the new Node", says_42).await;
+    let version = |cluster: &Cluster| {
+        let node = cluster.api.store.get(&NODES, "", "n1").unwrap();
+        node["metadata"]["resourceVersion"].clone()
+    };
+    let written = version(&cluster);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(version(&cluster), written, "what is as it shall be is not written again");
 }
 
 #[rstest::rstest]

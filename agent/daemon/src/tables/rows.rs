@@ -5,7 +5,9 @@ use agent_api::MapRow;
 use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags, EndpointKey};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
 use dataplane_abi::metrics::{MetricsEntry, from_index};
-use dataplane_abi::policy::{Direction, L4Key, PolicyEntry, PolicyFlags, PolicyKey, PolicyVerdict, Staged};
+use dataplane_abi::policy::{
+    Direction, L4Key, PolicyEntry, PolicyFlags, PolicyKey, PolicyVerdict, Staged, StagedCount, StagedKey,
+};
 use dataplane_loader::Table;
 use std::fmt::Write as _;
 use zerocopy::FromBytes as _;
@@ -17,6 +19,13 @@ pub(super) fn describe(table: &Table, key: &[u8], value: &[u8]) -> Option<MapRow
         "ENDPOINTS" => endpoint(key, value),
         "POLICY" => policy(key, value),
         "POLICY_L4" => policy_l4(key, value),
+        "STAGED" => {
+            let cpus = table.split_per_cpu(value);
+            staged(
+                key,
+                cpus.iter().filter_map(|cpu| Some(StagedCount::read_from_bytes(cpu).ok()?.count)).sum(),
+            )
+        }
         "METRICS" => {
             let sum: Vec<MetricsEntry> = table
                 .split_per_cpu(value)
@@ -83,6 +92,16 @@ fn policy_l4(key: &[u8], value: &[u8]) -> Option<MapRow> {
         _ => return None,
     };
     Some(MapRow { key: format!("set {} {what}", key.set), value: verdict(&value) })
+}
+
+fn staged(key: &[u8], count: u64) -> Option<MapRow> {
+    let key = StagedKey::read_from_bytes(key).ok()?;
+    let would = match Staged::from_number(key.staged)? {
+        Staged::WouldAllow => "allow",
+        Staged::WouldDeny => "deny",
+        Staged::Nothing => return None,
+    };
+    Some(MapRow { key: format!("cookie {} would {would}", key.cookie), value: format!("{count} times") })
 }
 
 fn verdict(verdict: &PolicyVerdict) -> String {

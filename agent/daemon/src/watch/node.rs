@@ -1,6 +1,7 @@
 //! Node objects: what the agent reads of them.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use agent_control::{Event, NodeObject};
 use kube::api::ObjectMeta;
@@ -8,11 +9,33 @@ use kube::runtime::watcher;
 use kube::{Api, Client};
 use serde::Deserialize;
 
-use super::Source;
+use super::{Source, version};
+use crate::publish::{Observed, REVISION_ANNOTATION};
 
 /// All Node objects.
 #[derive(Debug)]
-pub(super) struct Nodes;
+pub(super) struct Nodes {
+    own: String,
+    observed: Option<Arc<Observed>>,
+}
+
+impl Nodes {
+    /// `observed` is told of the Node `own`.
+    pub(super) fn new(own: &str, observed: Option<Arc<Observed>>) -> Self {
+        Self { own: own.to_owned(), observed }
+    }
+
+    fn observe(&self, node: &Node) {
+        if let Some(observed) =
+            self.observed.as_ref().filter(|_| node.metadata.name.as_ref() == Some(&self.own))
+        {
+            let annotations = node.metadata.annotations.as_ref();
+            let revision = annotations.and_then(|annotations| annotations.get(REVISION_ANNOTATION)).cloned();
+            let version = version(node.metadata.resource_version.as_deref());
+            observed.seen_node(node.metadata.uid.clone(), revision, version);
+        }
+    }
+}
 
 impl Source for Nodes {
     type Object = Node;
@@ -31,8 +54,16 @@ impl Source for Nodes {
 
     fn event(&self, event: watcher::Event<Node>) -> Option<Event> {
         Some(match event {
-            watcher::Event::Init => Event::NodeListStarted,
-            watcher::Event::InitApply(node) | watcher::Event::Apply(node) => Event::NodeUpsert(node.into()),
+            watcher::Event::Init => {
+                if let Some(observed) = &self.observed {
+                    observed.node_list_started();
+                }
+                Event::NodeListStarted
+            }
+            watcher::Event::InitApply(node) | watcher::Event::Apply(node) => {
+                self.observe(&node);
+                Event::NodeUpsert(node.into())
+            }
             watcher::Event::InitDone => Event::NodeListSynced,
             watcher::Event::Delete(node) => {
                 Event::NodeDelete { name: node.metadata.name.unwrap_or_default() }

@@ -203,7 +203,7 @@ impl Policies {
 
     async fn synced() -> Self {
         let store = Store::new(StoreOptions::default());
-        install(&store, &agent_crd::crd::cilium());
+        install(&store, &agent_crd::crd::needed());
         let policies = Self::start(store);
         policies.watched.until("all lists", |status| status.synced && status.connected).await;
         policies.until("the last list", |event| matches!(event, Event::ListSynced(_)).then_some(()));
@@ -319,7 +319,7 @@ async fn objects_carry_their_version_and_end_with_a_later_one() {
 async fn an_unreadable_object_is_told_as_such_and_hides_no_other() {
     let store = Store::new(StoreOptions::default());
     // Without schemas, as where somebody else's definitions are installed.
-    let definitions = agent_crd::crd::cilium().into_iter().map(|mut definition| {
+    let definitions = agent_crd::crd::needed().into_iter().map(|mut definition| {
         definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"] =
             json(r#"{"type": "object", "x-kubernetes-preserve-unknown-fields": true}"#);
         definition
@@ -352,7 +352,7 @@ async fn missing_definitions_are_named_until_they_are_there() {
     let told = |status: &KubernetesStatus| status.error.as_ref().is_some_and(|e| e.contains("deploy/crds"));
     policies.watched.until("the complaint", told).await;
     assert!(!policies.watched.api.status.get().synced);
-    install(&policies.watched.api.store, &agent_crd::crd::cilium());
+    install(&policies.watched.api.store, &agent_crd::crd::needed());
     policies.watched.until("all lists", |status| status.synced && status.connected).await;
 }
 
