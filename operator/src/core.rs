@@ -1,5 +1,6 @@
 //! The operator's mind: events in, commands out. No I/O, no clock, no randomness: the same events give the same commands.
 
+mod enforcement;
 mod event;
 mod identities;
 mod pods;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 pub use event::{Action, Command, Endpoint, Event, Key, Kind, Namespace, Outcome, Pod, Policy, Seen};
 
+use enforcement::Enforcement;
 use identities::Identities;
 use pods::Pods;
 use policies::Policies;
@@ -72,6 +74,7 @@ pub struct Operator {
     identities: Identities,
     endpoints: Table<Endpoint>,
     policies: Policies,
+    enforcement: Enforcement,
     ids: CommandIds,
 }
 
@@ -85,6 +88,7 @@ impl Operator {
             identities: Identities::default(),
             endpoints: Table::default(),
             policies: Policies::default(),
+            enforcement: Enforcement::default(),
             ids: CommandIds::default(),
         }
     }
@@ -95,7 +99,7 @@ impl Operator {
             Event::Leading(leading) => self.lead(leading),
             Event::ListStarted(kind) => self.list_started(kind),
             Event::ListSynced(kind) => self.list_synced(kind),
-            Event::Upsert(seen) => self.upsert(seen),
+            Event::Upsert(seen) => self.upsert(now, seen),
             Event::Deleted(key) => self.delete(&key),
             Event::Outcome { id, outcome } => self.outcome(now, id, &outcome),
             Event::Tick => {}
@@ -121,6 +125,7 @@ impl Operator {
                 self.identities.collect(now, before, &self.pods, room, &mut self.ids, &mut commands);
             }
         }
+        self.policies.review(now, &self.enforcement);
         self.policies.write(now, room, &mut self.ids, &mut commands);
         commands
     }
@@ -192,6 +197,7 @@ impl Operator {
             Kind::Identity => self.identities.listing(),
             Kind::Endpoint => self.endpoints.listing(),
             Kind::NamespacedPolicy | Kind::ClusterwidePolicy => self.policies.listing(kind),
+            Kind::NodeStatus => self.enforcement.listing(),
         }
     }
 
@@ -205,6 +211,7 @@ impl Operator {
         self.identities.doubt();
         self.endpoints.doubt();
         self.policies.doubt();
+        self.enforcement.doubt();
     }
 
     fn list_started(&mut self, kind: Kind) {
@@ -214,6 +221,7 @@ impl Operator {
             Kind::Identity => self.identities.list_started(),
             Kind::Endpoint => self.endpoints.start(),
             Kind::NamespacedPolicy | Kind::ClusterwidePolicy => self.policies.list_started(kind),
+            Kind::NodeStatus => self.enforcement.list_started(),
         }
     }
 
@@ -228,10 +236,14 @@ impl Operator {
                 }
             }
             Kind::NamespacedPolicy | Kind::ClusterwidePolicy => self.policies.list_synced(kind),
+            Kind::NodeStatus => {
+                let touched = self.enforcement.list_synced();
+                self.policies.touch(touched);
+            }
         }
     }
 
-    fn upsert(&mut self, seen: Seen) {
+    fn upsert(&mut self, now: Duration, seen: Seen) {
         match seen {
             Seen::Pod(pod) => self.pods.upsert(pod),
             Seen::Namespace(namespace) => self.pods.upsert_namespace(namespace),
@@ -244,7 +256,11 @@ impl Operator {
                 }
                 self.identities.endpoint_added(number);
             }
-            Seen::Policy(policy) => self.policies.upsert(policy),
+            Seen::Policy(policy) => self.policies.upsert(now, policy),
+            Seen::NodeStatus(status) => {
+                let touched = self.enforcement.upsert(&status);
+                self.policies.touch(touched);
+            }
         }
     }
 
@@ -260,6 +276,10 @@ impl Operator {
                 }
             }
             Kind::NamespacedPolicy | Kind::ClusterwidePolicy => self.policies.delete(key),
+            Kind::NodeStatus => {
+                let touched = self.enforcement.delete(&key.name);
+                self.policies.touch(touched);
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use agent_crd::cilium_network_policy::PolicyStatus;
 use agent_crd::meta::Condition;
-use agent_crd::{CiliumIdentity, ObjectMeta};
+use agent_crd::{CiliumIdentity, NodePolicyStatus, ObjectMeta};
 
 /// A kind of objects that the operator watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,17 +21,20 @@ pub enum Kind {
     NamespacedPolicy,
     /// CiliumClusterwideNetworkPolicy.
     ClusterwidePolicy,
+    /// NodePolicyStatus.
+    NodeStatus,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Pod,
         Self::Namespace,
         Self::Identity,
         Self::Endpoint,
         Self::NamespacedPolicy,
         Self::ClusterwidePolicy,
+        Self::NodeStatus,
     ];
 
     /// Plural name in the API.
@@ -43,6 +46,7 @@ impl Kind {
             Self::Endpoint => "ciliumendpoints",
             Self::NamespacedPolicy => "ciliumnetworkpolicies",
             Self::ClusterwidePolicy => "ciliumclusterwidenetworkpolicies",
+            Self::NodeStatus => "nodepolicystatuses",
         }
     }
 }
@@ -121,6 +125,8 @@ pub enum Seen {
     Endpoint(Endpoint),
     /// A policy.
     Policy(Policy),
+    /// What an agent says of the policies on its node.
+    NodeStatus(NodePolicyStatus),
 }
 
 /// Something that happened.

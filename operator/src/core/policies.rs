@@ -1,15 +1,24 @@
-//! Policies: whether they could be understood, and whether their status says so.
+//! Policies: whether they could be understood and are in force, and whether their status says so.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use agent_crd::meta::Condition;
 
+use super::enforcement::{Asked, Enforcement, PolicyKey, STAGED, Said, Touched};
 use super::event::{Action, Command, Key, Kind, Outcome, Policy};
 use super::retry::{Attempt, CommandIds};
-use super::table::{Listing, Table};
+use super::table::{Listing, Place, Table};
 
-/// The condition that the operator writes.
+/// The conditions that the operator writes: whether the policy could be understood, and whether it is in force on every node.
 const VALID: &str = "Valid";
+const ENFORCED: &str = "Enforced";
+
+/// Between two writes of what nodes say of a policy.
+const APART: Duration = Duration::from_secs(5);
+
+/// The same where only the counts of a staged policy are others.
+const COUNTS_APART: Duration = Duration::from_secs(60);
 
 /// What it says of a policy without mistakes.
 const SUCCESS: &str = "Policy validation succeeded";
@@ -19,16 +28,35 @@ const SUCCESS: &str = "Policy validation succeeded";
 struct Row {
     kind: Kind,
     resource_version: String,
-    valid: bool,
+    /// What cannot be understood.
+    mistakes: Vec<String>,
+    /// What nodes shall have in force.
+    asked: Asked,
+    /// All conditions as they are.
+    there: Vec<Condition>,
     /// All conditions as they should be, unless the object has them already.
     wanted: Option<Vec<Condition>>,
+    /// When what nodes say was last written.
+    said: Option<Duration>,
     attempt: Attempt,
+}
+
+impl Row {
+    const fn is_valid(&self) -> bool {
+        self.mistakes.is_empty()
+    }
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Policies {
     namespaced: Table<Row>,
     clusterwide: Table<Row>,
+    /// Policies by the version that they ask for.
+    by_version: BTreeSet<(Kind, u64, Place)>,
+    /// Policies that are to be looked at.
+    stale: BTreeSet<PolicyKey>,
+    /// Policies that are to be looked at later.
+    later: BTreeSet<(Duration, PolicyKey)>,
 }
 
 impl Policies {
@@ -54,7 +82,7 @@ impl Policies {
     }
 
     pub(super) fn counts(&self) -> (usize, usize) {
-        let valid = self.rows().filter(|row| row.valid).count();
+        let valid = self.rows().filter(|row| row.is_valid()).count();
         (valid, self.rows().count() - valid)
     }
 
@@ -63,11 +91,12 @@ impl Policies {
     }
 
     pub(super) fn is_settled(&self) -> bool {
-        self.rows().all(|row| row.wanted.is_none())
+        self.stale.is_empty() && self.later.is_empty() && self.rows().all(|row| row.wanted.is_none())
     }
 
     pub(super) fn next_retry(&self) -> Option<Duration> {
-        self.rows().filter(|row| row.wanted.is_some()).filter_map(|row| row.attempt.next()).min()
+        let writes = self.rows().filter(|row| row.wanted.is_some()).filter_map(|row| row.attempt.next());
+        writes.chain(self.later.first().map(|(at, _)| *at)).min()
     }
 
     pub(super) fn doubt(&mut self) {
@@ -82,29 +111,78 @@ impl Policies {
 
     pub(super) fn list_synced(&mut self, kind: Kind) {
         self.table_mut(kind).sync();
+        let there =
+            |(of, _, place): &(Kind, u64, Place)| *of != kind || self.table(kind).rows().contains_key(place);
+        let by_version = self.by_version.iter().filter(|entry| there(entry)).cloned().collect();
+        self.by_version = by_version;
     }
 
-    pub(super) fn upsert(&mut self, policy: Policy) {
-        let row = Row {
-            kind: policy.kind,
-            resource_version: policy.metadata.resource_version,
-            valid: policy.mistakes.is_empty(),
-            wanted: conditions(&policy.mistakes, policy.status.conditions),
-            attempt: Attempt::default(),
-        };
-        let place = (policy.metadata.namespace, policy.metadata.name);
-        let table = self.table_mut(policy.kind);
+    pub(super) fn upsert(&mut self, now: Duration, policy: Policy) {
+        let (kind, place) = (policy.kind, (policy.metadata.namespace.clone(), policy.metadata.name.clone()));
+        let known = self.table(kind).rows().get(&place);
+        let before = known.map(|known| known.asked.version());
+        let asked = Asked::by(
+            &policy.metadata,
+            policy.status.condition(ENFORCED),
+            known.map(|known| &known.asked),
+            now,
+        );
         // The same version again is nothing new, and what is under way goes on.
-        let known = table.rows().get(&place).filter(|known| known.resource_version == row.resource_version);
-        let row = match known {
-            Some(known) => Row { attempt: known.attempt, ..row },
-            None => row,
+        let same = known.filter(|known| known.resource_version == policy.metadata.resource_version);
+        let row = Row {
+            kind,
+            mistakes: policy.mistakes,
+            there: policy.status.conditions,
+            wanted: same.and_then(|same| same.wanted.clone()),
+            said: known.and_then(|known| known.said),
+            attempt: same.map_or_else(Attempt::default, |same| same.attempt),
+            resource_version: policy.metadata.resource_version,
+            asked,
         };
-        table.upsert(place, row);
+        if let Some(before) = before {
+            self.by_version.remove(&(kind, before, place.clone()));
+        }
+        self.by_version.insert((kind, row.asked.version(), place.clone()));
+        self.stale.insert((kind, place.clone()));
+        self.table_mut(kind).upsert(place, row);
     }
 
     pub(super) fn delete(&mut self, key: &Key) {
-        self.table_mut(key.kind).delete(&(key.namespace.clone(), key.name.clone()));
+        let place = (key.namespace.clone(), key.name.clone());
+        if let Some(row) = self.table_mut(key.kind).delete(&place) {
+            self.by_version.remove(&(key.kind, row.asked.version(), place));
+        }
+    }
+
+    /// Nodes say something else of these.
+    pub(super) fn touch(&mut self, touched: Touched) {
+        self.stale.extend(touched.policies);
+        for (kind, above, up_to) in touched.versions {
+            let first = (kind, above.saturating_add(1), Place::default());
+            let asking = self
+                .by_version
+                .range(first..)
+                .take_while(|(of, version, _)| *of == kind && *version <= up_to);
+            self.stale.extend(asking.map(|(kind, _, place)| (*kind, place.clone())));
+        }
+    }
+
+    /// Finds out what is to be said of policies of which something may have changed.
+    pub(super) fn review(&mut self, now: Duration, nodes: &Enforcement) {
+        while let Some((_, key)) = self.later.first().filter(|(at, _)| *at <= now).cloned() {
+            self.later.pop_first();
+            self.stale.insert(key);
+        }
+        for key in std::mem::take(&mut self.stale) {
+            let Some(row) = self.table_mut(key.0).get_mut(&key.1) else { continue };
+            if row.attempt.is_in_flight() {
+                // What comes of it is told, and looked at then.
+                continue;
+            }
+            let (wanted, later) = conditions(row, nodes.says(&key, &row.asked, now), now);
+            row.wanted = wanted;
+            self.later.extend(later.map(|at| (at, key)));
+        }
     }
 
     /// Commands to write conditions, up to `room` together with those in `commands`.
@@ -130,36 +208,92 @@ impl Policies {
     }
 
     pub(super) fn outcome(&mut self, now: Duration, id: u64, outcome: &Outcome) {
-        let Some((_, row)) = self.rows_mut().find(|(_, row)| row.attempt.is(id)) else { return };
+        let tables = [&mut self.namespaced, &mut self.clusterwide];
+        let mut rows = tables.into_iter().flat_map(|table| table.rows_mut());
+        let Some((place, row)) = rows.find(|(_, row)| row.attempt.is(id)) else { return };
         match outcome {
             Outcome::Done => {
-                row.wanted = None;
+                if let Some(written) = row.wanted.take() {
+                    if is_said(&written) != is_said(&row.there) {
+                        row.said = Some(now);
+                    }
+                    row.there = written;
+                }
                 row.attempt = Attempt::default();
             }
             // It has been deleted, and the watch will say so; or it has changed, and the watch will bring it.
             _ => row.attempt.failed(now),
         }
+        let key = (row.kind, place.clone());
+        self.stale.insert(key);
     }
 }
 
-/// All conditions with ours as it should be; nothing if they are so already.
-fn conditions(mistakes: &[String], mut there: Vec<Condition>) -> Option<Vec<Condition>> {
+/// The condition about nodes, but for its time.
+fn is_said(conditions: &[Condition]) -> Option<Condition> {
+    let enforced = conditions.iter().find(|condition| condition.kind == ENFORCED)?;
+    Some(Condition { last_transition_time: None, ..enforced.clone() })
+}
+
+/// All conditions with ours as they should be, nothing if they are so already; and when to look again.
+fn conditions(row: &Row, said: Said, now: Duration) -> (Option<Vec<Condition>>, Option<Duration>) {
+    let mut conditions = row.there.clone();
     let (status, message) =
-        if mistakes.is_empty() { ("True", SUCCESS.to_owned()) } else { ("False", mistakes.join("; ")) };
-    let old = there.iter().position(|condition| condition.kind == VALID);
-    let old = old.map(|at| there.remove(at));
-    if old.as_ref().is_some_and(|old| old.status == status && old.message == message) {
-        return None;
+        if row.is_valid() { ("True", SUCCESS.to_owned()) } else { ("False", row.mistakes.join("; ")) };
+    let valid =
+        Condition { kind: VALID.to_owned(), status: status.to_owned(), message, ..Condition::default() };
+    let mut is_other =
+        set(&mut conditions, valid, |old, new| (&old.status, &old.message) == (&new.status, &new.message));
+    let mut later = None;
+    match said {
+        Said::Nothing => {}
+        Said::Later(at) => later = Some(at),
+        Said::So { status, reason, message } => {
+            let enforced = Condition {
+                kind: ENFORCED.to_owned(),
+                status: status.to_owned(),
+                observed_generation: Some(row.asked.generation()).filter(|generation| *generation > 0),
+                reason: reason.to_owned(),
+                message,
+                ..Condition::default()
+            };
+            let old = row.there.iter().find(|condition| condition.kind == ENFORCED);
+            let only_counts = old.is_some_and(|old| {
+                reason == STAGED
+                    && old.reason == reason
+                    && old.observed_generation == enforced.observed_generation
+            });
+            let due = row.said.map(|said| said + if only_counts { COUNTS_APART } else { APART });
+            if let Some(due) = due.filter(|due| *due > now && is_said(&row.there).as_ref() != Some(&enforced))
+            {
+                later = Some(due);
+            } else {
+                is_other |= set(&mut conditions, enforced, |old, new| {
+                    Condition { last_transition_time: None, ..old.clone() } == *new
+                });
+            }
+        }
+    }
+    (is_other.then_some(conditions), later)
+}
+
+/// Puts a condition in the place of the old one of its kind, unless that is the same; whether it did.
+fn set(
+    conditions: &mut Vec<Condition>,
+    new: Condition,
+    is_same: impl Fn(&Condition, &Condition) -> bool,
+) -> bool {
+    let at = conditions.iter().position(|condition| condition.kind == new.kind);
+    let old = at.map(|at| &conditions[at]);
+    if old.is_some_and(|old| is_same(old, &new)) {
+        return false;
     }
     // The time is that of the last change of the status, not of the message.
     let last_transition_time =
-        old.filter(|old| old.status == status).and_then(|old| old.last_transition_time);
-    there.push(Condition {
-        kind: VALID.to_owned(),
-        status: status.to_owned(),
-        last_transition_time,
-        message,
-        ..Condition::default()
-    });
-    Some(there)
+        old.filter(|old| old.status == new.status).and_then(|old| old.last_transition_time.clone());
+    if let Some(at) = at {
+        conditions.remove(at);
+    }
+    conditions.push(Condition { last_transition_time, ..new });
+    true
 }

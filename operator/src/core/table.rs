@@ -47,6 +47,10 @@ impl<T> Table<T> {
         &self.rows
     }
 
+    pub(super) fn get_mut(&mut self, place: &Place) -> Option<&mut T> {
+        self.rows.get_mut(place)
+    }
+
     pub(super) fn rows_mut(&mut self) -> impl Iterator<Item = (&Place, &mut T)> {
         self.rows.iter_mut()
     }

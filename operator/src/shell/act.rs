@@ -118,9 +118,20 @@ async fn write_conditions(
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     match api.patch_status(&key.name, &params, &Patch::Merge(patch)).await {
         Ok(_) => {
-            let of_ours = conditions.iter().find(|condition| condition.kind == "Valid");
-            let (valid, finding) = of_ours.map_or(("", ""), |c| (c.status.as_str(), c.message.as_str()));
-            info!(policy = key.name, namespace = key.namespace, valid, finding, "policy checked");
+            let of = |kind| {
+                let condition = conditions.iter().find(|condition| condition.kind == kind);
+                condition.map_or(("", ""), |c| (c.status.as_str(), c.message.as_str()))
+            };
+            let ((valid, finding), (enforced, where_not)) = (of("Valid"), of("Enforced"));
+            info!(
+                policy = key.name,
+                namespace = key.namespace,
+                valid,
+                finding,
+                enforced,
+                where_not,
+                "policy checked"
+            );
             Ok(Outcome::Done)
         }
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(Outcome::Gone),

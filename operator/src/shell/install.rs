@@ -35,7 +35,7 @@ fn api(client: &Client) -> Api<DynamicObject> {
 /// When one is refused, with what to do.
 pub(super) async fn definitions(client: &Client) -> Result<()> {
     let api = api(client);
-    let definitions = crd::cilium();
+    let definitions = crd::needed();
     for definition in &definitions {
         let name = definition["metadata"]["name"].as_str().unwrap_or_default();
         install(&api, name, definition).await.with_context(|| {

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use agent_crd::cilium_network_policy::PolicyStatus;
 use agent_crd::{
-    CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy, Object,
+    CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy, NodePolicyStatus,
+    Object,
 };
 use kube::api::{ApiResource, DynamicObject, ObjectMeta};
 use serde::Deserialize;
@@ -139,6 +140,16 @@ pub(super) fn namespaced_policy(object: &DynamicObject) -> Seen {
 
 pub(super) fn clusterwide_policy(object: &DynamicObject) -> Seen {
     policy(Kind::ClusterwidePolicy, object, validity::of_clusterwide(json(object)))
+}
+
+/// What an agent says of policies. One that cannot be read says that none is in force there.
+pub(super) fn node_status(object: &DynamicObject) -> Seen {
+    Seen::NodeStatus(
+        NodePolicyStatus::from_json(json(object)).unwrap_or_else(|_| NodePolicyStatus {
+            metadata: metadata(object),
+            ..NodePolicyStatus::default()
+        }),
+    )
 }
 
 fn policy(kind: Kind, object: &DynamicObject, mistakes: Vec<String>) -> Seen {

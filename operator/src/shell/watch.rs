@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::Arc;
 
-use agent_crd::CiliumIdentity;
+use agent_crd::{CiliumIdentity, NodePolicyStatus};
 use futures::StreamExt as _;
 use kube::api::DynamicObject;
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -33,7 +33,7 @@ pub(super) fn start(client: &Client, events: &Sender<Event>, shared: &Arc<Shared
         events.clone(),
         Arc::clone(shared),
     ));
-    let custom: [(_, Kind, Read); 4] = [
+    let custom: [(_, Kind, Read); 5] = [
         (objects::resource::<CiliumIdentity>(), Kind::Identity, objects::identity),
         (objects::endpoint_resource(), Kind::Endpoint, objects::endpoint),
         (
@@ -46,6 +46,7 @@ pub(super) fn start(client: &Client, events: &Sender<Event>, shared: &Arc<Shared
             Kind::ClusterwidePolicy,
             objects::clusterwide_policy,
         ),
+        (objects::resource::<NodePolicyStatus>(), Kind::NodeStatus, objects::node_status),
     ];
     for (resource, kind, read) in custom {
         set.spawn(watch(

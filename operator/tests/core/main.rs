@@ -2,6 +2,7 @@
 //! end the same, and no set of labels ever has two numbers.
 
 mod collect;
+mod enforcement;
 mod order;
 mod policies;
 mod world;

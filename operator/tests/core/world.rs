@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use agent_crd::cilium_network_policy::PolicyStatus;
-use agent_crd::{CiliumIdentity, IdentityLabels};
+use agent_crd::{CiliumIdentity, IdentityLabels, NodePolicyStatus};
 use bristle_operator::core::{
     Action, Command, Config, Endpoint, Event, Key, Kind, Namespace, Operator, Outcome, Pod, Policy, Seen,
 };
@@ -18,6 +18,7 @@ pub(crate) struct World {
     pub(crate) identities: BTreeMap<String, CiliumIdentity>,
     pub(crate) endpoints: BTreeMap<(String, String), Endpoint>,
     pub(crate) policies: BTreeMap<(Kind, String, String), Policy>,
+    pub(crate) statuses: BTreeMap<String, NodePolicyStatus>,
     /// Commands that will fail before they are done.
     pub(crate) fail_before: usize,
     /// Commands that will be done although they seem to fail.
@@ -49,6 +50,7 @@ impl World {
             identities: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             policies: BTreeMap::new(),
+            statuses: BTreeMap::new(),
             fail_before: 0,
             fail_after: 0,
             revision: 0,
@@ -94,6 +96,17 @@ impl World {
         self.event(Event::Upsert(Seen::Policy(policy)));
     }
 
+    /// The version of the newest object.
+    pub(crate) const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// An agent says something of the policies on its node.
+    pub(crate) fn says(&mut self, status: NodePolicyStatus) {
+        self.statuses.insert(status.metadata.name.clone(), status.clone());
+        self.event(Event::Upsert(Seen::NodeStatus(status)));
+    }
+
     /// An identity that somebody else makes.
     pub(crate) fn foreign_identity(&mut self, number: u32, labels: &IdentityLabels) -> CiliumIdentity {
         let mut identity = CiliumIdentity::new(number, labels);
@@ -124,6 +137,7 @@ impl World {
             Kind::NamespacedPolicy | Kind::ClusterwidePolicy => {
                 self.policies.values().filter(|p| p.kind == kind).cloned().map(Seen::Policy).collect()
             }
+            Kind::NodeStatus => self.statuses.values().cloned().map(Seen::NodeStatus).collect(),
         };
         seen.into_iter().for_each(|seen| self.event(Event::Upsert(seen)));
     }
