@@ -8,7 +8,7 @@ use agent_control::{Event, Object, ObjectKind, ObjectName};
 use agent_crd::cilium_network_policy::PolicyStatus;
 use agent_crd::{
     CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy,
-    ClusterNetworkPolicy, Object as _, ObjectMeta,
+    ClusterNetworkPolicy, NodePolicyStatus, Object as _, ObjectMeta,
 };
 use bristle_operator::core::{self as operator, Key, Kind, Seen, validity};
 use serde_json::Value;
@@ -18,13 +18,15 @@ use sim_api::resource::{ENDPOINTSLICES, NAMESPACES, NETWORKPOLICIES, PODS, SERVI
 
 /// Definitions of the kinds that Kubernetes does not have by itself.
 pub(crate) static DEFINITIONS: LazyLock<Vec<Value>> = LazyLock::new(|| {
-    let mut definitions = agent_crd::crd::cilium();
+    let mut definitions = agent_crd::crd::needed();
     definitions.push(agent_crd::crd::cluster_network_policy());
     definitions
 });
 
 /// `CiliumEndpoint`.
 pub(crate) const ENDPOINTS: Gr = Gr::new(CiliumEndpoint::GROUP, CiliumEndpoint::PLURAL);
+/// `NodePolicyStatus`.
+pub(crate) const STATUSES: Gr = Gr::new(NodePolicyStatus::GROUP, NodePolicyStatus::PLURAL);
 /// `CiliumIdentity`.
 pub(crate) const IDENTITIES: Gr = Gr::new(CiliumIdentity::GROUP, CiliumIdentity::PLURAL);
 
@@ -227,5 +229,7 @@ fn for_operator(kind: ObjectKind, object: &Value) -> Option<Seen> {
         }),
         kind @ Kind::NamespacedPolicy => policy(kind, object, validity::of_namespaced(object.clone())),
         kind @ Kind::ClusterwidePolicy => policy(kind, object, validity::of_clusterwide(object.clone())),
+        // Told by `World::hear_statuses`: agents do not watch it.
+        Kind::NodeStatus => return None,
     })
 }

@@ -3,17 +3,19 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use agent_crd::Object as _;
-use bristle_operator::core::{Action, Command, Config, Event, Operator, Outcome};
+use agent_crd::meta::Condition;
+use agent_crd::{NodePolicyStatus, Object as _};
+use bristle_operator::core::{Action, Command, Config, Event, Kind, Operator, Outcome, Seen};
 use serde_json::{Value, json};
 use sim_api::clock::rfc3339;
 use sim_api::{DeleteOptions, Patch, Sub, WriteOptions};
 use sim_scenario::model::ApiFault;
 
 use crate::agents::Death;
-use crate::kinds::{IDENTITIES, identity, policy_resource};
+use crate::kinds::{IDENTITIES, STATUSES, identity, policy_resource};
 use crate::listen::{OPERATOR, Watches};
 use crate::queue::Task;
+use crate::run::Said;
 use crate::world::World;
 
 /// The operator's process.
@@ -62,6 +64,24 @@ impl World {
         self.operator.alive = true;
         self.note(0, "operator starts", life);
         self.begin_to_listen(OPERATOR);
+        self.hear_statuses();
+    }
+
+    /// It lists what agents say of policies. Of this nothing is lost or late: what the operator says of policies is no more than
+    /// what it hears, and everything else that it does rests on watches that have faults.
+    fn hear_statuses(&mut self) {
+        self.tell_operator(Event::ListStarted(Kind::NodeStatus));
+        for object in self.store.list(&STATUSES, "") {
+            self.hear_status(&object);
+        }
+        self.tell_operator(Event::ListSynced(Kind::NodeStatus));
+    }
+
+    /// An agent says something of policies.
+    pub(crate) fn hear_status(&mut self, object: &Value) {
+        if let Ok(status) = NodePolicyStatus::from_json(object.clone()) {
+            self.tell_operator(Event::Upsert(Seen::NodeStatus(status)));
+        }
     }
 
     /// Kills it: at once, or after so many more calls.
@@ -177,7 +197,7 @@ impl World {
         }
     }
 
-    fn perform_call(&self, action: &Action) -> Outcome {
+    fn perform_call(&mut self, action: &Action) -> Outcome {
         let options =
             WriteOptions { field_manager: Some("bristle-operator".to_owned()), ..WriteOptions::default() };
         match action {
@@ -218,6 +238,15 @@ impl World {
                     &Patch::Merge(patch),
                     &options,
                 );
+                if let Some(Condition { status, reason, message, .. }) =
+                    conditions.iter().find(|condition| condition.kind == "Enforced" && written.is_ok())
+                {
+                    self.said.push(Said {
+                        at: self.now,
+                        policy: format!("{}/{}", key.namespace, key.name),
+                        condition: (status.clone(), reason.clone(), message.clone()),
+                    });
+                }
                 done(written.map(drop))
             }
         }

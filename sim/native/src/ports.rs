@@ -87,7 +87,7 @@ impl MapPort<'_> {
             world.command(self.node, what)?;
             let node = &mut world.nodes[self.node];
             let result = write(&mut node.native);
-            if matches!(result, Ok(true)) && !matches!(table, Table::Ct4 | Table::Ct6) {
+            if matches!(result, Ok(true)) && !table.is_the_dataplanes() {
                 node.commands.rows_changed += 1;
                 let revision = node.native.tables().config.get(0).map_or(0, |config| config.revision);
                 if revision != node.revision {

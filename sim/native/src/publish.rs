@@ -1,4 +1,4 @@
-//! What an agent tells the cluster of its endpoints, as the daemon does: objects are applied until they are as wanted,
+//! What an agent tells the cluster of its endpoints and of policies, as the daemon does: objects are applied until they are as wanted,
 //! and taken back when the endpoint is gone. Objects of other nodes are never touched.
 
 use std::collections::BTreeSet;
@@ -6,13 +6,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use agent_control::{Agent, ObjectName};
-use agent_crd::{CiliumEndpoint, Object as _};
+use agent_crd::{CiliumEndpoint, NodePolicyStatus, Object as _};
 use serde_json::Value;
 use sim_api::object::{name, namespace, str_at, uid};
 use sim_api::{DeleteOptions, Patch, Sub, WriteOptions};
 use sim_scenario::model::ApiFault;
 
-use crate::kinds::ENDPOINTS;
+use crate::kinds::{ENDPOINTS, STATUSES};
 use crate::queue::{NodeId, Task};
 use crate::watch::PAUSES;
 use crate::world::World;
@@ -22,6 +22,7 @@ use crate::world::World;
 enum Write {
     Apply(ObjectName, Box<CiliumEndpoint>),
     Delete(ObjectName, String),
+    Status(Box<NodePolicyStatus>),
 }
 
 impl World {
@@ -53,6 +54,12 @@ impl World {
             }
         }
         if agent.policies_synced() && agent.nodes_synced() && agent.policy().is_some() {
+            writes.extend(
+                agent
+                    .policy_status()
+                    .filter(|wanted| self.is_news(wanted))
+                    .map(|wanted| Write::Status(Box::new(wanted))),
+            );
             let present: BTreeSet<ObjectName> = agent
                 .endpoints()
                 .into_iter()
@@ -66,6 +73,13 @@ impl World {
             }
         }
         writes
+    }
+
+    /// Whether the cluster knows something else of the policies on a node.
+    fn is_news(&self, wanted: &NodePolicyStatus) -> bool {
+        let is = self.store.get(&STATUSES, "", &wanted.metadata.name).ok();
+        let is = is.and_then(|is| NodePolicyStatus::from_json((*is).clone()).ok());
+        is.is_none_or(|is| NodePolicyStatus { metadata: wanted.metadata.clone(), ..is } != *wanted)
     }
 
     /// Whether the cluster knows everything that an agent has to tell.
@@ -132,22 +146,29 @@ impl World {
         // One call after the other, each with its own way; then it looks again.
         let first = self.rng.index(writes.len());
         if let Some(write) = writes.into_iter().nth(first) {
-            self.write_endpoint(write);
+            self.write(write);
             self.note(n, "publishes", first as u64);
         }
         let after = self.latency(Duration::from_millis(10)) + Duration::from_micros(100);
         self.wake_publisher(n, after);
     }
 
-    fn write_endpoint(&self, write: Write) {
+    fn write(&mut self, write: Write) {
+        let options = WriteOptions {
+            field_manager: Some("bristle-agent".to_owned()),
+            force: true,
+            ..WriteOptions::default()
+        };
         // What is refused is seen to differ, and tried again.
         match write {
+            Write::Status(status) => {
+                let patch = Patch::Apply(status.to_json());
+                let name = &status.metadata.name;
+                if let Ok(object) = self.store.patch(&STATUSES, "", name, Sub::Main, &patch, &options) {
+                    self.hear_status(&object);
+                }
+            }
             Write::Apply(name, object) => {
-                let options = WriteOptions {
-                    field_manager: Some("bristle-agent".to_owned()),
-                    force: true,
-                    ..WriteOptions::default()
-                };
                 let patch = Patch::Apply(object.to_json());
                 drop(self.store.patch(&ENDPOINTS, &name.namespace, &name.name, Sub::Main, &patch, &options));
             }

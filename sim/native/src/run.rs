@@ -48,6 +48,17 @@ impl Options {
 /// A frame and the moment at which it was seen.
 pub type Seen = (Duration, Vec<u8>);
 
+/// Where a policy is in force, as the operator said it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// When.
+    pub at: Duration,
+    /// `namespace/name`.
+    pub policy: String,
+    /// Status, reason and message of the condition `Enforced`.
+    pub condition: (String, String, String),
+}
+
 /// What came of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
@@ -71,6 +82,8 @@ pub struct Report {
     pub policy_revisions: BTreeMap<String, u64>,
     /// The latest version of the policies that are there at the end, 0 without any.
     pub policy_version: u64,
+    /// Where policies are in force, as the operator said it, in order.
+    pub said: Vec<Said>,
     /// Addresses at the end, of pods that run (`namespace/name`) and of nodes (`name`).
     pub addresses: BTreeMap<String, Vec<IpAddr>>,
 }
@@ -84,6 +97,7 @@ pub fn known() -> (Vec<&'static str>, Vec<&'static str>) {
         "IPCACHE",
         "POLICY",
         "POLICY_L4",
+        "STAGED",
         "CT4",
         "CT6",
         "FRAGS4",
@@ -173,6 +187,7 @@ fn report(scenario: &Scenario, options: &Options, mut failures: Vec<String>, wor
             .collect(),
         policy_revisions: world.policy_revisions(),
         policy_version: world.policy_version(),
+        said: world.said.clone(),
         addresses: world.addresses(),
     }
 }

@@ -29,6 +29,7 @@ use crate::node::{DEVICE, LinkView, NODE_NETS, SimNode, UNDERLAY};
 use crate::operator::OperatorProcess;
 use crate::outside::{GATEWAYS, Outside};
 use crate::queue::{NodeId, Queue, Task};
+use crate::run::Said;
 use crate::trace::{Hop, Origin, Passport, Trace};
 use crate::traffic::TrafficState;
 use crate::view::View;
@@ -84,6 +85,8 @@ pub(crate) struct World {
     pub(crate) check: Checker,
     pub(crate) trace: Trace,
     pub(crate) stats: Stats,
+    /// What the operator has said of policies.
+    pub(crate) said: Vec<Said>,
     pub(crate) violation: Option<Violation>,
     pub(crate) rng: Rng,
     pub(crate) last_packet: u64,
@@ -151,6 +154,7 @@ impl World {
             check: Checker::default(),
             trace: Trace::default(),
             stats: Stats::default(),
+            said: Vec::new(),
             violation: None,
             rng: Rng::stream(seed, "world", 0),
             last_packet: 0,
