@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use agent_api::paths;
-use agent_api::policy::{Explanation, Identity, Party, Policy, Side};
+use agent_api::policy::{Explanation, Identity, Party, Policy, Side, Staged};
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::client::Client;
@@ -67,17 +67,22 @@ pub(crate) fn identities(identities: &[Identity]) -> String {
 
 /// `bristle policy list`
 pub(crate) fn policies(policies: &[Policy]) -> String {
-    let mut table = Table::new(&["KIND", "NAMESPACE", "NAME", "ENDPOINTS", "FINDINGS"]);
+    let mut table = Table::new(&["KIND", "NAMESPACE", "NAME", "ENDPOINTS", "STAGED", "FINDINGS"]);
     for policy in policies {
         table.row([
             policy.kind.clone(),
             policy.namespace.clone(),
             policy.name.clone(),
             list(&policy.endpoints, ","),
+            policy.staged.map(staged).unwrap_or_default(),
             list(&policy.findings, "; "),
         ]);
     }
     table.to_string()
+}
+
+fn staged(would: Staged) -> String {
+    format!("would deny {}, allow {}", would.would_deny, would.would_allow)
 }
 
 /// `bristle policy explain`
@@ -154,9 +159,12 @@ mod tests {
         };
         let text = policies(&[policy]);
         assert!(
-            text.contains("CiliumNetworkPolicy  -          p     1,7        toFQDNs selects nothing"),
+            text.contains("CiliumNetworkPolicy  -          p     1,7        -       toFQDNs selects nothing"),
             "{text}"
         );
+        let staged = Staged { would_allow: 3, would_deny: 12 };
+        let text = policies(&[Policy { name: "next".into(), staged: Some(staged), ..Policy::default() }]);
+        assert!(text.contains("would deny 12, allow 3"), "{text}");
         let text =
             identities(&[Identity { id: 300, labels: vec!["k8s:app=a".into()], ..Identity::default() }]);
         assert!(text.contains("300  -     -          k8s:app=a"), "{text}");

@@ -51,7 +51,7 @@ fn line_of(event: &MonitorEvent) -> String {
                 drop.time.time_of_day(),
                 drop.reason,
                 drop.direction,
-                cookie(drop.cookie),
+                rules(&drop.decided_by, drop.cookie),
                 packet(&drop.packet)
             )
         }
@@ -70,7 +70,7 @@ fn line_of(event: &MonitorEvent) -> String {
             let staged = if verdict.staged.is_empty() {
                 String::new()
             } else {
-                format!(" staged {}{}", verdict.staged, cookie(verdict.staged_cookie))
+                format!(" staged {}{}", verdict.staged, rules(&verdict.staged_by, verdict.staged_cookie))
             };
             format!(
                 "{} policy {}{reason} {} match {}{}{staged} {}",
@@ -78,7 +78,7 @@ fn line_of(event: &MonitorEvent) -> String {
                 verdict.verdict,
                 verdict.direction,
                 verdict.match_type,
-                cookie(verdict.cookie),
+                rules(&verdict.decided_by, verdict.cookie),
                 packet(&verdict.packet)
             )
         }
@@ -97,9 +97,13 @@ fn line_of(event: &MonitorEvent) -> String {
     }
 }
 
-/// What stands for the rules that decided, if any did.
-fn cookie(number: u32) -> String {
-    if number == 0 { String::new() } else { format!(" cookie {number}") }
+/// The rules that decided, if any did; where they are not known what stands for them.
+fn rules(names: &[String], cookie: u32) -> String {
+    match (names, cookie) {
+        ([], 0) => String::new(),
+        ([], cookie) => format!(" cookie {cookie}"),
+        (names, _) => format!(" by {}", names.join(", ")),
+    }
 }
 
 /// `endpoint 12 10.11.1.5:4242 (init) -> 10.11.2.7:8080 (remote-node) tcp SYN 74 bytes`
@@ -118,9 +122,9 @@ fn packet(packet: &PacketInfo) -> String {
         add(format_args!(
             " {} ({}) -> {} ({})",
             end(source, packet.source_port),
-            identity(packet.source_identity),
+            who(&packet.source_pod, &packet.source_labels, packet.source_identity),
             end(destination, packet.destination_port),
-            identity(packet.destination_identity)
+            who(&packet.destination_pod, &packet.destination_labels, packet.destination_identity)
         ));
     }
     for part in [&packet.protocol, &packet.detail] {
@@ -130,6 +134,16 @@ fn packet(packet: &PacketInfo) -> String {
     }
     add(format_args!(" {} bytes", packet.length));
     text
+}
+
+/// A pod by its name, others by their labels; and the number of the identity, or the name of a reserved one.
+fn who(pod: &str, labels: &[String], number: u32) -> String {
+    let number_or_name = identity(number);
+    match (pod, labels) {
+        ("", labels) if labels.is_empty() || number_or_name.parse::<u32>().is_err() => number_or_name,
+        ("", labels) => format!("{number_or_name} {}", labels.join(",")),
+        (pod, _) => format!("{number_or_name} {pod}"),
+    }
 }
 
 fn end(ip: IpAddr, port: Option<u16>) -> String {
@@ -176,6 +190,46 @@ mod tests {
         assert_eq!(
             line_of(&MonitorEvent::Drop(drop)),
             "12:00:01.123 drop  POLICY_DENIED egress endpoint 12 10.11.1.5:4242 (init) -> 10.11.2.7:8080 (300) tcp SYN 74 bytes"
+        );
+    }
+
+    #[test]
+    fn what_is_known_by_name_is_named() {
+        let drop = DropEvent {
+            reason: "POLICY_DENIED".into(),
+            direction: "ingress".into(),
+            cookie: 9,
+            decided_by: vec![
+                "NetworkPolicy/shop/db isolates".into(),
+                "NetworkPolicy/shop/all isolates".into(),
+            ],
+            packet: PacketInfo {
+                source_labels: vec!["reserved:init".into()],
+                destination_pod: "shop/db-0".into(),
+                destination_labels: vec!["k8s:app=db".into()],
+                ..packet()
+            },
+            ..DropEvent::default()
+        };
+        assert_eq!(
+            line_of(&MonitorEvent::Drop(drop)),
+            "00:00:00.000 drop  POLICY_DENIED ingress by NetworkPolicy/shop/db isolates, NetworkPolicy/shop/all isolates \
+             endpoint 12 10.11.1.5:4242 (init) -> 10.11.2.7:8080 (300 shop/db-0) tcp SYN 74 bytes"
+        );
+        let verdict = PolicyVerdictEvent {
+            direction: "ingress".into(),
+            verdict: "allowed".into(),
+            match_type: "all".into(),
+            staged: "deny".into(),
+            staged_cookie: 8,
+            staged_by: vec!["CiliumNetworkPolicy/shop/db ingressDeny[0]".into()],
+            packet: PacketInfo { destination_labels: vec!["k8s:app=db".into()], ..packet() },
+            ..PolicyVerdictEvent::default()
+        };
+        assert_eq!(
+            line_of(&MonitorEvent::PolicyVerdict(verdict)),
+            "00:00:00.000 policy allowed ingress match all staged deny by CiliumNetworkPolicy/shop/db ingressDeny[0] \
+             endpoint 12 10.11.1.5:4242 (init) -> 10.11.2.7:8080 (300 k8s:app=db) tcp SYN 74 bytes"
         );
     }
 

@@ -7,6 +7,7 @@ mod cluster;
 mod documents;
 mod ends;
 pub(crate) mod flags;
+mod status;
 mod validate;
 
 use crate::client::Client;
@@ -40,6 +41,11 @@ pub(crate) fn run(client: &Client, command: &PolicyCommand, output: Output) -> R
         PolicyCommand::Explain(flags) if flags.files.is_empty() => live::explain(client, flags, output),
         PolicyCommand::Explain(flags) => explain(flags, output),
         PolicyCommand::Validate(flags) => validate(flags, output),
+        PolicyCommand::Status(flags) => {
+            let nodes = status::status(&documents::read(&flags.files)?, &flags.policies)?;
+            crate::print(output, &nodes, |nodes| status::text(nodes))?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

@@ -15,6 +15,7 @@ const OF_CLUSTER: &[&str] = &[
     "CiliumCIDRGroup",
     "CiliumClusterwideNetworkPolicy",
     "ClusterNetworkPolicy",
+    "NodePolicyStatus",
 ];
 
 /// Kinds that are looked at, beside workloads.

@@ -12,6 +12,28 @@ pub(crate) enum PolicyCommand {
     Explain(ExplainFlags),
     /// What is wrong with policies, before they are applied.
     Validate(ValidateFlags),
+    /// On which nodes of a cluster policies are in force, and what is in the way.
+    Status(StatusFlags),
+}
+
+/// `bristle policy status`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+The agent of each node tells the cluster up to which version of policies all are in force there, which are not enforced
+as they are written, and what staged ones would have decided otherwise. This shows it by node; whether a policy is in
+force on every node its condition Enforced says.
+
+Examples:
+  kubectl get nodepolicystatuses -o json | bristle policy status -f -
+  kubectl get nps -o json | bristle policy status shop/db -f - -o json")]
+pub(crate) struct StatusFlags {
+    /// Only what is said of these policies.
+    #[arg(value_name = "[[KIND/]NAMESPACE/]NAME")]
+    pub(crate) policies: Vec<String>,
+
+    /// YAML or JSON with the objects; a directory: all such files in it; `-`: standard input. May be repeated.
+    #[arg(short, long = "filename", value_name = "FILE|DIR", required = true)]
+    pub(crate) files: Vec<PathBuf>,
 }
 
 /// `bristle policy explain`

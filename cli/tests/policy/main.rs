@@ -4,4 +4,5 @@
 
 mod explain;
 mod run;
+mod status;
 mod validate;

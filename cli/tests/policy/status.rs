@@ -1,0 +1,39 @@
+//! On which nodes policies are in force.
+
+use serde_json::Value;
+
+use crate::run::policy;
+
+#[test]
+fn each_node_has_a_line_and_what_is_wrong_another() {
+    let ran = policy(&["status", "-f", "@status"], "");
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let lines: Vec<&str> = ran.out.lines().map(str::trim_end).collect();
+    assert_eq!(
+        lines,
+        [
+            "NODE  REVISION  NOT ENFORCED  PROBLEM",
+            "n1    41        0             -",
+            "n2    40        1             upsert POLICY: the table is full",
+            "n1: CiliumNetworkPolicy/shop/next: staged, would deny 12 and allow 3",
+            "n2: CiliumNetworkPolicy/shop/db: too many rows",
+        ]
+    );
+}
+
+#[test]
+fn some_policies_can_be_asked_for() {
+    for name in ["db", "shop/db", "CiliumNetworkPolicy/shop/db"] {
+        let ran = policy(&["status", name, "-f", "@status", "-o", "json"], "");
+        let nodes: Value = serde_json::from_str(&ran.out).unwrap();
+        assert_eq!(nodes[1]["exceptions"][0]["message"], "too many rows", "{name}");
+        assert_eq!(nodes[0]["staged"], serde_json::json!([]), "{name}");
+    }
+}
+
+#[test]
+fn without_anything_of_agents_it_says_where_to_get_it() {
+    let ran = policy(&["status", "-f", "-"], "{\"apiVersion\": \"v1\", \"kind\": \"List\", \"items\": []}");
+    assert_eq!(ran.code, 2);
+    assert!(ran.err.contains("kubectl get nodepolicystatuses"), "{}", ran.err);
+}
