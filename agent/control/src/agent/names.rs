@@ -47,6 +47,6 @@ impl Agent {
         }
         let object =
             self.state.policy.endpoint_at(&address).filter(|object| object.identity() == identity)?;
-        Some(format!("{}/{}", object.namespace, object.name))
+        Some(format!("{}/{}", object.name.namespace, object.name.name))
     }
 }
