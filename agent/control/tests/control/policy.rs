@@ -333,7 +333,7 @@ fn a_pod_waits_for_its_identity() {
 fn a_pod_whose_identity_does_not_come_is_isolated() {
     let objects = Objects::new();
     let (mut world, request) = World::with_a_pod_before_its_identity(&objects);
-    world.pass(Duration::from_secs(11));
+    world.pass(CiliumIdentity::WAIT + Duration::from_secs(1));
     assert!(world.answer(request).unwrap().is_ok(), "the pod may start");
     assert_eq!(world.identity("a"), 5);
     assert!(!world.allows(world.address("a"), "10.10.2.9".parse().unwrap(), 80));
