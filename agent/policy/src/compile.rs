@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::decide::{Candidate, Decision, Isolation, decide};
 use crate::matcher::{Matcher, SelectorId, supernets};
-use crate::peers::Families;
+use crate::peers::{Families, all_addresses};
 use crate::ports::{NamedPort, Ports};
 use crate::rows::{Direction, Row};
 use crate::rule::{Rule, Spec};
@@ -224,6 +224,16 @@ impl<'a> Compilation<'a> {
                 around.push((*net, row));
             }
         }
+        if rows.is_empty() {
+            return tables.row(decision, scratch);
+        }
+        // Outside of all blocks holds what holds for others, so that blocks that are not found let nothing pass.
+        for all in [true, false].map(all_addresses).into_iter().filter(|all| self.peers.families.has(all)) {
+            if rows.iter().all(|(block, _)| *block != all) {
+                rows.push((all, outside));
+            }
+        }
+        rows.sort_unstable();
         tables.row_with_blocks(decision, rows, scratch)
     }
 

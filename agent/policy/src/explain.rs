@@ -22,7 +22,7 @@ pub struct Party {
     pub labels: LabelSet,
     /// Its address, if it is neither a pod nor a node.
     pub address: Option<IpNet>,
-    /// The address that the connection has at this end, if it is a pod: blocks of NetworkPolicies select by it.
+    /// The address that the connection has at this end, if it is a pod: blocks of addresses select by it ([`Spec::blocks`]).
     pub pod_address: Option<IpAddr>,
     /// Ports that it has given names.
     pub named_ports: Vec<NamedPort>,

@@ -129,7 +129,7 @@ pub enum Row {
     All(Verdict),
     /// The set with this number decides.
     Set(u32),
-    /// For pods with an address in one of the blocks that block decides, for everybody else the set.
+    /// For pods the blocks decide, for everybody else the set.
     Blocks {
         /// Number of the set.
         set: u32,
@@ -138,9 +138,10 @@ pub enum Row {
     },
 }
 
-/// Decisions by address, for pods whose identity does not tell enough: rules of NetworkPolicies name blocks of addresses.
+/// Decisions by address, for pods whose identity does not tell enough: some rules name blocks of addresses.
 ///
-/// Sorted. Each row is the whole decision for addresses in the block, and [`Row::All`] or [`Row::Set`].
+/// Sorted. Each row is the whole decision for addresses in the block, and [`Row::All`] or [`Row::Set`]. Every address is in
+/// some block: that of all addresses of the family says what holds outside of those that rules name.
 /// Never changed: other content is another one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Blocks(pub Vec<(IpNet, Row)>);

@@ -242,10 +242,10 @@ impl Spec {
         self.rules.iter().filter(move |rule| rule.section.direction() == direction)
     }
 
-    /// The blocks of addresses of an entry: they select pods too, by their addresses. Only those of NetworkPolicies do;
-    /// CIDRs of all other kinds are about addresses outside of the cluster.
+    /// The blocks of addresses of an entry: they select pods too, by their addresses. So the kinds of Kubernetes mean it;
+    /// CIDRs of Cilium's kinds are about addresses outside of the cluster.
     pub fn blocks<'a>(&self, rule: &'a Rule) -> impl Iterator<Item = &'a Selector> + use<'a> {
-        let has_blocks = self.object.kind == Kind::NetworkPolicy;
+        let has_blocks = matches!(self.object.kind, Kind::NetworkPolicy | Kind::ClusterNetworkPolicy);
         let selectors = has_blocks.then(|| rule.peers.selectors.iter()).into_iter().flatten();
         selectors.filter(|selector| matches!(selector, Selector::Cidr { .. }))
     }

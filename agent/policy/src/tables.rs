@@ -72,16 +72,13 @@ impl Tables {
         number
     }
 
-    /// The row for a decision from which that for some addresses differs.
+    /// The row for a decision that for pods depends on their addresses.
     pub(crate) fn row_with_blocks(
         &mut self,
         decision: Decision,
         blocks: Vec<(IpNet, Row)>,
         scratch: &mut Scratch,
     ) -> Row {
-        if blocks.is_empty() {
-            return self.row(decision, scratch);
-        }
         let set = match decision {
             Decision::All(verdict) => L4Set(vec![(L4Prefix::ANY, verdict)]),
             Decision::Set(set) => set,

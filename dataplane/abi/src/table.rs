@@ -112,6 +112,7 @@ pub const TABLES: &[TableSpec] = &[
     endpoints::Endpoints::SPEC,
     ipcache::IpCache::SPEC,
     policy::Policy::SPEC,
+    policy::PolicyBlocks::SPEC,
     policy::PolicyL4::SPEC,
     conntrack::Ct4::SPEC,
     conntrack::Ct6::SPEC,

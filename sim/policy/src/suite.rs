@@ -175,7 +175,6 @@ impl Pod {
             })
             .collect();
         let args: Vec<String> = served()
-            .filter(|(_, protocol)| *protocol != "sctp")
             .flat_map(|(port, protocol)| [format!("--{protocol}"), port.to_string()])
             .collect();
         json!({

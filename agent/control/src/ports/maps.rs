@@ -13,6 +13,8 @@ pub enum Table {
     Ipcache,
     /// What policies decide, by identity.
     Policy,
+    /// What policies decide, by address of a pod.
+    PolicyBlocks,
     /// What policies decide, by protocol and port.
     PolicyL4,
     /// IPv4 connections; written by the dataplane, the agent only removes.
@@ -23,8 +25,16 @@ pub enum Table {
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Config, Self::Endpoints, Self::Ipcache, Self::Policy, Self::PolicyL4, Self::Ct4, Self::Ct6];
+    pub const ALL: [Self; 8] = [
+        Self::Config,
+        Self::Endpoints,
+        Self::Ipcache,
+        Self::Policy,
+        Self::PolicyBlocks,
+        Self::PolicyL4,
+        Self::Ct4,
+        Self::Ct6,
+    ];
 
     /// Name of the map, as in `dataplane-abi` and below the pin directory.
     pub const fn name(self) -> &'static str {
@@ -33,6 +43,7 @@ impl Table {
             Self::Endpoints => "ENDPOINTS",
             Self::Ipcache => "IPCACHE",
             Self::Policy => "POLICY",
+            Self::PolicyBlocks => "POLICY_BLOCKS",
             Self::PolicyL4 => "POLICY_L4",
             Self::Ct4 => "CT4",
             Self::Ct6 => "CT6",

@@ -111,7 +111,8 @@ impl Policy {
         self.tables.cookies.get_late(cookie).map_or(&[], |origins| &origins.0)
     }
 
-    /// The decision for a connection, looked up as the dataplane does. `address`: the peer's. `None`: nothing is judged.
+    /// The decision for a connection, looked up as the dataplane does. Without the peer's `address` blocks do not count.
+    /// `None`: nothing is judged.
     pub fn look_up(
         &self,
         id: EndpointId,
@@ -134,11 +135,9 @@ impl Policy {
             Verdict { outcome: Outcome::NoRule, cookie: 0, staged: Staged::Nothing, staged_cookie: 0 };
         let mut row = self.row(key(peer)).or_else(|| self.row(key(EVERYBODY)));
         if let Some(Row::Blocks { blocks, .. }) = row
-            && peer.is_pod()
+            && let Some(address) = address.filter(|_| peer.is_pod())
         {
-            let block =
-                self.blocks(blocks).zip(address).and_then(|(blocks, address)| blocks.look_up(address));
-            row = block.or(row);
+            row = self.blocks(blocks).and_then(|blocks| blocks.look_up(address));
         }
         Some(match row {
             None => nothing,

@@ -26,9 +26,10 @@ pub(crate) struct Subject {
     pub(crate) closed: bool,
 }
 
-/// Blocks of NetworkPolicies select pods too.
+/// CIDRs of the kinds of Kubernetes select pods too.
 fn selects(selector: &Selector, peer: &Peer, kind: Kind) -> bool {
-    let of_pod = peer.pod_address.filter(|_| kind == Kind::NetworkPolicy);
+    let of_pod =
+        peer.pod_address.filter(|_| matches!(kind, Kind::NetworkPolicy | Kind::ClusterNetworkPolicy));
     match selector {
         Selector::Labels(requirements) => requirements.iter().all(|r| r.matches(&peer.labels)),
         Selector::Cidr { net, except } => peer

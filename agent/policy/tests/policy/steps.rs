@@ -83,7 +83,7 @@ fn a_block_is_about_pods_at_its_addresses() {
     engine.upsert(PolicyObject::Kubernetes(&ingress)).unwrap();
     engine.commit();
     let (_, blocks) = engine.all_blocks().next().unwrap();
-    assert_eq!((engine.all_blocks().count(), blocks.0.len()), (1, 3), "{blocks:?}");
+    assert_eq!((engine.all_blocks().count(), blocks.0.len()), (1, 5), "{blocks:?}");
     let from = |identity, address| outcome_at(&engine, Direction::Ingress, identity, Some(address));
     assert_eq!(from(PEER, "10.0.0.7"), Some(Outcome::Allow));
     assert_eq!(from(PEER, "10.0.0.8"), Some(Outcome::NoRule), "that is an exception");
@@ -99,7 +99,7 @@ fn a_block_is_about_pods_at_its_addresses() {
 }
 
 #[test]
-fn cidrs_of_other_kinds_are_not_about_pods() {
+fn cidrs_of_ciliums_kinds_are_not_about_pods() {
     let mut engine = engine(Config::default());
     let rule = json!({"metadata": {"name": "web", "namespace": "n"}, "spec": {
         "endpointSelector": {}, "ingress": [{"fromCIDR": ["10.0.0.0/24"]}]}});
@@ -130,6 +130,17 @@ fn a_block_says_nothing_against_those_before_it() {
     engine.upsert(PolicyObject::Cluster(&tier("Deny"))).unwrap();
     assert_eq!(from(&mut engine), Some(Outcome::Deny));
     assert_eq!(engine.all_blocks().count(), 1, "everybody's, for pods that the first tier is not about");
+}
+
+#[test]
+fn networks_of_cluster_policies_are_about_pods_too() {
+    let mut engine = engine(Config::default());
+    let rule = json!({"metadata": {"name": "first"}, "spec": {"tier": "Admin", "priority": 1,
+        "subject": {"namespaces": {}}, "egress": [{"action": "Deny", "to": [{"networks": ["10.0.0.0/24"]}]}]}});
+    engine.upsert(PolicyObject::Cluster(&ClusterNetworkPolicy::from_json(rule).unwrap())).unwrap();
+    engine.commit();
+    let to = |address| outcome_at(&engine, Direction::Egress, PEER, Some(address));
+    assert_eq!((to("10.0.0.7"), to("10.0.1.7")), (Some(Outcome::Deny), Some(Outcome::Allow)));
 }
 
 #[test]

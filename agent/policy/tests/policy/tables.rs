@@ -168,7 +168,7 @@ impl Tables {
         if let Some(Row::Blocks { blocks, .. }) = found
             && let Some(address) = address.filter(|_| peer.is_pod())
         {
-            found = self.blocks[&blocks].look_up(address).or(found);
+            found = self.blocks[&blocks].look_up(address);
         }
         match &found {
             None => false,

@@ -29,8 +29,19 @@ pub(crate) struct Outcome {
 pub(crate) type Dump = BTreeMap<&'static str, BTreeMap<Vec<u8>, Vec<u8>>>;
 
 /// The tables that programs write, and those that they must leave alone.
-pub(crate) const DUMPED: [&str; 10] =
-    ["CT4", "CT6", "FRAGS4", "FRAGS6", "METRICS", "CONFIG", "ENDPOINTS", "IPCACHE", "POLICY", "POLICY_L4"];
+pub(crate) const DUMPED: [&str; 11] = [
+    "CT4",
+    "CT6",
+    "FRAGS4",
+    "FRAGS6",
+    "METRICS",
+    "CONFIG",
+    "ENDPOINTS",
+    "IPCACHE",
+    "POLICY",
+    "POLICY_BLOCKS",
+    "POLICY_L4",
+];
 
 /// A host of the dataplane.
 pub(crate) trait Host {
