@@ -131,7 +131,9 @@ mod tests {
 
     #[test]
     fn receivers_are_read_as_they_are_written() {
-        for text in ["tcp/10.0.0.1:80", "udp/[fd00::1]:81", "http/10.0.0.1:8080", "sctp/[fd00::1]:82", "ping/fd00::1"] {
+        for text in
+            ["tcp/10.0.0.1:80", "udp/[fd00::1]:81", "http/10.0.0.1:8080", "sctp/[fd00::1]:82", "ping/fd00::1"]
+        {
             assert_eq!(text.parse::<Target>().map(|target| target.to_string()), Ok(text.to_owned()));
         }
         for wrong in ["", "tcp", "tcp/10.0.0.1", "ping/10.0.0.1:80", "dccp/10.0.0.1:80", "udp/fd00::1:80"] {

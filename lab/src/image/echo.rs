@@ -85,7 +85,9 @@ fn answer_sctp(socket: &OwnedFd, ports: &[u16]) {
     let mut buffer = vec![0; 1 << 16];
     loop {
         // Errors are those of clients that went away.
-        let Ok((length, Some(client))) = recvfrom::<SockaddrStorage>(socket.as_raw_fd(), &mut buffer) else { continue };
+        let Ok((length, Some(client))) = recvfrom::<SockaddrStorage>(socket.as_raw_fd(), &mut buffer) else {
+            continue;
+        };
         let Some(from) = address(&client) else { continue };
         let message = sctp::payload(&from, &buffer[..length]).and_then(Message::read);
         if let Some(answer) = message.and_then(|message| message.answer(ports)) {
@@ -97,7 +99,9 @@ fn answer_sctp(socket: &OwnedFd, ports: &[u16]) {
 
 fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = storage.as_sockaddr_in().map(|address| SocketAddr::new(address.ip().into(), address.port()));
-    v4.or_else(|| storage.as_sockaddr_in6().map(|address| SocketAddr::new(address.ip().into(), address.port())))
+    v4.or_else(|| {
+        storage.as_sockaddr_in6().map(|address| SocketAddr::new(address.ip().into(), address.port()))
+    })
 }
 
 async fn listen_udp(port: u16) -> anyhow::Result<UdpSocket> {
