@@ -211,15 +211,13 @@ fn ask_block<H: Maps, F: Ip>(
 ) {
     let addr = if peer_receives { flight.dst() } else { flight.src() };
     let entry = host.policy_block(&BlockKey::host(answer.blocks, F::to_abi(addr), F::FAMILY));
-    let mut matched = PolicyMatch::L3Only;
-    let mut verdict = entry.map(|entry| &entry.verdict);
-    if let Some(entry) = entry
-        && entry.l4 != 0
-    {
-        matched = PolicyMatch::L3L4;
-        verdict = host.policy_l4(&L4Key::exact(entry.l4, asked.proto, asked.port));
+    match entry.map_or(0, |entry| entry.l4) {
+        0 => settle(answer, entry.map(|entry| &entry.verdict), PolicyMatch::L3Only),
+        set => {
+            let verdict = host.policy_l4(&L4Key::exact(set, asked.proto, asked.port));
+            settle(answer, verdict, PolicyMatch::L3L4);
+        }
     }
-    settle(answer, verdict, matched);
 }
 
 #[inline(always)]
@@ -230,10 +228,13 @@ fn settle(answer: &mut Answer, verdict: Option<&PolicyVerdict>, matched: PolicyM
             answer.matched = matched as u8;
             answer.reason = verdict.denies().map_or(0, DropReason::number);
         }
-        None => {
-            answer.verdict = PolicyVerdict::NONE;
-            answer.matched = PolicyMatch::None as u8;
-            answer.reason = DropReason::PolicyDenied.number();
-        }
+        None => nothing_allows(answer),
     }
+}
+
+#[inline(always)]
+const fn nothing_allows(answer: &mut Answer) {
+    answer.verdict = PolicyVerdict::NONE;
+    answer.matched = PolicyMatch::None as u8;
+    answer.reason = DropReason::PolicyDenied.number();
 }
