@@ -45,9 +45,9 @@ impl Client {
 
 impl Datagrams for Client {
     fn send(&mut self, _number: u32, payload: &[u8]) -> io::Result<()> {
-        let tag = self.start.wrapping_add(TAGS.fetch_add(1, Ordering::Relaxed)) | 1 << 31;
+        let tag = self.start.wrapping_add(TAGS.fetch_add(1, Ordering::Relaxed)) | (1 << 31);
         let [_, _, high, low] = tag.to_be_bytes();
-        let from = 32_768 | u16::from_be_bytes([high, low]) >> 1;
+        let from = 32_768 | (u16::from_be_bytes([high, low]) >> 1);
         let init = Message { from, to: self.server.port(), tag: 0, chunk: Chunk::Init, own_tag: tag };
         self.sent.insert(tag, payload.to_vec());
         send(self.socket.as_raw_fd(), &init.bytes(), MsgFlags::empty())?;
