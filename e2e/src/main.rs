@@ -464,9 +464,9 @@ impl NativeArgs {
                 lab::plan::Routing::Native => model::Routing::Native,
             },
             family: match self.family {
-                lab::plan::Family::V4 => model::Families::V4,
-                lab::plan::Family::V6 => model::Families::V6,
-                lab::plan::Family::Dual => model::Families::Dual,
+                lab::plan::Family::V4 => Families::V4,
+                lab::plan::Family::V6 => Families::V6,
+                lab::plan::Family::Dual => Families::Dual,
             },
             nodes: self.nodes,
             seed: self.seed,

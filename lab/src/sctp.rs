@@ -97,7 +97,7 @@ impl Message {
 }
 
 /// The packet in what a raw socket delivers: for IPv4 that begins with the IP header.
-pub fn payload(family: &SocketAddr, delivered: &[u8]) -> Option<&[u8]> {
+pub fn payload<'a>(family: &SocketAddr, delivered: &'a [u8]) -> Option<&'a [u8]> {
     match family.ip() {
         IpAddr::V4(_) => delivered.get(usize::from(delivered.first()? & 0xf) * 4..),
         IpAddr::V6(_) => Some(delivered),

@@ -102,6 +102,11 @@ impl Session {
         let objects: Vec<Value> = objects
             .into_iter()
             .map(|mut object| {
+                if object["kind"] == "Namespace" {
+                    // The control plane sees to that.
+                    let name = object["metadata"]["name"].clone();
+                    object["metadata"]["labels"]["kubernetes.io/metadata.name"] = name;
+                }
                 if object["kind"] == "Pod" {
                     let place = object["metadata"]["annotations"][PLACE].as_str();
                     let node = place.and_then(|place| place.parse().ok()).unwrap_or(pods) % NODES.len();
