@@ -145,13 +145,7 @@ pub(crate) fn answer(
     answer
 }
 
-fn answer_in(
-    cluster: &Cluster,
-    from: Who<'_>,
-    to: Who<'_>,
-    (protocol, port): (u8, u16),
-    v4: bool,
-) -> Answer {
+fn answer_in(cluster: &Cluster, from: Who<'_>, to: Who<'_>, (protocol, port): (u8, u16), v4: bool) -> Answer {
     let store = cluster.policies.store();
     let side = |own: Who<'_>, direction, peer: Who<'_>| match own {
         Who::Pod(_) => {

@@ -227,8 +227,14 @@ fn a_block_selects_pods_by_their_addresses() {
         serde_json::from_str::<Value>(&ran.out).unwrap()
     };
     let near = ask("n/near");
-    assert_eq!((&near["allowed"], near["ingress"]["verdict"].as_str()), (&Value::Bool(true), Some("allowed")));
+    assert_eq!(
+        (&near["allowed"], near["ingress"]["verdict"].as_str()),
+        (&Value::Bool(true), Some("allowed"))
+    );
     assert!(near["notes"].to_string().contains("by IPv6 it is denied"), "{near}");
     assert_eq!(ask("n/away")["allowed"], false);
-    assert_eq!((&ask("10.0.1.7")["allowed"], &ask("fd00::2")["allowed"]), (&Value::Bool(true), &Value::Bool(false)));
+    assert_eq!(
+        (&ask("10.0.1.7")["allowed"], &ask("fd00::2")["allowed"]),
+        (&Value::Bool(true), &Value::Bool(false))
+    );
 }

@@ -82,7 +82,8 @@ impl Session {
     /// Policies that speak of addresses speak of one family, so each has a round of its own.
     async fn case(&mut self, case: &Case) -> Result<(), String> {
         let all = self.families.clone();
-        let rounds: Vec<&[Family]> = if case.has_addresses() { all.chunks(1).collect() } else { vec![&all[..]] };
+        let rounds: Vec<&[Family]> =
+            if case.has_addresses() { all.chunks(1).collect() } else { vec![&all[..]] };
         for families in rounds {
             let mut set = BTreeSet::new();
             let mut done = Ok(());
