@@ -20,6 +20,7 @@ use documents::{Documents, Key, by_key, is_of_cluster};
 use ends::Who;
 use flags::{ExplainFlags, PolicyCommand, ValidateFlags};
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 /// The answer before and after a change of the objects.
@@ -88,7 +89,9 @@ fn ask(flags: &ExplainFlags, documents: &Documents) -> Result<Answer> {
         flags.to
     );
     let port = ends::port(&flags.port, &to).context("--port")?;
-    let mut answer = answer::answer(&cluster, from, to, port);
+    let addresses = [&flags.from, &flags.to].into_iter().filter_map(|text| text.parse::<IpAddr>().ok());
+    let family = addresses.map(|address| address.is_ipv4()).next();
+    let mut answer = answer::answer(&cluster, from, to, port, family);
     let refused = cluster
         .refused
         .iter()

@@ -17,7 +17,7 @@ use e2e::scenario;
 use e2e::select::Selection;
 use e2e::suite;
 use e2e::workloads::Images;
-use sim_scenario::model;
+use sim_scenario::model::{self, Families};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs the connectivity matrix against a cluster, and scenarios on labs.
@@ -92,7 +92,9 @@ struct NetnsArgs {
 enum Suite {
     /// The Kubernetes network policy conformance suite
     NetworkPolicy,
-    /// Random policies beside the oracle, a seed each (300 without --case)
+    /// The L3/L4 and deny tests of Cilium's connectivity check
+    Connectivity,
+    /// Random policies beside the oracle, a seed each (300 without --case); not in the simulator, which has its own
     Generated,
 }
 
@@ -114,6 +116,9 @@ struct NativeArgs {
     /// Decides every order and delay: the same seed, the same run
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Many policies on standing pods instead of the matrix, on two nodes; `--case` then takes numbers or names of its cases
+    #[arg(long, value_enum)]
+    suite: Option<Suite>,
     #[command(flatten)]
     common: Common,
 }
@@ -269,6 +274,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
             drop(lab);
             code
         }
+        Command::Native(args) if args.suite.is_some() => native_suite(&args),
         Command::Native(args) => {
             let matrix = Matrix::built_in()?;
             let cases = args.common.select(&matrix)?;
@@ -309,7 +315,9 @@ async fn run(
 async fn run_suite(args: &NetnsArgs) -> anyhow::Result<ExitCode> {
     let wish = args.common.case.as_deref();
     // Selecting first: a wrong case should not cost a lab.
-    let cases = suite::network_policy::select(wish.filter(|_| args.suite == Some(Suite::NetworkPolicy)))?;
+    let of = |suite| wish.filter(|_| args.suite == Some(suite));
+    let cases = suite::network_policy::select(of(Suite::NetworkPolicy))?;
+    let connectivity = suite::connectivity::select(of(Suite::Connectivity))?;
     let seeds = match args.suite {
         Some(Suite::Generated) => suite::numbers(wish.unwrap_or(SEEDS), MOST_SEEDS)?,
         _ => Vec::new(),
@@ -326,10 +334,43 @@ async fn run_suite(args: &NetnsArgs) -> anyhow::Result<ExitCode> {
         Some(Suite::Generated) => {
             or_interrupted(suite::generated::run(&client, &seeds, &options, &mut progress)).await
         }
+        Some(Suite::Connectivity) => {
+            let world = lab.plan().outside_servers();
+            or_interrupted(suite::connectivity::run(&client, &connectivity, world, &options, &mut progress))
+                .await
+        }
         _ => or_interrupted(suite::network_policy::run(&client, &cases, &options, &mut progress)).await,
     };
     drop(lab);
     args.common.publish(&report?, None)
+}
+
+fn native_suite(args: &NativeArgs) -> anyhow::Result<ExitCode> {
+    let wish = args.common.case.as_deref();
+    let matrix_options = args.options();
+    let options = suite::native::Options {
+        routing: matrix_options.routing,
+        families: match matrix_options.family {
+            Families::V4 => vec![Family::V4],
+            Families::V6 => vec![Family::V6],
+            Families::Dual => Family::ALL.to_vec(),
+        },
+    };
+    let mut progress = |line: &str| eprintln!("{line}");
+    let report = match args.suite {
+        Some(Suite::Connectivity) => {
+            suite::native::run_connectivity(&suite::connectivity::select(wish)?, &options, &mut progress)?
+        }
+        Some(Suite::Generated) => {
+            bail!(
+                "random policies in the simulator: cargo xtask sim policy, which compares verdicts with the oracle"
+            )
+        }
+        _ => {
+            suite::native::run_network_policy(&suite::network_policy::select(wish)?, &options, &mut progress)?
+        }
+    };
+    args.common.publish(&report, None)
 }
 
 async fn run_scenario(args: &ScenarioArgs) -> anyhow::Result<ExitCode> {
@@ -423,9 +464,9 @@ impl NativeArgs {
                 lab::plan::Routing::Native => model::Routing::Native,
             },
             family: match self.family {
-                lab::plan::Family::V4 => model::Families::V4,
-                lab::plan::Family::V6 => model::Families::V6,
-                lab::plan::Family::Dual => model::Families::Dual,
+                lab::plan::Family::V4 => Families::V4,
+                lab::plan::Family::V6 => Families::V6,
+                lab::plan::Family::Dual => Families::Dual,
             },
             nodes: self.nodes,
             seed: self.seed,

@@ -27,6 +27,7 @@ pub mod outside;
 pub mod plan;
 pub mod preflight;
 pub mod probe;
+pub mod sctp;
 pub mod snapshot;
 pub mod state;
 pub mod supervisor;

@@ -1,6 +1,7 @@
 //! `bristle-lab probe`: tries many receivers at the same moment and says of each whether it answered.
 //!
-//! It runs in pods. Each is tried once with one message of [`crate::traffic`]: a whole TCP connection with an echoed byte, a datagram, a ping.
+//! It runs in pods. Each is tried once with one message of [`crate::traffic`]: a whole TCP connection with an echoed byte, a datagram,
+//! the opening of an SCTP association, a ping.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -97,6 +98,7 @@ impl fmt::Display for Target {
             Kind::Http => write!(f, "http/{address}"),
             Kind::Tcp => write!(f, "tcp/{address}"),
             Kind::Udp => write!(f, "udp/{address}"),
+            Kind::Sctp => write!(f, "sctp/{address}"),
         }
     }
 }
@@ -115,6 +117,7 @@ impl FromStr for Target {
             "http" => Kind::Http,
             "tcp" => Kind::Tcp,
             "udp" => Kind::Udp,
+            "sctp" => Kind::Sctp,
             _ => return Err(wrong()),
         };
         let address: SocketAddr = address.parse().map_err(|_| wrong())?;
@@ -128,10 +131,12 @@ mod tests {
 
     #[test]
     fn receivers_are_read_as_they_are_written() {
-        for text in ["tcp/10.0.0.1:80", "udp/[fd00::1]:81", "http/10.0.0.1:8080", "ping/fd00::1"] {
+        for text in
+            ["tcp/10.0.0.1:80", "udp/[fd00::1]:81", "http/10.0.0.1:8080", "sctp/[fd00::1]:82", "ping/fd00::1"]
+        {
             assert_eq!(text.parse::<Target>().map(|target| target.to_string()), Ok(text.to_owned()));
         }
-        for wrong in ["", "tcp", "tcp/10.0.0.1", "ping/10.0.0.1:80", "sctp/10.0.0.1:80", "udp/fd00::1:80"] {
+        for wrong in ["", "tcp", "tcp/10.0.0.1", "ping/10.0.0.1:80", "dccp/10.0.0.1:80", "udp/fd00::1:80"] {
             assert!(wrong.parse::<Target>().is_err(), "{wrong}");
         }
     }

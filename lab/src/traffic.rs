@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 mod datagrams;
 mod icmp;
+mod sctp;
 mod stream;
 mod udp;
 
@@ -28,6 +29,8 @@ pub enum Kind {
     Tcp,
     /// Datagrams that are echoed
     Udp,
+    /// Requests for SCTP associations
+    Sctp,
 }
 
 /// What is to be sent.
@@ -39,7 +42,7 @@ pub struct Options {
     /// Address of the receiver
     pub to: IpAddr,
     /// Port of the receiver; a ping has none
-    #[arg(long, default_value_t = 0, required_if_eq_any = [("kind", "http"), ("kind", "tcp"), ("kind", "udp")])]
+    #[arg(long, default_value_t = 0, required_if_eq_any = [("kind", "http"), ("kind", "tcp"), ("kind", "udp"), ("kind", "sctp")])]
     pub port: u16,
     /// How many messages
     #[arg(long, default_value_t = 1)]
@@ -114,6 +117,10 @@ fn run(options: &Options, mut report: Report) -> anyhow::Result<Tally> {
         }
         Kind::Udp => {
             let mut socket = udp::Client::open(options.address()).context("open a UDP socket")?;
+            datagrams::run(options, &mut socket, &mut report)?;
+        }
+        Kind::Sctp => {
+            let mut socket = sctp::Client::open(options.address()).context("open a socket for SCTP")?;
             datagrams::run(options, &mut socket, &mut report)?;
         }
         Kind::Tcp => stream::run(options, &mut stream::Segments::default(), &mut report),

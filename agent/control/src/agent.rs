@@ -22,7 +22,7 @@ use ipnet::IpNet;
 use crate::backoff::Failure;
 use crate::cni::{Reply, RequestId};
 use crate::config::Config;
-use crate::controllers::policy::L4Row;
+use crate::controllers::policy::{BlockRow, L4Row};
 use crate::controllers::{self, Dirty};
 use crate::event::Event;
 use crate::finding::Finding;
@@ -98,6 +98,7 @@ pub(crate) struct Outside {
     pub(crate) endpoints: Tracked<IpAddr, EndpointEntry>,
     pub(crate) ipcache: Tracked<IpNet, IpCacheEntry>,
     pub(crate) policy: Tracked<RowKey, Decision>,
+    pub(crate) policy_blocks: Tracked<BlockRow, Decision>,
     pub(crate) policy_l4: Tracked<L4Row, Verdict>,
     pub(crate) routes: Tracked<IpNet, Route>,
     pub(crate) programs: Tracked<(String, Program), u32>,
@@ -216,6 +217,7 @@ impl Agent {
                 endpoints: Tracked::new(controllers::endpoints::hash),
                 ipcache: Tracked::new(controllers::ipcache::hash),
                 policy: Tracked::new(controllers::policy::hash),
+                policy_blocks: Tracked::new(controllers::policy::block_hash),
                 policy_l4: Tracked::new(controllers::policy::l4_hash),
                 routes: Tracked::new(|_, _| 0),
                 programs: Tracked::new(|_, _| 0),
@@ -305,6 +307,7 @@ impl Agent {
             outside.endpoints.next_retry(),
             outside.ipcache.next_retry(),
             outside.policy.next_retry(),
+            outside.policy_blocks.next_retry(),
             outside.policy_l4.next_retry(),
             self.state.policy.next_wait(),
             outside.routes.next_retry(),

@@ -131,6 +131,7 @@ impl Agent {
         outside.endpoints.wake(now);
         outside.ipcache.wake(now);
         outside.policy.wake(now);
+        outside.policy_blocks.wake(now);
         outside.policy_l4.wake(now);
         outside.routes.wake(now);
         outside.programs.wake(now);
@@ -141,6 +142,7 @@ impl Agent {
         outside.endpoints.pending()
             + outside.ipcache.pending()
             + outside.policy.pending()
+            + outside.policy_blocks.pending()
             + outside.policy_l4.pending()
             + outside.routes.pending()
             + outside.programs.pending()

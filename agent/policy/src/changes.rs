@@ -6,7 +6,7 @@ use dataplane_abi::Identity;
 use ipnet::IpNet;
 
 use crate::endpoint::EndpointId;
-use crate::rows::{EndpointPolicy, L4Set, Row, RowKey};
+use crate::rows::{Blocks, EndpointPolicy, L4Set, Row, RowKey};
 
 /// The steps from what was asked for before to what is asked for now.
 ///
@@ -16,6 +16,8 @@ use crate::rows::{EndpointPolicy, L4Set, Row, RowKey};
 pub struct Changes {
     /// 1. New port sets. Whole, before a row points to them.
     pub sets: Vec<(u32, Arc<L4Set>)>,
+    /// 1. After them new sets of blocks, which point to them. Whole, before a row points to them.
+    pub blocks: Vec<(u32, Arc<Blocks>)>,
     /// 2. Rows for CIDRs and nodes that are told apart from now on: what has held for their addresses so far.
     pub split: Vec<(RowKey, Row)>,
     /// 3. Those CIDRs in the ipcache.
@@ -37,7 +39,9 @@ pub struct Changes {
     pub prefixes_removed: Vec<(IpNet, Identity)>,
     /// 9. After the revision of the configuration has been raised: rows that nobody looks up any more.
     pub unused: Vec<RowKey>,
-    /// 10. Port sets that no row points to any more.
+    /// 10. Sets of blocks that no row points to any more.
+    pub blocks_removed: Vec<(u32, Arc<Blocks>)>,
+    /// 10. After them port sets that nothing points to any more.
     pub sets_removed: Vec<(u32, Arc<L4Set>)>,
 }
 

@@ -60,11 +60,7 @@ struct Prefix(IpNet);
 
 impl Digest for Prefix {
     fn digest(&self, hash: &mut Hash) {
-        match self.0 {
-            IpNet::V4(net) => hash.bytes(&net.addr().octets()),
-            IpNet::V6(net) => hash.bytes(&net.addr().octets()),
-        }
-        hash.number(u64::from(self.0.prefix_len()));
+        self.0.digest(hash);
     }
 }
 
@@ -176,9 +172,13 @@ impl Policy {
             matcher.upsert(identity, facts);
         }
         Self {
-            config,
             store: Store::default(),
-            peers: Peers { matcher, ports: BTreeMap::new(), by_port_name: BTreeMap::new() },
+            peers: Peers {
+                families: config.families,
+                matcher,
+                ports: BTreeMap::new(),
+                by_port_name: BTreeMap::new(),
+            },
             prefixes: Numbers::new(Identity::LOCAL_CIDR_MIN.0..=Identity::LOCAL_CIDR_MAX.0),
             nodes: nodes::Nodes::new(),
             specs: BTreeMap::new(),
@@ -193,6 +193,7 @@ impl Policy {
             policies: BTreeMap::new(),
             tables: Tables::new(),
             pending: Pending::default(),
+            config,
         }
     }
 

@@ -4,6 +4,7 @@
 //! dataplane's matter.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -21,6 +22,8 @@ pub struct Party {
     pub labels: LabelSet,
     /// Its address, if it is neither a pod nor a node.
     pub address: Option<IpNet>,
+    /// The address that the connection has at this end, if it is a pod: blocks of addresses select by it ([`Spec::blocks`]).
+    pub pod_address: Option<IpAddr>,
     /// Ports that it has given names.
     pub named_ports: Vec<NamedPort>,
     /// It is a node, as far as rules select it.
@@ -96,6 +99,7 @@ pub fn explain_side(
     };
     let isolation = Isolation { closed: own.closed, by: isolating(false), staged_by: isolating(true) };
     let named = if direction == Direction::Ingress { &own.named_ports } else { &peer.named_ports };
+    let pod_address = peer.pod_address.map(IpNet::from);
     let mut any_rule = false;
     let mut candidates = Vec::new();
     for spec in &specs {
@@ -108,6 +112,7 @@ pub fn explain_side(
                     .selectors(&rule.peers)
                     .iter()
                     .any(|selector| selector.matches(&peer.labels, peer.address.as_ref()))
+                || pod_address.is_some_and(|address| spec.blocks(rule).any(|block| block.has(&address)))
         });
         candidates.extend(about.map(|rule| Candidate { spec, rule, ports: rule.ports.resolve(named) }));
     }

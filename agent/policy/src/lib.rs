@@ -50,7 +50,7 @@ pub use normal::{Normal, PolicyObject, cidr_group, normalise};
 pub use peers::{Entity, Families};
 pub use ports::{NamedPort, PortName, PortRange, Ports, prefixes, proto};
 pub use rows::{
-    Direction, EVERYBODY, EndpointPolicy, L4Prefix, L4Set, Outcome, Row, RowKey, Staged, Verdict,
+    Blocks, Direction, EVERYBODY, EndpointPolicy, L4Prefix, L4Set, Outcome, Row, RowKey, Staged, Verdict,
 };
 pub use rule::{Action, Kind, ObjectRef, Origin, PeerRef, Peers, Rule, Section, Spec, Tier};
 pub use selector::{Op, Requirement, Selector, Selectors, Values};

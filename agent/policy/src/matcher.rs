@@ -305,7 +305,7 @@ impl<M: Copy + Ord> Matcher<M> {
 }
 
 /// The CIDR and all around it, from long to short.
-fn supernets(prefix: &IpNet) -> impl Iterator<Item = IpNet> {
+pub(crate) fn supernets(prefix: &IpNet) -> impl Iterator<Item = IpNet> {
     std::iter::successors(Some(*prefix), IpNet::supernet)
 }
 

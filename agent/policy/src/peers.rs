@@ -51,7 +51,7 @@ pub(crate) fn reserved(families: Families) -> impl Iterator<Item = (Identity, Fa
     })
 }
 
-fn all_addresses(v4: bool) -> IpNet {
+pub(crate) fn all_addresses(v4: bool) -> IpNet {
     if v4 { IpNet::V4(ipnet::Ipv4Net::default()) } else { IpNet::V6(ipnet::Ipv6Net::default()) }
 }
 

@@ -1,6 +1,9 @@
 //! What is written for the dataplane, in this crate's own terms: decisions by policy, direction and identity.
 
+use std::net::IpAddr;
+
 use dataplane_abi::Identity;
+use ipnet::IpNet;
 
 /// Which of an endpoint's connections: those that it takes, or those that it opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -126,6 +129,29 @@ pub enum Row {
     All(Verdict),
     /// The set with this number decides.
     Set(u32),
+    /// For pods the blocks decide, for everybody else the set.
+    Blocks {
+        /// Number of the set.
+        set: u32,
+        /// Number of the blocks.
+        blocks: u32,
+    },
+}
+
+/// Decisions by address, for pods whose identity does not tell enough: some rules name blocks of addresses.
+///
+/// Sorted. Each row is the whole decision for addresses in the block, and [`Row::All`] or [`Row::Set`]. Every address is in
+/// some block: that of all addresses of the family says what holds outside of those that rules name.
+/// Never changed: other content is another one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Blocks(pub Vec<(IpNet, Row)>);
+
+impl Blocks {
+    /// The row, as the dataplane looks it up: that of the longest block that has the address.
+    pub fn look_up(&self, address: IpAddr) -> Option<Row> {
+        let has = self.0.iter().filter(|(block, _)| block.contains(&address));
+        has.max_by_key(|(block, _)| block.prefix_len()).map(|(_, row)| *row)
+    }
 }
 
 /// Key of a row.

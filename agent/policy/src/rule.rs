@@ -242,6 +242,14 @@ impl Spec {
         self.rules.iter().filter(move |rule| rule.section.direction() == direction)
     }
 
+    /// The blocks of addresses of an entry: they select pods too, by their addresses. So the kinds of Kubernetes mean it;
+    /// CIDRs of Cilium's kinds are about addresses outside of the cluster.
+    pub fn blocks<'a>(&self, rule: &'a Rule) -> impl Iterator<Item = &'a Selector> + use<'a> {
+        let has_blocks = matches!(self.object.kind, Kind::NetworkPolicy | Kind::ClusterNetworkPolicy);
+        let selectors = has_blocks.then(|| rule.peers.selectors.iter()).into_iter().flatten();
+        selectors.filter(|selector| matches!(selector, Selector::Cidr { .. }))
+    }
+
     /// Where a decision of this rule comes from.
     pub fn origin(&self, rule: Option<&Rule>) -> Origin {
         Origin {

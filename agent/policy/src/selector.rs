@@ -135,7 +135,7 @@ impl<S: Into<Arc<Selector>>> Extend<S> for Selectors {
 pub enum Selector {
     /// Labels: every requirement holds. Sorted, without repetition; see [`Selector::labels`].
     Labels(Vec<Requirement>),
-    /// Addresses of a CIDR that are not those of pods or nodes.
+    /// Addresses of a CIDR that are not those of nodes, and of pods only where [`crate::Spec::blocks`] says so.
     Cidr {
         /// The CIDR.
         net: IpNet,
@@ -171,9 +171,17 @@ impl Selector {
     pub fn matches(&self, labels: &LabelSet, prefix: Option<&IpNet>) -> bool {
         match self {
             Self::Labels(requirements) => requirements.iter().all(|requirement| requirement.matches(labels)),
-            Self::Cidr { net, except } => prefix.is_some_and(|prefix| {
+            Self::Cidr { .. } => prefix.is_some_and(|prefix| self.has(prefix)),
+        }
+    }
+
+    /// Whether it is a CIDR that has all addresses of this one.
+    pub fn has(&self, prefix: &IpNet) -> bool {
+        match self {
+            Self::Labels(_) => false,
+            Self::Cidr { net, except } => {
                 net.contains(prefix) && !except.iter().any(|except| except.contains(prefix))
-            }),
+            }
         }
     }
 

@@ -125,12 +125,32 @@ impl Half {
     }
 }
 
-/// Works it out.
-pub(crate) fn answer(cluster: &Cluster, from: Who<'_>, to: Who<'_>, (protocol, port): (u8, u16)) -> Answer {
+/// Works it out. `v4`: the family that an end was named by; without it for IPv4 if both ends speak it, with a note if IPv6 differs.
+pub(crate) fn answer(
+    cluster: &Cluster,
+    from: Who<'_>,
+    to: Who<'_>,
+    port: (u8, u16),
+    v4: Option<bool>,
+) -> Answer {
+    let speak = |own: &bool| from.speaks(*own) && to.speaks(*own) && v4.is_none_or(|v4| v4 == *own);
+    let mut families = [true, false].into_iter().filter(speak);
+    let mut answer = answer_in(cluster, from, to, port, families.next().or(v4).unwrap_or(true));
+    if let Some(v4) = families.next()
+        && answer_in(cluster, from, to, port, v4).allowed != answer.allowed
+    {
+        let word = if answer.allowed { "denied" } else { "allowed" };
+        answer.notes.push(format!("by IPv6 it is {word}: rules name blocks of addresses"));
+    }
+    answer
+}
+
+fn answer_in(cluster: &Cluster, from: Who<'_>, to: Who<'_>, (protocol, port): (u8, u16), v4: bool) -> Answer {
     let store = cluster.policies.store();
     let side = |own: Who<'_>, direction, peer: Who<'_>| match own {
         Who::Pod(_) => {
-            Half::from(explain_side(store, &own.party(&peer), direction, &peer.party(&own), protocol, port))
+            let (own, peer) = (own.party(&peer, v4), peer.party(&own, v4));
+            Half::from(explain_side(store, &own, direction, &peer, protocol, port))
         }
         _ => Half::passes(Word::NotEnforced),
     };
@@ -169,10 +189,18 @@ pub(crate) fn answer(cluster: &Cluster, from: Who<'_>, to: Who<'_>, (protocol, p
 
 fn notes_of(cluster: &Cluster, who: Who<'_>) -> Vec<String> {
     match who {
-        Who::Pod(pod) if !pod.knows_namespace => vec![format!(
-            "Namespace/{} is not in the files: rules that select namespaces by labels know its name only",
-            pod.namespace
-        )],
+        Who::Pod(pod) => {
+            let namespace = (!pod.knows_namespace).then(|| {
+                format!(
+                    "Namespace/{} is not in the files: rules that select namespaces by labels know its name only",
+                    pod.namespace
+                )
+            });
+            let address = (pod.addresses.is_empty() && has_blocks(cluster)).then(|| {
+                format!("{} has no address in the files: blocks of addresses do not select it", pod.text())
+            });
+            namespace.into_iter().chain(address).collect()
+        }
         Who::Outside(net) => {
             let inside: BTreeSet<IpNet> = told_apart(cluster)
                 .filter(|inner| *inner != net && net.contains(inner) && net.prefix_len() > 0)
@@ -185,6 +213,12 @@ fn notes_of(cluster: &Cluster, who: Who<'_>) -> Vec<String> {
         }
         _ => Vec::new(),
     }
+}
+
+/// Whether a rule selects pods by their addresses.
+fn has_blocks(cluster: &Cluster) -> bool {
+    let mut specs = cluster.policies.store().specs();
+    specs.any(|spec| spec.rules.iter().any(|rule| spec.blocks(rule).next().is_some()))
 }
 
 /// CIDRs in rules.

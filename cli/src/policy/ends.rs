@@ -135,12 +135,26 @@ impl<'a> Who<'a> {
         }
     }
 
-    /// As the engine sees it from the other end.
-    pub(crate) fn party(&self, other: &Who<'_>) -> Party {
+    /// Whether it can speak a family. Of a pod without addresses that is not known.
+    pub(crate) fn speaks(&self, v4: bool) -> bool {
+        match self {
+            Self::Pod(pod) => {
+                pod.addresses.is_empty() || pod.addresses.iter().any(|address| address.is_ipv4() == v4)
+            }
+            Self::Outside(net) => net.addr().is_ipv4() == v4,
+            Self::Node(_) | Self::OwnNode | Self::Entity(_) => true,
+        }
+    }
+
+    /// As the engine sees it from the other end, in a family.
+    pub(crate) fn party(&self, other: &Who<'_>, v4: bool) -> Party {
         let reserved =
             |name: &str| Party { labels: [Label::reserved(name)].into_iter().collect(), ..Party::default() };
         match self {
-            Self::Pod(pod) => pod.party.clone(),
+            Self::Pod(pod) => {
+                let pod_address = pod.addresses.iter().find(|address| address.is_ipv4() == v4).copied();
+                Party { pod_address, ..pod.party.clone() }
+            }
             Self::OwnNode => reserved("host"),
             Self::Node(_) => match other {
                 Who::Pod(pod) if self.is_node_of(pod) => reserved("host"),

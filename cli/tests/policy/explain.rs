@@ -199,3 +199,42 @@ fn a_refused_policy_is_not_in_the_answer_and_is_told() {
     assert_eq!(ran.code, 0);
     assert!(ran.out.contains("NetworkPolicy/shop/type is refused and left out"), "{}", ran.out);
 }
+
+#[test]
+fn a_block_selects_pods_by_their_addresses() {
+    let pod = |name: &str, v4: &str, v6: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{namespace: n, name: {name}, labels: {{app: {name}}}}}\n\
+             spec: {{nodeName: w, containers: []}}\nstatus: {{podIPs: [{{ip: {v4}}}, {{ip: '{v6}'}}]}}\n"
+        )
+    };
+    let policy_text = "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {namespace: n, name: p}\n\
+        spec: {podSelector: {matchLabels: {app: db}}, ingress: [{from: [{ipBlock: {cidr: 10.0.1.0/24}}]}]}\n";
+    let files = [
+        &pod("db", "10.0.0.1", "fd00::1"),
+        &pod("near", "10.0.1.7", "fd00::2"),
+        &pod("away", "10.0.2.7", "fd00::3"),
+        policy_text,
+    ]
+    .map(String::from)
+    .concat();
+    let ask = |from: &str| {
+        let ran = policy(
+            &["explain", "--from", from, "--to", "n/db", "--port", "80", "-f", "-", "-o", "json"],
+            &files,
+        );
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        serde_json::from_str::<Value>(&ran.out).unwrap()
+    };
+    let near = ask("n/near");
+    assert_eq!(
+        (&near["allowed"], near["ingress"]["verdict"].as_str()),
+        (&Value::Bool(true), Some("allowed"))
+    );
+    assert!(near["notes"].to_string().contains("by IPv6 it is denied"), "{near}");
+    assert_eq!(ask("n/away")["allowed"], false);
+    assert_eq!(
+        (&ask("10.0.1.7")["allowed"], &ask("fd00::2")["allowed"]),
+        (&Value::Bool(true), &Value::Bool(false))
+    );
+}

@@ -89,6 +89,12 @@ impl Identity {
         matches!(self, Self::REMOTE_NODE | Self::KUBE_APISERVER) || self.is_local_node()
     }
 
+    /// Whether it is one that pods have: given out in the cluster, or what pods are before that and without it.
+    #[inline(always)]
+    pub const fn is_pod(self) -> bool {
+        matches!(self, Self::UNMANAGED | Self::HEALTH | Self::INIT) || (self.0 > 255 && !self.is_local())
+    }
+
     /// Label of a reserved identity, without the `reserved:` prefix.
     pub const fn reserved_name(self) -> Option<&'static str> {
         Some(match self.0 {

@@ -1,4 +1,4 @@
-//! `POLICY`, `POLICY_L4`: who may speak with the endpoints of a policy. Written by the agent.
+//! `POLICY`, `POLICY_BLOCKS`, `POLICY_L4`: who may speak with the endpoints of a policy. Written by the agent.
 //! `STAGED`: how often policies that are not in force would have decided otherwise. Counted by the programs.
 //!
 //! Rows hold decisions, not rules: tiers, priorities and deny over allow are settled before they are written, and the
@@ -9,18 +9,27 @@
 //! [`PolicyKey::EVERYBODY`], else nothing is allowed. Where the row names a set of [`PolicyL4`], the longest prefix of
 //! the set that covers protocol and port decides, and nothing is allowed that none covers.
 //!
-//! A set is written whole before a row names it and does not change afterwards; so each written row of `POLICY` moves one
-//! identity in one direction from one decision to another at once.
+//! Pods with one identity have different addresses, and rules may name blocks of these. Where that makes a difference the
+//! row names blocks beside the set: of a pod the longest prefix of [`PolicyBlocks`] that covers its address decides, as a
+//! row of its own, and nothing is allowed where none covers it; of everybody else the set decides.
+//!
+//! Sets and blocks are written whole before a row names them and do not change afterwards; so each written row of `POLICY`
+//! moves one identity in one direction from one decision to another at once.
 
 use bitflags::bitflags;
+use core::net::IpAddr;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::table::{F_NO_PREALLOC, table};
-use crate::{Be16, DropReason, Identity};
+use crate::{Addr, Be16, DropReason, Family, Identity};
 
 table! {
     /// Decisions by policy, direction and identity of the peer.
     Policy = "POLICY": Hash<PolicyKey, PolicyEntry>[1_048_576], flags F_NO_PREALLOC, writer Agent
+}
+table! {
+    /// Decisions by address of a pod, for rows of [`Policy`] that need them.
+    PolicyBlocks = "POLICY_BLOCKS": LpmTrie<BlockKey, PolicyEntry>[512_000], flags F_NO_PREALLOC, writer Agent
 }
 table! {
     /// Decisions by protocol and port, for rows of [`Policy`] that need them.
@@ -121,13 +130,13 @@ impl PolicyKey {
     }
 }
 
-/// What holds for an identity.
+/// What holds for an identity, or for pods in a block.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct PolicyEntry {
     /// Set in [`PolicyL4`] that decides; zero: `verdict` holds for every protocol and port.
     pub l4: u32,
-    /// The decision, if there is no set; else zero.
+    /// The decision, if there is no set. With a set all of it is zero but `cookie`: see [`PolicyEntry::blocks`].
     pub verdict: PolicyVerdict,
 }
 
@@ -140,6 +149,69 @@ impl PolicyEntry {
     /// A set decides. `set` is not zero.
     pub const fn by_l4(set: u32) -> Self {
         Self { l4: set, verdict: PolicyVerdict::NONE }
+    }
+
+    /// A set decides, and of pods the block of [`PolicyBlocks`] in which they are. Neither number is zero.
+    pub const fn by_blocks(set: u32, blocks: u32) -> Self {
+        Self { l4: set, verdict: PolicyVerdict { cookie: blocks, ..PolicyVerdict::NONE } }
+    }
+
+    /// Number of the blocks that decide about pods; zero: there are none. It has the place of a verdict's cookie, which a
+    /// row with a set has no use for.
+    #[inline(always)]
+    pub const fn blocks(&self) -> u32 {
+        if self.l4 == 0 { 0 } else { self.verdict.cookie }
+    }
+}
+
+/// A block of addresses.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct BlockKey {
+    /// Bits that count, from `blocks` on: [`BlockKey::STATIC_BITS`] + length of the prefix.
+    pub prefixlen: u32,
+    /// Number of the blocks, as [`PolicyEntry::blocks`] has it.
+    pub blocks: u32,
+    /// Zero.
+    pub pad: [u8; 3],
+    /// [`Family`] as number.
+    pub family: u8,
+    /// Address; IPv4 in the first four bytes. Bits behind the prefix are zero in a row.
+    pub addr: Addr,
+}
+
+impl BlockKey {
+    /// Bits of the key before the address; they are always compared.
+    pub const STATIC_BITS: u32 = 64;
+
+    /// Key to look up an address.
+    #[inline(always)]
+    pub const fn host(blocks: u32, addr: Addr, family: Family) -> Self {
+        Self {
+            prefixlen: Self::STATIC_BITS + family.bits() as u32,
+            blocks,
+            pad: [0; 3],
+            family: family as u8,
+            addr,
+        }
+    }
+
+    /// Key of a prefix; a length beyond the family's is cut to it. Bits behind the prefix are cleared.
+    pub fn prefix(blocks: u32, ip: IpAddr, len: u8) -> Self {
+        let (mut addr, family) = Addr::from_ip(ip);
+        let len = if len > family.bits() { family.bits() } else { len };
+        let keep = u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);
+        addr.0 = (u128::from_be_bytes(addr.0) & keep).to_be_bytes();
+        Self { prefixlen: Self::STATIC_BITS + u32::from(len), ..Self::host(blocks, addr, family) }
+    }
+
+    /// Address and length, if the row is well formed.
+    pub fn to_prefix(&self) -> Option<(IpAddr, u8)> {
+        let family = Family::from_number(self.family)?;
+        let len = u8::try_from(self.prefixlen.checked_sub(Self::STATIC_BITS)?).ok()?;
+        (len <= family.bits()).then(|| (self.addr.to_ip(family), len))
     }
 }
 
@@ -337,6 +409,7 @@ impl PolicyMatch {
 const _: () = assert!(size_of::<PolicyKey>() == 12);
 const _: () = assert!(size_of::<PolicyEntry>() == 16);
 const _: () = assert!(size_of::<L4Key>() == 12);
+const _: () = assert!(size_of::<BlockKey>() == 28);
 const _: () = assert!(size_of::<PolicyVerdict>() == 12);
 const _: () = assert!(size_of::<StagedKey>() == 8);
 const _: () = assert!(core::mem::offset_of!(PolicyEntry, verdict) == 4);

@@ -114,6 +114,7 @@ pub const TABLES: &[TableSpec] = &[
     endpoints::Endpoints::SPEC,
     ipcache::IpCache::SPEC,
     policy::Policy::SPEC,
+    policy::PolicyBlocks::SPEC,
     policy::PolicyL4::SPEC,
     policy::StagedCounts::SPEC,
     conntrack::Ct4::SPEC,

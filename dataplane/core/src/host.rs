@@ -8,7 +8,7 @@ use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
 use dataplane_abi::events::EventHeader;
 use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
-use dataplane_abi::policy::{L4Key, PolicyEntry, PolicyKey, PolicyVerdict, StagedKey};
+use dataplane_abi::policy::{BlockKey, L4Key, PolicyEntry, PolicyKey, PolicyVerdict, StagedKey};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::ends::Meeting;
@@ -75,6 +75,8 @@ pub trait Maps: Copy {
     fn ipcache(&self, key: &IpCacheKey) -> Option<&IpCacheEntry>;
     /// What a policy says of an identity.
     fn policy(&self, key: &PolicyKey) -> Option<&PolicyEntry>;
+    /// Longest block that covers an address.
+    fn policy_block(&self, key: &BlockKey) -> Option<&PolicyEntry>;
     /// Longest prefix of a set that covers protocol and port.
     fn policy_l4(&self, key: &L4Key) -> Option<&PolicyVerdict>;
     /// Adds one to what staged policies would have decided otherwise.

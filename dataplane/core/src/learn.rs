@@ -116,8 +116,9 @@ fn judge<H: Host, F: Ip, const PROGRAM: u8>(
     let receiver = Side::new(&route.to, meeting.dst_guard);
     let (initiator, responder) = if found == Found::Reply { (receiver, sender) } else { (sender, receiver) };
     let service = service(flight, found, meeting.origin.icmp_type);
-    policy::judge::<H, PROGRAM>(
+    policy::judge::<H, F, PROGRAM>(
         host,
+        flight,
         route,
         &mut meeting.answer,
         &mut meeting.staged,
@@ -141,7 +142,7 @@ fn service<F: Ip>(flight: &Flight<F>, found: Found, first_type: u8) -> Service {
     } else {
         low
     };
-    Service { proto, is_new, port }
+    Service { proto, is_new, is_reply, port }
 }
 
 /// Whether this program has to do with a receiver at that place.

@@ -10,12 +10,15 @@
 use dataplane_abi::config::ConfigFlags;
 use dataplane_abi::endpoints::EndpointFlags;
 use dataplane_abi::events::EventHeader;
-use dataplane_abi::policy::{Direction, L4Key, PolicyKey, PolicyMatch, PolicyVerdict, Staged, StagedKey};
+use dataplane_abi::policy::{
+    BlockKey, Direction, L4Key, PolicyKey, PolicyMatch, PolicyVerdict, Staged, StagedKey,
+};
 use dataplane_abi::{Be16, DropReason, Identity};
 
 use crate::conntrack::End;
-use crate::flight::Route;
+use crate::flight::{Flight, Route};
 use crate::host::{Host, Maps};
+use crate::ip::Ip;
 use crate::report;
 use crate::verdict::Step;
 
@@ -46,6 +49,8 @@ pub struct Service {
     pub proto: u8,
     /// Whether this is its first packet.
     pub is_new: bool,
+    /// Whether the packet goes from the responder to the initiator.
+    pub is_reply: bool,
     /// Port of the responder, or the type of the ICMP message that opened it.
     pub port: Be16,
 }
@@ -78,11 +83,13 @@ pub struct Answer {
     pub matched: u8,
     /// Number of the drop reason; zero: it may pass.
     pub reason: u8,
+    /// Blocks of addresses that decide about pods; zero: none.
+    pub blocks: u32,
 }
 
 impl Answer {
     /// Nothing said yet.
-    pub const NONE: Self = Self { verdict: PolicyVerdict::NONE, matched: 0, reason: 0 };
+    pub const NONE: Self = Self { verdict: PolicyVerdict::NONE, matched: 0, reason: 0, blocks: 0 };
 }
 
 /// What staged policies say of a connection.
@@ -126,8 +133,9 @@ impl Noted {
 
 /// Judges a connection: by the initiator's policy, then by the responder's. What is dropped is noted in `route`.
 #[inline(always)]
-pub fn judge<H: Host, const PROGRAM: u8>(
+pub fn judge<H: Host, F: Ip, const PROGRAM: u8>(
     host: H,
+    flight: &Flight<F>,
     route: &mut Route,
     answer: &mut Answer,
     staged: &mut Noted,
@@ -143,7 +151,7 @@ pub fn judge<H: Host, const PROGRAM: u8>(
     }
     if from.enforces(EndpointFlags::ENFORCE_EGRESS) {
         let egress = Question { own: initiator, peer: responder.identity, service };
-        match side::<H, PROGRAM>(host, route, answer, staged, &egress, Direction::Egress) {
+        match side::<H, F, PROGRAM>(host, flight, route, answer, staged, &egress, Direction::Egress) {
             Step::Next => {}
             end => return end,
         }
@@ -151,7 +159,7 @@ pub fn judge<H: Host, const PROGRAM: u8>(
     // The node may speak with its pods, or nobody could ask them whether they are well.
     if to.enforces(EndpointFlags::ENFORCE_INGRESS) && !from.flags.contains(EndpointFlags::HOST) {
         let ingress = Question { own: responder, peer: initiator.identity, service };
-        return side::<H, PROGRAM>(host, route, answer, staged, &ingress, Direction::Ingress);
+        return side::<H, F, PROGRAM>(host, flight, route, answer, staged, &ingress, Direction::Ingress);
     }
     Step::Next
 }
@@ -165,8 +173,9 @@ struct Question {
 
 /// Judges a connection by the policy of one end.
 #[inline(always)]
-fn side<H: Host, const PROGRAM: u8>(
+fn side<H: Host, F: Ip, const PROGRAM: u8>(
     host: H,
+    flight: &Flight<F>,
     route: &mut Route,
     answer: &mut Answer,
     staged: &mut Noted,
@@ -174,7 +183,12 @@ fn side<H: Host, const PROGRAM: u8>(
     direction: Direction,
 ) -> Step {
     let Question { own, peer, service } = question;
-    ask(host, own.guard.policy, *peer, Asked { direction, proto: service.proto, port: service.port }, answer);
+    let asked = Asked { direction, proto: service.proto, port: service.port };
+    ask(host, own.guard.policy, *peer, asked, answer);
+    if answer.blocks != 0 && peer.is_pod() {
+        let peer_receives = (direction == Direction::Egress) != service.is_reply;
+        ask_block(host, flight, peer_receives, asked, answer);
+    }
     let would = &answer.verdict;
     let noted = StagedKey::new(would.staged_cookie, would.staged);
     match direction {
@@ -230,14 +244,47 @@ fn ask<H: Maps>(host: H, policy: u32, peer: Identity, asked: Asked, answer: &mut
         && entry.l4 != 0
     {
         matched = if matched == PolicyMatch::All { PolicyMatch::L4Only } else { PolicyMatch::L3L4 };
+        answer.blocks = entry.blocks();
         verdict = host.policy_l4(&L4Key::exact(entry.l4, asked.proto, asked.port));
     }
+    settle(answer, verdict, matched);
+}
+
+/// Asks the block in which a pod is.
+#[inline(never)]
+fn ask_block<H: Maps, F: Ip>(
+    host: H,
+    flight: &Flight<F>,
+    peer_receives: bool,
+    asked: Asked,
+    answer: &mut Answer,
+) {
+    let addr = if peer_receives { flight.dst() } else { flight.src() };
+    let entry = host.policy_block(&BlockKey::host(answer.blocks, F::to_abi(addr), F::FAMILY));
+    match entry.map_or(0, |entry| entry.l4) {
+        0 => settle(answer, entry.map(|entry| &entry.verdict), PolicyMatch::L3Only),
+        set => {
+            let verdict = host.policy_l4(&L4Key::exact(set, asked.proto, asked.port));
+            settle(answer, verdict, PolicyMatch::L3L4);
+        }
+    }
+}
+
+#[inline(always)]
+fn settle(answer: &mut Answer, verdict: Option<&PolicyVerdict>, matched: PolicyMatch) {
     match verdict {
         Some(verdict) => {
             answer.verdict = *verdict;
             answer.matched = matched as u8;
             answer.reason = verdict.denies().map_or(0, DropReason::number);
         }
-        None => answer.reason = DropReason::PolicyDenied.number(),
+        None => nothing_allows(answer),
     }
+}
+
+#[inline(always)]
+const fn nothing_allows(answer: &mut Answer) {
+    answer.verdict = PolicyVerdict::NONE;
+    answer.matched = PolicyMatch::None as u8;
+    answer.reason = DropReason::PolicyDenied.number();
 }

@@ -23,7 +23,7 @@ use dataplane_abi::events::{EVENTS, Event, EventHeader, PAYLOAD_MAX};
 use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
 use dataplane_abi::metrics::EVENTS_LOST;
-use dataplane_abi::policy::{L4Key, PolicyEntry, PolicyKey, PolicyVerdict, StagedCount, StagedKey};
+use dataplane_abi::policy::{BlockKey, L4Key, PolicyEntry, PolicyKey, PolicyVerdict, StagedCount, StagedKey};
 use dataplane_core::ends::Meeting;
 use dataplane_core::{Clock, Events, Maps, Packet, Raw, Verdict};
 
@@ -320,6 +320,13 @@ impl Maps for Kernel {
     fn policy(&self, key: &PolicyKey) -> Option<&PolicyEntry> {
         // SAFETY: as for endpoints; what an old row decided is judged again at the revision that the agent writes last.
         unsafe { tables::POLICY.get(key) }
+    }
+
+    #[inline(always)]
+    fn policy_block(&self, key: &BlockKey) -> Option<&PolicyEntry> {
+        // SAFETY: as for the ipcache.
+        let key = unsafe { &*ptr::from_ref(key).cast() };
+        tables::POLICY_BLOCKS.get(key)
     }
 
     #[inline(always)]

@@ -12,7 +12,8 @@ use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6, Frags4, Frags6};
 use dataplane_abi::ipcache::{IpCache, IpCacheEntry, IpCacheKey};
 use dataplane_abi::metrics::{Metrics, MetricsEntry};
 use dataplane_abi::policy::{
-    L4Key, Policy, PolicyEntry, PolicyKey, PolicyL4, PolicyVerdict, StagedCount, StagedCounts, StagedKey,
+    BlockKey, L4Key, Policy, PolicyBlocks, PolicyEntry, PolicyKey, PolicyL4, PolicyVerdict, StagedCount,
+    StagedCounts, StagedKey,
 };
 use dataplane_core::ends::Meeting;
 
@@ -28,6 +29,7 @@ const fn flags<T: Table>() -> usize {
 
 /// Bytes of the keys of tables of prefixes behind the length, with which such keys begin.
 const PREFIX_BYTES: usize = size_of::<IpCacheKey>() - 4;
+const BLOCK_BYTES: usize = size_of::<BlockKey>() - 4;
 const L4_BYTES: usize = size_of::<L4Key>() - 4;
 
 #[btf_map]
@@ -52,6 +54,14 @@ pub(crate) static IPCACHE: LpmTrie<
 #[btf_map]
 pub(crate) static POLICY: HashMap<PolicyKey, PolicyEntry, { rows::<Policy>() }, { flags::<Policy>() }> =
     HashMap::new();
+
+#[btf_map]
+pub(crate) static POLICY_BLOCKS: LpmTrie<
+    [u8; BLOCK_BYTES],
+    PolicyEntry,
+    { rows::<PolicyBlocks>() },
+    { flags::<PolicyBlocks>() },
+> = LpmTrie::new();
 
 #[btf_map]
 pub(crate) static POLICY_L4: LpmTrie<

@@ -9,7 +9,7 @@ use dataplane_abi::events::{Event, EventHeader, PAYLOAD_MAX};
 use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
 use dataplane_abi::metrics::EVENTS_LOST;
-use dataplane_abi::policy::{L4Key, PolicyEntry, PolicyKey, PolicyVerdict, StagedCount, StagedKey};
+use dataplane_abi::policy::{BlockKey, L4Key, PolicyEntry, PolicyKey, PolicyVerdict, StagedCount, StagedKey};
 use dataplane_core::ends::Meeting;
 use dataplane_core::{Clock, Events, Maps, Packet, Raw};
 
@@ -124,6 +124,10 @@ impl Maps for Handle<'_> {
 
     fn policy(&self, key: &PolicyKey) -> Option<&PolicyEntry> {
         self.node.tables.policy.get(key)
+    }
+
+    fn policy_block(&self, key: &BlockKey) -> Option<&PolicyEntry> {
+        self.node.tables.policy_blocks.get(key)
     }
 
     fn policy_l4(&self, key: &L4Key) -> Option<&PolicyVerdict> {

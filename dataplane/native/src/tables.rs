@@ -13,7 +13,7 @@ use dataplane_abi::events;
 use dataplane_abi::frags::{Frags4, Frags6};
 use dataplane_abi::ipcache::IpCache;
 use dataplane_abi::metrics::Metrics;
-use dataplane_abi::policy::{Policy, PolicyL4, StagedCounts};
+use dataplane_abi::policy::{Policy, PolicyBlocks, PolicyL4, StagedCounts};
 
 mod array;
 mod hash;
@@ -78,6 +78,8 @@ pub struct Tables {
     pub ipcache: LpmTable<IpCache>,
     /// `POLICY`
     pub policy: HashTable<Policy>,
+    /// `POLICY_BLOCKS`
+    pub policy_blocks: LpmTable<PolicyBlocks>,
     /// `POLICY_L4`
     pub policy_l4: LpmTable<PolicyL4>,
     /// `STAGED`
@@ -105,6 +107,7 @@ impl Default for Tables {
             endpoints: HashTable::new(Endpoints::SPEC.max_entries),
             ipcache: LpmTable::new(IpCache::SPEC.max_entries),
             policy: HashTable::new(Policy::SPEC.max_entries),
+            policy_blocks: LpmTable::new(PolicyBlocks::SPEC.max_entries),
             policy_l4: LpmTable::new(PolicyL4::SPEC.max_entries),
             staged: RefCell::new(HashTable::new(StagedCounts::SPEC.max_entries)),
             ct4: RefCell::new(LruTable::new(Ct4::SPEC.max_entries)),
@@ -126,6 +129,7 @@ impl Tables {
             "ENDPOINTS" => f(&self.endpoints),
             "IPCACHE" => f(&self.ipcache),
             "POLICY" => f(&self.policy),
+            "POLICY_BLOCKS" => f(&self.policy_blocks),
             "POLICY_L4" => f(&self.policy_l4),
             "STAGED" => f(&*self.staged.borrow()),
             "CT4" => f(&*self.ct4.borrow()),
@@ -144,6 +148,7 @@ impl Tables {
             "ENDPOINTS" => f(&mut self.endpoints),
             "IPCACHE" => f(&mut self.ipcache),
             "POLICY" => f(&mut self.policy),
+            "POLICY_BLOCKS" => f(&mut self.policy_blocks),
             "POLICY_L4" => f(&mut self.policy_l4),
             "STAGED" => f(self.staged.get_mut()),
             "CT4" => f(self.ct4.get_mut()),

@@ -9,7 +9,7 @@ use dataplane_abi::ipcache::IpCacheEntry;
 use dataplane_abi::metrics;
 use dataplane_abi::policy::Direction::{self, Egress, Ingress};
 use dataplane_abi::policy::{
-    L4Key, Policy, PolicyEntry, PolicyL4, PolicyMatch, PolicyVerdict, Staged, StagedKey,
+    BlockKey, L4Key, Policy, PolicyEntry, PolicyL4, PolicyMatch, PolicyVerdict, Staged, StagedKey,
 };
 use dataplane_abi::program::Program;
 use dataplane_abi::{DropReason, Identity, Table};
@@ -615,5 +615,32 @@ fn a_caller_whom_only_the_tunnel_names_is_remembered() {
         world.ipcache(B1.ip(family), 128, IpCacheEntry::behind(Identity(301), node_ip(2, 4)));
         world.revise();
         assert_eq!(world.pod_sends(&A1, &answer).0, DENIED);
+    }
+}
+
+#[test]
+fn a_block_of_addresses_decides_about_pods_in_it() {
+    for family in FAMILIES {
+        let mut world = isolated(Ingress);
+        world.l4(L4Key::any(1), PolicyVerdict::NONE);
+        world.rule(ONE, Ingress, EVERYBODY, PolicyEntry::by_blocks(1, 5));
+        world.block(BlockKey::prefix(5, A2.ip(family), 24), allow(2));
+        let there = craft(&A2, A1.ip(family)).tcp(4000, 80, SYN, b"");
+        let back = craft(&A1, A2.ip(family)).tcp(80, 4000, ACK, b"");
+        assert_eq!(world.pod_sends(&A2, &there).0, TO_A1);
+        assert_eq!(told(&world, EventKind::PolicyVerdict), [(A1.id, Ingress, 0, 2)]);
+
+        // The answer is judged again by the address of the one who called.
+        world.revise();
+        assert_eq!(world.pod_sends(&A1, &back).0, TO_A2);
+
+        // An exception, and the same address outside of the cluster.
+        world.block(BlockKey::prefix(5, A2.ip(family), 128), PolicyEntry::by_l4(1));
+        world.revise();
+        assert_eq!(world.pod_sends(&A2, &there).0, DENIED);
+        world.block(BlockKey::prefix(5, B1.ip(family), 0), allow(3));
+        let call = Craft::new(B1.ip(family), A1.ip(family)).tcp(4000, 80, SYN, b"");
+        assert_eq!(world.tunnel_brings(&call, Identity::WORLD.0).0, DENIED);
+        assert_eq!(world.tunnel_brings(&call, 300).0, TO_A1);
     }
 }

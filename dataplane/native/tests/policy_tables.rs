@@ -2,11 +2,13 @@
 
 mod world;
 
+use std::net::IpAddr;
+
 use dataplane_abi::config::{ConfigFlags, Routing};
 use dataplane_abi::endpoints::EndpointFlags;
 use dataplane_abi::events::{EventHeader, EventKind};
 use dataplane_abi::policy::{
-    Direction, L4Key, PolicyEntry, PolicyFlags, PolicyKey, PolicyMatch, PolicyVerdict,
+    BlockKey, Direction, L4Key, PolicyEntry, PolicyFlags, PolicyKey, PolicyMatch, PolicyVerdict,
 };
 use dataplane_abi::{Be16, DropReason, Identity};
 use dataplane_core::Verdict;
@@ -14,6 +16,7 @@ use proptest::prelude::*;
 use world::{A1, A2, B1, Pod, World, craft, outside};
 
 type Rows = Vec<(PolicyKey, PolicyEntry)>;
+type Blocks = Vec<(BlockKey, PolicyEntry)>;
 type Sets = Vec<(L4Key, PolicyVerdict)>;
 
 /// Ports with much in common, so that prefixes cover some of them and not others.
@@ -22,6 +25,7 @@ const PORTS: [u16; 8] = [0, 80, 81, 88, 443, 8080, 8081, 65535];
 const PROTOCOLS: [u8; 3] = [6, 17, 132];
 const POLICIES: u32 = 3;
 const SETS: u32 = 4;
+const BLOCKS: u32 = 2;
 
 fn verdict() -> impl Strategy<Value = PolicyVerdict> {
     (
@@ -48,13 +52,30 @@ fn rows() -> impl Strategy<Value = Rows> {
         Identity::WORLD_IPV4.0,
         Identity::WORLD_IPV6.0,
     ]);
-    let entry = prop_oneof![verdict().prop_map(PolicyEntry::all), (1..=SETS).prop_map(PolicyEntry::by_l4),];
+    let by_blocks = (1..=SETS, 1..=BLOCKS).prop_map(|(set, blocks)| PolicyEntry::by_blocks(set, blocks));
+    let entry = prop_oneof![entry(), by_blocks];
     let row =
         (1..=POLICIES, any::<bool>(), identities, entry).prop_map(|(policy, ingress, identity, entry)| {
             let direction = if ingress { Direction::Ingress } else { Direction::Egress };
             (PolicyKey::new(policy, direction, Identity(identity)), entry)
         });
     prop::collection::vec(row, 0..16)
+}
+
+fn entry() -> impl Strategy<Value = PolicyEntry> {
+    prop_oneof![verdict().prop_map(PolicyEntry::all), (1..=SETS).prop_map(PolicyEntry::by_l4)]
+}
+
+/// Blocks around pods and around those outside: only those around pods may count.
+fn blocks() -> impl Strategy<Value = Blocks> {
+    let addresses: Vec<IpAddr> = [4, 6]
+        .into_iter()
+        .flat_map(|family| [A1.ip(family), A2.ip(family), B1.ip(family), outside(family)])
+        .collect();
+    let lengths = prop::sample::select(vec![0, 8, 16, 24, 32, 48, 64, 128]);
+    let key = (1..=BLOCKS, prop::sample::select(addresses), lengths)
+        .prop_map(|(blocks, address, length)| BlockKey::prefix(blocks, address, length));
+    prop::collection::vec((key, entry()), 0..12)
 }
 
 fn sets() -> impl Strategy<Value = Sets> {
@@ -79,11 +100,24 @@ fn covers(key: &L4Key, proto: u8, port: u16) -> bool {
     key.prefixlen == L4Key::ANY_BITS || (key.proto == proto && differ >> (16 - bits) == 0)
 }
 
+/// Whether a block has an address.
+fn contains(key: &BlockKey, address: IpAddr) -> bool {
+    let Some((block, length)) = key.to_prefix() else { return false };
+    match (block, address) {
+        (IpAddr::V4(block), IpAddr::V4(address)) => {
+            length == 0 || (block.to_bits() ^ address.to_bits()) >> (32 - length) == 0
+        }
+        (IpAddr::V6(block), IpAddr::V6(address)) => {
+            length == 0 || (block.to_bits() ^ address.to_bits()) >> (128 - length) == 0
+        }
+        _ => false,
+    }
+}
+
 /// What a plain search says.
 fn search(
-    rows: &Rows,
-    sets: &Sets,
-    (policy, direction, peer): (u32, Direction, Identity),
+    (rows, blocks, sets): (&Rows, &Blocks, &Sets),
+    (policy, direction, peer, address): (u32, Direction, Identity, IpAddr),
     proto: u8,
     port: u16,
 ) -> (PolicyVerdict, PolicyMatch) {
@@ -92,8 +126,19 @@ fn search(
     else {
         return (PolicyVerdict::NONE, PolicyMatch::None);
     };
+    let is_pod = [A1.identity, A2.identity, Identity::UNMANAGED.0].contains(&peer.0);
+    let block = blocks
+        .iter()
+        .filter(|(key, _)| entry.blocks() == key.blocks && contains(key, address))
+        .max_by_key(|(key, _)| key.prefixlen)
+        .map(|(_, entry)| *entry);
+    let asks_blocks = is_pod && entry.blocks() != 0;
+    let Some(entry) = (if asks_blocks { block } else { Some(entry) }) else {
+        return (PolicyVerdict::NONE, PolicyMatch::None);
+    };
+    let by_peer = own.is_some() || asks_blocks;
     if entry.l4 == 0 {
-        return (entry.verdict, if own.is_some() { PolicyMatch::L3Only } else { PolicyMatch::All });
+        return (entry.verdict, if by_peer { PolicyMatch::L3Only } else { PolicyMatch::All });
     }
     // Later ones win among equal lengths: they were written over the earlier ones.
     let best = sets
@@ -101,7 +146,7 @@ fn search(
         .filter(|(key, _)| key.set == entry.l4 && covers(key, proto, port))
         .max_by_key(|(key, _)| key.prefixlen);
     match best {
-        Some((_, verdict)) => (*verdict, if own.is_some() { PolicyMatch::L3L4 } else { PolicyMatch::L4Only }),
+        Some((_, verdict)) => (*verdict, if by_peer { PolicyMatch::L3L4 } else { PolicyMatch::L4Only }),
         None => (PolicyVerdict::NONE, PolicyMatch::None),
     }
 }
@@ -119,6 +164,7 @@ proptest! {
     #[test]
     fn what_a_plain_search_says_is_what_happens(
         rows in rows(),
+        blocks in blocks(),
         sets in sets(),
         guards in [guard(), guard()],
         packets in prop::collection::vec(
@@ -130,6 +176,9 @@ proptest! {
         world.write_config();
         for (key, entry) in &rows {
             world.native.tables_mut().policy.insert(*key, *entry);
+        }
+        for (key, entry) in &blocks {
+            world.block(*key, *entry);
         }
         for (key, verdict) in &sets {
             world.l4(*key, *verdict);
@@ -168,7 +217,7 @@ proptest! {
                 if policy == 0 || flags & bit == 0 || dropped.is_some() {
                     continue;
                 }
-                let (verdict, matched) = search(&rows, &sets, (policy, direction, peer.1), proto, port);
+                let (verdict, matched) = search((&rows, &blocks, &sets), (policy, direction, peer.1, peer.2), proto, port);
                 let reason = match verdict.flags.0 {
                     1 => None,
                     flags if flags & 2 != 0 => Some(DropReason::PolicyDenyRule),
@@ -213,4 +262,4 @@ proptest! {
 }
 
 /// Pod with its policy, identity and address.
-type End<'a> = (Option<(&'a Pod, Guard)>, Identity, std::net::IpAddr);
+type End<'a> = (Option<(&'a Pod, Guard)>, Identity, IpAddr);

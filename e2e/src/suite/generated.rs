@@ -191,7 +191,7 @@ impl Session {
                         protocol,
                         port: Some(port),
                     };
-                    let kind = kind(protocol).map_err(anyhow::Error::msg)?;
+                    let kind = kind(protocol);
                     let port = if protocol == Protocol::Icmp { 0 } else { port };
                     questions.push(Question {
                         from: from.clone(),

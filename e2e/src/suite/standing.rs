@@ -14,6 +14,7 @@ use lab::image::echo::READY_FILE;
 use lab::machine::rootfs::BIN_DIR;
 use lab::probe::Answer;
 use serde_json::{Value, json};
+use sim_policy::connectivity::PLACE;
 use sim_policy::suite::Pod;
 
 use super::objects::{Objects, Reference};
@@ -36,12 +37,14 @@ pub(super) struct Standing {
 }
 
 struct Facts {
+    /// It has no endpoint of its own.
+    host_network: bool,
     addresses: Vec<IpAddr>,
     place: Place,
 }
 
 impl Standing {
-    /// Makes namespaces and pods, the pods on the nodes in turn, and waits until they are ready and known by their identities everywhere.
+    /// Makes namespaces and pods, the pods on the nodes that they name or in turn, and waits until they are ready and known by their identities everywhere.
     pub(super) async fn make(
         client: &Client,
         objects: &[Value],
@@ -54,8 +57,9 @@ impl Standing {
         for object in objects {
             let mut object = object.clone();
             if object["kind"] == "Pod" {
-                let node = &nodes[wanted.len() % nodes.len()];
-                pin(&mut object, &node.hostname);
+                let place = object["metadata"]["annotations"][PLACE].as_str();
+                let place = place.and_then(|place| place.parse().ok()).unwrap_or(wanted.len());
+                pin(&mut object, &nodes[place % nodes.len()].hostname);
                 let Reference { namespace, name, .. } = Reference::of(&object);
                 wanted.push(Pod { namespace, name });
             }
@@ -85,7 +89,10 @@ impl Standing {
         let api = Api::<KubePod>::all(self.client.clone());
         let list = api.list(&ListParams::default()).await.context("list the pods")?;
         self.pods = list.items.iter().filter_map(facts).collect();
-        let missing = |pod: &&Pod| !self.pods.contains_key(pod) || !known.get(pod).copied().unwrap_or(false);
+        let missing = |pod: &&Pod| {
+            let is_known = known.get(pod).copied().unwrap_or(false);
+            self.pods.get(pod).is_none_or(|facts| !facts.host_network && !is_known)
+        };
         let missing: Vec<String> =
             wanted.iter().filter(missing).map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect();
         Ok((!missing.is_empty()).then(|| missing.join(", ")))
@@ -170,8 +177,9 @@ fn facts(pod: &KubePod) -> Option<(Pod, Facts)> {
         condition.type_ == "Ready" && condition.status == "True" && pod.metadata.deletion_timestamp.is_none()
     });
     let (namespace, name) = (pod.metadata.namespace.clone()?, pod.metadata.name.clone()?);
+    let host_network = pod.spec.as_ref()?.host_network.unwrap_or_default();
     let container = pod.spec.as_ref()?.containers.first()?.name.clone();
     let addresses = status.pod_ips.iter().flatten().filter_map(|ip| ip.ip.parse().ok()).collect();
     let place = Place { pod: name.clone(), container };
-    ready.then_some((Pod { namespace, name }, Facts { addresses, place }))
+    ready.then_some((Pod { namespace, name }, Facts { host_network, addresses, place }))
 }

@@ -1,13 +1,23 @@
-//! `bristle/echo`: sends back what comes, over TCP and UDP, and answers every HTTP request with 200.
+//! `bristle/echo`: sends back what comes, over TCP and UDP, answers every HTTP request with 200 and every request for an SCTP
+//! association.
 //!
 //! What [`crate::traffic`] speaks to. Once all ports listen, [`READY_FILE`] is there for a probe.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use anyhow::Context as _;
 use axum::Router;
 use axum::body::Bytes;
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, recvfrom, sendto, socket,
+};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
+
+use crate::sctp::{self, Message};
 
 /// Exists once all ports listen.
 pub const READY_FILE: &str = "/tmp/bristle-echo-ready";
@@ -21,6 +31,9 @@ pub struct Options {
     /// UDP port that sends back what comes; may be given several times
     #[arg(long, value_name = "PORT")]
     udp: Vec<u16>,
+    /// SCTP port at which associations may be had; may be given several times
+    #[arg(long, value_name = "PORT")]
+    sctp: Vec<u16>,
     /// TCP port that answers HTTP; may be given several times
     #[arg(long, value_name = "PORT")]
     http: Vec<u16>,
@@ -35,6 +48,9 @@ pub async fn serve(options: &Options) -> anyhow::Result<()> {
     for port in &options.udp {
         servers.spawn(serve_udp(listen_udp(*port).await?));
     }
+    if !options.sctp.is_empty() {
+        serve_sctp(&options.sctp)?;
+    }
     for port in &options.http {
         let listener = super::listen_tcp(*port).await?;
         // The body is read to its end, because an unread one would be answered with a reset.
@@ -48,6 +64,44 @@ pub async fn serve(options: &Options) -> anyhow::Result<()> {
         // A pod that serves nothing is still a pod.
         None => std::future::pending().await,
     }
+}
+
+/// Answers what comes over SCTP, from threads that end with the process.
+fn serve_sctp(ports: &[u16]) -> anyhow::Result<()> {
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let socket = match socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Sctp) {
+            Ok(socket) => socket,
+            // The node has no IPv6.
+            Err(Errno::EAFNOSUPPORT) => continue,
+            Err(errno) => return Err(errno).context("open a socket for SCTP"),
+        };
+        let ports = ports.to_vec();
+        std::thread::spawn(move || answer_sctp(&socket, &ports));
+    }
+    Ok(())
+}
+
+fn answer_sctp(socket: &OwnedFd, ports: &[u16]) {
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        // Errors are those of clients that went away.
+        let Ok((length, Some(client))) = recvfrom::<SockaddrStorage>(socket.as_raw_fd(), &mut buffer) else {
+            continue;
+        };
+        let Some(from) = address(&client) else { continue };
+        let message = sctp::payload(&from, &buffer[..length]).and_then(Message::read);
+        if let Some(answer) = message.and_then(|message| message.answer(ports)) {
+            let to = SockaddrStorage::from(SocketAddr::new(from.ip(), 0));
+            let _ = sendto(socket.as_raw_fd(), &answer.bytes(), &to, MsgFlags::empty());
+        }
+    }
+}
+
+fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = storage.as_sockaddr_in().map(|address| SocketAddr::new(address.ip().into(), address.port()));
+    v4.or_else(|| {
+        storage.as_sockaddr_in6().map(|address| SocketAddr::new(address.ip().into(), address.port()))
+    })
 }
 
 async fn listen_udp(port: u16) -> anyhow::Result<UdpSocket> {

@@ -96,6 +96,7 @@ pub fn known() -> (Vec<&'static str>, Vec<&'static str>) {
         "ENDPOINTS",
         "IPCACHE",
         "POLICY",
+        "POLICY_BLOCKS",
         "POLICY_L4",
         "STAGED",
         "CT4",

@@ -6,14 +6,17 @@
 
 mod cluster;
 mod packets;
+mod standing;
 
 use std::fmt;
 
+use agent_control::Routing;
 use dataplane_abi::DropReason;
 use sim_oracle::{Attempt, Options, Protocol, Verdict};
 use sim_policy::{Feature, Plan, PolicyCase};
 
 use cluster::Cluster;
+pub use standing::Standing;
 
 /// What there is not yet, so that cases do not ask for it.
 const NOT_YET: [Feature; 1] = [Feature::HostPolicies];
@@ -88,12 +91,13 @@ pub fn case(seed: u64, attempts: usize) -> PolicyCase {
 /// # Errors
 /// When an agent does not take the cluster, which is a defect too.
 pub fn compare(seed: u64, case: &PolicyCase, tally: &mut Tally) -> Result<Vec<Difference>, VerdictError> {
+    let routing = if seed.is_multiple_of(2) { Routing::Vxlan } else { Routing::Native };
+    let mut cluster = Cluster::new(routing, case).map_err(|message| VerdictError { seed, message })?;
     let mut oracle = sim_oracle::Cluster::with_options(Options::by_identity());
-    for object in &case.objects {
+    for object in cluster.objects() {
         // An object that is to be refused leaves its last good version in force, with the oracle as with agents.
-        let _: Result<(), sim_oracle::OracleError> = oracle.set(object);
+        let _: Result<(), sim_oracle::OracleError> = oracle.set(&object);
     }
-    let mut cluster = Cluster::new(seed, case).map_err(|message| VerdictError { seed, message })?;
     tally.cases += 1;
     let mut differences = Vec::new();
     for (index, attempt) in case.attempts.iter().enumerate() {

@@ -7,7 +7,7 @@ pub struct Options {
     /// What of the traffic between a pod and the node it runs on is allowed whatever policies say. Default: both directions.
     pub own_node: OwnNode,
     /// `ipBlock`, and `networks` of ClusterNetworkPolicy, also match pods by their addresses. The documentation of the first says only that blocks should
-    /// be of addresses outside the cluster, and implementations with identities match no pod by address. Default: true.
+    /// be of addresses outside the cluster, and some implementations with identities match no pod by address. Default: true.
     pub blocks_match_pods: bool,
     /// They also match nodes by their addresses, with the same freedom. Default: true.
     pub blocks_match_nodes: bool,
@@ -61,12 +61,10 @@ impl Default for Options {
 }
 
 impl Options {
-    /// As implementations with identities read it: addresses match nothing that has an identity by its labels, selectors see no other labels than those of
-    /// identities, and a pod's egress to its own node is judged while the node may always reach its pods.
+    /// As implementations with identities read it: addresses match no nodes, selectors see no other labels than those of identities, and a pod's egress to its own node is judged while the node may always reach its pods.
     pub fn by_identity() -> Self {
         Self {
             own_node: OwnNode::ToPod,
-            blocks_match_pods: false,
             blocks_match_nodes: false,
             identity_labels_alone: true,
             ..Self::default()

@@ -32,6 +32,12 @@ impl PolicyCase {
             .find(|address| Family::of(*address) == family)
     }
 
+    /// The addresses of a pod.
+    pub fn addresses(&self, namespace: &str, name: &str) -> Vec<IpAddr> {
+        let end = End::Pod { namespace: namespace.to_owned(), name: name.to_owned() };
+        [Family::V4, Family::V6].into_iter().filter_map(|family| self.address(&end, family)).collect()
+    }
+
     /// The node that an end is on; none for one outside.
     pub fn node_of<'a>(&'a self, end: &'a End) -> Option<&'a str> {
         match end {

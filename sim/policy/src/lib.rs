@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod case;
+pub mod connectivity;
 pub mod generate;
 pub mod shrink;
 pub mod suite;

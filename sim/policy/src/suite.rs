@@ -174,10 +174,8 @@ impl Pod {
                 })
             })
             .collect();
-        let args: Vec<String> = served()
-            .filter(|(_, protocol)| *protocol != "sctp")
-            .flat_map(|(port, protocol)| [format!("--{protocol}"), port.to_string()])
-            .collect();
+        let args: Vec<String> =
+            served().flat_map(|(port, protocol)| [format!("--{protocol}"), port.to_string()]).collect();
         json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"namespace": self.namespace, "name": self.name, "labels": {"pod": self.name}},

@@ -113,9 +113,12 @@ fn the_oracle_passes() {
 }
 
 #[test]
-fn by_identity_it_passes_what_needs_no_addresses_of_pods() {
+fn by_identity_it_passes_too_and_needs_addresses_of_pods_where_the_case_says_so() {
     for case in suite::cases().unwrap() {
         let wrong = run(&case, Options::by_identity(), Family::V4);
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        let without = Options { blocks_match_pods: false, ..Options::by_identity() };
+        let wrong = run(&case, without, Family::V4);
         assert_eq!(wrong.is_empty(), !case.needs.contains(&Need::BlocksMatchPods), "{}", wrong.join("\n"));
     }
 }

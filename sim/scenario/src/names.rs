@@ -90,6 +90,7 @@ pub const TABLES: &[&str] = &[
     "ENDPOINTS",
     "IPCACHE",
     "POLICY",
+    "POLICY_BLOCKS",
     "POLICY_L4",
     "STAGED",
     "CT4",

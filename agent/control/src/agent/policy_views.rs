@@ -18,6 +18,8 @@ struct Found {
     name: String,
     identity: Identity,
     party: Party,
+    /// Its addresses, if it is a pod; only one if it was asked for by that.
+    addresses: Vec<IpAddr>,
     /// It is a pod, so that policies are for it.
     is_pod: bool,
     /// It is of this node.
@@ -95,7 +97,8 @@ impl Agent {
         let Some(engine) = self.state.policy.engine() else {
             return Err("policy is off, or has not been read yet; see `bristle status`".to_owned());
         };
-        let (mut from, to) = (self.find(from)?, self.find(to)?);
+        let (mut from, mut to) = (self.find(from)?, self.find(to)?);
+        meet(&mut from, &mut to);
         if from.identity == Identity::HOST && !to.is_local {
             // To pods elsewhere this node is one of the others.
             from.identity = Identity::REMOTE_NODE;
@@ -155,10 +158,10 @@ impl Agent {
         if let Some(endpoint) = self.state.endpoint_at(&address)
             && let Some(found) = self.own_party(endpoint.record.id)
         {
-            return Ok(found);
+            return Ok(Found { addresses: vec![address], ..found });
         }
         if let Some(object) = self.state.policy.endpoint_at(&address) {
-            return Ok(self.remote_party(object));
+            return Ok(Found { addresses: vec![address], ..self.remote_party(object) });
         }
         let rows = self.outside.ipcache.all_wanted();
         let row = rows
@@ -177,6 +180,7 @@ impl Agent {
                 address: (!is_node).then(|| IpNet::from(address)),
                 ..Party::default()
             },
+            addresses: Vec::new(),
             is_pod: false,
             is_local: identity == Identity::HOST,
         })
@@ -186,12 +190,14 @@ impl Agent {
         let record = &self.state.endpoints.get(id)?.record;
         let in_force = self.state.policy.of_endpoint(id)?;
         let ports = self.state.policy.pod(id).map(|pod| pod.named_ports.clone()).unwrap_or_default();
-        Some(Found { is_local: true, ..self.pod_party(record.display_name(), in_force.identity, ports) })
+        let found = self.pod_party(record.display_name(), in_force.identity, ports);
+        Some(Found { is_local: true, addresses: record.addresses.clone(), ..found })
     }
 
     fn remote_party(&self, object: &crate::objects::EndpointObject) -> Found {
         let name = format!("{}/{}", object.name.namespace, object.name.name);
-        self.pod_party(name, object.identity(), object.named_ports.to_vec())
+        let found = self.pod_party(name, object.identity(), object.named_ports.to_vec());
+        Found { addresses: object.addresses.to_vec(), ..found }
     }
 
     fn pod_party(&self, name: String, identity: Identity, named_ports: Vec<NamedPort>) -> Found {
@@ -203,9 +209,22 @@ impl Agent {
             name,
             identity,
             party: Party { labels, named_ports, closed, ..Party::default() },
+            addresses: Vec::new(),
             is_pod: true,
             is_local: false,
         }
+    }
+}
+
+/// Gives both ends the addresses between which the connection is: of one family, IPv4 if there is a choice.
+fn meet(from: &mut Found, to: &mut Found) {
+    let speaks = |end: &Found, v4| match end.party.address {
+        Some(address) => address.addr().is_ipv4() == v4,
+        None => end.addresses.is_empty() || end.addresses.iter().any(|address| address.is_ipv4() == v4),
+    };
+    let v4 = speaks(from, true) && speaks(to, true);
+    for end in [from, to] {
+        end.party.pod_address = end.addresses.iter().find(|address| address.is_ipv4() == v4).copied();
     }
 }
 

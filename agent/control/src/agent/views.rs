@@ -147,6 +147,8 @@ impl Agent {
         let of_policy =
             outside.policy.failures().map(|(key, error)| (format!("POLICY {key:?}"), error.clone()));
         failures.extend(of_policy);
+        let of_blocks = outside.policy_blocks.failures();
+        failures.extend(of_blocks.map(|(key, error)| (format!("POLICY_BLOCKS {key:?}"), error.clone())));
         let of_sets = outside.policy_l4.failures();
         failures.extend(of_sets.map(|(key, error)| (format!("POLICY_L4 {key:?}"), error.clone())));
         failures

@@ -13,6 +13,8 @@ pub enum Table {
     Ipcache,
     /// What policies decide, by identity.
     Policy,
+    /// What policies decide, by address of a pod.
+    PolicyBlocks,
     /// What policies decide, by protocol and port.
     PolicyL4,
     /// How often staged policies would have decided otherwise; counted by the dataplane, the agent only removes.
@@ -25,11 +27,12 @@ pub enum Table {
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Config,
         Self::Endpoints,
         Self::Ipcache,
         Self::Policy,
+        Self::PolicyBlocks,
         Self::PolicyL4,
         Self::Staged,
         Self::Ct4,
@@ -48,6 +51,7 @@ impl Table {
             Self::Endpoints => "ENDPOINTS",
             Self::Ipcache => "IPCACHE",
             Self::Policy => "POLICY",
+            Self::PolicyBlocks => "POLICY_BLOCKS",
             Self::PolicyL4 => "POLICY_L4",
             Self::Staged => "STAGED",
             Self::Ct4 => "CT4",

@@ -1,6 +1,6 @@
 //! Rows of policy, in an order in which no packet meets a decision that is neither the old nor the new one:
 //!
-//! 1. sets of ports, whole, before a row names them;
+//! 1. sets of ports, then sets of blocks, whole, before a row names them;
 //! 2. CIDRs and nodes that are told apart from now on: first their identities get the rows that hold now for their addresses, then they
 //!    come into the ipcache, which changes nothing yet. Those that are not told apart any more get such rows too, so that nothing
 //!    changes for them before they leave the ipcache;
@@ -14,7 +14,7 @@
 use std::collections::BTreeSet;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 
-use agent_policy::{Changes, Direction, EVERYBODY, Families, Row as Decision, RowKey};
+use agent_policy::{Changes, Direction, EVERYBODY, Families, Policy, Row as Decision, RowKey, Verdict};
 use dataplane_abi::Identity;
 use ipnet::IpNet;
 use zerocopy::IntoBytes as _;
@@ -22,10 +22,10 @@ use zerocopy::IntoBytes as _;
 use super::Run;
 use super::rows::put_prefix;
 use crate::agent::Agent;
-use crate::controllers::policy;
+use crate::controllers::policy::{self, BlockRow, L4Row};
 use crate::ports::{MapStore, PortError, Table};
 use crate::state::endpoints::EndpointId;
-use crate::tracked::{Knowledge, Pass};
+use crate::tracked::{Knowledge, Pass, Tracked};
 
 /// What is not as it shall be yet, so that nothing may point to it.
 #[derive(Debug, Default)]
@@ -67,6 +67,31 @@ fn put_decision(maps: &mut dyn MapStore, key: &RowKey, decision: &Decision) -> R
     maps.upsert(Table::Policy, policy::key(key).as_bytes(), policy::entry(decision).as_bytes())
 }
 
+/// Whether all is written that a row points to.
+fn is_whole(
+    decision: &Decision,
+    engine: &Policy,
+    sets: &Tracked<L4Row, Verdict>,
+    blocks: Option<&Tracked<BlockRow, Decision>>,
+) -> bool {
+    let has_set = |number: u32| {
+        let all_are_whole = sets.pending() == 0;
+        let set = engine.set(number);
+        set.is_some_and(|set| {
+            all_are_whole || set.0.iter().all(|(prefix, _)| sets.settled(&(number, *prefix)))
+        })
+    };
+    let has_blocks = |number: u32| {
+        let found = engine.blocks(number).zip(blocks);
+        found.is_some_and(|(all, rows)| all.0.iter().all(|(block, _)| rows.settled(&(number, *block))))
+    };
+    match decision {
+        Decision::All(_) => true,
+        Decision::Set(set) => has_set(*set),
+        Decision::Blocks { set, blocks } => has_set(*set) && has_blocks(*blocks),
+    }
+}
+
 impl Agent {
     /// Works out what was heard of identities and policies, and marks what follows.
     pub(super) fn commit_policy(&mut self, run: &Run<'_>) {
@@ -104,6 +129,16 @@ impl Agent {
                 outside.policy_l4.want((*number, *prefix), None);
             }
         }
+        for (number, blocks) in &changes.blocks {
+            for (block, row) in &blocks.0 {
+                outside.policy_blocks.want((*number, *block), Some(*row));
+            }
+        }
+        for (number, blocks) in &changes.blocks_removed {
+            for (block, _) in &blocks.0 {
+                outside.policy_blocks.want((*number, *block), None);
+            }
+        }
         // What splits off a CIDR is found in the tables themselves, which may be those of an earlier agent.
         for (key, row) in changes.split.iter().chain(&changes.rows).chain(&changes.everybody) {
             outside.policy.want(*key, Some(*row));
@@ -133,6 +168,7 @@ impl Agent {
         });
         self.outside.moved |= pass.done > 0;
         run.wrote(Table::PolicyL4, pass);
+        self.write_blocks(run);
 
         let cidrs = !(self.write_new_cidrs(run) && self.keep_old_cidrs(run));
         if !cidrs {
@@ -158,6 +194,26 @@ impl Agent {
             }
         }
         unwritten
+    }
+
+    fn write_blocks(&mut self, run: &mut Run<'_>) {
+        let Some(engine) = self.state.policy.engine() else { return };
+        let sets = &self.outside.policy_l4;
+        let pass = self.outside.policy_blocks.write_range(
+            run.now,
+            Knowledge::Full,
+            ..,
+            |_, decision| is_whole(decision, engine, sets, None),
+            |row, decision| {
+                run.maps.upsert(
+                    Table::PolicyBlocks,
+                    policy::block_key(row).as_bytes(),
+                    policy::entry(decision).as_bytes(),
+                )
+            },
+        );
+        self.outside.moved |= pass.done > 0;
+        run.wrote(Table::PolicyBlocks, pass);
     }
 
     /// CIDRs without a row in the ipcache, and addresses of nodes with an identity that nobody has yet, get theirs, after what
@@ -290,20 +346,12 @@ impl Agent {
 
     fn write_rows_of_policy(&mut self, run: &mut Run<'_>, number: u32, which: impl Fn(&RowKey) -> bool) {
         let Some(engine) = self.state.policy.engine() else { return };
-        let sets = &self.outside.policy_l4;
-        let all_are_whole = sets.pending() == 0;
-        let is_whole = |decision: &Decision| match decision {
-            Decision::All(_) => true,
-            Decision::Set(_) if all_are_whole => true,
-            Decision::Set(number) => engine
-                .set(*number)
-                .is_some_and(|set| set.0.iter().all(|(prefix, _)| sets.settled(&(*number, *prefix)))),
-        };
+        let (sets, blocks) = (&self.outside.policy_l4, &self.outside.policy_blocks);
         let pass = self.outside.policy.write_range(
             run.now,
             Knowledge::Full,
             rows_of(number),
-            |key, decision| which(key) && is_whole(decision),
+            |key, decision| which(key) && is_whole(decision, engine, sets, Some(blocks)),
             |key, decision| put_decision(run.maps, key, decision),
         );
         self.outside.moved |= pass.done > 0;
@@ -339,6 +387,12 @@ impl Agent {
         let (moved, before) = (self.outside.moved, self.rows_digest());
         self.remove_rows_of_policy(run, .., |_| true);
         if self.outside.policy.pending() == 0 {
+            let pass = self.outside.policy_blocks.remove(run.now, Knowledge::Full, |row, _| {
+                run.maps.delete(Table::PolicyBlocks, policy::block_key(row).as_bytes())
+            });
+            run.removed(Table::PolicyBlocks, pass);
+        }
+        if self.outside.policy.pending() == 0 && self.outside.policy_blocks.pending() == 0 {
             let pass = self.outside.policy_l4.remove(run.now, Knowledge::Full, |row, _| {
                 run.maps.delete(Table::PolicyL4, policy::l4_key(row).as_bytes())
             });

@@ -22,6 +22,7 @@ struct Found {
     endpoints: Vec<Row>,
     ipcache: Vec<Row>,
     policy: Vec<Row>,
+    policy_blocks: Vec<Row>,
     policy_l4: Vec<Row>,
     routes: Vec<crate::ports::Route>,
     links: Vec<PodLink>,
@@ -34,6 +35,7 @@ impl Found {
             endpoints: run.maps.dump(Table::Endpoints)?,
             ipcache: run.maps.dump(Table::Ipcache)?,
             policy: run.maps.dump(Table::Policy)?,
+            policy_blocks: run.maps.dump(Table::PolicyBlocks)?,
             policy_l4: run.maps.dump(Table::PolicyL4)?,
             routes: run.node.list_routes()?,
             links: run.node.list_pod_links()?,
@@ -84,14 +86,14 @@ impl Agent {
         let addresses = prefixes.iter().filter(|(prefix, _)| alone(prefix));
         self.state.policy.restore_nodes(addresses.map(|(prefix, entry)| (prefix.addr(), entry.identity)));
         self.outside.ipcache.read_back(prefixes);
-        self.read_back_policy(found.policy, found.policy_l4);
+        self.read_back_policy(found.policy, found.policy_blocks, found.policy_l4);
         self.outside.routes.read_back(found.routes.into_iter().map(|route| (route.dst, route)));
         self.dirty.all = true;
         info!(endpoints = self.state.endpoints.len(), "state read back");
         true
     }
 
-    fn read_back_policy(&mut self, rows: Vec<Row>, l4_rows: Vec<Row>) {
+    fn read_back_policy(&mut self, rows: Vec<Row>, block_rows: Vec<Row>, l4_rows: Vec<Row>) {
         let mut decisions = Vec::new();
         for row in rows {
             match controllers::policy::parse(&row) {
@@ -100,6 +102,14 @@ impl Agent {
             }
         }
         self.outside.policy.read_back(decisions);
+        let mut blocks = Vec::new();
+        for row in block_rows {
+            match controllers::policy::parse_block(&row) {
+                Some(parsed) => blocks.push(parsed),
+                None => drop(self.outside.garbage.insert((Table::PolicyBlocks, row.key))),
+            }
+        }
+        self.outside.policy_blocks.read_back(blocks);
         let mut verdicts = Vec::new();
         for row in l4_rows {
             match controllers::policy::parse_l4(&row) {

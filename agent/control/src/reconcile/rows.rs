@@ -195,7 +195,12 @@ impl Agent {
     /// The digest of all rows that programs look up.
     pub(super) fn rows_digest(&self) -> u64 {
         let outside = &self.outside;
-        let digests = [outside.endpoints.digest(), outside.ipcache.digest(), outside.policy.digest()];
+        let digests = [
+            outside.endpoints.digest(),
+            outside.ipcache.digest(),
+            outside.policy.digest(),
+            outside.policy_blocks.digest(),
+        ];
         digests.into_iter().fold(outside.policy_l4.digest(), u64::wrapping_add)
     }
 

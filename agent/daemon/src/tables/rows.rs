@@ -6,7 +6,8 @@ use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags, EndpointKey};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
 use dataplane_abi::metrics::{MetricsEntry, from_index};
 use dataplane_abi::policy::{
-    Direction, L4Key, PolicyEntry, PolicyFlags, PolicyKey, PolicyVerdict, Staged, StagedCount, StagedKey,
+    BlockKey, Direction, L4Key, PolicyEntry, PolicyFlags, PolicyKey, PolicyVerdict, Staged, StagedCount,
+    StagedKey,
 };
 use dataplane_loader::Table;
 use std::fmt::Write as _;
@@ -18,6 +19,7 @@ pub(super) fn describe(table: &Table, key: &[u8], value: &[u8]) -> Option<MapRow
         "IPCACHE" => ipcache(key, value),
         "ENDPOINTS" => endpoint(key, value),
         "POLICY" => policy(key, value),
+        "POLICY_BLOCKS" => policy_block(key, value),
         "POLICY_L4" => policy_l4(key, value),
         "STAGED" => {
             let cpus = table.split_per_cpu(value);
@@ -75,8 +77,22 @@ fn policy(key: &[u8], value: &[u8]) -> Option<MapRow> {
     } else {
         format!("identity {}", key.identity)
     };
-    let value = if entry.l4 == 0 { verdict(&entry.verdict) } else { format!("set {}", entry.l4) };
-    Some(MapRow { key: format!("policy {} {direction} {peer}", key.policy), value })
+    Some(MapRow { key: format!("policy {} {direction} {peer}", key.policy), value: decision(&entry) })
+}
+
+fn policy_block(key: &[u8], value: &[u8]) -> Option<MapRow> {
+    let key = BlockKey::read_from_bytes(key).ok()?;
+    let (ip, length) = key.to_prefix()?;
+    let entry = PolicyEntry::read_from_bytes(value).ok()?;
+    Some(MapRow { key: format!("blocks {} {ip}/{length}", key.blocks), value: decision(&entry) })
+}
+
+fn decision(entry: &PolicyEntry) -> String {
+    match (entry.l4, entry.blocks()) {
+        (0, _) => verdict(&entry.verdict),
+        (set, 0) => format!("set {set}"),
+        (set, blocks) => format!("set {set} blocks {blocks}"),
+    }
 }
 
 fn policy_l4(key: &[u8], value: &[u8]) -> Option<MapRow> {
@@ -145,9 +161,9 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{policy, policy_l4};
+    use super::{policy, policy_block, policy_l4};
     use dataplane_abi::Identity;
-    use dataplane_abi::policy::{Direction, L4Key, PolicyEntry, PolicyKey, PolicyVerdict, Staged};
+    use dataplane_abi::policy::{BlockKey, Direction, L4Key, PolicyEntry, PolicyKey, PolicyVerdict, Staged};
     use zerocopy::IntoBytes as _;
 
     #[test]
@@ -161,6 +177,13 @@ mod tests {
             "policy 3 ingress identity 300: deny cookie 9"
         );
         assert_eq!(row(PolicyKey::EVERYBODY, PolicyEntry::by_l4(4)), "policy 3 ingress everybody: set 4");
+        assert_eq!(
+            row(PolicyKey::EVERYBODY, PolicyEntry::by_blocks(4, 5)),
+            "policy 3 ingress everybody: set 4 blocks 5"
+        );
+        let key = BlockKey::prefix(5, [10, 1, 0, 0].into(), 16);
+        let block = policy_block(key.as_bytes(), PolicyEntry::by_l4(6).as_bytes()).unwrap();
+        assert_eq!((block.key.as_str(), block.value.as_str()), ("blocks 5 10.1.0.0/16", "set 6"));
         let staged =
             PolicyVerdict { staged: Staged::WouldDeny as u8, staged_cookie: 8, ..PolicyVerdict::allow(0) };
         assert_eq!(

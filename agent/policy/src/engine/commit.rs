@@ -44,6 +44,7 @@ impl Policy {
         }
         self.hand_out(&mut changes);
         changes.sets = self.tables.sets.publish();
+        changes.blocks = self.tables.blocks.publish();
         changes.prefixes = self.prefixes.publish().into_iter().map(prefix).collect();
         touched.append(&mut self.pending.policies);
         self.clean_up(touched, &mut changes);
@@ -377,7 +378,8 @@ impl Policy {
         }
         self.pending.policies.clear();
         changes.prefixes_removed = self.prefixes.sweep().removed.into_iter().map(prefix).collect();
-        changes.sets_removed = self.tables.sweep();
+        let removed = self.tables.sweep();
+        (changes.blocks_removed, changes.sets_removed) = (removed.blocks, removed.sets);
         self.numbers.publish();
         self.numbers.sweep();
     }

@@ -1,6 +1,7 @@
 //! What holds now, for those who look.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use dataplane_abi::Identity;
@@ -11,7 +12,7 @@ use crate::endpoint::EndpointId;
 use crate::finding::Finding;
 use crate::label::LabelSet;
 use crate::rows::{
-    Direction, EVERYBODY, EndpointPolicy, L4Prefix, L4Set, Outcome, Row, RowKey, Staged, Verdict,
+    Blocks, Direction, EVERYBODY, EndpointPolicy, L4Prefix, L4Set, Outcome, Row, RowKey, Staged, Verdict,
 };
 use crate::rule::{ObjectRef, Origin};
 use crate::store::Store;
@@ -32,7 +33,8 @@ pub struct CanonicalVerdict {
 /// A row without numbers. A row without ports has one verdict for [`L4Prefix::ANY`].
 pub type CanonicalRow = Vec<(L4Prefix, CanonicalVerdict)>;
 
-/// What holds for an endpoint, without numbers: rows by direction and peer, who is named by number or by CIDR.
+/// What holds for an endpoint, without numbers: rows by direction and peer, who is named by number or by CIDR;
+/// of pods in a block of addresses, `NUMBER at BLOCK`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CanonicalEndpoint {
     /// Connections to it are judged.
@@ -79,6 +81,16 @@ impl Policy {
         self.tables.sets.get(number).map(|set| &**set)
     }
 
+    /// All sets of blocks.
+    pub fn all_blocks(&self) -> impl Iterator<Item = (u32, &Arc<Blocks>)> {
+        self.tables.blocks.iter()
+    }
+
+    /// A set of blocks.
+    pub fn blocks(&self, number: u32) -> Option<&Blocks> {
+        self.tables.blocks.get(number).map(|blocks| &**blocks)
+    }
+
     /// CIDRs that have identities of their own.
     pub fn prefixes(&self) -> impl Iterator<Item = (IpNet, Identity)> {
         self.prefixes.iter().map(|(number, prefix)| (prefix.0, Identity(number)))
@@ -99,12 +111,14 @@ impl Policy {
         self.tables.cookies.get_late(cookie).map_or(&[], |origins| &origins.0)
     }
 
-    /// The decision for a connection, looked up as the dataplane does. `None`: nothing is judged.
+    /// The decision for a connection, looked up as the dataplane does. Without the peer's `address` blocks do not count.
+    /// `None`: nothing is judged.
     pub fn look_up(
         &self,
         id: EndpointId,
         direction: Direction,
         peer: Identity,
+        address: Option<IpAddr>,
         proto: u8,
         port: u16,
     ) -> Option<Verdict> {
@@ -119,10 +133,18 @@ impl Policy {
         let key = |identity| RowKey { policy: policy.number, direction, identity };
         let nothing =
             Verdict { outcome: Outcome::NoRule, cookie: 0, staged: Staged::Nothing, staged_cookie: 0 };
-        Some(match self.row(key(peer)).or_else(|| self.row(key(EVERYBODY))) {
+        let mut row = self.row(key(peer)).or_else(|| self.row(key(EVERYBODY)));
+        if let Some(Row::Blocks { blocks, .. }) = row
+            && let Some(address) = address.filter(|_| peer.is_pod())
+        {
+            row = self.blocks(blocks).and_then(|blocks| blocks.look_up(address));
+        }
+        Some(match row {
             None => nothing,
             Some(Row::All(verdict)) => verdict,
-            Some(Row::Set(set)) => self.set(set).and_then(|set| set.look_up(proto, port)).unwrap_or(nothing),
+            Some(Row::Set(set) | Row::Blocks { set, .. }) => {
+                self.set(set).and_then(|set| set.look_up(proto, port)).unwrap_or(nothing)
+            }
         })
     }
 
@@ -199,6 +221,11 @@ impl Policy {
                         Some(prefix) => prefix.to_string(),
                         None => identity.0.to_string(),
                     };
+                    if let Row::Blocks { blocks, .. } = row {
+                        for (block, row) in self.blocks(blocks).iter().flat_map(|blocks| &blocks.0) {
+                            rows.insert((direction, format!("{peer} at {block}")), self.canonical_row(*row));
+                        }
+                    }
                     rows.insert((direction, peer), self.canonical_row(row));
                 }
             }
@@ -215,7 +242,7 @@ impl Policy {
         };
         match row {
             Row::All(all) => vec![(L4Prefix::ANY, verdict(all))],
-            Row::Set(set) => self.set(set).map_or_else(Vec::new, |set| {
+            Row::Set(set) | Row::Blocks { set, .. } => self.set(set).map_or_else(Vec::new, |set| {
                 set.0.iter().map(|(prefix, v)| (*prefix, verdict(*v))).collect()
             }),
         }

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use agent_policy::{Action, Direction, LabelSet, NamedPort, Ports, Rule, Selector, Spec, Store, Tier, proto};
+use agent_policy::{
+    Action, Direction, Kind, LabelSet, NamedPort, Ports, Rule, Selector, Spec, Store, Tier, proto,
+};
 use ipnet::IpNet;
 
 /// The other end of a connection.
@@ -10,6 +12,8 @@ use ipnet::IpNet;
 pub(crate) struct Peer {
     pub(crate) labels: LabelSet,
     pub(crate) address: Option<IpAddr>,
+    /// Its address, if it is a pod.
+    pub(crate) pod_address: Option<IpAddr>,
     pub(crate) named_ports: Vec<NamedPort>,
 }
 
@@ -22,11 +26,15 @@ pub(crate) struct Subject {
     pub(crate) closed: bool,
 }
 
-fn selects(selector: &Selector, peer: &Peer) -> bool {
+/// CIDRs of the kinds of Kubernetes select pods too.
+fn selects(selector: &Selector, peer: &Peer, kind: Kind) -> bool {
+    let of_pod =
+        peer.pod_address.filter(|_| matches!(kind, Kind::NetworkPolicy | Kind::ClusterNetworkPolicy));
     match selector {
         Selector::Labels(requirements) => requirements.iter().all(|r| r.matches(&peer.labels)),
         Selector::Cidr { net, except } => peer
             .address
+            .or(of_pod)
             .map(IpNet::from)
             .is_some_and(|address| net.contains(&address) && !except.iter().any(|e| e.contains(&address))),
     }
@@ -34,14 +42,15 @@ fn selects(selector: &Selector, peer: &Peer) -> bool {
 
 fn matches(
     store: &Store,
+    kind: Kind,
     rule: &Rule,
     direction: Direction,
     subject: &Subject,
     peer: &Peer,
     at: (u8, u16),
 ) -> bool {
-    let by_peer =
-        rule.peers.everybody || store.selectors(&rule.peers).iter().any(|selector| selects(selector, peer));
+    let by_peer = rule.peers.everybody
+        || store.selectors(&rule.peers).iter().any(|selector| selects(selector, peer, kind));
     let named = if direction == Direction::Ingress { &subject.named_ports } else { &peer.named_ports };
     let by_port = match &*rule.ports {
         Ports::All => true,
@@ -77,7 +86,7 @@ pub(crate) fn passes(
             .filter(|spec| spec.tier == tier)
             .flat_map(|spec| spec.rules.iter().map(move |rule| (*spec, rule)))
             .filter(|(_, rule)| rule.section.direction() == direction)
-            .filter(|(_, rule)| matches(store, rule, direction, subject, peer, at))
+            .filter(|(spec, rule)| matches(store, spec.object.kind, rule, direction, subject, peer, at))
             .collect();
         found.sort_by_key(|(spec, rule)| (spec.priority, spec.object.name.clone(), rule.index));
         found.into_iter().map(|(_, rule)| rule.action).collect::<Vec<Action>>()

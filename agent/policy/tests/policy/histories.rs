@@ -80,6 +80,7 @@ proptest! {
         world.commit();
         prop_assert_eq!(world.policy.rows().count(), 0);
         prop_assert_eq!(world.policy.sets().count(), 0);
+        prop_assert_eq!(world.policy.all_blocks().count(), 0);
         prop_assert_eq!(world.policy.prefixes().count(), 0);
     }
 }

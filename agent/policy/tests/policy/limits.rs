@@ -26,7 +26,9 @@ fn engine(max_rows: usize) -> Policy {
 }
 
 fn outcome(engine: &Policy, peer: u32) -> Option<Outcome> {
-    engine.look_up(WEB, Direction::Ingress, Identity(peer), proto::TCP, 80).map(|verdict| verdict.outcome)
+    engine
+        .look_up(WEB, Direction::Ingress, Identity(peer), None, proto::TCP, 80)
+        .map(|verdict| verdict.outcome)
 }
 
 #[test]

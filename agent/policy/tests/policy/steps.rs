@@ -1,6 +1,8 @@
 //! Single steps that random histories meet seldom.
 
-use agent_crd::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy, NetworkPolicy, Object as _};
+use agent_crd::{
+    CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy, ClusterNetworkPolicy, NetworkPolicy, Object as _,
+};
 use agent_policy::{
     Config, Direction, Endpoint, EndpointId, Families, Label, NAMESPACE, Outcome, Policy, PolicyObject,
     normalise, proto,
@@ -26,7 +28,17 @@ fn policy(spec: &Value) -> NetworkPolicy {
 }
 
 fn outcome(engine: &Policy, direction: Direction, peer: Identity) -> Option<Outcome> {
-    engine.look_up(WEB, direction, peer, proto::TCP, 80).map(|verdict| verdict.outcome)
+    outcome_at(engine, direction, peer, None)
+}
+
+fn outcome_at(
+    engine: &Policy,
+    direction: Direction,
+    peer: Identity,
+    address: Option<&str>,
+) -> Option<Outcome> {
+    let address = address.map(|text| text.parse().unwrap());
+    engine.look_up(WEB, direction, peer, address, proto::TCP, 80).map(|verdict| verdict.outcome)
 }
 
 #[test]
@@ -61,7 +73,76 @@ fn with_one_family_the_others_cidrs_get_no_identity() {
     assert_eq!(prefixes[0].0, "10.0.0.0/8".parse().unwrap());
     assert_eq!(outcome(&engine, Direction::Egress, Identity::WORLD), Some(Outcome::Allow));
     assert_eq!(outcome(&engine, Direction::Egress, prefixes[0].1), Some(Outcome::NoRule));
-    assert_eq!(outcome(&engine, Direction::Egress, PEER), Some(Outcome::NoRule), "CIDRs select no pods");
+    assert_eq!(outcome(&engine, Direction::Egress, PEER), Some(Outcome::NoRule), "no address is known");
+}
+
+#[test]
+fn a_block_is_about_pods_at_its_addresses() {
+    let mut engine = engine(Config::default());
+    let ingress = policy(&json!({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [
+        {"from": [{"ipBlock": {"cidr": "10.0.0.0/24", "except": ["10.0.0.8/32"]}}], "ports": [{"port": 80}]},
+        {"from": [{"ipBlock": {"cidr": "10.0.0.8/31"}}], "ports": [{"port": 443}]}]}));
+    engine.upsert(PolicyObject::Kubernetes(&ingress)).unwrap();
+    engine.commit();
+    let (_, blocks) = engine.all_blocks().next().unwrap();
+    assert_eq!((engine.all_blocks().count(), blocks.0.len()), (1, 5), "{blocks:?}");
+    let from = |identity, address| outcome_at(&engine, Direction::Ingress, identity, Some(address));
+    assert_eq!(from(PEER, "10.0.0.7"), Some(Outcome::Allow));
+    assert_eq!(from(PEER, "10.0.0.8"), Some(Outcome::NoRule), "that is an exception");
+    assert_eq!(from(PEER, "10.0.0.9"), Some(Outcome::Allow), "both blocks have it");
+    assert_eq!(from(PEER, "10.0.1.7"), Some(Outcome::NoRule));
+    assert_eq!(from(Identity::UNMANAGED, "10.0.0.7"), Some(Outcome::Allow), "a pod without an identity yet");
+    assert_eq!(from(Identity::REMOTE_NODE, "10.0.0.7"), Some(Outcome::NoRule), "blocks select no nodes");
+
+    let allow_all = policy(&json!({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{}]}));
+    engine.upsert(PolicyObject::Kubernetes(&allow_all)).unwrap();
+    engine.commit();
+    assert_eq!(engine.all_blocks().count(), 0, "nothing depends on addresses any more");
+}
+
+#[test]
+fn cidrs_of_ciliums_kinds_are_not_about_pods() {
+    let mut engine = engine(Config::default());
+    let rule = json!({"metadata": {"name": "web", "namespace": "n"}, "spec": {
+        "endpointSelector": {}, "ingress": [{"fromCIDR": ["10.0.0.0/24"]}]}});
+    engine.upsert(PolicyObject::Cilium(&CiliumNetworkPolicy::from_json(rule).unwrap())).unwrap();
+    engine.commit();
+    assert_eq!(engine.all_blocks().count(), 0);
+    assert_eq!(outcome_at(&engine, Direction::Ingress, PEER, Some("10.0.0.7")), Some(Outcome::NoRule));
+}
+
+#[test]
+fn a_block_says_nothing_against_those_before_it() {
+    let mut engine = engine(Config::default());
+    let block = policy(&json!({"podSelector": {}, "policyTypes": ["Ingress"],
+        "ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/24"}}]}]}));
+    engine.upsert(PolicyObject::Kubernetes(&block)).unwrap();
+    let from = |engine: &mut Policy| {
+        engine.commit();
+        outcome_at(engine, Direction::Ingress, PEER, Some("10.0.0.7"))
+    };
+    assert_eq!(from(&mut engine), Some(Outcome::Allow));
+    let tier = |action: &str| {
+        let rule = json!({"metadata": {"name": "first"}, "spec": {"tier": "Admin", "priority": 1,
+            "subject": {"namespaces": {}}, "ingress": [{"action": action, "from": [{"namespaces": {}}]}]}});
+        ClusterNetworkPolicy::from_json(rule).unwrap()
+    };
+    engine.upsert(PolicyObject::Cluster(&tier("Pass"))).unwrap();
+    assert_eq!(from(&mut engine), Some(Outcome::Allow));
+    engine.upsert(PolicyObject::Cluster(&tier("Deny"))).unwrap();
+    assert_eq!(from(&mut engine), Some(Outcome::Deny));
+    assert_eq!(engine.all_blocks().count(), 1, "everybody's, for pods that the first tier is not about");
+}
+
+#[test]
+fn networks_of_cluster_policies_are_about_pods_too() {
+    let mut engine = engine(Config::default());
+    let rule = json!({"metadata": {"name": "first"}, "spec": {"tier": "Admin", "priority": 1,
+        "subject": {"namespaces": {}}, "egress": [{"action": "Deny", "to": [{"networks": ["10.0.0.0/24"]}]}]}});
+    engine.upsert(PolicyObject::Cluster(&ClusterNetworkPolicy::from_json(rule).unwrap())).unwrap();
+    engine.commit();
+    let to = |address| outcome_at(&engine, Direction::Egress, PEER, Some(address));
+    assert_eq!((to("10.0.0.7"), to("10.0.1.7")), (Some(Outcome::Deny), Some(Outcome::Allow)));
 }
 
 #[test]

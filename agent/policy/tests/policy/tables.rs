@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use agent_policy::{
-    Changes, Direction, EVERYBODY, EndpointId, EndpointPolicy, Families, L4Set, Policy, Row, RowKey,
+    Blocks, Changes, Direction, EVERYBODY, EndpointId, EndpointPolicy, Families, L4Set, Policy, Row, RowKey,
 };
 use dataplane_abi::Identity;
 use ipnet::IpNet;
@@ -15,6 +15,8 @@ use ipnet::IpNet;
 pub(crate) enum Write {
     Set(u32, Arc<L4Set>),
     SetGone(u32),
+    Blocks(u32, Arc<Blocks>),
+    BlocksGone(u32),
     Row(RowKey, Row),
     RowGone(RowKey),
     Prefix(IpNet, Identity),
@@ -31,6 +33,7 @@ pub(crate) fn writes(changes: &Changes, nodes: &BTreeMap<String, Identity>) -> V
     let (new, others): (Vec<_>, Vec<_>) = nodes.partition(|write| matches!(write, Write::Node(_, _, true)));
     let rows = |rows: &[(RowKey, Row)]| rows.iter().map(|(k, r)| Write::Row(*k, *r)).collect::<Vec<_>>();
     let mut all: Vec<Write> = changes.sets.iter().map(|(n, set)| Write::Set(*n, Arc::clone(set))).collect();
+    all.extend(changes.blocks.iter().map(|(n, blocks)| Write::Blocks(*n, Arc::clone(blocks))));
     all.extend(rows(&changes.split));
     all.extend(changes.prefixes.iter().map(|(net, identity)| Write::Prefix(*net, *identity)));
     all.extend(new);
@@ -41,6 +44,7 @@ pub(crate) fn writes(changes: &Changes, nodes: &BTreeMap<String, Identity>) -> V
     all.extend(others);
     all.extend(changes.prefixes_removed.iter().map(|(net, _)| Write::PrefixGone(*net)));
     all.extend(changes.unused.iter().map(|key| Write::RowGone(*key)));
+    all.extend(changes.blocks_removed.iter().map(|(n, _)| Write::BlocksGone(*n)));
     all.extend(changes.sets_removed.iter().map(|(n, _)| Write::SetGone(*n)));
     all
 }
@@ -48,6 +52,7 @@ pub(crate) fn writes(changes: &Changes, nodes: &BTreeMap<String, Identity>) -> V
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tables {
     pub(crate) sets: BTreeMap<u32, Arc<L4Set>>,
+    pub(crate) blocks: BTreeMap<u32, Arc<Blocks>>,
     pub(crate) rows: BTreeMap<RowKey, Row>,
     pub(crate) prefixes: BTreeMap<IpNet, Identity>,
     pub(crate) endpoints: BTreeMap<EndpointId, EndpointPolicy>,
@@ -59,6 +64,7 @@ impl Tables {
     pub(crate) fn wanted(policy: &Policy, endpoints: impl Iterator<Item = EndpointId>) -> Self {
         Self {
             sets: policy.sets().map(|(n, set)| (n, Arc::clone(set))).collect(),
+            blocks: policy.all_blocks().map(|(n, blocks)| (n, Arc::clone(blocks))).collect(),
             rows: policy.rows().collect(),
             prefixes: policy.prefixes().collect(),
             endpoints: endpoints.filter_map(|id| Some((id, policy.endpoint(id)?))).collect(),
@@ -74,13 +80,27 @@ impl Tables {
             }
             Write::SetGone(number) => {
                 assert!(self.sets.remove(number).is_some(), "a set that was there");
-                let pointed = self.rows.values().any(|row| *row == Row::Set(*number));
+                let of_blocks = self.blocks.values().flat_map(|blocks| &blocks.0).map(|(_, row)| row);
+                let mut rows = self.rows.values().chain(of_blocks);
+                let pointed =
+                    rows.any(|row| matches!(row, Row::Set(set) | Row::Blocks { set, .. } if set == number));
                 assert!(!pointed, "nobody points to a set that goes");
             }
+            Write::Blocks(number, blocks) => {
+                blocks.0.iter().for_each(|(_, row)| self.points_to_what_is_there(*row));
+                let before = self.blocks.insert(*number, Arc::clone(blocks));
+                assert!(before.is_none(), "blocks are written once");
+            }
+            Write::BlocksGone(number) => {
+                assert!(self.blocks.remove(number).is_some(), "blocks that were there");
+                let pointed = self
+                    .rows
+                    .values()
+                    .any(|row| matches!(row, Row::Blocks { blocks, .. } if blocks == number));
+                assert!(!pointed, "nobody points to blocks that go");
+            }
             Write::Row(key, row) => {
-                if let Row::Set(set) = row {
-                    assert!(self.sets.contains_key(set), "a set is there before it is pointed to");
-                }
+                self.points_to_what_is_there(*row);
                 self.rows.insert(*key, *row);
             }
             Write::RowGone(key) => assert!(self.rows.remove(key).is_some(), "a row that was there"),
@@ -97,6 +117,19 @@ impl Tables {
                 self.endpoints.insert(*id, *policy);
             }
         }
+    }
+
+    fn points_to_what_is_there(&self, row: Row) {
+        let (set, blocks) = match row {
+            Row::All(_) => (None, None),
+            Row::Set(set) => (Some(set), None),
+            Row::Blocks { set, blocks } => (Some(set), Some(blocks)),
+        };
+        assert!(set.is_none_or(|set| self.sets.contains_key(&set)), "a set is there before it is pointed to");
+        assert!(
+            blocks.is_none_or(|n| self.blocks.contains_key(&n)),
+            "blocks are there before they are pointed to"
+        );
     }
 
     /// The identity that a number of this world stands for.
@@ -122,6 +155,7 @@ impl Tables {
         endpoint: EndpointId,
         direction: Direction,
         peer: Identity,
+        address: Option<IpAddr>,
         (proto, port): (u8, u16),
     ) -> bool {
         let Some(policy) = self.endpoints.get(&endpoint) else { return true };
@@ -130,10 +164,16 @@ impl Tables {
             return true;
         }
         let row = |identity| self.rows.get(&RowKey { policy: policy.number, direction, identity });
-        match row(peer).or_else(|| row(EVERYBODY)) {
+        let mut found = row(peer).or_else(|| row(EVERYBODY)).copied();
+        if let Some(Row::Blocks { blocks, .. }) = found
+            && let Some(address) = address.filter(|_| peer.is_pod())
+        {
+            found = self.blocks[&blocks].look_up(address);
+        }
+        match &found {
             None => false,
             Some(Row::All(verdict)) => verdict.outcome.passes(),
-            Some(Row::Set(set)) => self
+            Some(Row::Set(set) | Row::Blocks { set, .. }) => self
                 .sets
                 .get(set)
                 .and_then(|set| set.look_up(proto, port))

@@ -217,6 +217,14 @@ pub(crate) fn from_scratch(present: &Present, config: Config, backwards: bool) -
 const ADDRESSES: &[&str] =
     &["10.0.0.1", "10.1.0.1", "10.1.2.1", "10.1.2.3", "8.8.8.8", "fd00::1", "2001:db8::1"];
 
+/// Where a pod of that identity may be; others are looked up without their addresses.
+fn pod_addresses(identity: Identity) -> Vec<Option<IpAddr>> {
+    if !identity.is_pod() {
+        return vec![None];
+    }
+    ["10.1.2.3", "10.1.9.9", "192.168.0.1", "fd00::7"].map(|address| Some(address.parse().unwrap())).to_vec()
+}
+
 const PORTS: &[(u8, u16)] = &[
     (proto::TCP, 80),
     (proto::TCP, 7000),
@@ -342,17 +350,17 @@ impl World {
         let mut flows = self.flows();
         flows.retain(|(id, _, peer, _)| {
             let is_late = |peer: Identity| peer.is_local_node() && late.contains(&node_name(peer));
-            !moves.contains(id) && !peer.is_ok_and(is_late)
+            !moves.contains(id) && !peer.is_ok_and(|(peer, _)| is_late(peer))
         });
         let decide = |tables: &Tables| -> Vec<bool> {
             flows
                 .iter()
                 .map(|(id, direction, peer, at)| {
-                    let peer = match peer {
-                        Ok(identity) => tables.known(*identity),
-                        Err(address) => tables.identity(FAMILIES, *address),
+                    let (peer, address) = match peer {
+                        Ok((identity, address)) => (tables.known(*identity), *address),
+                        Err(address) => (tables.identity(FAMILIES, *address), Some(*address)),
                     };
-                    tables.passes(*id, *direction, peer, *at)
+                    tables.passes(*id, *direction, peer, address, *at)
                 })
                 .collect()
         };
@@ -382,6 +390,7 @@ impl World {
         let wanted = Tables::wanted(&self.policy, ids.into_iter());
         assert_eq!(self.tables.rows, wanted.rows, "rows are what is wanted");
         assert_eq!(self.tables.sets, wanted.sets, "sets are what is wanted");
+        assert_eq!(self.tables.blocks, wanted.blocks, "blocks are what is wanted");
         assert_eq!(self.tables.prefixes, wanted.prefixes, "prefixes are what is wanted");
         assert_eq!(self.tables.endpoints, wanted.endpoints, "endpoints are what is wanted");
         assert!(self.policy.commit().is_empty(), "nothing is left to do");
@@ -390,11 +399,12 @@ impl World {
 
     /// Connections whose ends were there before and are there after.
     #[expect(clippy::type_complexity, reason = "one place only")]
-    fn flows(&self) -> Vec<(EndpointId, Direction, Result<Identity, IpAddr>, (u8, u16))> {
-        let pods = self.reachable.iter().map(|n| Ok(number(*n)));
-        let reserved = [Ok(Identity::HOST), Ok(Identity::UNMANAGED)];
+    fn flows(&self) -> Vec<(EndpointId, Direction, Result<(Identity, Option<IpAddr>), IpAddr>, (u8, u16))> {
+        let at_addresses = |identity| pod_addresses(identity).into_iter().map(move |at| Ok((identity, at)));
+        let pods = self.reachable.iter().map(|n| number(*n)).flat_map(at_addresses);
+        let reserved = [Identity::HOST, Identity::UNMANAGED].into_iter().flat_map(at_addresses);
         let addresses = ADDRESSES.iter().map(|address| Err(address.parse().unwrap()));
-        let peers: Vec<Result<Identity, IpAddr>> = pods.chain(reserved).chain(addresses).collect();
+        let peers: Vec<_> = pods.chain(reserved).chain(addresses).collect();
         let mut flows = Vec::new();
         for id in self.tables.endpoints.keys() {
             for direction in Direction::BOTH {
@@ -412,11 +422,17 @@ impl World {
         for (n, version) in &self.present.identities {
             let labels = identity_labels(*n, *version);
             let identity = self.tables.known(number(*n));
-            peers.push((identity, Peer { labels, address: None, named_ports: named_ports(*n, *version) }));
+            for pod_address in pod_addresses(identity) {
+                let (labels, named_ports) = (labels.clone(), named_ports(*n, *version));
+                peers.push((identity, Peer { labels, address: None, pod_address, named_ports }));
+            }
         }
         for identity in [Identity::HOST, Identity::UNMANAGED, Identity::REMOTE_NODE] {
-            let labels = [Label::reserved(identity.reserved_name().unwrap())].into_iter().collect();
-            peers.push((identity, Peer { labels, address: None, named_ports: Vec::new() }));
+            let labels: LabelSet = [Label::reserved(identity.reserved_name().unwrap())].into_iter().collect();
+            for pod_address in pod_addresses(identity) {
+                let labels = labels.clone();
+                peers.push((identity, Peer { labels, address: None, pod_address, named_ports: Vec::new() }));
+            }
         }
         for text in ADDRESSES {
             let address: IpAddr = text.parse().unwrap();
@@ -425,7 +441,8 @@ impl World {
             let server = server.then(|| Label::reserved("kube-apiserver"));
             let labels = [Label::reserved(world)].into_iter().chain(server).collect();
             let identity = self.tables.identity(FAMILIES, address);
-            peers.push((identity, Peer { labels, address: Some(address), named_ports: Vec::new() }));
+            let peer = Peer { labels, address: Some(address), pod_address: None, named_ports: Vec::new() };
+            peers.push((identity, peer));
         }
         for (n, version) in &self.present.endpoints {
             let own = endpoint(*n, *version);
@@ -440,7 +457,9 @@ impl World {
             for direction in Direction::BOTH {
                 for (identity, peer) in &peers {
                     for at in PORTS {
-                        let verdict = self.policy.look_up(EndpointId(*n), direction, *identity, at.0, at.1);
+                        let address = peer.pod_address.or(peer.address);
+                        let verdict =
+                            self.policy.look_up(EndpointId(*n), direction, *identity, address, at.0, at.1);
                         let expected = |staged| {
                             mode == Enforcement::Never
                                 || passes(self.policy.store(), &subject, direction, peer, *at, staged)
@@ -478,6 +497,7 @@ impl World {
         let own = Party {
             labels: subject.labels.clone(),
             address: None,
+            pod_address: None,
             named_ports: subject.named_ports.clone(),
             host: subject.host,
             closed: subject.closed,
@@ -485,6 +505,7 @@ impl World {
         let other = Party {
             labels: peer.labels.clone(),
             address: peer.address.map(Into::into),
+            pod_address: peer.pod_address,
             named_ports: peer.named_ports.clone(),
             ..Party::default()
         };

@@ -29,7 +29,7 @@ pub(crate) struct Outcome {
 pub(crate) type Dump = BTreeMap<&'static str, BTreeMap<Vec<u8>, Vec<u8>>>;
 
 /// The tables that programs write, and those that they must leave alone.
-pub(crate) const DUMPED: [&str; 11] = [
+pub(crate) const DUMPED: [&str; 12] = [
     "CT4",
     "CT6",
     "FRAGS4",
@@ -40,6 +40,7 @@ pub(crate) const DUMPED: [&str; 11] = [
     "ENDPOINTS",
     "IPCACHE",
     "POLICY",
+    "POLICY_BLOCKS",
     "POLICY_L4",
 ];
 

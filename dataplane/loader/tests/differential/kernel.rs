@@ -27,6 +27,7 @@ impl Kernel {
             .conntrack_rows(16_384)
             .max_entries("IPCACHE", 1024)
             .max_entries("POLICY", 1024)
+            .max_entries("POLICY_BLOCKS", 1024)
             .max_entries("POLICY_L4", 1024);
         let object = Object::load_bytes(bytes, None, &options).expect("load the object");
         let events = EventReader::of(&object).expect("the object has a ring buffer");
@@ -104,6 +105,9 @@ impl Host for Kernel {
         }
         for (key, entry) in &world.policy {
             self.write("POLICY", key.as_bytes(), entry.as_bytes());
+        }
+        for (key, entry) in &world.policy_blocks {
+            self.write("POLICY_BLOCKS", key.as_bytes(), entry.as_bytes());
         }
         for (key, verdict) in &world.policy_l4 {
             self.write("POLICY_L4", key.as_bytes(), verdict.as_bytes());

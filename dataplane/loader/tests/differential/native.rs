@@ -64,6 +64,9 @@ impl Host for Native {
         for (key, entry) in &world.policy {
             self.write("POLICY", key.as_bytes(), entry.as_bytes());
         }
+        for (key, entry) in &world.policy_blocks {
+            self.write("POLICY_BLOCKS", key.as_bytes(), entry.as_bytes());
+        }
         for (key, verdict) in &world.policy_l4 {
             self.write("POLICY_L4", key.as_bytes(), verdict.as_bytes());
         }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use dataplane_abi::config::{ConfigFlags, NodeConfig, Routing};
 use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags, EndpointKey};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheFlags, IpCacheKey};
-use dataplane_abi::policy::{Direction, L4Key, PolicyEntry, PolicyFlags, PolicyKey, PolicyVerdict};
+use dataplane_abi::policy::{BlockKey, Direction, L4Key, PolicyEntry, PolicyFlags, PolicyKey, PolicyVerdict};
 use dataplane_abi::{ABI_VERSION, Be16, Identity};
 
 use crate::frame::Address;
@@ -109,6 +109,7 @@ pub(crate) struct World {
     pub(crate) endpoints: Vec<(EndpointKey, EndpointEntry)>,
     pub(crate) ipcache: Vec<(IpCacheKey, IpCacheEntry)>,
     pub(crate) policy: Vec<(PolicyKey, PolicyEntry)>,
+    pub(crate) policy_blocks: Vec<(BlockKey, PolicyEntry)>,
     pub(crate) policy_l4: Vec<(L4Key, PolicyVerdict)>,
 }
 
@@ -120,6 +121,7 @@ impl World {
             endpoints: endpoints(rng, devices),
             ipcache: ipcache(rng),
             policy: policies(rng),
+            policy_blocks: (0..rng.below(20)).map(|_| (block_key(rng), block(rng))).collect(),
             policy_l4: (0..rng.below(40)).map(|_| (l4_key(rng), policy_verdict(rng))).collect(),
         }
     }
@@ -210,9 +212,10 @@ fn pod_identity(number: usize) -> Identity {
     Identity(0x1_0000 + u32::try_from(number).expect("few pods"))
 }
 
-/// Policies and sets that endpoints and rows may name; not all of them have rows.
+/// Policies, sets and blocks that endpoints and rows may name; not all of them have rows.
 const POLICIES: u32 = 4;
 const SETS: u32 = 4;
+const BLOCKS: u32 = 2;
 
 /// Policy and flags of an endpoint, in force or not.
 pub(crate) fn guard(rng: &mut Rng) -> (u32, EndpointFlags) {
@@ -258,12 +261,29 @@ pub(crate) fn policy_row(rng: &mut Rng) -> (PolicyKey, PolicyEntry) {
         Identity(0x2_0001),
         Identity(0x0100_0001),
     ]);
-    let entry = if rng.percent(60) {
+    let entry = if rng.percent(30) {
+        PolicyEntry::by_blocks(1 + rng.u32() % SETS, 1 + rng.u32() % BLOCKS)
+    } else {
+        block(rng)
+    };
+    (PolicyKey::new(1 + rng.u32() % POLICIES, direction, identity), entry)
+}
+
+/// What may be said without addresses.
+fn block(rng: &mut Rng) -> PolicyEntry {
+    if rng.percent(60) {
         PolicyEntry::all(policy_verdict(rng))
     } else {
         PolicyEntry::by_l4(1 + rng.u32() % SETS)
-    };
-    (PolicyKey::new(1 + rng.u32() % POLICIES, direction, identity), entry)
+    }
+}
+
+/// A block around the ends of flows.
+fn block_key(rng: &mut Rng) -> BlockKey {
+    let number = u8::try_from(rng.below(3)).expect("a few");
+    let party = rng.pick(&[Party::Pod(rng.below(PODS)), Party::Remote(number), Party::Outside(number)]);
+    let length = rng.pick(&[0, 8, 15, 24, 31, 32, 48, 63, 127, 128]);
+    BlockKey::prefix(1 + rng.u32() % BLOCKS, party.ip(rng.percent(50)), length)
 }
 
 /// A row of a set, for the protocols and ports of flows.

@@ -8,7 +8,7 @@ use dataplane_abi::conntrack::Ct4;
 use dataplane_abi::endpoints::{EndpointEntry, EndpointKey, Endpoints};
 use dataplane_abi::frags::Frags4;
 use dataplane_abi::ipcache::IpCache;
-use dataplane_abi::policy::PolicyL4;
+use dataplane_abi::policy::{PolicyBlocks, PolicyL4};
 use dataplane_abi::program::Program;
 use dataplane_abi::{ABI_VERSION, Table as Spec};
 use dataplane_core::Verdict;
@@ -271,6 +271,7 @@ fn hashes_and_arrays_answer_the_same() {
 fn tables_of_prefixes_answer_the_same() {
     in_sandbox(|_| {
         use_prefixes::<IpCache>();
+        use_prefixes::<PolicyBlocks>();
         use_prefixes::<PolicyL4>();
     });
 }

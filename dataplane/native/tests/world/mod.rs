@@ -10,7 +10,7 @@ use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags, EndpointKey};
 use dataplane_abi::events::{Event, EventKind};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
 use dataplane_abi::metrics::Direction;
-use dataplane_abi::policy::{self, L4Key, PolicyEntry, PolicyKey, PolicyVerdict};
+use dataplane_abi::policy::{self, BlockKey, L4Key, PolicyEntry, PolicyKey, PolicyVerdict};
 use dataplane_abi::program::Program;
 use dataplane_abi::{ABI_VERSION, Addr, Be16, Identity, Table};
 use dataplane_core::Verdict;
@@ -204,6 +204,11 @@ impl World {
     /// Writes a row of a set of protocols and ports.
     pub(crate) fn l4(&mut self, key: L4Key, verdict: PolicyVerdict) {
         self.native.tables_mut().policy_l4.insert(key, verdict).expect("room in the table");
+    }
+
+    /// Writes a block of addresses.
+    pub(crate) fn block(&mut self, key: BlockKey, entry: PolicyEntry) {
+        self.native.tables_mut().policy_blocks.insert(key, entry).expect("room in the table");
     }
 
     /// How many connections have a row.

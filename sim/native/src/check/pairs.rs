@@ -190,7 +190,7 @@ fn came(n: NodeId, verdict: Verdict) -> Came {
 /// The same tables without connections and counters.
 fn copy(native: &Native) -> Native {
     let mut tables = Tables::default();
-    for name in ["CONFIG", "ENDPOINTS", "IPCACHE", "POLICY", "POLICY_L4"] {
+    for name in ["CONFIG", "ENDPOINTS", "IPCACHE", "POLICY", "POLICY_BLOCKS", "POLICY_L4"] {
         for (key, value) in native.tables().dump(name).unwrap_or_default() {
             // They fit where they come from a table of the same size.
             let _ = tables.update(name, &key, &value);

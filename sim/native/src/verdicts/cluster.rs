@@ -17,7 +17,7 @@ use dataplane_abi::clock::ClockEntry;
 use dataplane_abi::{Addr, DropReason, Family, Identity};
 use dataplane_core::Verdict;
 use dataplane_native::{Frame, Native, Tunnel};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sim_api::object::{label_map, name, namespace};
 use sim_oracle::{Attempt, End, Family as OracleFamily};
 use sim_policy::PolicyCase;
@@ -47,10 +47,12 @@ struct Member {
 }
 
 /// All nodes of a case.
-pub(super) struct Cluster<'a> {
-    case: &'a PolicyCase,
+pub(super) struct Cluster {
+    case: PolicyCase,
     routing: Routing,
     members: BTreeMap<String, Member>,
+    /// Numbers of identities, by labels.
+    identities: BTreeMap<IdentityLabels, u32>,
 }
 
 /// The tables of a node as its agent's port: what the programs read is what was written.
@@ -175,19 +177,18 @@ impl Member {
     }
 }
 
-impl<'a> Cluster<'a> {
+impl Cluster {
     /// The cluster of a case, at rest.
-    pub(super) fn new(seed: u64, case: &'a PolicyCase) -> Result<Self, String> {
+    pub(super) fn new(routing: Routing, case: &PolicyCase) -> Result<Self, String> {
         homeless(case)?;
-        let routing = if seed.is_multiple_of(2) { Routing::Vxlan } else { Routing::Native };
-        let mut cluster = Self { case, routing, members: BTreeMap::new() };
+        let (members, identities) = (BTreeMap::new(), BTreeMap::new());
+        let mut cluster = Self { case: case.clone(), routing, members, identities };
         let nodes = nodes(case);
         for (n, object) in (1..).zip(&nodes) {
             let addresses = object.internal_ips.iter().filter_map(|ip| ip.parse().ok()).collect();
             cluster.members.insert(object.name.clone(), Member::new(n, &object.name, addresses, routing));
         }
-        let identities = identities(case);
-        let mut endpoints = Vec::new();
+        let identities = cluster.identities();
         for (name, member) in &mut cluster.members {
             member.settle()?;
             member.event(Event::NodeListStarted);
@@ -211,9 +212,16 @@ impl<'a> Cluster<'a> {
             }
             member.settle()?;
             member.add_pods(&pods.into_iter().collect::<Vec<_>>())?;
-            endpoints.extend(member.agent.published().into_values());
         }
-        for member in cluster.members.values_mut() {
+        cluster.spread()?;
+        Ok(cluster)
+    }
+
+    /// Tells every agent of the pods of all.
+    fn spread(&mut self) -> Result<(), String> {
+        let endpoints: Vec<_> =
+            self.members.values().flat_map(|member| member.agent.published().into_values()).collect();
+        for member in self.members.values_mut() {
             member.event(Event::ListStarted(ObjectKind::Endpoint));
             for endpoint in &endpoints {
                 let object = Box::new(Object::Endpoint(EndpointObject::from(endpoint)));
@@ -222,7 +230,85 @@ impl<'a> Cluster<'a> {
             member.event(Event::ListSynced(ObjectKind::Endpoint));
             member.settle()?;
         }
-        Ok(cluster)
+        Ok(())
+    }
+
+    /// Sets an object, new or in place of its older self. Pods and nodes may only change; pods stay where they are.
+    pub(super) fn set(&mut self, object: &Value) -> Result<(), String> {
+        let kind = ObjectKind::of(object).ok_or_else(|| format!("no agent watches a {}", object["kind"]))?;
+        let is_same = |other: &Value| other["kind"] == object["kind"] && name_of(other) == name_of(object);
+        self.case.objects.retain(|other| !is_same(other));
+        self.case.objects.push(object.clone());
+        self.tell_identities()?;
+        for (name, member) in &mut self.members {
+            if kind == ObjectKind::Pod && object["spec"]["nodeName"] != **name {
+                continue;
+            }
+            match Object::read(kind, object) {
+                Ok(Some(object)) => member.event(Event::Upsert { object: Box::new(object), version: 1 }),
+                Ok(None) => {}
+                Err(error) => return Err(error.to_string()),
+            }
+            member.settle()?;
+        }
+        // A label may have given a pod another identity.
+        if matches!(kind, ObjectKind::Pod | ObjectKind::Namespace) { self.spread() } else { Ok(()) }
+    }
+
+    /// Removes an object; one that is not there is as good as removed.
+    pub(super) fn remove(&mut self, kind: &str, name: &ObjectName) -> Result<(), String> {
+        let is_it = |object: &Value| object["kind"] == *kind && name_of(object) == *name;
+        let Some(at) = self.case.objects.iter().position(is_it) else { return Ok(()) };
+        let object = self.case.objects.remove(at);
+        let kind = ObjectKind::of(&object).ok_or_else(|| format!("no agent watches a {kind}"))?;
+        for member in self.members.values_mut() {
+            member.event(Event::Delete { kind, name: name.clone(), version: 1 });
+            member.settle()?;
+        }
+        Ok(())
+    }
+
+    fn tell_identities(&mut self) -> Result<(), String> {
+        let before = self.identities.len();
+        let identities = self.identities();
+        if self.identities.len() == before {
+            return Ok(());
+        }
+        for member in self.members.values_mut() {
+            member.list(ObjectKind::Identity, &identities);
+            member.settle()?;
+        }
+        Ok(())
+    }
+
+    /// An identity for each set of labels that there is or was, as the operator gives them.
+    fn identities(&mut self) -> Vec<Value> {
+        let wanted: BTreeSet<IdentityLabels> =
+            labels_of_pods(&self.case).into_iter().map(|(_, labels)| labels).collect();
+        for labels in wanted {
+            let next = CiliumIdentity::MIN + u32::try_from(self.identities.len()).unwrap_or_default();
+            self.identities.entry(labels).or_insert(next);
+        }
+        let object = |(labels, number): (&IdentityLabels, &u32)| {
+            agent_crd::Object::to_json(&CiliumIdentity::new(*number, labels))
+        };
+        self.identities.iter().map(object).collect()
+    }
+
+    /// The objects, pods with the addresses that their agents gave them.
+    pub(super) fn objects(&self) -> Vec<Value> {
+        let mut objects = self.case.objects.clone();
+        for object in objects.iter_mut().filter(|object| object["kind"] == "Pod") {
+            let name = name_of(object);
+            let Some(pod) = self.members.values().find_map(|member| member.pods.get(&name)) else { continue };
+            // Only families that the case gives it: the others are not tried.
+            let given = self.case.addresses(&name.namespace, &name.name);
+            let has = |address: &&IpAddr| given.iter().any(|own| own.is_ipv4() == address.is_ipv4());
+            let ips: Vec<Value> = pod.addresses.iter().filter(has).map(|ip| json!({"ip": ip})).collect();
+            object["status"]["podIP"] = ips.first().map_or(Value::Null, |ip| ip["ip"].clone());
+            object["status"]["podIPs"] = Value::Array(ips);
+        }
+        objects
     }
 
     /// Sends the packet that opens a connection, and says what became of it.
@@ -258,7 +344,8 @@ impl<'a> Cluster<'a> {
         self.members.iter().find_map(|(node, member)| Some((node.as_str(), member.pods.get(&name)?)))
     }
 
-    fn address(&self, end: &End, v4: bool) -> Option<IpAddr> {
+    /// The address of an end of a family.
+    pub(super) fn address(&self, end: &End, v4: bool) -> Option<IpAddr> {
         if let Some((_, pod)) = self.pod(end) {
             return pod.addresses.iter().copied().find(|address| address.is_ipv4() == v4);
         }
@@ -360,7 +447,7 @@ fn nodes(case: &PolicyCase) -> Vec<NodeObject> {
                 name: name_of(object).name,
                 uid: format!("uid-{n}"),
                 created_s: 1000 + n,
-                pod_cidrs: vec![format!("10.20.{n}.0/24"), format!("fd00:20:{n:x}::/112")],
+                pod_cidrs: vec![format!("10.10.{n}.0/24"), format!("fd00:10:{n:x}::/112")],
                 internal_ips: addresses
                     .filter_map(|item| item["address"].as_str().map(ToOwned::to_owned))
                     .collect(),
@@ -368,15 +455,6 @@ fn nodes(case: &PolicyCase) -> Vec<NodeObject> {
             }
         })
         .collect()
-}
-
-/// An identity for each set of labels, as the operator gives them.
-fn identities(case: &PolicyCase) -> Vec<Value> {
-    let sets: BTreeSet<IdentityLabels> = labels_of_pods(case).into_iter().map(|(_, labels)| labels).collect();
-    let object = |(number, labels): (u32, IdentityLabels)| {
-        agent_crd::Object::to_json(&CiliumIdentity::new(number, &labels))
-    };
-    (CiliumIdentity::MIN..).zip(sets).map(object).collect()
 }
 
 /// The labels of each pod's identity, in the order of the pods.
