@@ -16,6 +16,7 @@ use crate::ethernet;
 use crate::flight::{Flight, Kind, Route};
 use crate::host::{Host, Packet};
 use crate::ip::{Ip, l4};
+use crate::node;
 use crate::policy::{self, Service, Side};
 use crate::verdict::Step;
 
@@ -38,7 +39,7 @@ fn meet<H: Host, F: Ip, const PROGRAM: u8>(
     let mut addr = flight.dst();
     let place = ends::find::<H, F>(host, &addr, &mut meeting.dst, &mut meeting.dst_guard);
     route.to = meeting.dst;
-    match receiver::<PROGRAM>(host.ifindex(), place, &route.to, F::is_group(addr)) {
+    match receiver::<PROGRAM>(host.ifindex(), config, place, &route.to, F::is_group(addr)) {
         Step::Next => {}
         other => return other,
     }
@@ -63,6 +64,8 @@ fn meet<H: Host, F: Ip, const PROGRAM: u8>(
         route.reason = TraceReason::Related as u8;
         return match found {
             Found::Original | Found::Reply => Step::Next,
+            // Not all that the node does has a row, and without a policy nothing needs one.
+            Found::Nothing | Found::Reopened if node::is_open::<PROGRAM>(meeting.dst_guard) => Step::Next,
             Found::Nothing | Found::Reopened => Step::Drop(DropReason::UnknownCtState),
         };
     }
@@ -85,6 +88,7 @@ fn meet<H: Host, F: Ip, const PROGRAM: u8>(
     match found {
         Found::Original => conntrack::refresh(host, flight, CtDir::Original, &meeting.src, &route.to),
         Found::Reply => conntrack::refresh(host, flight, CtDir::Reply, &meeting.src, &route.to),
+        Found::Nothing | Found::Reopened if node::is_unclear::<F, PROGRAM>(flight, meeting) => {}
         Found::Nothing | Found::Reopened => {
             if !conntrack::create(host, flight, &meeting.src, &route.to) {
                 return Step::Drop(DropReason::CtCreateFailed);
@@ -132,12 +136,20 @@ fn service<F: Ip>(flight: &Flight<F>, found: Found, first_type: u8) -> Service {
 
 /// Whether this program has to do with a receiver at that place.
 #[inline(always)]
-fn receiver<const PROGRAM: u8>(ifindex: u32, place: Place, dst: &End, is_group: bool) -> Step {
+fn receiver<const PROGRAM: u8>(
+    ifindex: u32,
+    config: &NodeConfig,
+    place: Place,
+    dst: &End,
+    is_group: bool,
+) -> Step {
+    let judges_node = config.flags.contains(ConfigFlags::HOST_FIREWALL);
     if PROGRAM == Program::FromContainer as u8 {
         if is_group { Step::Drop(DropReason::UnknownTarget) } else { Step::Next }
     } else if PROGRAM == Program::FromOverlay as u8 {
         match place {
             Place::Pod => Step::Next,
+            Place::Node if judges_node => Step::Next,
             Place::Node => Step::Pass,
             Place::Elsewhere => Step::Drop(DropReason::UnknownTarget),
         }
@@ -148,11 +160,15 @@ fn receiver<const PROGRAM: u8>(ifindex: u32, place: Place, dst: &End, is_group: 
             _ if is_group => Step::Skip,
             _ => Step::Drop(DropReason::UnknownTarget),
         }
-    } else {
+    } else if PROGRAM == Program::FromNetdev as u8 {
         match place {
             Place::Pod => Step::Next,
+            Place::Node if judges_node => Step::Next,
             Place::Node | Place::Elsewhere => Step::Skip,
         }
+    } else {
+        // What the node itself sends.
+        Step::Next
     }
 }
 
