@@ -26,7 +26,7 @@ pub struct Policy {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Numbers of the endpoints of this node that it selects.
+    /// Numbers of the endpoints of this node that it selects; 0: the node itself.
     pub endpoints: Vec<u16>,
     /// What is wrong with it, and what was done about that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

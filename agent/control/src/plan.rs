@@ -20,6 +20,8 @@ const VXLAN_OVER_V6: u32 = 70;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) routing: Routing,
+    /// The node's own connections are judged.
+    pub(crate) host_firewall: bool,
     /// Pods have IPv4 addresses.
     pub(crate) v4: bool,
     /// Pods have IPv6 addresses.
@@ -48,6 +50,7 @@ impl Plan {
     pub(crate) fn empty(routing: Routing) -> Self {
         Self {
             routing,
+            host_firewall: false,
             v4: false,
             v6: false,
             router_v4: None,
@@ -101,6 +104,7 @@ impl Plan {
         };
         Self {
             routing: config.routing,
+            host_firewall: config.host_firewall(),
             v4,
             v6,
             router_v4: router(true).filter(|_| v4).and_then(as_v4),

@@ -3,6 +3,7 @@
 use sim_api::{Faults, ServerConfig, ServerHandle, Store};
 use std::sync::Arc;
 
+use crate::control::Control;
 use crate::watch::{Connector, WatchStatus};
 
 /// A simulated API server, and how an agent reaches it. It ends with this.
@@ -25,7 +26,7 @@ impl ApiServer {
         let kubeconfig = dir.path().join("kubeconfig");
         sim_api::kubeconfig::write_kubeconfig(&kubeconfig, "test", &server.url()).unwrap();
         let status = WatchStatus::new(Arc::default());
-        let connector = Arc::new(Connector::new(Some(kubeconfig), status.clone()));
+        let connector = Arc::new(Connector::new(Some(kubeconfig), status.clone(), Control::nobody()));
         Self { store, faults, status, connector, _server: server, _dir: dir }
     }
 }
