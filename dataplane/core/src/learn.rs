@@ -81,14 +81,17 @@ fn meet<H: Host, F: Ip, const PROGRAM: u8>(
         }
         Found::Nothing | Found::Reopened => route.reason = TraceReason::New as u8,
     }
-    match judge::<H, F, PROGRAM>(host, flight, route, meeting, found) {
+    // Nobody knows who began it, so it is no reason to drop what comes to the node if the node may have.
+    let is_late = found == Found::Nothing && node::is_late::<F, PROGRAM>(flight, meeting);
+    let judged_as = if is_late { Found::Reply } else { found };
+    match judge::<H, F, PROGRAM>(host, flight, route, meeting, judged_as) {
         Step::Next => {}
         end => return end,
     }
     match found {
         Found::Original => conntrack::refresh(host, flight, CtDir::Original, &meeting.src, &route.to),
         Found::Reply => conntrack::refresh(host, flight, CtDir::Reply, &meeting.src, &route.to),
-        Found::Nothing | Found::Reopened if node::is_unclear::<F, PROGRAM>(flight, meeting) => {}
+        Found::Nothing | Found::Reopened if is_late || node::is_unclear::<F, PROGRAM>(flight, meeting) => {}
         Found::Nothing | Found::Reopened => {
             if !conntrack::create(host, flight, &meeting.src, &route.to) {
                 return Step::Drop(DropReason::CtCreateFailed);

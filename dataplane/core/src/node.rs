@@ -103,15 +103,24 @@ pub fn is_open<const PROGRAM: u8>(receiver: Guard) -> bool {
     is_of_node(PROGRAM) && receiver.is_of_node() && !receiver.closes(Direction::Ingress)
 }
 
-/// Whether a connection of the node's was begun before anybody watched, so that nobody knows who began it. As long as no policy
-/// asks, it gets no row: a row with the wrong beginner would be believed when there is a policy.
+/// Whether a packet to the node is of a connection that was begun before anybody watched. It is judged as if the node had begun it,
+/// and gets no row: the node's answer makes one. Nothing is opened by such a packet, and a connection on which the other end
+/// only speaks, as API servers do, would stand still otherwise.
 #[inline(always)]
-pub fn is_unclear<F: Ip, const PROGRAM: u8>(flight: &Flight<F>, meeting: &Meeting) -> bool {
-    let (src, dst) = (meeting.src_guard, meeting.dst_guard);
+pub fn is_late<F: Ip, const PROGRAM: u8>(flight: &Flight<F>, meeting: &Meeting) -> bool {
     is_of_node(PROGRAM)
         && flight.kind == Kind::Tcp
         && !conntrack::begins(flight.tcp_flags)
-        && (src.is_of_node() || dst.is_of_node())
-        && src.policy == 0
-        && dst.policy == 0
+        && meeting.dst_guard.is_of_node()
+}
+
+/// Whether a packet of the node's is of such a connection, and no policy asks. It gets no row: one with the wrong beginner would
+/// be believed when there is a policy.
+#[inline(always)]
+pub fn is_unclear<F: Ip, const PROGRAM: u8>(flight: &Flight<F>, meeting: &Meeting) -> bool {
+    is_of_node(PROGRAM)
+        && flight.kind == Kind::Tcp
+        && !conntrack::begins(flight.tcp_flags)
+        && meeting.src_guard.is_of_node()
+        && meeting.src_guard.policy == 0
 }

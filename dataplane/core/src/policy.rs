@@ -41,6 +41,7 @@ impl Guard {
     /// As it is asked about connections that its endpoint opens. Without a branch: the kernel's verifier would follow both ways
     /// through all that comes after.
     #[inline(always)]
+    #[must_use]
     pub const fn of_initiator(self) -> Self {
         let audits = self.flags.0 & EndpointFlags::AUDIT_EGRESS.0;
         Self { policy: self.policy, flags: EndpointFlags(self.flags.0 | (audits >> 1)) }

@@ -287,10 +287,19 @@ fn a_connection_from_before_is_not_taken_for_one_that_the_other_end_began() {
         assert_eq!(world.connections(), 1);
         guard(&mut world, NODE, EndpointFlags::ENFORCE_INGRESS);
         assert_eq!(arrives(&world, &tcp(server, here, 443, 4001, ACK)), Verdict::Skip);
-        // Of the old one the node's next packet says that it is the node's.
-        assert_eq!(arrives(&world, &tcp(server, here, 443, 4000, ACK)), DENIED);
-        assert_eq!(leaves(&world, &tcp(here, server, 4000, 443, ACK)), Verdict::Skip);
+        // The old one goes on, as one that the node has begun; nothing can be opened that way.
         assert_eq!(arrives(&world, &tcp(server, here, 443, 4000, ACK)), Verdict::Skip);
+        assert_eq!(world.connections(), 1);
+        assert_eq!(arrives(&world, &tcp(server, here, 443, 4000, SYN)), DENIED);
+        guard(&mut world, NODE, BOTH);
+        assert_eq!(arrives(&world, &tcp(server, here, 443, 4000, ACK)), DENIED, "the node may not begin it");
+        world.rule(NODE, Egress, EVERYBODY, allow());
+        assert_eq!(arrives(&world, &tcp(server, here, 443, 4000, ACK)), Verdict::Skip);
+        assert_eq!(leaves(&world, &tcp(here, server, 4000, 443, ACK)), Verdict::Skip);
+        assert_eq!(world.connections(), 2);
+        world.no_rule(NODE, Egress, EVERYBODY);
+        world.revise();
+        assert_eq!(arrives(&world, &tcp(server, here, 443, 4000, ACK)), DENIED, "the row knows who began it");
     }
 }
 
