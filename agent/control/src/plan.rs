@@ -18,6 +18,7 @@ const VXLAN_OVER_V6: u32 = 70;
 
 /// See the module's words. Equal plans give equal rows for equal nodes and endpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub(crate) struct Plan {
     pub(crate) routing: Routing,
     /// The node's own connections are judged.
