@@ -26,7 +26,7 @@ pub struct Policy {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Numbers of the endpoints of this node that it selects.
+    /// Numbers of the endpoints of this node that it selects; 0: the node itself.
     pub endpoints: Vec<u16>,
     /// It is not in force, and this is what it would have decided otherwise; absent: it is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -174,6 +174,7 @@ impl Agent {
             ipam: Ipam::new(config.quarantine, ipam.ipam.clone()),
             policy: PolicyState::new(
                 config.policy.is_some(),
+                config.policy.as_ref().is_some_and(|policy| policy.host_firewall),
                 config.policy.as_ref().map(|policy| policy.engine.clone()).unwrap_or_default(),
             ),
             underlay: None,
@@ -279,6 +280,7 @@ impl Agent {
                     self.follow_plan();
                 }
             }
+            Event::ApiServer(servers) => self.state.policy.host.set_reached_at(servers),
             Event::Cni(request) => return self.cni(now, request),
             Event::Listeners(any) => {
                 self.state.listeners = any;

@@ -98,15 +98,26 @@ pub struct PolicyConfig {
     pub engine: agent_policy::Config,
     /// How long the ADD of a pod waits for its identity; after that the pod runs without, and is isolated until it has one.
     pub identity_wait: Duration,
+    /// Policies for nodes (`nodeSelector`) are in force for the node itself.
+    pub host_firewall: bool,
 }
 
 impl Default for PolicyConfig {
     fn default() -> Self {
-        Self { engine: agent_policy::Config::default(), identity_wait: CiliumIdentity::WAIT }
+        Self {
+            engine: agent_policy::Config::default(),
+            identity_wait: CiliumIdentity::WAIT,
+            host_firewall: false,
+        }
     }
 }
 
 impl Config {
+    /// Policies for nodes are in force.
+    pub(crate) fn host_firewall(&self) -> bool {
+        self.policy.as_ref().is_some_and(|policy| policy.host_firewall)
+    }
+
     /// The defaults for the node `node_name`.
     pub fn new(node_name: impl Into<String>, routing: Routing) -> Self {
         Self {

@@ -1,7 +1,7 @@
 //! Everything that changes the agent's mind.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +55,8 @@ pub enum Event {
     ListSynced(ObjectKind),
     /// The device that carries traffic between nodes, as it is now. Sent at start and whenever one of the facts changes.
     Underlay(DeviceFacts),
+    /// Addresses and ports by which the agent itself reaches the API server. Policies for nodes must not cut them off unasked.
+    ApiServer(BTreeSet<SocketAddr>),
     /// A request of the container runtime. Every request gets exactly one [`crate::Reply`] with its id, here or from a later `reconcile`.
     Cni(CniRequest),
     /// Whether anybody listens to events now. Without a listener the programs tell of drops only: what nobody reads

@@ -46,4 +46,5 @@ pub use objects::{
     SliceObject, named_port,
 };
 pub use ports::{MapStore, NodeOps, PortError};
+pub use state::host::ALLOW_API_CUT;
 pub use time::Now;

@@ -243,6 +243,8 @@ pub struct ServiceObject {
     pub labels: BTreeMap<String, String>,
     /// `spec.selector`; empty: its endpoints are somebody else's matter.
     pub selector: BTreeMap<String, String>,
+    /// `spec.clusterIPs`. What is no address is left out, as is `None`.
+    pub cluster_ips: BTreeSet<IpAddr>,
 }
 
 /// What the agent reads of an `EndpointSlice`.
@@ -257,6 +259,8 @@ pub struct SliceObject {
     /// Addresses of its endpoints, whether they are ready or not: who may be spoken to does not depend on that.
     /// Of an endpoint only the first address counts. What is no address is left out, as are names (`addressType` FQDN).
     pub addresses: BTreeSet<IpAddr>,
+    /// TCP ports of its endpoints.
+    pub tcp_ports: BTreeSet<u16>,
 }
 
 /// What the agent reads of a `CiliumEndpoint`. What is wrong in it is left out.

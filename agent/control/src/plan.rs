@@ -18,8 +18,11 @@ const VXLAN_OVER_V6: u32 = 70;
 
 /// See the module's words. Equal plans give equal rows for equal nodes and endpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub(crate) struct Plan {
     pub(crate) routing: Routing,
+    /// The node's own connections are judged.
+    pub(crate) host_firewall: bool,
     /// Pods have IPv4 addresses.
     pub(crate) v4: bool,
     /// Pods have IPv6 addresses.
@@ -48,6 +51,7 @@ impl Plan {
     pub(crate) fn empty(routing: Routing) -> Self {
         Self {
             routing,
+            host_firewall: false,
             v4: false,
             v6: false,
             router_v4: None,
@@ -101,6 +105,7 @@ impl Plan {
         };
         Self {
             routing: config.routing,
+            host_firewall: config.host_firewall(),
             v4,
             v6,
             router_v4: router(true).filter(|_| v4).and_then(as_v4),

@@ -15,6 +15,8 @@ pub use node::{
     PodRoute, Route,
 };
 
+pub use dataplane_abi::config::VXLAN_PORT;
+
 /// Name of the link through which the node's own traffic reaches pods; it carries the router addresses.
 pub const HOST_LINK: &str = "bristle_host";
 /// Name of the other end of [`HOST_LINK`].
@@ -23,8 +25,6 @@ pub const NET_LINK: &str = "bristle_net";
 pub const OVERLAY_LINK: &str = "bristle_vxlan";
 /// Names of the host's ends of pods' interfaces begin with this.
 pub const POD_LINK_PREFIX: &str = "lxc";
-/// UDP port of the overlay.
-pub const VXLAN_PORT: u16 = 8472;
 /// Routing protocol number of our routes, so that they can be told from others'.
 pub const ROUTE_PROTOCOL: u8 = 76;
 

@@ -3,12 +3,15 @@
 pub(crate) mod claims;
 pub(crate) mod documents;
 pub(crate) mod endpoints;
+pub(crate) mod host;
 pub(crate) mod ipam;
 pub(crate) mod nodes;
 pub(crate) mod policy;
 pub(crate) mod services;
 
 use std::net::IpAddr;
+
+use agent_policy::{LabelSet, Node};
 
 use crate::event::DeviceFacts;
 use crate::ports::BaseFacts;
@@ -31,6 +34,12 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Labels by which policies for nodes select this one.
+    pub(crate) fn host_labels(&self) -> LabelSet {
+        let labels = self.nodes.own().map(|own| own.labels.clone()).unwrap_or_default();
+        Node { labels, api_server: false }.subject_labels()
+    }
+
     /// The endpoint that has this address and rows in the tables.
     pub(crate) fn endpoint_at(&self, address: &IpAddr) -> Option<&Endpoint> {
         let endpoint = self.endpoints.get(self.ipam.owner(address)?)?;

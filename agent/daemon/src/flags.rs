@@ -113,6 +113,13 @@ pub struct RunFlags {
     #[arg(long, env = "BRISTLE_POLICY_AUDIT_MODE", global = true)]
     pub policy_audit_mode: bool,
 
+    /// Put policies for nodes (nodeSelector) in force: they judge what the node itself, and pods in its network, send and receive.
+    ///
+    /// A policy that would cut this node off from the API server is only audited, unless it has the annotation
+    /// bristle.io/allow-api-cut: "true".
+    #[arg(long, env = "BRISTLE_HOST_FIREWALL", global = true)]
+    pub host_firewall: bool,
+
     /// How long adding a pod waits for its identity, as in `10s` or `500ms`; then it runs isolated until it has one.
     ///
     /// When the operator is killed another one needs nearly twice its --lease-duration before it gives out identities.

@@ -117,7 +117,7 @@ pub fn run(flags: &RunFlags) -> Result<()> {
         metrics,
         fixed,
     };
-    let connector = Arc::new(Connector::new(flags.kubeconfig.clone(), watch));
+    let connector = Arc::new(Connector::new(flags.kubeconfig.clone(), watch, control.clone()));
     let observed = with_policy.then(|| Arc::new(Observed::default()));
     watch::start(&connector, &control, &node, observed.as_ref());
     if let Some(observed) = observed {
@@ -199,5 +199,6 @@ fn policy(flags: &RunFlags) -> PolicyConfig {
             ..agent_policy::Config::default()
         },
         identity_wait: flags.identity_wait.0,
+        host_firewall: flags.host_firewall,
     }
 }

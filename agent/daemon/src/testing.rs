@@ -3,6 +3,7 @@
 use sim_api::{Faults, ServerConfig, ServerHandle, Store};
 use std::sync::Arc;
 
+use crate::control::Control;
 use crate::metrics::Metrics;
 use crate::watch::{Connector, WatchStatus};
 
@@ -28,7 +29,7 @@ impl ApiServer {
         sim_api::kubeconfig::write_kubeconfig(&kubeconfig, "test", &server.url()).unwrap();
         let metrics: Arc<Metrics> = Arc::default();
         let status = WatchStatus::new(Arc::clone(&metrics));
-        let connector = Arc::new(Connector::new(Some(kubeconfig), status.clone()));
+        let connector = Arc::new(Connector::new(Some(kubeconfig), status.clone(), Control::nobody()));
         Self { store, faults, status, metrics, connector, _server: server, _dir: dir }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::cluster::Cluster;
 use super::ends::Who;
-use agent_policy::{Direction, Origin, Outcome, Side, Staged, explain_side, proto};
+use agent_policy::{Direction, Origin, Outcome, Party, Selector, Side, Staged, explain_side, proto};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -59,7 +59,7 @@ pub(crate) enum Word {
     NeedsProxy,
     /// No policy is about it.
     NoPolicy,
-    /// The side is no pod: policies are not enforced there.
+    /// The side is no pod, nor a node for which there are policies: nothing is enforced there.
     NotEnforced,
     /// It passes whatever policies say.
     Always,
@@ -152,12 +152,22 @@ fn answer_in(cluster: &Cluster, from: Who<'_>, to: Who<'_>, (protocol, port): (u
             let (own, peer) = (own.party(&peer, v4), peer.party(&own, v4));
             Half::from(explain_side(store, &own, direction, &peer, protocol, port))
         }
+        Who::Node(name) if store.specs().any(|spec| spec.host) => {
+            let labels = cluster.node_labels.get(name).cloned().unwrap_or_default();
+            let node = Party { labels, host: true, ..Party::default() };
+            Half::from(explain_side(store, &node, direction, &peer.party(&own), protocol, port))
+        }
         _ => Half::passes(Word::NotEnforced),
     };
     let mut notes = Vec::new();
-    let same = matches!((from, to), (Who::Pod(a), Who::Pod(b)) if std::ptr::eq(a, b) && a.kind == "pod");
+    let same = match (from, to) {
+        (Who::Pod(a), Who::Pod(b)) => std::ptr::eq(a, b) && a.kind == "pod",
+        (Who::Node(a), Who::Node(b)) => a == b,
+        _ => false,
+    };
     let (egress, ingress) = if same {
-        notes.push("a pod reaches itself whatever policies say".to_owned());
+        let what = if matches!(to, Who::Pod(_)) { "pod" } else { "node" };
+        notes.push(format!("a {what} reaches itself whatever policies say"));
         (Half::passes(Word::Always), Half::passes(Word::Always))
     } else {
         let egress = side(from, Direction::Egress, to);
@@ -189,6 +199,9 @@ fn answer_in(cluster: &Cluster, from: Who<'_>, to: Who<'_>, (protocol, port): (u
 
 fn notes_of(cluster: &Cluster, who: Who<'_>) -> Vec<String> {
     match who {
+        Who::Node(_) if cluster.policies.store().specs().any(|spec| spec.host) => {
+            vec!["only agents that run with --host-firewall enforce policies for nodes".to_owned()]
+        }
         Who::Pod(pod) => {
             let namespace = (!pod.knows_namespace).then(|| {
                 format!(

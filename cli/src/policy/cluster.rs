@@ -4,7 +4,7 @@ use super::documents::{Document, Documents, KINDS};
 use agent_control::{Object, ObjectKind};
 use agent_crd::IdentityLabels;
 use agent_crd::identity_labels::{DEFAULT_CLUSTER, PodFacts};
-use agent_policy::{Config, LabelSet, NamedPort, Party, Policy, Severity};
+use agent_policy::{Config, LabelSet, NamedPort, Node, Party, Policy, Severity};
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -52,6 +52,8 @@ pub(crate) struct Cluster {
     pub(crate) pods: Vec<Pod>,
     /// Nodes with their addresses.
     pub(crate) nodes: BTreeMap<String, Vec<IpAddr>>,
+    /// Labels by which policies for nodes select them.
+    pub(crate) node_labels: BTreeMap<String, LabelSet>,
     /// Policies that cannot be taken, with the field and what is wrong.
     pub(crate) refused: Vec<(String, String)>,
 }
@@ -66,6 +68,7 @@ impl Cluster {
             policies: Policy::new(Config::default()),
             pods: Vec::new(),
             nodes: BTreeMap::new(),
+            node_labels: BTreeMap::new(),
             refused: Vec::new(),
         };
         let mut namespaces = BTreeMap::new();
@@ -88,6 +91,7 @@ impl Cluster {
                 }
                 ("Node", _) => {
                     cluster.nodes.insert(document.key.name.clone(), addresses_of_node(&document.object));
+                    cluster.node_labels.insert(document.key.name.clone(), labels_of_node(&document.object));
                 }
                 _ => {
                     if let Err(problem) = take(&mut cluster.policies, document) {
@@ -202,6 +206,12 @@ fn pod(
     ports.dedup();
     pod.party.named_ports = ports;
     Ok(pod)
+}
+
+fn labels_of_node(object: &Value) -> LabelSet {
+    let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
+    let text = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
+    Node { labels: labels.filter_map(text).collect(), api_server: false }.subject_labels()
 }
 
 fn addresses_of_node(object: &Value) -> Vec<IpAddr> {

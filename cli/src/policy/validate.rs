@@ -104,10 +104,12 @@ fn lost(written: &Value, kept: Option<&Value>, path: &str, found: &mut Vec<Strin
     }
 }
 
-/// Rules that select nodes are read, and nothing enforces them.
+/// Rules that select nodes are not in force everywhere.
 fn for_nodes(policies: &Policy, object: &str) -> Option<String> {
     let mut specs = policies.store().specs().filter(|spec| spec.object.to_string() == object);
-    specs.any(|spec| spec.host).then(|| "nodeSelector: policies for nodes are not enforced".to_owned())
+    specs.any(|spec| spec.host).then(|| {
+        "nodeSelector: only agents that run with --host-firewall enforce policies for nodes".to_owned()
+    })
 }
 
 /// For people.

@@ -238,3 +238,27 @@ fn a_block_selects_pods_by_their_addresses() {
         (&Value::Bool(true), &Value::Bool(false))
     );
 }
+
+/// Nodes are judged where there are policies for nodes.
+#[rstest]
+#[case("shop/db", "node/worker-2", "no-policy", "allowed")]
+#[case("web", "node/worker-2", "no-policy", "no-rule")]
+#[case("node/worker-1", "172.18.0.3", "no-policy", "no-rule")]
+#[case("node/worker-1", "node/worker-1", "always", "always")]
+fn nodes_have_policies_of_their_own(
+    #[case] from: &str,
+    #[case] to: &str,
+    #[case] egress: &str,
+    #[case] ingress: &str,
+) {
+    let args = ["explain", "--from", from, "--to", to, "--port", "22"];
+    let files = ["-f", "@shop/cluster.yaml", "-f", "@nodes.yaml", "-o", "json"];
+    let ran = policy(&[&args[..], &files].concat(), "");
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let answer: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(
+        (&answer["egress"]["verdict"], &answer["ingress"]["verdict"]),
+        (&egress.into(), &ingress.into())
+    );
+    assert!(answer["notes"].to_string().contains("--host-firewall"));
+}

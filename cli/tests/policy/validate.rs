@@ -30,7 +30,7 @@ fn what_is_refused_is_told_with_its_field(#[case] object: &str, #[case] field: &
 #[case("NetworkPolicy/shop/misspelt", "spec.ingres: is not known here")]
 #[case("CiliumNetworkPolicy/shop/names", "toFQDNs")]
 #[case("CiliumNetworkPolicy/shop/group", "CiliumCIDRGroup nowhere does not exist")]
-#[case("CiliumClusterwideNetworkPolicy/nodes", "policies for nodes are not enforced")]
+#[case("CiliumClusterwideNetworkPolicy/nodes", "--host-firewall enforce policies for nodes")]
 fn what_has_no_effect_is_a_warning(#[case] object: &str, #[case] expected: &str) {
     let all = validated();
     let one = all.iter().find(|one| one["object"] == object).unwrap();

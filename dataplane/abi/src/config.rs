@@ -11,6 +11,9 @@ table! {
     Config = "CONFIG": Array<u32, NodeConfig>[1], flags 0, writer Agent
 }
 
+/// UDP port of the tunnel.
+pub const VXLAN_PORT: u16 = 8472;
+
 /// What the programs know of their node. All zero (never written): every program passes packets to the stack untouched.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -102,6 +105,8 @@ bitflags! {
         const TRACE_EVENTS = 16;
         /// Policy-verdict events are sent.
         const POLICY_EVENTS = 32;
+        /// Connections of the node itself have rows in conntrack and are judged by the policy of its addresses.
+        const HOST_FIREWALL = 64;
     }
 }
 

@@ -87,6 +87,8 @@ bitflags! {
         const ENFORCE_EGRESS = 8;
         /// What its policy would drop passes, and is told of as such.
         const AUDIT = 16;
+        /// As [`EndpointFlags::AUDIT`], for connections that it opens.
+        const AUDIT_EGRESS = 32;
     }
 }
 

@@ -16,6 +16,7 @@ use crate::ethernet;
 use crate::flight::{Flight, Kind, Route};
 use crate::host::{Host, Packet};
 use crate::ip::{Ip, l4};
+use crate::node;
 use crate::policy::{self, Noted, Service, Side};
 use crate::verdict::Step;
 
@@ -44,7 +45,7 @@ fn meet<H: Host, F: Ip, const PROGRAM: u8>(
     let mut addr = flight.dst();
     let place = ends::find::<H, F>(host, &addr, &mut meeting.dst, &mut meeting.dst_guard);
     route.to = meeting.dst;
-    match receiver::<PROGRAM>(host.ifindex(), place, &route.to, F::is_group(addr)) {
+    match receiver::<PROGRAM>(host.ifindex(), config, place, &route.to, F::is_group(addr)) {
         Step::Next => {}
         other => return other,
     }
@@ -69,6 +70,8 @@ fn meet<H: Host, F: Ip, const PROGRAM: u8>(
         route.reason = TraceReason::Related as u8;
         return match found {
             Found::Original | Found::Reply => Step::Next,
+            // Not all that the node does has a row, and without a policy nothing needs one.
+            Found::Nothing | Found::Reopened if node::is_open::<PROGRAM>(meeting.dst_guard) => Step::Next,
             Found::Nothing | Found::Reopened => Step::Drop(DropReason::UnknownCtState),
         };
     }
@@ -84,13 +87,17 @@ fn meet<H: Host, F: Ip, const PROGRAM: u8>(
         }
         Found::Nothing | Found::Reopened => route.reason = TraceReason::New as u8,
     }
-    match judge::<H, F, PROGRAM>(host, flight, route, meeting, found) {
+    // Nobody knows who began it, so it is no reason to drop what comes to the node if the node may have.
+    let is_late = found == Found::Nothing && node::is_late::<F, PROGRAM>(flight, meeting);
+    let judged_as = if is_late { Found::Reply } else { found };
+    match judge::<H, F, PROGRAM>(host, flight, route, meeting, judged_as) {
         Step::Next => {}
         end => return end,
     }
     match found {
         Found::Original => conntrack::refresh(host, flight, CtDir::Original, &meeting.src, &route.to),
         Found::Reply => conntrack::refresh(host, flight, CtDir::Reply, &meeting.src, &route.to),
+        Found::Nothing | Found::Reopened if is_late || node::is_unclear::<F, PROGRAM>(flight, meeting) => {}
         Found::Nothing | Found::Reopened => {
             if !conntrack::create(host, flight, &meeting.src, &route.to) {
                 return Step::Drop(DropReason::CtCreateFailed);
@@ -147,12 +154,20 @@ fn service<F: Ip>(flight: &Flight<F>, found: Found, first_type: u8) -> Service {
 
 /// Whether this program has to do with a receiver at that place.
 #[inline(always)]
-fn receiver<const PROGRAM: u8>(ifindex: u32, place: Place, dst: &End, is_group: bool) -> Step {
+fn receiver<const PROGRAM: u8>(
+    ifindex: u32,
+    config: &NodeConfig,
+    place: Place,
+    dst: &End,
+    is_group: bool,
+) -> Step {
+    let judges_node = config.flags.contains(ConfigFlags::HOST_FIREWALL);
     if PROGRAM == Program::FromContainer as u8 {
         if is_group { Step::Drop(DropReason::UnknownTarget) } else { Step::Next }
     } else if PROGRAM == Program::FromOverlay as u8 {
         match place {
             Place::Pod => Step::Next,
+            Place::Node if judges_node => Step::Next,
             Place::Node => Step::Pass,
             Place::Elsewhere => Step::Drop(DropReason::UnknownTarget),
         }
@@ -163,11 +178,15 @@ fn receiver<const PROGRAM: u8>(ifindex: u32, place: Place, dst: &End, is_group: 
             _ if is_group => Step::Skip,
             _ => Step::Drop(DropReason::UnknownTarget),
         }
-    } else {
+    } else if PROGRAM == Program::FromNetdev as u8 {
         match place {
             Place::Pod => Step::Next,
+            Place::Node if judges_node => Step::Next,
             Place::Node | Place::Elsewhere => Step::Skip,
         }
+    } else {
+        // What the node itself sends.
+        Step::Next
     }
 }
 

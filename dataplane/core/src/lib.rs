@@ -29,6 +29,7 @@ pub mod host;
 pub mod ip;
 pub mod learn;
 pub mod nd;
+pub mod node;
 pub mod policy;
 pub mod programs;
 pub mod report;

@@ -1,4 +1,4 @@
-//! Policy: whether a connection may be, by the policies of those of its ends that are pods of this node.
+//! Policy: whether a connection may be, by the policies of those of its ends that are pods of this node, or the node itself.
 //!
 //! Called by [`crate::learn`] alone: for first packets, and for a known connection when it must be judged again.
 //! What is judged is the connection, in the direction in which it was opened, whichever way the packet goes.
@@ -39,6 +39,31 @@ impl Guard {
     #[inline(always)]
     const fn enforces(self, flags: EndpointFlags) -> bool {
         self.policy != 0 && self.flags.contains(flags)
+    }
+
+    /// As it is asked about connections that its endpoint opens. Without a branch: the kernel's verifier would follow both ways
+    /// through all that comes after.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_initiator(self) -> Self {
+        let audits = self.flags.0 & EndpointFlags::AUDIT_EGRESS.0;
+        Self { policy: self.policy, flags: EndpointFlags(self.flags.0 | (audits >> 1)) }
+    }
+
+    /// Whether it drops connections in that direction that nothing allows.
+    #[inline(always)]
+    pub const fn closes(self, direction: Direction) -> bool {
+        let (guard, enforced) = match direction {
+            Direction::Ingress => (self, EndpointFlags::ENFORCE_INGRESS),
+            Direction::Egress => (self.of_initiator(), EndpointFlags::ENFORCE_EGRESS),
+        };
+        guard.enforces(enforced) && !guard.flags.contains(EndpointFlags::AUDIT)
+    }
+
+    /// Whether it is that of the node itself.
+    #[inline(always)]
+    pub const fn is_of_node(self) -> bool {
+        self.flags.contains(EndpointFlags::HOST)
     }
 }
 
@@ -150,14 +175,15 @@ pub fn judge<H: Host, F: Ip, const PROGRAM: u8>(
         return Step::Next;
     }
     if from.enforces(EndpointFlags::ENFORCE_EGRESS) {
-        let egress = Question { own: initiator, peer: responder.identity, service };
+        let own = Side { guard: from.of_initiator(), ..initiator };
+        let egress = Question { own, peer: responder.identity, service };
         match side::<H, F, PROGRAM>(host, flight, route, answer, staged, &egress, Direction::Egress) {
             Step::Next => {}
             end => return end,
         }
     }
     // The node may speak with its pods, or nobody could ask them whether they are well.
-    if to.enforces(EndpointFlags::ENFORCE_INGRESS) && !from.flags.contains(EndpointFlags::HOST) {
+    if to.enforces(EndpointFlags::ENFORCE_INGRESS) && !from.is_of_node() {
         let ingress = Question { own: responder, peer: initiator.identity, service };
         return side::<H, F, PROGRAM>(host, flight, route, answer, staged, &ingress, Direction::Ingress);
     }
@@ -288,3 +314,5 @@ const fn nothing_allows(answer: &mut Answer) {
     answer.matched = PolicyMatch::None as u8;
     answer.reason = DropReason::PolicyDenied.number();
 }
+
+const _: () = assert!(EndpointFlags::AUDIT_EGRESS.0 >> 1 == EndpointFlags::AUDIT.0);

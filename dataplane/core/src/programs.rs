@@ -13,6 +13,7 @@ pub mod from_host;
 pub mod from_netdev;
 pub mod from_overlay;
 pub mod to_container;
+pub mod to_netdev;
 pub mod watch;
 
 pub use from_container::from_container;
@@ -20,7 +21,8 @@ pub use from_host::from_host;
 pub use from_netdev::from_netdev;
 pub use from_overlay::from_overlay;
 pub use to_container::to_container;
-pub use watch::{to_host, to_netdev};
+pub use to_netdev::to_netdev;
+pub use watch::to_host;
 
 /// Runs a program by name. For hosts that choose at run time; the kernel's has an entry point for each.
 pub fn run<H: Host>(program: Program, host: H) -> Verdict {

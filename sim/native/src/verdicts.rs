@@ -18,9 +18,6 @@ use sim_policy::{Feature, Plan, PolicyCase};
 use cluster::Cluster;
 pub use standing::Standing;
 
-/// What there is not yet, so that cases do not ask for it.
-const NOT_YET: [Feature; 1] = [Feature::HostPolicies];
-
 /// What became of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -76,11 +73,11 @@ pub struct VerdictError {
     pub message: String,
 }
 
-/// The case of a seed, with what there is today.
+/// The case of a seed, with policies for nodes.
 ///
 /// Pods of one identity give a name to the same port: rules about pods elsewhere go by identities, which know one set of names.
 pub fn case(seed: u64, attempts: usize) -> PolicyCase {
-    let plan = NOT_YET.into_iter().fold(Plan { attempts, ..Plan::default() }, Plan::without);
+    let plan = Plan { attempts, ..Plan::default() }.with(Feature::HostPolicies);
     let mut case = sim_policy::generate(seed, &plan);
     cluster::share_names_of_ports(&mut case);
     case
@@ -93,7 +90,8 @@ pub fn case(seed: u64, attempts: usize) -> PolicyCase {
 pub fn compare(seed: u64, case: &PolicyCase, tally: &mut Tally) -> Result<Vec<Difference>, VerdictError> {
     let routing = if seed.is_multiple_of(2) { Routing::Vxlan } else { Routing::Native };
     let mut cluster = Cluster::new(routing, case).map_err(|message| VerdictError { seed, message })?;
-    let mut oracle = sim_oracle::Cluster::with_options(Options::by_identity());
+    let mut oracle =
+        sim_oracle::Cluster::with_options(Options { host_policies: true, ..Options::by_identity() });
     for object in cluster.objects() {
         // An object that is to be refused leaves its last good version in force, with the oracle as with agents.
         let _: Result<(), sim_oracle::OracleError> = oracle.set(&object);

@@ -24,6 +24,8 @@ struct Found {
     is_pod: bool,
     /// It is of this node.
     is_local: bool,
+    /// It is this node itself, and policies are for it.
+    is_host: bool,
 }
 
 impl Agent {
@@ -109,10 +111,13 @@ impl Agent {
             // A node reaches its own pods whatever policies say, and every pod itself.
             let always =
                 peer.identity == Identity::HOST && direction == Direction::Ingress || own.name == peer.name;
-            if !own.is_pod || always || enforcement == Some(Enforcement::Never) {
+            let judged = own.is_pod || own.is_host;
+            if !judged || always || enforcement == Some(Enforcement::Never) {
                 return None;
             }
-            let side = explain_side(engine.store(), &own.party, direction, &peer.party, proto, port);
+            let host = || Party { labels: self.state.host_labels(), host: true, ..Party::default() };
+            let party = if own.is_host { host() } else { own.party.clone() };
+            let side = explain_side(engine.store(), &party, direction, &peer.party, proto, port);
             let texts = |origins: &[agent_policy::Origin]| origins.iter().map(ToString::to_string).collect();
             Some(Side {
                 judged: side.judged,
@@ -183,6 +188,7 @@ impl Agent {
             addresses: Vec::new(),
             is_pod: false,
             is_local: identity == Identity::HOST,
+            is_host: identity == Identity::HOST && self.state.policy.host.enabled(),
         })
     }
 
@@ -212,6 +218,7 @@ impl Agent {
             addresses: Vec::new(),
             is_pod: true,
             is_local: false,
+            is_host: false,
         }
     }
 }

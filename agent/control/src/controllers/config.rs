@@ -16,6 +16,7 @@ pub(crate) fn row(config: &Config, plan: &Plan, listeners: bool, ticks_per_s: u3
     let mut flags = ConfigFlags::SOURCE_CHECK | ConfigFlags::DROP_EVENTS;
     flags.set(ConfigFlags::TRACE_EVENTS, listeners);
     flags.set(ConfigFlags::POLICY_EVENTS, listeners);
+    flags.set(ConfigFlags::HOST_FIREWALL, config.host_firewall());
     flags.set(ConfigFlags::IPV4, plan.v4);
     flags.set(ConfigFlags::IPV6, plan.v6);
     let interval_ms = u128::from(ticks_per_s).saturating_mul(config.report_interval.as_millis()) / 1000;

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use dataplane_abi::Identity;
 use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags, EndpointKey};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
@@ -14,8 +13,10 @@ use crate::state::policy::InForce;
 
 /// The row of an address.
 pub(crate) fn row(state: &State, plan: &Plan, address: IpAddr) -> Option<EndpointEntry> {
-    let own =
-        |flags: EndpointFlags| EndpointEntry { flags, identity: Identity::HOST, ..EndpointEntry::default() };
+    let own = |kind: EndpointFlags| {
+        let InForce { identity, policy, flags } = state.policy.of_host();
+        EndpointEntry { flags: kind | flags, identity, policy, ..EndpointEntry::default() }
+    };
     if plan.routers().any(|router| router == address) {
         return Some(own(EndpointFlags::HOST | EndpointFlags::ROUTER));
     }

@@ -21,11 +21,12 @@ pub(crate) fn base(plan: &Plan) -> Vec<((String, Program), u32)> {
 /// Programs that have work on the underlay device: every packet between nodes pays for each of them.
 ///
 /// With native routing packets for pods come in there. Behind the tunnel none do, and nothing is translated on the
-/// way out yet in either mode.
+/// way out yet in either mode. Where the node's own connections are judged, both directions are looked at.
 fn of_underlay(plan: &Plan) -> &'static [Program] {
-    match plan.routing {
-        Routing::Native => &[Program::FromNetdev],
-        Routing::Vxlan => &[],
+    match (plan.host_firewall, plan.routing) {
+        (true, _) => &[Program::FromNetdev, Program::ToNetdev],
+        (false, Routing::Native) => &[Program::FromNetdev],
+        (false, Routing::Vxlan) => &[],
     }
 }
 

@@ -77,6 +77,8 @@ struct Service {
 struct ServiceSpec {
     // The API allows null for both of these.
     selector: Option<BTreeMap<String, String>>,
+    #[serde(rename = "clusterIPs")]
+    cluster_ips: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -84,6 +86,15 @@ struct Slice {
     metadata: Metadata,
     #[serde(default)]
     endpoints: Option<Vec<SliceEndpoint>>,
+    #[serde(default)]
+    ports: Option<Vec<SlicePort>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct SlicePort {
+    port: Option<u16>,
+    protocol: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -125,6 +136,12 @@ impl Object {
                     name: metadata.name,
                     labels: metadata.labels,
                     selector: spec.selector.unwrap_or_default(),
+                    cluster_ips: spec
+                        .cluster_ips
+                        .iter()
+                        .flatten()
+                        .filter_map(|text| text.parse().ok())
+                        .collect(),
                 })
             }
             ObjectKind::EndpointSlice => Self::EndpointSlice(plain::<Slice>(object)?.into()),
@@ -172,10 +189,12 @@ impl From<Pod> for PodObject {
 
 impl From<Slice> for SliceObject {
     fn from(slice: Slice) -> Self {
-        let Slice { mut metadata, endpoints } = slice;
+        let Slice { mut metadata, endpoints, ports } = slice;
+        let is_tcp = |port: &&SlicePort| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP");
         let firsts = endpoints.iter().flatten().filter_map(|endpoint| endpoint.addresses.first());
         Self {
             addresses: firsts.filter_map(|text| text.parse().ok()).collect(),
+            tcp_ports: ports.iter().flatten().filter(is_tcp).filter_map(|port| port.port).collect(),
             service: metadata.labels.remove(SERVICE_NAME).unwrap_or_default(),
             namespace: metadata.namespace,
             name: metadata.name,

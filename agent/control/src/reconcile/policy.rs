@@ -11,20 +11,26 @@
 //!
 //! What cannot be written holds back what rests on it, and nothing else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 
 use agent_policy::{Changes, Direction, EVERYBODY, Families, Policy, Row as Decision, RowKey, Verdict};
 use dataplane_abi::Identity;
+use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags};
 use ipnet::IpNet;
 use zerocopy::IntoBytes as _;
 
 use super::Run;
-use super::rows::put_prefix;
+use super::rows::{put_endpoint, put_prefix};
 use crate::agent::Agent;
+use crate::controllers::ipcache;
 use crate::controllers::policy::{self, BlockRow, L4Row};
+use crate::plan::Plan;
 use crate::ports::{MapStore, PortError, Table};
-use crate::state::endpoints::EndpointId;
+use crate::state::State;
+use crate::state::endpoints::{EndpointId, host_net};
+use crate::state::host::NODE;
 use crate::tracked::{Knowledge, Pass, Tracked};
 
 /// What is not as it shall be yet, so that nothing may point to it.
@@ -61,6 +67,15 @@ impl Unwritten {
 fn rows_of(number: u32) -> RangeInclusive<RowKey> {
     let first = RowKey { policy: number, direction: Direction::Ingress, identity: EVERYBODY };
     first..=RowKey { policy: number, direction: Direction::Egress, identity: Identity(u32::MAX) }
+}
+
+/// As whom the node's policy judges an address; `None`: it does not, as for the node itself, which is reached without a device.
+fn judged_as(state: &State, plan: &Plan, address: IpAddr) -> Option<Identity> {
+    let own = plan.routers().chain(plan.host_addresses.iter().copied()).any(|own| own == address);
+    let mut around = std::iter::successors(Some(host_net(address)), IpNet::supernet);
+    let row =
+        around.find_map(|net| ipcache::row(state, plan, net)).filter(|_| !own && !address.is_loopback());
+    row.map(|(_, entry)| entry.identity)
 }
 
 fn put_decision(maps: &mut dyn MapStore, key: &RowKey, decision: &Decision) -> Result<(), PortError> {
@@ -109,6 +124,17 @@ impl Agent {
         }
         for node in changes.nodes.iter().filter_map(|(name, _)| self.state.nodes.get(name)) {
             self.dirty.addresses.extend(&node.internal_ips);
+        }
+        let (state, plan) = (&self.state, &self.plan);
+        let of_host = changes.endpoints.iter().any(|(id, _)| *id == NODE);
+        let identities: BTreeMap<IpAddr, Option<Identity>> = if state.policy.host.enabled() {
+            let servers = state.policy.api_servers();
+            servers.iter().map(|server| (server.ip(), judged_as(state, plan, server.ip()))).collect()
+        } else {
+            BTreeMap::new()
+        };
+        if self.state.policy.look_for_cuts(|address| identities.get(address).copied().flatten()) || of_host {
+            self.dirty.addresses.extend(self.plan.routers().chain(self.plan.host_addresses.iter().copied()));
         }
         for (id, _) in &changes.endpoints {
             if let Ok(id) = EndpointId::try_from(id.0) {
@@ -170,7 +196,7 @@ impl Agent {
         run.wrote(Table::PolicyL4, pass);
         self.write_blocks(run);
 
-        let cidrs = !(self.write_new_cidrs(run) && self.keep_old_cidrs(run));
+        let cidrs = !(self.spare_host(run) && self.write_new_cidrs(run) && self.keep_old_cidrs(run));
         if !cidrs {
             // Of policies that nobody has any more nothing is written.
             let of_all = |number: &u32| {
@@ -214,6 +240,30 @@ impl Agent {
         );
         self.outside.moved |= pass.done > 0;
         run.wrote(Table::PolicyBlocks, pass);
+    }
+
+    /// What the node opens is audited before the rows are written that would cut it off. Whether that is so now.
+    fn spare_host(&mut self, run: &mut Run<'_>) -> bool {
+        let (actual, desired) = (self.outside.endpoints.actual(), self.outside.endpoints.desired());
+        let audits = |entry: &EndpointEntry| entry.flags.contains(EndpointFlags::AUDIT_EGRESS);
+        let late: Vec<(IpAddr, EndpointEntry)> = actual
+            .iter()
+            .filter(|(_, entry)| entry.flags.contains(EndpointFlags::HOST) && entry.policy != 0)
+            .filter(|(address, entry)| !audits(entry) && desired.get(address).is_some_and(audits))
+            .map(|(address, entry)| (*address, *entry))
+            .collect();
+        let mut pass = Pass::default();
+        let done = late.into_iter().all(|(address, mut entry)| {
+            entry.flags |= EndpointFlags::AUDIT_EGRESS;
+            let act = |address: &IpAddr, entry: Option<&EndpointEntry>| match entry {
+                Some(entry) => put_endpoint(run.maps, *address, entry),
+                None => Ok(()),
+            };
+            self.outside.endpoints.set_aside(run.now, address, Some(entry), act, &mut pass)
+        });
+        self.outside.moved |= pass.done > 0;
+        run.wrote(Table::Endpoints, pass);
+        done
     }
 
     /// CIDRs without a row in the ipcache, and addresses of nodes with an identity that nobody has yet, get theirs, after what

@@ -122,6 +122,8 @@ impl Agent {
 
     /// What holds for the endpoints that are there goes on until it is known what shall.
     fn meet_policies(&mut self, rows: &BTreeMap<IpAddr, EndpointEntry>) {
+        let mut of_host = rows.values().filter(|entry| entry.flags.contains(EndpointFlags::HOST));
+        self.state.policy.host.restore(of_host.find(|entry| entry.policy != 0).map(InForce::from));
         for endpoint in self.state.endpoints.iter() {
             let record = &endpoint.record;
             // One whose document is lost may have got another number, as an old document has its own.

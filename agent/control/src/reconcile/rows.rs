@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use dataplane_abi::config::NodeConfig;
+use dataplane_abi::endpoints::EndpointEntry;
 use dataplane_abi::ipcache::IpCacheEntry;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use zerocopy::IntoBytes as _;
@@ -26,6 +27,15 @@ pub(super) fn put_prefix(
     entry: &IpCacheEntry,
 ) -> Result<(), PortError> {
     maps.upsert(Table::Ipcache, ipcache::key(prefix).as_bytes(), entry.as_bytes())
+}
+
+/// Writes a row of `ENDPOINTS`.
+pub(super) fn put_endpoint(
+    maps: &mut dyn MapStore,
+    address: IpAddr,
+    entry: &EndpointEntry,
+) -> Result<(), PortError> {
+    maps.upsert(Table::Endpoints, endpoints::key(address).as_bytes(), entry.as_bytes())
 }
 
 impl Agent {
@@ -123,9 +133,7 @@ impl Agent {
             run.now,
             knowledge,
             |_, entry| unwritten.allows_policy(entry.policy) && unwritten.allows_identity(entry.identity),
-            |address, entry| {
-                run.maps.upsert(Table::Endpoints, endpoints::key(*address).as_bytes(), entry.as_bytes())
-            },
+            |address, entry| put_endpoint(run.maps, *address, entry),
         );
         self.outside.moved |= pass.done > 0;
         run.wrote(Table::Endpoints, pass);

@@ -7,7 +7,7 @@ mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use agent_crd::{CiliumIdentity, IdentityLabels};
@@ -22,6 +22,7 @@ use own::Own;
 use told::{Versions, mark};
 
 use super::endpoints::EndpointId;
+use super::host::{ALLOW_API_CUT, Cuts, HostState, NODE};
 use super::nodes::Nodes;
 use super::services::{Services, api_server};
 use crate::finding::Finding;
@@ -32,7 +33,10 @@ use crate::time::Now;
 
 /// Flags of an endpoint's row that policy sets.
 const OF_POLICY: EndpointFlags =
-    EndpointFlags::ENFORCE_INGRESS.union(EndpointFlags::ENFORCE_EGRESS).union(EndpointFlags::AUDIT);
+    EndpointFlags::ENFORCE_INGRESS.union(EndpointFlags::ENFORCE_EGRESS).union(AUDIT);
+
+/// Those of them that let pass what it denies.
+const AUDIT: EndpointFlags = EndpointFlags::AUDIT.union(EndpointFlags::AUDIT_EGRESS);
 
 /// What policy says in an endpoint's row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +118,8 @@ pub(crate) struct PolicyState {
     /// New endpoints that wait for their identity, and until when.
     waiting: BTreeMap<EndpointId, Now>,
     services: Services,
+    /// The node as an endpoint.
+    pub(crate) host: HostState,
     /// CIDRs that policies tell apart.
     cidrs: BTreeMap<IpNet, Identity>,
     /// Policies that could not be read at all.
@@ -139,7 +145,7 @@ pub(crate) struct PolicyState {
 
 impl PolicyState {
     /// Nothing known. Not `enabled`: nothing will be, and nothing is enforced.
-    pub(crate) fn new(enabled: bool, config: agent_policy::Config) -> Self {
+    pub(crate) fn new(enabled: bool, host_firewall: bool, config: agent_policy::Config) -> Self {
         Self {
             enabled,
             engine: Engine { policy: Policy::new(config), started: false },
@@ -159,6 +165,7 @@ impl PolicyState {
             nodes_moved: true,
             waiting: BTreeMap::new(),
             services: Services::default(),
+            host: HostState::new(enabled && host_firewall),
             cidrs: BTreeMap::new(),
             unreadable: BTreeMap::new(),
             names_wanted: false,
@@ -268,6 +275,10 @@ impl PolicyState {
                 self.policy_heard(kind, version)
             }
             policy => {
+                if let Object::CiliumClusterwideNetworkPolicy(policy) = &policy {
+                    let consents = policy.metadata.annotations.get(ALLOW_API_CUT);
+                    self.host.set_consent(&name.name, consents.is_some_and(|value| value == "true"));
+                }
                 if let Some(policy) = policy.as_policy() {
                     // What is wrong with it becomes a finding of the engine's.
                     let _: Result<(), agent_policy::Mistakes> = self.engine.policy.upsert(policy);
@@ -320,7 +331,10 @@ impl PolicyState {
             }
             ObjectKind::NetworkPolicy => policy(Kind::NetworkPolicy),
             ObjectKind::CiliumNetworkPolicy => policy(Kind::CiliumNetworkPolicy),
-            ObjectKind::CiliumClusterwideNetworkPolicy => policy(Kind::CiliumClusterwideNetworkPolicy),
+            ObjectKind::CiliumClusterwideNetworkPolicy => {
+                self.host.set_consent(&name.name, false);
+                policy(Kind::CiliumClusterwideNetworkPolicy)
+            }
             ObjectKind::ClusterNetworkPolicy => policy(Kind::ClusterNetworkPolicy),
         };
         self.engine.policy.delete(&policy);
@@ -381,6 +395,20 @@ impl PolicyState {
                 others.insert(name.clone(), node);
             } else {
                 engine.set_host(&node);
+                if self.host.enabled() {
+                    engine.upsert_endpoint(
+                        NODE,
+                        Endpoint {
+                            name: format!("node/{name}"),
+                            identity: Identity::HOST,
+                            labels: node.subject_labels(),
+                            named_ports: Vec::new(),
+                            host: true,
+                            enforcement: None,
+                            audit: false,
+                        },
+                    );
+                }
             }
         }
         engine.set_nodes(others);
@@ -505,6 +533,55 @@ impl PolicyState {
         }
     }
 
+    /// What the rows of the node's own addresses say.
+    pub(crate) fn of_host(&self) -> InForce {
+        let policy = self.engine().and_then(|engine| engine.endpoint(NODE));
+        self.host.in_force(policy.map(|policy| InForce::new(Identity::HOST, policy)))
+    }
+
+    /// API servers that the node has to reach: those that the agent speaks with, and all that there are.
+    pub(crate) fn api_servers(&self) -> BTreeSet<SocketAddr> {
+        let name = api_server();
+        let of_service = self.services.cluster_ips(&name);
+        // The service's own address becomes one of its endpoints' before a packet leaves the node.
+        let reached_at = self.host.reached_at().iter().filter(|at| !of_service.contains(&at.ip()));
+        reached_at.copied().chain(self.services.sockets(&name)).collect()
+    }
+
+    /// Finds out whether policies would cut the node off from an API server. `identity` says who has an address; `None`: packets to it
+    /// are not judged. Returns whether something else is in force now.
+    pub(crate) fn look_for_cuts(&mut self, identity: impl Fn(&IpAddr) -> Option<Identity>) -> bool {
+        let Some(engine) = &self.engine.0 else { return false };
+        let judged = engine.endpoint(NODE).is_some_and(|policy| policy.egress && !policy.audit);
+        if !judged {
+            return self.host.set_cuts(Cuts::default());
+        }
+        let servers = self.api_servers();
+        let mut cuts = Cuts { is_unknown: servers.is_empty(), ..Cuts::default() };
+        for server in servers {
+            let verdict = identity(&server.ip()).and_then(|identity| {
+                engine.look_up(
+                    NODE,
+                    agent_policy::Direction::Egress,
+                    identity,
+                    agent_policy::proto::TCP,
+                    server.port(),
+                )
+            });
+            let Some(verdict) = verdict.filter(|verdict| !verdict.outcome.passes()) else { continue };
+            let origins = engine.origins(verdict.cookie).iter();
+            let policies: BTreeSet<ObjectRef> = origins.map(|origin| (*origin.object).clone()).collect();
+            if !self.host.is_meant(&policies) {
+                cuts.servers.insert(server, policies);
+            }
+        }
+        if cuts.is_unknown {
+            let own = node_policies(engine).filter(|object| is_for_node(engine, object)).collect();
+            cuts.is_unknown = !self.host.is_meant(&own);
+        }
+        self.host.set_cuts(cuts)
+    }
+
     /// Works out what was heard, once all of it is known; `None` before. Endpoints of this node are in the changes by number.
     pub(crate) fn commit(&mut self, families: Families, nodes: &Nodes) -> Option<Changes> {
         if !self.enabled {
@@ -535,6 +612,7 @@ impl PolicyState {
     /// From now on rows come from what is known, not from what an earlier agent left. Returns whose rows may be others.
     pub(crate) fn forget_restored(&mut self) -> Vec<EndpointId> {
         self.restored_nodes.clear();
+        self.host.forget_restored();
         std::mem::take(&mut self.restored).into_keys().collect()
     }
 
@@ -560,7 +638,11 @@ impl PolicyState {
                 format!("it cannot be read: {error}; what was in force of it stays"),
             )
         });
-        of_engine.chain(unreadable).collect()
+        let of_nodes = self.engine().map(|engine| {
+            let all = || node_policies(engine);
+            self.host.findings(all(), all().filter(|object| is_for_node(engine, object)))
+        });
+        of_engine.chain(unreadable).chain(of_nodes.into_iter().flatten()).collect()
     }
 }
 
@@ -569,4 +651,15 @@ impl Touched {
         self.endpoints.extend(other.endpoints);
         self.addresses.extend(other.addresses);
     }
+}
+
+/// Policies for nodes.
+fn node_policies(engine: &Policy) -> impl Iterator<Item = ObjectRef> {
+    let objects: BTreeSet<_> =
+        engine.store().specs().filter(|spec| spec.host).map(|spec| &spec.object).collect();
+    objects.into_iter().map(|object| (**object).clone())
+}
+
+fn is_for_node(engine: &Policy, object: &ObjectRef) -> bool {
+    engine.selected_by(object).contains(&NODE)
 }

@@ -1,7 +1,7 @@
 //! Services with the addresses of their endpoints: peers of policies, which say so by `toServices`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use agent_policy::{Label, Service};
 
@@ -25,6 +25,21 @@ impl Services {
     /// Addresses of the API servers: those of the endpoints of the service that the control plane makes for itself.
     pub(crate) fn api_server(&self) -> BTreeSet<IpAddr> {
         self.addresses(&api_server()).collect()
+    }
+
+    /// Addresses and TCP ports of the endpoints of a service.
+    pub(crate) fn sockets(&self, name: &ObjectName) -> impl Iterator<Item = SocketAddr> {
+        let slices = self.of_service.get(name).into_iter().flatten();
+        slices.filter_map(|slice| self.slices.get(slice)).flat_map(|slice| {
+            let ports =
+                move |address: IpAddr| slice.tcp_ports.iter().map(move |port| (address, *port).into());
+            slice.addresses.iter().copied().flat_map(ports)
+        })
+    }
+
+    /// Addresses of a service itself.
+    pub(crate) fn cluster_ips(&self, name: &ObjectName) -> BTreeSet<IpAddr> {
+        self.by_name.get(name).map(|service| service.cluster_ips.clone()).unwrap_or_default()
     }
 
     /// The services, by name.

@@ -1,5 +1,6 @@
 //! Identities and policies: what a pod may do, at every moment.
 
+mod host;
 mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -462,6 +463,7 @@ fn service(name: &str, selector: &[(&str, &str)]) -> Object {
         name: name.to_owned(),
         labels: BTreeMap::from([("tier".to_owned(), "back".to_owned())]),
         selector,
+        ..ServiceObject::default()
     })
 }
 
@@ -471,6 +473,7 @@ fn slice(service: &str, n: u8, addresses: &[&str]) -> Object {
         name: format!("{service}-{n}"),
         service: service.to_owned(),
         addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        ..SliceObject::default()
     })
 }
 

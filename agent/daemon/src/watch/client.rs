@@ -1,22 +1,27 @@
 //! The way to the API server, shared by all who speak to it.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use agent_control::Event;
 use anyhow::{Context as _, Result, bail};
-use axum::http::HeaderValue;
 use axum::http::header::USER_AGENT;
+use axum::http::{HeaderValue, Uri};
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::sync::Mutex;
 
 use super::{WatchStatus, transport};
+use crate::control::Control;
 
 /// Makes clients: one for all, and a new one when that one fails.
 #[derive(Debug)]
 pub(crate) struct Connector {
     kubeconfig: Option<PathBuf>,
     status: WatchStatus,
+    control: Control,
     current: Mutex<Option<Numbered>>,
 }
 
@@ -33,8 +38,8 @@ impl std::fmt::Debug for Numbered {
 
 impl Connector {
     /// By the kubeconfig at this path, else by `$KUBECONFIG`, else as the pod that the agent runs in.
-    pub(crate) fn new(kubeconfig: Option<PathBuf>, status: WatchStatus) -> Self {
-        Self { kubeconfig, status, current: Mutex::new(None) }
+    pub(crate) fn new(kubeconfig: Option<PathBuf>, status: WatchStatus, control: Control) -> Self {
+        Self { kubeconfig, status, control, current: Mutex::new(None) }
     }
 
     /// How all is.
@@ -67,6 +72,11 @@ impl Connector {
             HeaderValue::from_static(concat!("bristle-agent/", env!("CARGO_PKG_VERSION"))),
         ));
         self.status.server(&config.cluster_url.to_string());
+        let servers = addresses(&config.cluster_url).await;
+        // A name that cannot be resolved now says nothing about where it was.
+        if !servers.is_empty() {
+            self.control.event(Event::ApiServer(servers));
+        }
         transport::client(config).context("cannot make a client for the API server from the kubeconfig")
     }
 }
@@ -87,6 +97,14 @@ pub(super) fn observed(client: Client, status: WatchStatus, what: &'static str) 
         }
     });
     Client::new(service, namespace)
+}
+
+/// Where the server of a URL is.
+async fn addresses(url: &Uri) -> BTreeSet<SocketAddr> {
+    let Some(host) = url.host() else { return BTreeSet::new() };
+    let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("http") { 80 } else { 443 });
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    tokio::net::lookup_host((host, port)).await.map(Iterator::collect).unwrap_or_default()
 }
 
 /// By flag, by `$KUBECONFIG`, or as the pod that the agent runs in.

@@ -26,7 +26,7 @@ pub(crate) fn can_run(test: &str) -> bool {
 
 fn pod(name: &str, node: &str) -> String {
     format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: default}}\nspec:\n  nodeName: {node}\n  \
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: default, labels: {{app: {name}}}}}\nspec:\n  nodeName: {node}\n  \
          terminationGracePeriodSeconds: 0\n  containers: [{{name: c, image: bristle/client}}]\n"
     )
 }

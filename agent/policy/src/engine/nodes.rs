@@ -27,6 +27,12 @@ pub struct Node {
 }
 
 impl Node {
+    /// Labels by which rules for nodes select it, if it is the own node.
+    pub fn subject_labels(&self) -> LabelSet {
+        let own = self.labels.iter().map(|(key, value)| Label::k8s(key, value));
+        own.chain([Label::reserved("host")]).collect()
+    }
+
     /// The labels of its identity, `kind` being what it is for this node: the host, or another node.
     fn labels(&self, kind: &str) -> LabelSet {
         let of_pods = |key: &&String| {

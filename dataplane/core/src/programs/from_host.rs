@@ -1,6 +1,7 @@
 //! `from_host`: what the node's stack routes to `bristle_host`, that is: what it sends to pods, here or behind the tunnel.
 //!
-//! For a pod of this node, `to_container` on its device has the last word. There is no conntrack here: the node itself is not an endpoint.
+//! For a pod of this node, `to_container` on its device has the last word. There is no conntrack here, unless the node's own
+//! connections are judged.
 
 use dataplane_abi::config::ConfigFlags;
 use dataplane_abi::conntrack::WayKind;
@@ -17,6 +18,7 @@ use crate::flight::Route;
 use crate::forward::link_addresses;
 use crate::host::Host;
 use crate::ip::{Ip, V4, V6};
+use crate::node;
 use crate::policy::Guard;
 use crate::report;
 use crate::verdict::{Step, Verdict};
@@ -28,10 +30,25 @@ const PROGRAM: u8 = Program::FromHost as u8;
 pub fn from_host<H: Host>(host: H) -> Verdict {
     with_config::<H, PROGRAM>(host, |config, route| {
         report::arrived::<H, PROGRAM>(host, config, TracePoint::FromHost, route);
+        let judges_node = config.flags.contains(ConfigFlags::HOST_FIREWALL);
         match ethernet::ethertype(host) {
-            Some(ethernet::IPV4) => ip::<H, V4>(host, route),
+            Some(ethernet::IPV4) => {
+                if judges_node {
+                    match judged::<H, V4>(host, route) {
+                        Step::Next => {}
+                        end => return end,
+                    }
+                }
+                ip::<H, V4>(host, route)
+            }
             Some(ethernet::IPV6) => {
                 route.is_v6 = true;
+                if judges_node {
+                    match judged::<H, V6>(host, route) {
+                        Step::Next => route.is_v6 = true,
+                        end => return end,
+                    }
+                }
                 ip::<H, V6>(host, route)
             }
             // Should the device not be without ARP: any answer will do, the addresses are rewritten here.
@@ -41,6 +58,17 @@ pub fn from_host<H: Host>(host: H) -> Verdict {
     })
 }
 
+/// Judges what the node itself sends. The way is found afterwards, whatever was found here, so that the kernel's verifier need
+/// not follow the one for each outcome of the other.
+#[inline(always)]
+fn judged<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
+    let step = node::sends::<H, F, PROGRAM>(host, route);
+    if step == Step::Next {
+        *route = Route::NONE;
+    }
+    step
+}
+
 #[inline(never)]
 fn ip<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
     let Some(config) = host.config() else { return Step::Skip };
@@ -48,7 +76,7 @@ fn ip<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
     if F::is_group(to) {
         return Step::Skip;
     }
-    // For a pod of this node `to_container` asks its policy; the node's own packets to others have none.
+    // For a pod of this node `to_container` asks the policies of both.
     let (mut src, mut guard) = (End::NOBODY, Guard::NONE);
     let place = ends::find::<H, F>(host, &to, &mut route.to, &mut guard);
     let _: Place = ends::find::<H, F>(host, &from, &mut src, &mut guard);

@@ -1,8 +1,11 @@
-//! `from_netdev`: what comes in from the underlay. Packets for pods of this node are delivered, everything else is left alone.
+//! `from_netdev`: what comes in from the underlay. Packets for pods of this node are delivered (native routing), those for the node
+//! itself are judged if they shall be, everything else is left alone.
 
-use dataplane_abi::config::NodeConfig;
+use dataplane_abi::DropReason;
+use dataplane_abi::config::{ConfigFlags, NodeConfig, Routing};
 use dataplane_abi::conntrack::WayKind;
 use dataplane_abi::events::TracePoint;
+use dataplane_abi::policy::Direction;
 use dataplane_abi::program::Program;
 
 use super::with_config;
@@ -14,6 +17,7 @@ use crate::forward;
 use crate::host::Host;
 use crate::ip::{Ip, V4, V6};
 use crate::learn::learn;
+use crate::node;
 use crate::policy::Guard;
 use crate::report;
 use crate::verdict::{Step, Verdict};
@@ -29,8 +33,8 @@ pub fn from_netdev<H: Host>(host: H) -> Verdict {
             return Step::Skip;
         }
         let step = match ethernet::ethertype(host) {
-            Some(ethernet::IPV4) if !is_plainly_for_node::<H, V4>(host, config) => ip::<H, V4>(host, route),
-            Some(ethernet::IPV6) if !is_plainly_for_node::<H, V6>(host, config) => {
+            Some(ethernet::IPV4) if !is_left_alone::<H, V4>(host, config) => ip::<H, V4>(host, route),
+            Some(ethernet::IPV6) if !is_left_alone::<H, V6>(host, config) => {
                 route.is_v6 = true;
                 ip::<H, V6>(host, route)
             }
@@ -44,10 +48,19 @@ pub fn from_netdev<H: Host>(host: H) -> Verdict {
     })
 }
 
-/// Whether the packet is for the node's own address on the underlay, as the outer packets of the tunnel are, or for a group.
+/// Whether the packet is for nobody here: for a group; or for the node, where that is not judged, as the outer packets of the tunnel
+/// are. Behind the tunnel no packets for pods are expected, and the stack routes those that come.
 #[inline(always)]
-fn is_plainly_for_node<H: Host, F: Ip>(host: H, config: &NodeConfig) -> bool {
-    F::addresses(host).is_none_or(|(_, dst)| F::is_node(config, dst) || F::is_group(dst))
+fn is_left_alone<H: Host, F: Ip>(host: H, config: &NodeConfig) -> bool {
+    let Some((_, dst)) = F::addresses(host) else { return true };
+    if F::is_group(dst) {
+        return true;
+    }
+    if config.flags.contains(ConfigFlags::HOST_FIREWALL) {
+        config.routing != Routing::Native as u8 && !node::is_own::<H, F>(host, config, dst)
+    } else {
+        F::is_node(config, dst)
+    }
 }
 
 /// Everything that depends on the family.
@@ -56,9 +69,12 @@ fn ip<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
     let Some(config) = host.config() else { return Step::Skip };
     let mut flight = Flight::<F>::new(host.ticks(), config);
     if let Err(reason) = F::parse(host, &mut flight) {
-        return if is_for_pod::<H, F>(host) { Step::Drop(reason) } else { Step::Skip };
+        return unreadable::<H, F>(host, reason);
     }
     if flight.kind == Kind::Control {
+        return Step::Skip;
+    }
+    if config.flags.contains(ConfigFlags::HOST_FIREWALL) && node::is_exempt(config, &flight) {
         return Step::Skip;
     }
     route.hops = flight.hops;
@@ -69,10 +85,14 @@ fn ip<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
     }
 }
 
-/// Whether the packet is for a pod of this node.
+/// What becomes of a packet that conntrack cannot follow.
 #[inline(never)]
-fn is_for_pod<H: Host, F: Ip>(host: H) -> bool {
+fn unreadable<H: Host, F: Ip>(host: H, reason: DropReason) -> Step {
     let (mut end, mut guard) = (End::NOBODY, Guard::NONE);
-    F::addresses(host)
-        .is_some_and(|(_, dst)| ends::find_here::<H, F>(host, dst, &mut end, &mut guard) == Place::Pod)
+    let Some((_, dst)) = F::addresses(host) else { return Step::Skip };
+    match ends::find_here::<H, F>(host, dst, &mut end, &mut guard) {
+        Place::Pod => Step::Drop(reason),
+        Place::Node if guard.closes(Direction::Ingress) => Step::Drop(reason),
+        Place::Node | Place::Elsewhere => Step::Skip,
+    }
 }

@@ -3,6 +3,7 @@
 use dataplane_abi::DropReason;
 use dataplane_abi::conntrack::WayKind;
 use dataplane_abi::events::TracePoint;
+use dataplane_abi::policy::Direction;
 use dataplane_abi::program::Program;
 
 use super::with_config;
@@ -57,7 +58,7 @@ fn ip<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
     let mut flight = Flight::<F>::new(host.ticks(), config);
     if let Err(reason) = F::parse(host, &mut flight) {
         // The node itself may speak protocols that conntrack does not know.
-        return if is_for_node::<H, F>(host) { Step::Pass } else { Step::Drop(reason) };
+        return if is_open_node::<H, F>(host) { Step::Pass } else { Step::Drop(reason) };
     }
     if flight.kind == Kind::Control {
         return Step::Drop(DropReason::ForbiddenIcmp6);
@@ -70,10 +71,12 @@ fn ip<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
     }
 }
 
-/// Whether the packet is for the node itself.
+/// Whether the packet is for the node itself, whose policy closes nothing.
 #[inline(never)]
-fn is_for_node<H: Host, F: Ip>(host: H) -> bool {
+fn is_open_node<H: Host, F: Ip>(host: H) -> bool {
     let (mut end, mut guard) = (End::NOBODY, Guard::NONE);
-    F::addresses(host)
-        .is_some_and(|(_, dst)| ends::find_here::<H, F>(host, dst, &mut end, &mut guard) == Place::Node)
+    F::addresses(host).is_some_and(|(_, dst)| {
+        ends::find_here::<H, F>(host, dst, &mut end, &mut guard) == Place::Node
+            && !guard.closes(Direction::Ingress)
+    })
 }

@@ -1,4 +1,4 @@
-//! `to_netdev` and `to_host`: hooks that only watch until there is something to translate there.
+//! `to_host`: a hook that only watches until there is something to translate there.
 
 use dataplane_abi::events::TracePoint;
 use dataplane_abi::program::Program;
@@ -7,16 +7,6 @@ use super::with_config;
 use crate::host::Host;
 use crate::report;
 use crate::verdict::{Step, Verdict};
-
-/// Watches what leaves by the underlay: packets to next hops, the tunnel's outer packets, the node's own. Never encapsulates.
-#[inline(always)]
-pub fn to_netdev<H: Host>(host: H) -> Verdict {
-    const PROGRAM: u8 = Program::ToNetdev as u8;
-    with_config::<H, PROGRAM>(host, |config, route| {
-        report::arrived::<H, PROGRAM>(host, config, TracePoint::ToNetwork, route);
-        Step::Skip
-    })
-}
 
 /// Watches what arrives on `bristle_host`.
 #[inline(always)]

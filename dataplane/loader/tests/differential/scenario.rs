@@ -196,7 +196,7 @@ impl Stage<'_> {
                 v6,
                 proto,
                 aport: self.rng.pick(&[40_000, 40_001, 1, 80, 0]),
-                bport: self.rng.pick(&[80, 443, 53, 40_000]),
+                bport: self.rng.pick(&[80, 443, 53, 40_000, 8472, 67]),
                 count: 0,
                 last: None,
             };

@@ -133,6 +133,7 @@ fn config(rng: &mut Rng, devices: &Devices, ticks_per_s: u32) -> NodeConfig {
     flags.set(ConfigFlags::DROP_EVENTS, rng.percent(75));
     flags.set(ConfigFlags::TRACE_EVENTS, rng.percent(75));
     flags.set(ConfigFlags::POLICY_EVENTS, rng.percent(75));
+    flags.set(ConfigFlags::HOST_FIREWALL, rng.percent(50));
     let routing = if rng.percent(60) { Routing::Vxlan } else { Routing::Native };
     let v4 = |party: Party| party.v4();
     let v6 = |party: Party| party.v6();
@@ -195,13 +196,15 @@ fn endpoints(rng: &mut Rng, devices: &Devices) -> Vec<(EndpointKey, EndpointEntr
             ));
         }
     }
+    let (policy, guard) = if rng.percent(50) { guard(rng) } else { (0, EndpointFlags(0)) };
     for v6 in [false, true] {
         for (party, flags) in
             [(Party::Node, EndpointFlags::HOST), (Party::Router, EndpointFlags::HOST | EndpointFlags::ROUTER)]
         {
+            let flags = flags | guard;
             rows.push((
                 EndpointKey::from_ip(party.ip(v6)),
-                EndpointEntry { flags, identity: Identity::HOST, ..EndpointEntry::default() },
+                EndpointEntry { flags, identity: Identity::HOST, policy, ..EndpointEntry::default() },
             ));
         }
     }
@@ -223,6 +226,7 @@ pub(crate) fn guard(rng: &mut Rng) -> (u32, EndpointFlags) {
     flags.set(EndpointFlags::ENFORCE_INGRESS, rng.percent(70));
     flags.set(EndpointFlags::ENFORCE_EGRESS, rng.percent(70));
     flags.set(EndpointFlags::AUDIT, rng.percent(15));
+    flags.set(EndpointFlags::AUDIT_EGRESS, rng.percent(15));
     (rng.u32() % (POLICIES + 1), flags)
 }
 

@@ -102,7 +102,7 @@ impl World {
         let mut config = NodeConfig {
             abi_version: ABI_VERSION,
             revision: 1,
-            flags: ConfigFlags::all(),
+            flags: ConfigFlags::all() - ConfigFlags::HOST_FIREWALL,
             routing: routing as u8,
             aggregation: 3,
             monitor_flags: 7,

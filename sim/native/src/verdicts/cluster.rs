@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use agent_api::Timestamp;
 use agent_api::cni::{self, Attachment, Operation, PodRef};
 use agent_control::memory::{Faults, MemoryNode};
-use agent_control::ports::{CtClock, Cursor, OVERLAY_LINK, Program, Row, Scan, Table};
+use agent_control::ports::{CtClock, Cursor, HOST_LINK, OVERLAY_LINK, Program, Row, Scan, Table};
 use agent_control::{
-    Agent, CniRequest, Config, DeviceFacts, EndpointObject, Event, MapStore, NetnsHandle, NodeObject, Now,
-    Object, ObjectKind, ObjectName, PolicyConfig, PortError, RequestId, Routing,
+    ALLOW_API_CUT, Agent, CniRequest, Config, DeviceFacts, EndpointObject, Event, MapStore, NetnsHandle,
+    NodeObject, Now, Object, ObjectKind, ObjectName, PolicyConfig, PortError, RequestId, Routing,
 };
 use agent_crd::identity_labels::{DEFAULT_CLUSTER, PodFacts};
 use agent_crd::{CiliumIdentity, IdentityLabels};
@@ -88,7 +88,8 @@ impl MapStore for Maps<'_> {
 
 impl Member {
     fn new(n: u8, name: &str, addresses: Vec<IpAddr>, routing: Routing) -> Self {
-        let config = Config { policy: Some(PolicyConfig::default()), ..Config::new(name, routing) };
+        let policy = PolicyConfig { host_firewall: true, ..PolicyConfig::default() };
+        let config = Config { policy: Some(policy), ..Config::new(name, routing) };
         let native = Native::new();
         native.set_clock(ClockEntry { ticks: 1_000_000, ktime_ns: 4_000_000_000_000 });
         let mut member = Self {
@@ -203,6 +204,7 @@ impl Cluster {
                     ObjectKind::Pod => {
                         of_kind(case, kind).filter(|pod| pod["spec"]["nodeName"] == **name).cloned().collect()
                     }
+                    ObjectKind::CiliumClusterwideNetworkPolicy => of_kind(case, kind).map(meant).collect(),
                     _ => of_kind(case, kind).cloned().collect(),
                 };
                 if kind == ObjectKind::Pod {
@@ -325,17 +327,38 @@ impl Cluster {
             let frame = Frame::new(frame([mac, link.mac]), link.ifindex);
             return Ok(self.leave(node, frame, dst));
         }
-        let (node, pod) = self.pod(&attempt.to).ok_or_else(|| format!("nobody is judged in {attempt}"))?;
-        let from = self.case.node_of(&attempt.from);
         let frame = frame([[2, 0, 0, 0, 9, 9], [2, 0, 0, 0, 9, 8]]);
-        Ok(match from {
-            // Another node's own packets take the same way as its pods'.
-            Some(other) if other != node => self.travel(other, node, frame, Identity::HOST),
-            _ => {
-                let ifindex = self.members[node].ifindex(&pod.link);
-                self.run(node, Program::ToContainer, Frame::new(frame, ifindex))
-            }
+        let pod = self.pod(&attempt.to);
+        let from = self.case.node_of(&attempt.from);
+        let to = pod.map(|(node, _)| node).or_else(|| self.case.node_of(&attempt.to));
+        Ok(match (from, to) {
+            (Some(from), to) if to != Some(from) => self.depart(from, to, pod.is_some(), frame),
+            (_, Some(node)) => match pod {
+                Some((_, pod)) => {
+                    let ifindex = self.members[node].ifindex(&pod.link);
+                    self.run(node, Program::ToContainer, Frame::new(frame, ifindex))
+                }
+                // Within a node nothing is in the way.
+                None if from.is_some() => Outcome::Arrived,
+                None => self.run(node, Program::FromNetdev, Frame::new(frame, UNDERLAY)),
+            },
+            (_, None) => return Err(format!("nobody is judged in {attempt}")),
         })
+    }
+
+    /// A packet of a node's own leaves it: to pods elsewhere as their pods' packets do, to all others by the underlay.
+    fn depart(&self, from: &str, to: Option<&str>, to_pod: bool, bytes: Vec<u8>) -> Outcome {
+        let by_tunnel = to_pod && self.routing == Routing::Vxlan;
+        let (program, ifindex) = if by_tunnel {
+            (Program::FromHost, self.members[from].ifindex(HOST_LINK))
+        } else {
+            (Program::ToNetdev, UNDERLAY)
+        };
+        match (self.run(from, program, Frame::new(bytes.clone(), ifindex)), to) {
+            (Outcome::Arrived, Some(to)) if by_tunnel => self.travel(from, to, bytes, Identity::HOST),
+            (Outcome::Arrived, Some(to)) => self.run(to, Program::FromNetdev, Frame::new(bytes, UNDERLAY)),
+            (outcome, _) => outcome,
+        }
     }
 
     fn pod(&self, end: &End) -> Option<(&str, &Pod)> {
@@ -430,6 +453,13 @@ fn homeless(case: &PolicyCase) -> Result<(), String> {
 
 fn of_kind(case: &PolicyCase, kind: ObjectKind) -> impl Iterator<Item = &Value> {
     case.objects.iter().filter(move |object| ObjectKind::of(object) == Some(kind))
+}
+
+/// A policy that may cut nodes off from the API server: no agent here needs one.
+fn meant(policy: &Value) -> Value {
+    let mut policy = policy.clone();
+    policy["metadata"]["annotations"][ALLOW_API_CUT] = "true".into();
+    policy
 }
 
 fn name_of(object: &Value) -> ObjectName {
