@@ -247,7 +247,7 @@ impl Spec {
     pub fn blocks<'a>(&self, rule: &'a Rule) -> impl Iterator<Item = &'a Selector> + use<'a> {
         let has_blocks = matches!(self.object.kind, Kind::NetworkPolicy | Kind::ClusterNetworkPolicy);
         let selectors = has_blocks.then(|| rule.peers.selectors.iter()).into_iter().flatten();
-        selectors.filter(|selector| matches!(selector, Selector::Cidr { .. }))
+        selectors.map(Arc::as_ref).filter(|selector| matches!(selector, Selector::Cidr { .. }))
     }
 
     /// Where a decision of this rule comes from.

@@ -2,7 +2,7 @@
 
 use super::cluster::Cluster;
 use super::ends::Who;
-use agent_policy::{Direction, Origin, Outcome, Party, Selector, Side, Staged, explain_side, proto};
+use agent_policy::{Direction, Origin, Outcome, Party, Side, Staged, explain_side, proto};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -155,7 +155,7 @@ fn answer_in(cluster: &Cluster, from: Who<'_>, to: Who<'_>, (protocol, port): (u
         Who::Node(name) if store.specs().any(|spec| spec.host) => {
             let labels = cluster.node_labels.get(name).cloned().unwrap_or_default();
             let node = Party { labels, host: true, ..Party::default() };
-            Half::from(explain_side(store, &node, direction, &peer.party(&own), protocol, port))
+            Half::from(explain_side(store, &node, direction, &peer.party(&own, v4), protocol, port))
         }
         _ => Half::passes(Word::NotEnforced),
     };

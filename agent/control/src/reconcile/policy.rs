@@ -244,12 +244,12 @@ impl Agent {
 
     /// What the node opens is audited before the rows are written that would cut it off. Whether that is so now.
     fn spare_host(&mut self, run: &mut Run<'_>) -> bool {
-        let (actual, desired) = (self.outside.endpoints.actual(), self.outside.endpoints.desired());
+        let endpoints = &self.outside.endpoints;
         let audits = |entry: &EndpointEntry| entry.flags.contains(EndpointFlags::AUDIT_EGRESS);
-        let late: Vec<(IpAddr, EndpointEntry)> = actual
-            .iter()
+        let late: Vec<(IpAddr, EndpointEntry)> = endpoints
+            .all_present(..)
             .filter(|(_, entry)| entry.flags.contains(EndpointFlags::HOST) && entry.policy != 0)
-            .filter(|(address, entry)| !audits(entry) && desired.get(address).is_some_and(audits))
+            .filter(|(address, entry)| !audits(entry) && endpoints.wanted(address).is_some_and(audits))
             .map(|(address, entry)| (*address, *entry))
             .collect();
         let mut pass = Pass::default();

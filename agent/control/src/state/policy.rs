@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use agent_crd::{CiliumIdentity, IdentityLabels};
-use agent_policy::{Changes, EndpointPolicy, Families, Kind, LabelSet, Node, ObjectRef, Policy};
+use agent_policy::{Changes, Endpoint, EndpointPolicy, Families, Kind, LabelSet, Node, ObjectRef, Policy};
 use dataplane_abi::Identity;
 use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags};
 use ipnet::IpNet;
@@ -551,7 +551,7 @@ impl PolicyState {
     /// Finds out whether policies would cut the node off from an API server. `identity` says who has an address; `None`: packets to it
     /// are not judged. Returns whether something else is in force now.
     pub(crate) fn look_for_cuts(&mut self, identity: impl Fn(&IpAddr) -> Option<Identity>) -> bool {
-        let Some(engine) = &self.engine.0 else { return false };
+        let Some(engine) = self.engine() else { return false };
         let judged = engine.endpoint(NODE).is_some_and(|policy| policy.egress && !policy.audit);
         if !judged {
             return self.host.set_cuts(Cuts::default());
@@ -564,6 +564,7 @@ impl PolicyState {
                     NODE,
                     agent_policy::Direction::Egress,
                     identity,
+                    Some(server.ip()),
                     agent_policy::proto::TCP,
                     server.port(),
                 )

@@ -285,7 +285,8 @@ fn block(rng: &mut Rng) -> PolicyEntry {
 /// A block around the ends of flows.
 fn block_key(rng: &mut Rng) -> BlockKey {
     let number = u8::try_from(rng.below(3)).expect("a few");
-    let party = rng.pick(&[Party::Pod(rng.below(PODS)), Party::Remote(number), Party::Outside(number)]);
+    let pod = rng.below(PODS);
+    let party = rng.pick(&[Party::Pod(pod), Party::Remote(number), Party::Outside(number)]);
     let length = rng.pick(&[0, 8, 15, 24, 31, 32, 48, 63, 127, 128]);
     BlockKey::prefix(1 + rng.u32() % BLOCKS, party.ip(rng.percent(50)), length)
 }
