@@ -26,17 +26,12 @@ use crate::verdict::Step;
 #[inline(never)]
 pub fn sends<H: Host, F: Ip, const PROGRAM: u8>(host: H, route: &mut Route) -> Step {
     let Some(config) = host.config() else { return Step::Next };
-    let Some((src, dst)) = F::addresses(host) else { return Step::Next };
-    if F::is_group(dst) || !is_own::<H, F>(host, config, src) {
-        return Step::Next;
-    }
-    // On the way to a pod of this node `to_container` asks.
-    if PROGRAM == Program::FromHost as u8 && place::<H, F>(host, dst) != Place::Elsewhere {
+    if !is_sender::<H, F, PROGRAM>(host, config) {
         return Step::Next;
     }
     let mut flight = Flight::<F>::new(host.ticks(), config);
     if let Err(reason) = F::parse(host, &mut flight) {
-        return untracked::<H, F>(host, src, Direction::Egress, reason);
+        return untracked::<H, F>(host, reason);
     }
     if flight.kind == Kind::Error || is_exempt(config, &flight) {
         return Step::Next;
@@ -45,6 +40,18 @@ pub fn sends<H: Host, F: Ip, const PROGRAM: u8>(host: H, route: &mut Route) -> S
         Hit::Known => Step::Next,
         Hit::Unsure => learn::<H, F, PROGRAM>(host, &flight, route),
     }
+}
+
+/// Whether the node itself sends the packet, and to somebody off the node. A function of its own: the addresses would need room on
+/// the stack of its caller, which has none.
+#[inline(never)]
+fn is_sender<H: Host, F: Ip, const PROGRAM: u8>(host: H, config: &NodeConfig) -> bool {
+    let Some((src, dst)) = F::addresses(host) else { return false };
+    if F::is_group(dst) || !is_own::<H, F>(host, config, src) {
+        return false;
+    }
+    // On the way to a pod of this node `to_container` asks.
+    PROGRAM != Program::FromHost as u8 || place::<H, F>(host, dst) == Place::Elsewhere
 }
 
 /// Whether an address is one of the node's.
@@ -63,10 +70,12 @@ fn place<H: Host, F: Ip>(host: H, addr: F::Addr) -> Place {
 /// What becomes of a packet of the node's that conntrack cannot follow. Nothing tells an answer from a question there, so where
 /// the node's policy has a say it does not pass.
 #[inline(never)]
-pub fn untracked<H: Host, F: Ip>(host: H, own: F::Addr, direction: Direction, reason: DropReason) -> Step {
+fn untracked<H: Host, F: Ip>(host: H, reason: DropReason) -> Step {
+    // The address is read once more: kept until here it would need room on a stack that has none.
+    let Some((own, _)) = F::addresses(host) else { return Step::Next };
     let (mut end, mut guard) = (End::NOBODY, Guard::NONE);
     match ends::find_here::<H, F>(host, own, &mut end, &mut guard) {
-        Place::Node if guard.closes(direction) => Step::Drop(reason),
+        Place::Node if guard.closes(Direction::Egress) => Step::Drop(reason),
         Place::Node | Place::Pod | Place::Elsewhere => Step::Next,
     }
 }

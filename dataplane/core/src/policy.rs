@@ -158,6 +158,10 @@ impl Noted {
 
 /// Judges a connection: by the initiator's policy, then by the responder's. What is dropped is noted in `route`.
 #[inline(always)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a structure of them would lie on the stack, which has no room"
+)]
 pub fn judge<H: Host, F: Ip, const PROGRAM: u8>(
     host: H,
     flight: &Flight<F>,

@@ -209,7 +209,7 @@ impl Policies {
 
     pub(super) fn outcome(&mut self, now: Duration, id: u64, outcome: &Outcome) {
         let tables = [&mut self.namespaced, &mut self.clusterwide];
-        let mut rows = tables.into_iter().flat_map(|table| table.rows_mut());
+        let mut rows = tables.into_iter().flat_map(Table::rows_mut);
         let Some((place, row)) = rows.find(|(_, row)| row.attempt.is(id)) else { return };
         match outcome {
             Outcome::Done => {

@@ -27,8 +27,11 @@ pub const PLACE: &str = "bristle.io/place";
 
 const CASES: &str = include_str!("connectivity/cases.yaml");
 
-/// Namespace, name, node, service account and labels of each pod.
-const PODS: [(&str, &str, usize, &str, &[(&str, &str)]); 6] = [
+/// Namespace, name, node, service account and labels of a pod.
+type PodRow = (&'static str, &'static str, usize, &'static str, &'static [(&'static str, &'static str)]);
+
+/// The pods of all cases.
+const PODS: [PodRow; 6] = [
     (NAMESPACE, "client", 0, "client", &[("kind", "client"), ("name", "client")]),
     (NAMESPACE, "client2", 0, "client2", &[("kind", "client"), ("name", "client2"), ("other", "client")]),
     (NAMESPACE, "client3", 1, "client", &[("kind", "client"), ("name", "client3")]),
@@ -403,7 +406,10 @@ fn named(words: &str) -> Result<Vec<Who>, ConnectivityError> {
     Ok(found)
 }
 
-fn pairs(ways: &[String]) -> Result<Vec<(Vec<Who>, Vec<Who>)>, ConnectivityError> {
+/// Those on the two ends of a way.
+type Ends = (Vec<Who>, Vec<Who>);
+
+fn pairs(ways: &[String]) -> Result<Vec<Ends>, ConnectivityError> {
     let pair = |way: &String| {
         let (from, to) = way.split_once(" > ").ok_or_else(|| ConnectivityError::Word(way.clone()))?;
         Ok((named(from)?, named(to)?))

@@ -91,6 +91,7 @@ pub(crate) struct Touched {
 }
 
 /// All of it.
+#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 #[derive(Debug)]
 pub(crate) struct PolicyState {
     enabled: bool,

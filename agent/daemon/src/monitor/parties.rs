@@ -19,11 +19,14 @@ const MOST: usize = 4096;
 
 type Who = (Identity, Option<IpAddr>);
 
+/// Names, and when they were asked for.
+type Known = (Instant, Arc<PartyNames>);
+
 /// Names of parties, shared by all listeners.
 #[derive(Clone, Debug)]
 pub(crate) struct Parties {
     control: Control,
-    known: Arc<Mutex<HashMap<Who, (Instant, Arc<PartyNames>)>>>,
+    known: Arc<Mutex<HashMap<Who, Known>>>,
 }
 
 impl Parties {
