@@ -82,9 +82,16 @@ fn ask(flags: &ExplainFlags, documents: &Documents) -> Result<Answer> {
     let cluster = Cluster::new(documents)?;
     let from = Who::find(&flags.from, &cluster).context("--from")?;
     let to = Who::find(&flags.to, &cluster).context("--to")?;
+    let nodes_have_policies = cluster.policies.store().specs().any(|spec| spec.host);
+    let may_have_policies = |who: &Who<'_>| match who {
+        Who::Pod(_) => true,
+        Who::Node(_) => nodes_have_policies,
+        _ => false,
+    };
     ensure!(
-        matches!(from, Who::Pod(_)) || matches!(to, Who::Pod(_)),
-        "neither {} nor {} is a pod of the files: policies are enforced at pods only, so name one",
+        may_have_policies(&from) || may_have_policies(&to),
+        "neither {} nor {} is a pod of the files, or a node while there are policies for nodes: \
+         nobody else has policies, so name one",
         flags.from,
         flags.to
     );

@@ -204,6 +204,7 @@ impl Policy {
             self.peers.matcher.remove(identity);
         }
         self.config.families = families;
+        self.peers.families = families;
         for (identity, facts) in reserved(families) {
             self.peers.matcher.upsert(identity, facts);
         }

@@ -84,7 +84,8 @@ fn the_text_names_what_decides_and_what_isolates() {
         "allowed: deploy shop/web to pod shop/db, TCP 5432\n  \
            egress of deploy shop/web: allowed, no policy is about it\n  \
            ingress of pod shop/db: allowed by NetworkPolicy/shop/db ingress[0]\n    \
-             isolated by NetworkPolicy/shop/db\n"
+             isolated by NetworkPolicy/shop/db\n  \
+           note: deploy shop/web has no address in the files: blocks of addresses do not select it\n"
     );
     assert_eq!(ran.code, 0);
 }
@@ -143,7 +144,7 @@ fn what_if(
 #[case(&["--from", "nobody"], "--from: no pod `nobody` in the files; there are")]
 #[case(&["--from", "db"], "`db` can be shop/db or stray/db: say which")]
 #[case(&["--from", "node/worker-9"], "no node `worker-9`")]
-#[case(&["--from", "192.0.2.1", "--to", "192.0.2.2"], "policies are enforced at pods only")]
+#[case(&["--from", "192.0.2.1", "--to", "192.0.2.2"], "nobody else has policies, so name one")]
 #[case(&["--port", "80/TCQ"], "`TCQ` is no protocol")]
 #[case(&["--port", "https"], "names no port `https` of this protocol; it names sql")]
 #[case(&["--port", "300/ICMP"], "no type of ICMP")]
