@@ -129,15 +129,15 @@ fn egress_peers(#[case] peer: &str, #[case] denied: &[&str]) {
 }
 
 #[test]
-fn networks_may_match_pods_and_nodes() {
+fn networks_match_pods_and_may_match_nodes() {
     let spec = format!(
         "{{tier: Admin, priority: 1, {ALL}, egress: [{{action: Deny, to: [{{networks: [0.0.0.0/0]}}]}}]}}"
     );
-    let table = |inside: bool| {
+    let table = |of_nodes: bool| {
         [
-            ("default/db > default/plain tcp:1", inside),
+            ("default/db > default/plain tcp:1", false),
             ("default/db > default/plain tcp:1 v6", true),
-            ("default/db > node:node-2 tcp:1", inside),
+            ("default/db > node:node-2 tcp:1", of_nodes),
             ("default/db > 10.0.0.1 tcp:1", false),
         ]
     };
