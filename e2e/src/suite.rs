@@ -14,14 +14,14 @@ mod question;
 mod standing;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use kube::Client;
 
-use crate::cluster::Family;
+use crate::cluster::{Family, NodeFacts};
 use crate::matrix::CaseId;
-use crate::report::{CaseReport, Outcome};
+use crate::report::{CaseReport, Outcome, Report};
 
 /// How long a label may take until it is in force: the identity is given by another program than the agents.
 const LABELS_LIMIT: Duration = Duration::from_secs(15);
@@ -51,6 +51,33 @@ pub fn numbers(text: &str, most: u64) -> anyhow::Result<Vec<u64>> {
         numbers.extend(low..=high);
     }
     Ok(numbers.into_iter().collect())
+}
+
+/// Cases with their numbers, from 1, that are named by number or by name, as in `1-6,ports`; all without a wish.
+fn choose<C>(cases: Vec<C>, wish: Option<&str>, name: impl Fn(&C) -> &str) -> anyhow::Result<Vec<(u64, C)>> {
+    let all: Vec<(u64, C)> = (1..).zip(cases).collect();
+    let Some(wish) = wish else { return Ok(all) };
+    let mut wanted = BTreeSet::new();
+    for part in wish.split(',').map(str::trim) {
+        match all.iter().find(|(_, case)| name(case) == part) {
+            Some((number, _)) => drop(wanted.insert(*number)),
+            None => wanted.extend(numbers(part, all.len() as u64)?),
+        }
+    }
+    Ok(all.into_iter().filter(|(number, _)| wanted.contains(number)).collect())
+}
+
+/// The report of a run on a cluster that began at `started`.
+async fn finish(
+    client: &Client,
+    nodes: &[NodeFacts],
+    options: &Options,
+    reports: Vec<CaseReport>,
+    started: Instant,
+) -> anyhow::Result<Report> {
+    let names = nodes.iter().map(|node| node.name.clone()).collect();
+    let families = options.families.clone();
+    Ok(Report::new(version(client).await?, families, names, reports, started.elapsed().as_secs_f64()))
 }
 
 fn report(number: u64, group: &str, title: String, reason: Option<String>, took: Duration) -> CaseReport {

@@ -14,7 +14,7 @@ use sim_policy::suite::Pod;
 use super::objects::Reference;
 use super::question::{Question, complaint};
 use super::standing::Standing;
-use super::{Options, numbers, report, version};
+use super::{Options, choose, finish, report};
 use crate::cluster::{Family, usable_nodes};
 use crate::report::{self as reports, Report};
 
@@ -30,16 +30,7 @@ const UNTOLD_LIMIT: Duration = Duration::from_secs(3);
 /// # Errors
 /// When there is no such case.
 pub fn select(wish: Option<&str>) -> anyhow::Result<Vec<(u64, Case)>> {
-    let all: Vec<(u64, Case)> = (1..).zip(connectivity::cases()?).collect();
-    let Some(wish) = wish else { return Ok(all) };
-    let mut wanted = BTreeSet::new();
-    for part in wish.split(',').map(str::trim) {
-        match all.iter().find(|(_, case)| case.name == part) {
-            Some((number, _)) => drop(wanted.insert(*number)),
-            None => wanted.extend(numbers(part, all.len() as u64)?),
-        }
-    }
-    Ok(all.into_iter().filter(|(number, _)| wanted.contains(number)).collect())
+    choose(connectivity::cases()?, wish, |case| &case.name)
 }
 
 /// Makes the pods and runs the cases. `world`: the addresses of the two servers outside.
@@ -68,9 +59,7 @@ pub async fn run(
         progress(&reports::case_line(&report));
         reports.push(report);
     }
-    let names = nodes.into_iter().map(|node| node.name).collect();
-    let families = options.families.clone();
-    Ok(Report::new(version(client).await?, families, names, reports, started.elapsed().as_secs_f64()))
+    finish(client, &nodes, options, reports, started).await
 }
 
 struct Session {

@@ -17,7 +17,7 @@ use sim_policy::{Feature, Plan};
 use super::objects::Reference;
 use super::question::{Question, complaint, kind};
 use super::standing::Standing;
-use super::{Options, report, version};
+use super::{Options, finish, report};
 use crate::cluster::{Family, usable_nodes};
 use crate::report::{self as reports, Report};
 
@@ -91,9 +91,7 @@ pub async fn run(
         progress(&reports::case_line(&report));
         reports.push(report);
     }
-    let names = nodes.into_iter().map(|node| node.name).collect();
-    let families = options.families.clone();
-    Ok(Report::new(version(client).await?, families, names, reports, started.elapsed().as_secs_f64()))
+    finish(client, &nodes, options, reports, started).await
 }
 
 struct Session {

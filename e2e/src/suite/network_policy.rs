@@ -1,6 +1,6 @@
 //! The cases of the Kubernetes network policy conformance suite.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use kube::Client;
@@ -11,7 +11,7 @@ use sim_policy::suite::{self, Case, Change, Expectation, Need, Step};
 use super::objects::Reference;
 use super::question::{Question, complaint, kind};
 use super::standing::Standing;
-use super::{LABELS_LIMIT, Options, numbers, report, version};
+use super::{LABELS_LIMIT, Options, choose, finish, report};
 use crate::cluster::{Family, usable_nodes};
 use crate::report::{self as reports, Report};
 
@@ -26,16 +26,7 @@ const POLICY: [&str; 2] = ["networking.k8s.io/v1", "NetworkPolicy"];
 /// # Errors
 /// When there is no such case.
 pub fn select(wish: Option<&str>) -> anyhow::Result<Vec<(u64, Case)>> {
-    let all: Vec<(u64, Case)> = (1..).zip(suite::cases()?).collect();
-    let Some(wish) = wish else { return Ok(all) };
-    let mut wanted = BTreeSet::new();
-    for part in wish.split(',').map(str::trim) {
-        match all.iter().find(|(_, case)| case.name == part) {
-            Some((number, _)) => drop(wanted.insert(*number)),
-            None => wanted.extend(numbers(part, all.len() as u64)?),
-        }
-    }
-    Ok(all.into_iter().filter(|(number, _)| wanted.contains(number)).collect())
+    choose(suite::cases()?, wish, |case| &case.name)
 }
 
 /// Makes the pods and runs the cases.
@@ -62,9 +53,7 @@ pub async fn run(
         progress(&reports::case_line(&report));
         reports.push(report);
     }
-    let names = nodes.into_iter().map(|node| node.name).collect();
-    let families = options.families.clone();
-    Ok(Report::new(version(client).await?, families, names, reports, started.elapsed().as_secs_f64()))
+    finish(client, &nodes, options, reports, started).await
 }
 
 struct Session {
