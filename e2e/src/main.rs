@@ -443,6 +443,8 @@ impl NetnsArgs {
             nodes: self.nodes,
             family: self.family,
             routing: self.routing,
+            // What a policy says of the world can be seen only where the world answers.
+            pod_routes: self.suite == Some(Suite::Connectivity),
             outside_names: [matrix.topology.world.first.clone(), matrix.topology.world.second.clone()],
         }
     }

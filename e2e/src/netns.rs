@@ -17,6 +17,8 @@ pub struct LabOptions {
     pub family: Family,
     /// Routing mode of the agents.
     pub routing: Routing,
+    /// Whether the network outside knows the way to pods, so that it answers them untranslated.
+    pub pod_routes: bool,
     /// Names of the two outside servers.
     pub outside_names: [String; 2],
 }
@@ -32,6 +34,7 @@ pub async fn up(
         .nodes(options.nodes)
         .family(options.family)
         .routing(options.routing)
+        .pod_routes(options.pod_routes)
         .outside_names(options.outside_names.clone())
         .bin_dir(options.bin_dir.clone())
         .progress(move |step| progress(&format!("lab: {}", step.0)))

@@ -3,7 +3,7 @@
 //! With a software switch ([`crate::switch`]) the nodes' links end in the switch's namespace instead, and so does the link that takes the
 //! place of the bridge.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use agent_node::address::Address;
@@ -216,6 +216,20 @@ pub fn join(
         add_addresses(netlink, device, &plan.node_addresses(number))?;
         for router in plan.router_addresses() {
             netlink.replace_route(&Route::default_via(router.addr(), device))?;
+        }
+        Ok(())
+    })
+}
+
+/// Gives the router a route to each node's pod CIDRs, by the node's address of the same family.
+pub fn route_pods(fabric: &Machine, nodes: &[(Vec<IpNet>, Vec<IpAddr>)]) -> Result<(), WiringError> {
+    wire(FABRIC, fabric.ns(), |netlink| {
+        let bridge = netlink.link(BRIDGE)?.index;
+        for (pod_cidrs, addresses) in nodes {
+            for cidr in pod_cidrs {
+                let via = addresses.iter().copied().find(|via| via.is_ipv4() == cidr.addr().is_ipv4());
+                netlink.replace_route(&Route::new(*cidr, bridge, via))?;
+            }
         }
         Ok(())
     })

@@ -73,6 +73,9 @@ struct Up {
     /// Prefix length of a node's IPv4 pod CIDR: large ones run out of addresses
     #[arg(long, default_value_t = lab::plan::DEFAULT_POD_CIDR_BITS, value_name = "BITS")]
     pod_cidr_bits: u8,
+    /// The router knows which node has which pods, so that the servers outside answer them
+    #[arg(long)]
+    pod_routes: bool,
     /// Join the nodes by a switch that can break links (see `fault link`), slower than the kernel's bridge
     #[arg(long)]
     software_fabric: bool,

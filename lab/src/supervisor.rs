@@ -43,6 +43,8 @@ pub struct UpSpec {
     pub mtu: u16,
     /// Prefix length of a node's IPv4 pod CIDR.
     pub pod_cidr_bits: u8,
+    /// Whether the router has routes to pod CIDRs.
+    pub pod_routes: bool,
     /// Seed of the software fabric, if there shall be one.
     pub software_fabric: Option<u64>,
     /// For how long agents' states are remembered, if they are.
@@ -118,6 +120,7 @@ async fn run(spec: UpSpec) -> anyhow::Result<()> {
         .policy(spec.policy)
         .mtu(spec.mtu)
         .pod_cidr_bits(spec.pod_cidr_bits)
+        .pod_routes(spec.pod_routes)
         .owner_kind(OwnerKind::Supervisor)
         .progress(|step| {
             tracing::info!("{}", step.0);

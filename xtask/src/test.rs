@@ -45,11 +45,8 @@ const VERDICTS: u64 = 300_000;
 const NATIVE_CASES: &str = "1-6,20-30,44-66";
 /// And on network namespaces: all but services and names.
 const NETNS_CASES: &str = "1-6,20-30,44-66,x1,x2,x3,x4";
-/// Suites of which every case must pass in the simulator.
+/// Suites of which every case must pass, in the simulator and on network namespaces.
 const SUITES: [&str; 2] = ["network-policy", "connectivity"];
-/// What of the connectivity suite must pass on network namespaces: all but cases in which the world answers pods, which needs
-/// their addresses to be translated.
-const INSIDE_CASES: &str = "9-11,14-30,33,34,39-49";
 /// Random policies that are compared with the oracle on real eBPF.
 const GENERATED_CASES: &str = "1-20";
 
@@ -142,9 +139,9 @@ pub(crate) fn matrix() -> anyhow::Result<()> {
         e2e::netns(&bin_dir, &args)?;
     }
     for routing in ["vxlan", "native"] {
-        e2e::netns(&bin_dir, &suite_args("network-policy", routing, ""))?;
-        let args = suite_args("connectivity", routing, "");
-        e2e::netns(&bin_dir, &[args, ["--case", INSIDE_CASES].map(OsString::from).to_vec()].concat())?;
+        for suite in SUITES {
+            e2e::netns(&bin_dir, &suite_args(suite, routing, ""))?;
+        }
         let args = suite_args("generated", routing, "");
         e2e::netns(&bin_dir, &[args, ["--case", GENERATED_CASES].map(OsString::from).to_vec()].concat())?;
     }

@@ -36,6 +36,7 @@ pub(crate) fn up(options: Up) -> anyhow::Result<()> {
         policy: !options.no_policy,
         mtu: options.mtu,
         pod_cidr_bits: options.pod_cidr_bits,
+        pod_routes: options.pod_routes,
         software_fabric: options.software_fabric.then_some(options.fabric_seed),
         record_state: options.record_state,
     };

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use sim_api::object::{list_at, name};
 use sim_api::resource::{CUSTOMRESOURCEDEFINITIONS, NODES, PODS};
 use sim_api::store::StoreOptions;
 use sim_api::{Faults, ServerConfig, Store, SystemClock, WriteOptions, server, write_kubeconfig};
@@ -114,6 +115,7 @@ pub struct ClusterBuilder {
     patience: Duration,
     mtu: u16,
     pod_cidr_bits: u8,
+    pod_routes: bool,
     switch_seed: Option<u64>,
     record_state: Option<Duration>,
 }
@@ -154,6 +156,7 @@ impl ClusterBuilder {
             patience: Duration::from_secs(60),
             mtu: DEFAULT_MTU,
             pod_cidr_bits: DEFAULT_POD_CIDR_BITS,
+            pod_routes: false,
             switch_seed: None,
             record_state: None,
         }
@@ -269,6 +272,14 @@ impl ClusterBuilder {
     #[must_use]
     pub fn pod_cidr_bits(mut self, bits: u8) -> Self {
         self.pod_cidr_bits = bits;
+        self
+    }
+
+    /// Whether the router knows which node has which pod CIDRs (default not), as from BGP or a cloud's route controller: the world
+    /// outside then answers pods, whose addresses nobody has to translate.
+    #[must_use]
+    pub fn pod_routes(mut self, pod_routes: bool) -> Self {
+        self.pod_routes = pod_routes;
         self
     }
 
@@ -482,6 +493,9 @@ impl ClusterBuilder {
         });
         let ready = waited.await.and_then(|ready| ready);
         ready.map_err(|problem| BuildError::NotReady { problem, hint: agents_hint(cluster) })?;
+        if self.pod_routes {
+            fabric::route_pods(&cluster.fabric, &pod_networks(cluster))?;
+        }
 
         let mut objects = if self.dns { workloads::cluster_dns() } else { Vec::new() };
         if self.demo {
@@ -510,7 +524,7 @@ impl ClusterBuilder {
                 return Ok(());
             }
             let why = |p: &serde_json::Value| {
-                format!("{}: {}", sim_api::object::name(p), p["status"]["containerStatuses"][0]["state"])
+                format!("{}: {}", name(p), p["status"]["containerStatuses"][0]["state"])
             };
             let unready: Vec<String> =
                 pods.iter().filter(|p| !workloads::is_ready(p)).map(|p| why(p)).collect();
@@ -518,6 +532,18 @@ impl ClusterBuilder {
         });
         waited.await.map_err(|problem| BuildError::NotReady { problem, hint: agents_hint(cluster) })
     }
+}
+
+/// The pod CIDRs and the addresses of each node. CIDRs never change, so they need not be watched.
+fn pod_networks(cluster: &Cluster) -> Vec<(Vec<IpNet>, Vec<IpAddr>)> {
+    let objects = cluster.store.list(&NODES, "");
+    let of_node = |node: &Node| {
+        let object = objects.iter().find(|object| name(object) == node.name());
+        let cidrs = object.map(|object| list_at(object, &["spec", "podCIDRs"])).unwrap_or_default();
+        let cidrs = cidrs.iter().filter_map(|cidr| cidr.as_str()?.parse().ok()).collect();
+        (cidrs, node.addresses())
+    };
+    cluster.nodes.iter().map(of_node).collect()
 }
 
 /// The operator runs where the API server listens, and ends with that machine.
@@ -605,7 +631,7 @@ fn kubelet_setups(dir: &LabDir, plan: &Plan, nodes: &[Node]) -> Result<Vec<NodeS
 }
 
 /// Names that the cluster DNS knows besides the cluster's own: nodes and the outside.
-fn fixed_names(plan: &Plan) -> BTreeMap<String, Vec<std::net::IpAddr>> {
+fn fixed_names(plan: &Plan) -> BTreeMap<String, Vec<IpAddr>> {
     let nodes = (1..=plan.nodes)
         .map(|n| (Plan::node_name(n), plan.node_addresses(n).iter().map(IpNet::addr).collect()));
     let outside = plan.outside_names.iter().cloned().zip(plan.outside_servers());

@@ -17,8 +17,10 @@ use crate::common::{PATIENCE, make};
 fn cluster(
     #[default(Family::Dual)] family: Family,
     #[default(Routing::Vxlan)] routing: Routing,
+    #[default(false)] pod_routes: bool,
 ) -> Option<BlockingCluster> {
-    let cluster = make(Cluster::builder().nodes(2).family(family).routing(routing))?;
+    let builder = Cluster::builder().nodes(2).family(family).routing(routing);
+    let cluster = make(builder.pod_routes(pod_routes))?;
     cluster
         .apply(
             "
@@ -100,6 +102,25 @@ fn pods_of_two_nodes_reach_each_other(
     let world =
         cluster.nodes()[0].run("curl", &["-sS", "-m", "5", "http://one.outside.test/"]).expect("curl runs");
     assert!(String::from_utf8_lossy(&world.stdout).contains("one.outside.test"), "{world:?}");
+}
+
+#[rstest]
+#[case::vxlan(Routing::Vxlan)]
+#[case::native(Routing::Native)]
+fn the_world_answers_pods_whose_addresses_it_can_reach(
+    #[case] routing: Routing,
+    #[from(cluster)]
+    #[with(Family::Dual, routing, true)]
+    cluster: Option<BlockingCluster>,
+) {
+    let Some(cluster) = cluster else { return };
+    let own = addresses(&cluster, "client");
+    for (family, own) in ["-4", "-6"].iter().zip(&own) {
+        let curl = exec(&cluster, &["curl", family, "-sS", "-m", "5", "http://one.outside.test/"]);
+        let answer: serde_json::Value =
+            serde_json::from_str(&curl.stdout).unwrap_or_else(|e| panic!("{e}: {curl:?}"));
+        assert_eq!(answer["client"].as_str(), Some(own.as_str()), "nobody translates its address");
+    }
 }
 
 #[rstest]
