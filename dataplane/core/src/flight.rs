@@ -2,8 +2,8 @@
 
 use core::hint::black_box;
 
-use dataplane_abi::Identity;
 use dataplane_abi::config::NodeConfig;
+use dataplane_abi::{Be16, Identity};
 
 use crate::conntrack::End;
 use crate::ip::Ip;
@@ -67,6 +67,13 @@ impl<F: Ip> Flight<F> {
     #[inline(always)]
     pub fn dst(&self) -> F::Addr {
         if self.is_from_high() { F::low(&self.key) } else { F::high(&self.key) }
+    }
+
+    /// Port of the receiver, once the key is in order.
+    #[inline(always)]
+    pub fn dst_port(&self) -> Be16 {
+        let (low, high) = F::ports(&self.key);
+        if self.is_from_high() { low } else { high }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use core::hint::black_box;
 
-use dataplane_abi::config::{ConfigFlags, NodeConfig};
+use dataplane_abi::config::{ConfigFlags, NodeConfig, Routing, VXLAN_PORT};
 use dataplane_abi::conntrack::{CtDir, WayKind};
 use dataplane_abi::events::{EventHeader, TraceReason};
 use dataplane_abi::program::Program;
@@ -45,6 +45,9 @@ fn meet<H: Host, F: Ip, const PROGRAM: u8>(
     let mut addr = flight.dst();
     let place = ends::find::<H, F>(host, &addr, &mut meeting.dst, &mut meeting.dst_guard);
     route.to = meeting.dst;
+    if place != Place::Pod && !route.to.identity.is_pod() && nests::<F, PROGRAM>(config, flight) {
+        return Step::Drop(DropReason::EncapProhibited);
+    }
     match receiver::<PROGRAM>(host.ifindex(), config, place, &route.to, F::is_group(addr)) {
         Step::Next => {}
         other => return other,
@@ -188,6 +191,18 @@ fn receiver<const PROGRAM: u8>(
         // What the node itself sends.
         Step::Next
     }
+}
+
+/// Whether a packet is for the tunnel's own port. From a pod, a node would unpack it and believe the identity that the pod wrote
+/// on it; only pods themselves may have such a port.
+#[inline(always)]
+fn nests<F: Ip, const PROGRAM: u8>(config: &NodeConfig, flight: &Flight<F>) -> bool {
+    let is_of_pods = PROGRAM == Program::FromContainer as u8 || PROGRAM == Program::FromOverlay as u8;
+    is_of_pods
+        && config.routing == Routing::Vxlan as u8
+        && F::proto(&flight.key) == l4::UDP
+        && flight.kind != Kind::Error
+        && flight.dst_port().get() == VXLAN_PORT
 }
 
 /// Whether the sender may be who it says it is.

@@ -228,9 +228,9 @@ fn what_keeps_the_node_on_its_network_is_never_judged() {
     assert_eq!(arrives(&world, &solicitation), Verdict::Skip);
     assert_eq!(world.connections(), 0);
 
-    // Through the tunnel the port is one like any other; and with native routing there is no tunnel.
+    // Through the tunnel nothing is for the tunnel; and with native routing there is none.
     let inner = udp(B1.v4, here, 50_000, 8472);
-    assert_eq!(world.tunnel_brings(&inner, 300).0, DENIED);
+    assert_eq!(world.tunnel_brings(&inner, 300).0, Verdict::Drop(DropReason::EncapProhibited));
     let world = node(Routing::Native, BOTH);
     assert_eq!(leaves(&world, &outer), DENIED);
 }

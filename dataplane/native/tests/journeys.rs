@@ -86,6 +86,41 @@ fn another_node_is_reached_through_the_tunnel_with_the_senders_identity() {
 }
 
 #[test]
+fn no_pod_writes_an_identity_on_its_own_packets() {
+    const PROHIBITED: Verdict = Verdict::Drop(DropReason::EncapProhibited);
+    for family in FAMILIES {
+        let world = World::vxlan();
+        let to = |dst| craft(&A1, dst).udp(50_000, 8472, &[8, 0, 0, 0, 0, 0, 7, 0]);
+        // A node unpacks what comes to this port, on whichever of its addresses.
+        let nodes = [node_ip(1, family), router(1, family), node_ip(2, family), outside(family)];
+        for dst in nodes {
+            assert_eq!(world.pod_sends(&A1, &to(dst)).0, PROHIBITED);
+            world.forwards(&A1, &craft(&A1, dst).udp(8472, 53, b""));
+            world.forwards(&A1, &craft(&A1, dst).tcp(4000, 8472, SYN, b""));
+        }
+        assert_eq!(world.connections(), 2 * nodes.len());
+        // Among pods it is a port like any other, whichever end has it.
+        world.forwards(&A1, &to(A2.ip(family)));
+        world.forwards(&A1, &to(B1.ip(family)));
+        world.forwards(&A2, &craft(&A2, A1.ip(family)).udp(8472, 50_000, b""));
+
+        // A node that let it pass does not make it right.
+        let inner = Craft::new(B1.ip(family), node_ip(1, family)).udp(50_000, 8472, b"");
+        assert_eq!(world.tunnel_brings(&inner, B1.identity).0, PROHIBITED);
+        let inner = Craft::new(B1.ip(family), router(1, family)).udp(50_000, 8472, b"");
+        assert_eq!(world.tunnel_brings(&inner, B1.identity).0, PROHIBITED);
+        let inner = Craft::new(B1.ip(family), node_ip(1, family)).udp(8472, 53, b"");
+        assert_eq!(world.tunnel_brings(&inner, B1.identity).0, Verdict::Pass);
+        let inner = Craft::new(B1.ip(family), A1.ip(family)).udp(50_000, 8472, b"");
+        assert_eq!(world.tunnel_brings(&inner, B1.identity).0, Verdict::Peer { ifindex: A1.ifindex });
+
+        // Where no device unpacks there is nothing to forge.
+        let world = World::node(1, Routing::Native);
+        world.forwards(&A1, &craft(&A1, node_ip(2, family)).udp(50_000, 8472, b""));
+    }
+}
+
+#[test]
 fn another_node_is_a_neighbour_in_native_mode() {
     for family in FAMILIES {
         let (here, there) = (World::node(1, Routing::Native), World::node(2, Routing::Native));
