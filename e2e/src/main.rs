@@ -114,7 +114,7 @@ struct NativeArgs {
     #[arg(long, default_value_t = 3)]
     nodes: u16,
     /// Decides every order and delay: the same seed, the same run
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Many policies on standing pods instead of the matrix, on two nodes; `--case` then takes numbers or names of its cases
     #[arg(long, value_enum)]

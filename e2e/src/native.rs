@@ -136,7 +136,13 @@ impl Session<'_> {
     }
 
     fn simulation(&self, taps: Vec<String>) -> sim_native::Options {
-        sim_native::Options { seed: self.options.seed, taps, ..sim_native::Options::default() }
+        // Captures are judged packet by packet.
+        sim_native::Options {
+            seed: self.options.seed,
+            plain_pods: true,
+            taps,
+            ..sim_native::Options::default()
+        }
     }
 
     fn traffic(&self, case: &Case, family: Family) -> Run {

@@ -21,7 +21,7 @@ fn is_plain(id: &CaseId) -> bool {
 fn run(routing: Routing, family: Families, captures: &Path) -> Report {
     let matrix = Matrix::built_in().expect("the matrix that is compiled in can be read");
     let cases: Vec<_> = matrix.cases.iter().collect();
-    let options = Options { routing, family, nodes: 3, seed: 2, captures: captures.to_owned() };
+    let options = Options { routing, family, nodes: 3, seed: 1, captures: captures.to_owned() };
     native::run(&matrix, &cases, &options, &mut |_| {}).expect("the matrix runs")
 }
 

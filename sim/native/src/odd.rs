@@ -1,6 +1,8 @@
 //! What pods send besides what they are told to: packets that are not theirs, and packets in unusual dress.
 //!
-//! A packet with another's source must never arrive. One with IPv4 options or IPv6 extension headers is as good as any.
+//! A packet with another's source must never arrive, nor one that a pod has wrapped as if a tunnel had brought it. One with IPv4 options or IPv6 extension headers is as good as any.
+
+use std::net::IpAddr;
 
 use sim_net::{Frame, PacketId};
 
@@ -11,6 +13,8 @@ use crate::world::World;
 const FORGED: u64 = 150;
 /// One packet in so many is dressed up.
 const DRESSED: u64 = 40;
+/// Length of the header of a VXLAN packet.
+const VXLAN_HEADER: usize = 8;
 
 impl World {
     /// Perhaps dresses a packet of a pod up, and perhaps forges another from it.
@@ -19,7 +23,7 @@ impl World {
         if view.is_to_many() || view.is_of_link() || view.fragment || view.is_neighbour_discovery() {
             return None;
         }
-        let forged = (self.rng.below(FORGED) == 0).then(|| self.forge(frame, &view)).flatten();
+        let forged = (self.rng.below(FORGED) == 0).then(|| self.forge(frame, &view, mtu)).flatten();
         let can = matches!(view.proto, UDP | ICMP | ICMP6) && !view.is_icmp_error() && view.len + 8 <= mtu;
         if can && self.rng.below(DRESSED) == 0 {
             dress_up(&mut frame.bytes, view.src.is_ipv4());
@@ -31,9 +35,9 @@ impl World {
     }
 
     /// The packet as if somebody else had sent it.
-    fn forge(&mut self, frame: &Frame, view: &View) -> Option<Frame> {
+    fn forge(&mut self, frame: &Frame, view: &View, mtu: usize) -> Option<Frame> {
         let mut bytes = frame.bytes.clone();
-        match self.rng.below(3) {
+        match self.rng.below(4) {
             0 => {
                 let at = if view.src.is_ipv4() { 26..30 } else { 22..38 };
                 // A neighbour of the sender, who may or may not be there.
@@ -41,6 +45,7 @@ impl World {
                 view::seal(&mut bytes);
             }
             1 => *bytes.get_mut(11)? ^= 1,
+            2 => bytes = self.wrap(frame, view, mtu)?,
             _ => {
                 // What another pod has just sent, into its connection, but from here.
                 let mine = bytes.get(..12)?.to_vec();
@@ -53,6 +58,37 @@ impl World {
         }
         self.last_packet += 1;
         Some(Frame { id: PacketId(self.last_packet), bytes })
+    }
+
+    /// What another pod has just sent, in a packet of the tunnel (RFC 7348) to a node, with an identity of the sender's choice.
+    fn wrap(&mut self, frame: &Frame, view: &View, mtu: usize) -> Option<Vec<u8>> {
+        let inner = self.last_sent.clone()?;
+        let node = usize::try_from(self.rng.below(u64::try_from(self.nodes.len()).ok()?)).ok()?;
+        let family = |to: &&IpAddr| to.is_ipv4() == view.src.is_ipv4();
+        let to = *self.nodes[node].addresses.iter().find(family)?;
+        let length = u16::try_from(8 + VXLAN_HEADER + inner.len()).ok()?;
+        let mut bytes = frame.bytes.get(..14)?.to_vec();
+        match (view.src, to) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                bytes.extend([0x45, 0]);
+                bytes.extend((20 + length).to_be_bytes());
+                bytes.extend([0, 0, 0x40, 0, 64, UDP, 0, 0]);
+                bytes.extend(from.octets().iter().chain(&to.octets()));
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                bytes.extend([0x60, 0, 0, 0]);
+                bytes.extend(length.to_be_bytes());
+                bytes.extend([UDP, 64]);
+                bytes.extend(from.octets().iter().chain(&to.octets()));
+            }
+            _ => return None,
+        }
+        bytes.extend([50_000_u16, view::TUNNEL_PORT, length, 0].map(u16::to_be_bytes).concat());
+        let identity = u8::try_from(self.rng.below(256)).unwrap_or_default();
+        bytes.extend([8, 0, 0, 0, 0, 1, identity, 0]);
+        bytes.extend(inner);
+        view::seal(&mut bytes);
+        (bytes.len() - 14 <= mtu).then_some(bytes)
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Options {
     pub quarantine: Option<Duration>,
     /// Nodes with a small IPv4 pod CIDR have two of them and a small IPv6 one.
     pub odd_cidrs: bool,
+    /// Pods send what they are told to and nothing else: no copies from another's address, no headers in unusual dress.
+    pub plain_pods: bool,
     /// Pods (`namespace/name`) and nodes (`name`) whose frames are captured: of a pod those that go into and out of it,
     /// of a node those that its own stack makes and takes.
     pub taps: Vec<String>,
@@ -142,6 +144,7 @@ pub fn run(scenario: &Scenario, options: &Options) -> Report {
     for tap in &options.taps {
         world.trace.taps.insert(tap.clone(), Vec::new());
     }
+    world.plain_pods = options.plain_pods;
     if options.odd_cidrs {
         world.use_odd_cidrs();
     }

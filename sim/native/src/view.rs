@@ -11,6 +11,9 @@ pub(crate) const UDP: u8 = 17;
 /// ICMPv6.
 pub(crate) const ICMP6: u8 = 58;
 
+/// UDP port of the tunnel.
+pub(crate) const TUNNEL_PORT: u16 = 8472;
+
 /// An IP packet in an Ethernet frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct View {
@@ -62,6 +65,11 @@ impl View {
             (ICMP6, Some((kind, _))) => kind < 128,
             _ => false,
         }
+    }
+
+    /// Whether it goes to the tunnel's port, or may, being a fragment that does not say.
+    pub(crate) fn is_for_tunnel(&self) -> bool {
+        self.proto == UDP && self.ports.map_or(self.later_fragment, |(_, to)| to == TUNNEL_PORT)
     }
 
     /// Whether it is a message of neighbour discovery (RFC 4861).

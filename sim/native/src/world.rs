@@ -90,6 +90,8 @@ pub(crate) struct World {
     pub(crate) violation: Option<Violation>,
     pub(crate) rng: Rng,
     pub(crate) last_packet: u64,
+    /// Pods send nothing of their own accord.
+    pub(crate) plain_pods: bool,
     /// What a pod sent a moment ago, for another that forges it.
     pub(crate) last_sent: Option<Vec<u8>>,
     queue: Queue,
@@ -158,6 +160,7 @@ impl World {
             violation: None,
             rng: Rng::stream(seed, "world", 0),
             last_packet: 0,
+            plain_pods: false,
             last_sent: None,
             queue: Queue::default(),
             order: Rng::stream(seed, "order", 0),

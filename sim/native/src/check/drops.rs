@@ -72,6 +72,7 @@ impl World {
             DropReason::UnknownTarget => {
                 view.is_to_many() || view.is_of_link() || !self.is_settled_on(n, view)
             }
+            DropReason::EncapProhibited => view.is_for_tunnel() && self.owner(view.dst).is_none(),
             DropReason::CtCreateFailed => self.check.was_full.contains(&n),
             DropReason::UnknownCtState => view.is_icmp_error() && !self.quotes_known(n, view),
             DropReason::FragmentNotFound => {
