@@ -11,6 +11,7 @@ mod crds;
 mod diff;
 mod e2e;
 mod ebpf;
+mod engine;
 mod lab;
 mod layers;
 mod programs;

@@ -5,6 +5,7 @@
 
 mod apt;
 mod chain;
+pub(crate) mod engine;
 mod kubectl;
 
 use std::fmt;
@@ -172,6 +173,9 @@ fn install(profile: Profile) -> anyhow::Result<()> {
             apt::kernel(suite)?;
         }
     }
+    if profile.includes(Profile::Ci) && engine::find().is_none() {
+        engine::install()?;
+    }
     Ok(())
 }
 
@@ -201,6 +205,10 @@ fn report(profile: Profile) -> anyhow::Result<()> {
             let found = apt::cached_kernel(suite).map(|kernel| kernel.image.display().to_string());
             line(&format!("Linux {}", suite.version()), found, "Debian's cloud kernel");
         }
+    }
+    if profile.includes(Profile::Ci) {
+        let found = engine::find().map(|programs| programs.dockerd.display().to_string());
+        line("dockerd", found, "Docker, on the PATH or from Debian's bookworm");
     }
     if missing > 0 {
         bail!("{missing} missing: run `cargo xtask setup --for {profile}` as root");

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 
+use crate::engine::Engine;
 use crate::{cmd, diff, e2e, ebpf, programs, setup, sim};
 
 /// Which stages to run; all by default.
@@ -81,6 +82,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 pub(crate) fn unit(everything: bool) -> anyhow::Result<()> {
     let mut cargo = cmd::cargo();
     cargo.args(["test", "--locked"]);
+    let engine = if everything { Engine::start()? } else { None };
+    if let Some(engine) = &engine {
+        engine.apply(&mut cargo);
+    }
     if everything {
         let bin_dir = programs::build(&[])?;
         cargo

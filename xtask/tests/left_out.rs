@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// What a rung needs, in the words of its remedy.
 struct Need {
@@ -25,11 +26,13 @@ fn main() {
     };
     let kubectl =
         Need { met: std::env::var_os("KUBECTL").is_some(), lacks: "kubectl 1.32 or later (KUBECTL)" };
-    let rungs: [(&str, Vec<&Need>); 5] = [
+    let engine = Need { met: has_engine(), lacks: "a Docker engine" };
+    let rungs: [(&str, Vec<&Need>); 6] = [
         ("rung 5: the same frames in the kernel as natively", vec![&root, &object]),
         ("rung 5: attach, pin and replace on this kernel", vec![&root, &object]),
         ("rung 6: agents, CNI calls and pods in network namespaces", vec![&root, &object, &programs]),
         ("rung 6: sandboxes of containerd", vec![&root, &object, &programs]),
+        ("the programs as a container engine runs them", vec![&programs, &engine]),
         ("kubectl against the simulated API server", vec![&kubectl]),
     ];
     let mut left_out = false;
@@ -57,6 +60,12 @@ fn object() -> Option<PathBuf> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
         Some(root.join("target/bpf/bristle.bpf.o"))
     })
+}
+
+fn has_engine() -> bool {
+    let mut client = Command::new("docker");
+    client.args(["version", "--format", "{{.Server.Version}}"]).stderr(Stdio::null());
+    client.output().is_ok_and(|output| output.status.success())
 }
 
 fn is_root() -> bool {
