@@ -94,7 +94,7 @@ pub(crate) struct Passport {
     pub(crate) origin: Origin,
     /// The packet as it was made, if it is an IP packet.
     pub(crate) view: Option<View>,
-    /// Its source is an address of who made it.
+    /// Its source is an address of who made it, and it is none that only a tunnel may bring.
     pub(crate) honest: bool,
     /// Its link layer source is that of the pod that made it.
     pub(crate) own_mac: bool,

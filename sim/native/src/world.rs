@@ -524,6 +524,10 @@ impl World {
         }
         let view = View::of(&frame.bytes);
         let honest = match (&view, origin) {
+            // Whatever it carries is not what a pod may send.
+            (Some(view), Origin::Pod(..)) if self.node_at(view.dst).is_some() && view.is_for_tunnel() => {
+                false
+            }
             (Some(view), Origin::Pod(n, id)) => {
                 let netns = self.nodes[n].kubelet.sandboxes.get(&id).map(|sandbox| sandbox.netns.clone());
                 self.nodes[n].memory.links().values().any(|link| {
