@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use agent_api::cni::CniResult;
-use agent_control::ports::{Document, Table};
+use agent_control::ports::{Document, PortError, Table};
 use agent_control::{Event, NodeObject, Routing};
 
 use crate::world::{World, add, del, node, underlay};
@@ -369,4 +369,21 @@ fn restore(world: &mut World, documents: &[Document]) {
     for document in documents {
         world.node.set_document(&document.name, Some(document.content.clone()));
     }
+}
+
+#[test]
+fn who_cannot_read_the_tables_back_has_something_left_to_do() {
+    let mut world = World::ready(Routing::Vxlan, 2);
+    world.restart();
+    world.faults.refuse("dump", PortError::retryable("", "busy"));
+    let first = world.reconcile();
+    assert_eq!((first.errors.len(), first.pending), (1, 1));
+    // Between two tries nothing goes wrong, and nothing is done either.
+    world.event(Event::Underlay(underlay()));
+    let between = world.reconcile();
+    assert_eq!((between.errors.len(), between.pending), (0, 1));
+    world.faults.accept();
+    world.pass(Duration::from_secs(1));
+    world.sync(2);
+    assert_eq!(world.reconcile().pending, 0);
 }
