@@ -82,10 +82,11 @@ impl World {
             Routing::Native => agent_control::Routing::Native,
         };
         let bulk = self.is_bulk();
+        let host_firewall = self.cluster.host_firewall;
         let node = &mut self.nodes[n];
         let mut config = Config::new(node.name.clone(), routing);
         config.quarantine = self.quarantine;
-        config.policy = (!bulk).then(PolicyConfig::default);
+        config.policy = (!bulk).then(|| PolicyConfig { host_firewall, ..PolicyConfig::default() });
         let agent = Agent::new(config, node.memory.documents());
         let device = node.device();
         node.commands = Commands::default();
@@ -99,6 +100,7 @@ impl World {
         process.publisher_pause = PAUSES.0;
         process.told.set(None);
         process.inbox.push_back(Event::Underlay(device));
+        self.staged_unread(n);
         // It listens before it reads the queue of what came meanwhile.
         self.replay_queue(n);
         if self.nodes[n].listened {

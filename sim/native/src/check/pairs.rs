@@ -4,16 +4,20 @@
 
 use std::net::IpAddr;
 
-use agent_control::ports::OVERLAY_LINK;
+use agent_control::ports::{HOST_LINK, OVERLAY_LINK};
 use dataplane_abi::program::Program;
 use dataplane_abi::{Addr, DropReason};
 use dataplane_core::Verdict;
 use dataplane_native::craft::Craft;
 use dataplane_native::{Frame, Native, Tables, Tunnel};
-use sim_oracle::{Attempt, End, Protocol};
+use sim_oracle::{Attempt, Direction, End, Protocol};
+use sim_scenario::model::Routing;
 use sim_scenario::rng::Rng;
+use zerocopy::IntoBytes as _;
 
+use super::staged;
 use super::verdicts::pod_end;
+use super::views::allows;
 use crate::node::UNDERLAY;
 use crate::outside::SERVERS;
 use crate::queue::NodeId;
@@ -21,6 +25,8 @@ use crate::world::World;
 
 /// Of more attempts than this some are tried.
 const MOST: usize = 400;
+/// So many are tried once more.
+const MOST_AGAIN: usize = 100;
 
 /// A port at which no pod of most scenarios listens.
 const CLOSED: u16 = 4444;
@@ -36,6 +42,12 @@ enum Came {
     Lost(NodeId, DropReason),
 }
 
+/// Who sends: a node and an address of its or of a pod of its; no node: somebody outside.
+type Source = (Option<NodeId>, IpAddr);
+
+/// What is tried: from where, to which address, and how the objects name it.
+type Tried = (Source, IpAddr, Attempt);
+
 /// Who can be sent to: how the objects name it, where it is, and what is tried.
 type Target = (End, Vec<IpAddr>, Vec<(Protocol, u16)>);
 
@@ -48,36 +60,88 @@ struct Pod {
 }
 
 impl World {
-    /// The first attempt whose outcome is not what the objects say.
+    /// The first attempt whose outcome is not what the objects say, or is not counted as they say.
     pub(super) fn check_pairs(&self) -> Option<String> {
         if !self.has_policies || self.is_bulk() {
             return None;
         }
-        let copies: Vec<Native> = self.nodes.iter().map(|node| copy(&node.native)).collect();
+        let mut copies: Vec<Native> = self.nodes.iter().map(|node| copy(&node.native)).collect();
         let mut attempts = self.attempts();
         let mut rng = Rng::stream(self.seed, "pairs", self.stats.tasks);
         if attempts.len() > MOST {
             rng.shuffle(&mut attempts);
             attempts.truncate(MOST);
         }
+        if let Some(wrong) = attempts.iter().find_map(|tried| self.check_first(&copies, tried)) {
+            return Some(wrong);
+        }
+        if !self.has_staged {
+            return None;
+        }
+        // Everything is judged once more, and what is known by now is not counted again.
+        copies.iter_mut().for_each(raise_revision);
+        attempts.truncate(MOST_AGAIN);
         attempts.iter().find_map(|(from, to, attempt)| {
-            let verdict = self.oracle.judge(attempt);
+            let before = all_staged(&copies);
             let came = self.send_first(&copies, *from, *to, attempt)?;
-            let why = match came {
-                Came::Through if verdict.allowed => return None,
-                Came::Stopped(_) if !verdict.allowed => return None,
-                Came::Through => "gets through".to_owned(),
-                Came::Stopped(n) => format!("is dropped by policy on {}", self.nodes[n].name),
-                Came::Lost(n, reason) => {
-                    format!("is dropped on {} as `{}`", self.nodes[n].name, reason.text())
-                }
-            };
-            Some(format!("{attempt} {why}, but: {verdict}"))
+            let is_counted = came == Came::Through && all_staged(&copies) != before;
+            is_counted.then(|| format!("{attempt}: a known connection is counted again for staged policies"))
         })
     }
 
+    /// Whether a first packet fares, and is counted, as the objects say; if not, how.
+    fn check_first(&self, copies: &[Native], (from, to, attempt): &Tried) -> Option<String> {
+        let before = self.has_staged.then(|| all_staged(copies));
+        let [egress, ingress] = self.check.views.api_server.judge(&self.oracle, attempt);
+        let why = match self.send_first(copies, *from, *to, attempt)? {
+            Came::Through if egress && ingress => None,
+            Came::Stopped(_) if !(egress && ingress) => None,
+            Came::Through => Some("gets through".to_owned()),
+            Came::Stopped(n) => Some(format!("is dropped by policy on {}", self.nodes[n].name)),
+            Came::Lost(n, reason) => {
+                Some(format!("is dropped on {} as `{}`", self.nodes[n].name, reason.text()))
+            }
+        };
+        if let Some(why) = why {
+            return Some(format!("{attempt} {why}, but: {}", self.oracle.judge(attempt)));
+        }
+        let before = before?;
+        let after = all_staged(copies);
+        let counted = [after[0] - before[0], after[1] - before[1]];
+        let wanted = self.would(attempt, *from, [egress, ingress]);
+        (counted != wanted).then(|| {
+            let (now, then) = (self.oracle.judge(attempt), self.oracle.judge_with_staged(attempt));
+            format!(
+                "{attempt}: that staged policies would allow and deny it is counted {counted:?} times, not {wanted:?}: {now}; with them {then}"
+            )
+        })
+    }
+
+    /// How often the first packet of a connection is to be counted as one that staged policies would allow, or deny. `passes`: egress and
+    /// ingress by the policies that are in force.
+    fn would(&self, attempt: &Attempt, from: Source, passes: [bool; 2]) -> [u64; 2] {
+        let (now, then) = (self.oracle.judge(attempt), self.oracle.judge_with_staged(attempt));
+        let differs = |direction| {
+            let (now, then) = (allows(&now, direction), allows(&then, direction));
+            [u64::from(!now && then), u64::from(now && !then)]
+        };
+        let (egress, ingress) = (differs(Direction::Egress), differs(Direction::Ingress));
+        let to = match &attempt.to {
+            End::Pod { namespace, name } => self.running_pod(&format!("{namespace}/{name}")).map(|(n, _)| n),
+            End::Node { name } => self.node_named(name),
+            End::Outside(_) => None,
+        };
+        let together = from.0 == to;
+        match passes {
+            [false, _] => [egress[0], 0],
+            // Where both are asked at once, what is dropped is not also a connection that would be denied.
+            [true, false] => [ingress[0], if together { 0 } else { egress[1] }],
+            [true, true] => [0, egress[1] + ingress[1]],
+        }
+    }
+
     /// What can be tried: sender, destination, and how the objects name it.
-    fn attempts(&self) -> Vec<((NodeId, IpAddr), IpAddr, Attempt)> {
+    fn attempts(&self) -> Vec<Tried> {
         let mut pods = Vec::new();
         for (n, node) in self.nodes.iter().enumerate() {
             for sandbox in node.kubelet.sandboxes.values().filter(|sandbox| sandbox.host.is_some()) {
@@ -108,24 +172,35 @@ impl World {
         for address in SERVERS.iter().flatten() {
             ends.push((End::Outside(*address), vec![*address], some.clone()));
         }
+        let mut senders: Vec<(Option<NodeId>, End, Vec<IpAddr>)> =
+            pods.iter().map(|pod| (Some(pod.node), pod_end(&pod.name), pod.addresses.clone())).collect();
+        if self.cluster.host_firewall {
+            let end = |name: &String| End::Node { name: name.clone() };
+            let nodes = self.nodes.iter().enumerate();
+            senders.extend(nodes.map(|(n, node)| (Some(n), end(&node.name), node.addresses.clone())));
+            let outside = SERVERS.iter().flatten();
+            senders.extend(outside.map(|address| (None, End::Outside(*address), vec![*address])));
+        }
         let mut attempts = Vec::new();
-        for pod in &pods {
-            for source in &pod.addresses {
-                for (to, addresses, ports) in &ends {
+        for (node, from, addresses) in &senders {
+            // Of what comes from outside only what is for nodes comes by itself.
+            let meets = |to: &End| *from != *to && (node.is_some() || matches!(to, End::Node { .. }));
+            for source in addresses {
+                for (to, addresses, ports) in ends.iter().filter(|(to, ..)| meets(to)) {
                     for address in addresses.iter().filter(|ip| ip.is_ipv4() == source.is_ipv4()) {
-                        if address == source || self.is_lost(*source) || self.is_lost(*address) {
+                        if self.is_lost(*source) || self.is_lost(*address) {
                             continue;
                         }
                         for (protocol, port) in ports {
                             let request = if source.is_ipv4() { 8 } else { 128 };
                             let attempt = Attempt {
-                                from: pod_end(&pod.name),
+                                from: from.clone(),
                                 to: to.clone(),
                                 family: crate::world::family(*source),
                                 protocol: *protocol,
                                 port: Some(if *protocol == Protocol::Icmp { request } else { *port }),
                             };
-                            attempts.push(((pod.node, *source), *address, attempt));
+                            attempts.push(((*node, *source), *address, attempt));
                         }
                     }
                 }
@@ -138,45 +213,113 @@ impl World {
     fn send_first(
         &self,
         copies: &[Native],
-        (n, source): (NodeId, IpAddr),
+        (n, source): Source,
         to: IpAddr,
         attempt: &Attempt,
     ) -> Option<Came> {
-        let node = &self.nodes[n];
-        let (ifindex, link) = node.links.iter().find(|(_, link)| link.pod_addresses.contains(&source))?;
-        let craft = Craft::new(source, to).macs(link.pod_mac, link.mac);
+        let link =
+            n.and_then(|n| self.nodes[n].links.iter().find(|(_, link)| link.pod_addresses.contains(&source)));
+        let macs = link.map_or(([2; 6], [2; 6]), |(_, link)| (link.pod_mac, link.mac));
+        let craft = Craft::new(source, to).macs(macs.0, macs.1);
         let port = attempt.port.unwrap_or_default();
         let bytes = match attempt.protocol {
             Protocol::Udp => craft.udp(33_333, port, b"first"),
             Protocol::Icmp => craft.echo(true, 7, 1, b"first"),
             _ => craft.tcp(33_333, port, 2, &[]),
         };
-        let mut frame = Frame::new(bytes, *ifindex);
+        match (n, &attempt.from) {
+            (Some(n), End::Pod { .. }) => self.from_pod(copies, n, *link?.0, to, bytes),
+            (Some(n), _) => self.from_node(copies, n, to, bytes),
+            (None, _) => {
+                let m = self.node_at(to)?;
+                Some(came(m, run(&copies[m], Program::FromNetdev, UNDERLAY, bytes)))
+            }
+        }
+    }
+
+    fn from_pod(
+        &self,
+        copies: &[Native],
+        n: NodeId,
+        ifindex: u32,
+        to: IpAddr,
+        bytes: Vec<u8>,
+    ) -> Option<Came> {
+        let mut frame = Frame::new(bytes, ifindex);
         frame.accepted = true;
         let verdict = copies[n].run(Program::FromContainer, &mut frame);
-        let (m, program, mut next) = match verdict {
-            Verdict::Tunnel { .. } => {
-                let to = frame.to_tunnel?;
-                let remote = Addr(to.node).to_ip(dataplane_abi::Family::from_number(to.family)?);
-                let m = self.node_at(remote)?;
-                let outer = node.addresses.iter().find(|ip| ip.is_ipv4() == remote.is_ipv4())?;
-                let (own, family) = Addr::from_ip(*outer);
-                let (overlay, _) = self.nodes[m].link(OVERLAY_LINK)?;
-                let mut next = Frame::new(frame.bytes, overlay);
-                next.from_tunnel = Some(Tunnel { node: own.0, family: family as u8, key: to.key });
-                (m, Program::FromOverlay, next)
-            }
-            Verdict::Neighbour { .. } => {
-                let Some(m) = self.owner(to).map(|(m, ..)| m) else { return Some(Came::Through) };
-                let mut bytes = frame.bytes;
-                bytes.get_mut(..6)?.copy_from_slice(&self.nodes[m].mac);
-                (m, Program::FromNetdev, Frame::new(bytes, UNDERLAY))
-            }
-            verdict => return Some(came(n, verdict)),
+        let by_netdev = |m: NodeId, mut bytes: Vec<u8>| {
+            bytes.get_mut(..6)?.copy_from_slice(&self.nodes[m].mac);
+            Some(came(m, run(&copies[m], Program::FromNetdev, UNDERLAY, bytes)))
         };
-        next.accepted = true;
-        Some(came(m, copies[m].run(program, &mut next)))
+        match verdict {
+            Verdict::Tunnel { .. } => {
+                let tunnel = frame.to_tunnel?;
+                let remote = Addr(tunnel.node).to_ip(dataplane_abi::Family::from_number(tunnel.family)?);
+                self.tunnelled(copies, n, self.node_at(remote)?, tunnel.key, frame.bytes)
+            }
+            // Where nodes are not judged theirs are not looked at.
+            Verdict::Neighbour { .. } | Verdict::Pass | Verdict::Skip => {
+                let node = self.node_at(to).filter(|m| self.cluster.host_firewall && *m != n);
+                let by_neighbour = matches!(verdict, Verdict::Neighbour { .. });
+                let pod = self.owner(to).map(|(m, ..)| m).filter(|_| by_neighbour);
+                node.or(pod).map_or_else(|| Some(came(n, verdict)), |m| by_netdev(m, frame.bytes))
+            }
+            verdict => Some(came(n, verdict)),
+        }
     }
+
+    /// A packet of a node's own: to its pods, to those elsewhere as packets of pods go there, to all others by the underlay.
+    fn from_node(&self, copies: &[Native], n: NodeId, to: IpAddr, bytes: Vec<u8>) -> Option<Came> {
+        let node = &self.nodes[n];
+        let pod = self.owner(to).map(|(m, ..)| m);
+        if pod == Some(n) {
+            let (ifindex, _) = node.links.iter().find(|(_, link)| link.pod_addresses.contains(&to))?;
+            return Some(came(n, run(&copies[n], Program::ToContainer, *ifindex, bytes)));
+        }
+        if pod.is_some() && self.cluster.routing == Routing::Vxlan {
+            let mut frame = Frame::new(bytes, node.link(HOST_LINK)?.0);
+            return match copies[n].run(Program::FromHost, &mut frame) {
+                Verdict::Tunnel { .. } => {
+                    let tunnel = frame.to_tunnel?;
+                    let remote = Addr(tunnel.node).to_ip(dataplane_abi::Family::from_number(tunnel.family)?);
+                    self.tunnelled(copies, n, self.node_at(remote)?, tunnel.key, frame.bytes)
+                }
+                verdict => Some(came(n, verdict)),
+            };
+        }
+        let left = came(n, run(&copies[n], Program::ToNetdev, UNDERLAY, bytes.clone()));
+        match pod.or_else(|| self.node_at(to)) {
+            Some(m) if left == Came::Through => {
+                Some(came(m, run(&copies[m], Program::FromNetdev, UNDERLAY, bytes)))
+            }
+            _ => Some(left),
+        }
+    }
+
+    /// A packet comes out of the tunnel between two nodes.
+    fn tunnelled(&self, copies: &[Native], n: NodeId, m: NodeId, key: u32, bytes: Vec<u8>) -> Option<Came> {
+        let v4 = self.nodes[m].addresses.first()?.is_ipv4();
+        let outer = self.nodes[n].addresses.iter().find(|ip| ip.is_ipv4() == v4)?;
+        let (own, family) = Addr::from_ip(*outer);
+        let (overlay, _) = self.nodes[m].link(OVERLAY_LINK)?;
+        let mut next = Frame::new(bytes, overlay);
+        next.accepted = true;
+        next.from_tunnel = Some(Tunnel { node: own.0, family: family as u8, key });
+        Some(came(m, copies[m].run(Program::FromOverlay, &mut next)))
+    }
+}
+
+fn run(native: &Native, program: Program, ifindex: u32, bytes: Vec<u8>) -> Verdict {
+    let mut frame = Frame::new(bytes, ifindex);
+    frame.accepted = true;
+    native.run(program, &mut frame)
+}
+
+/// What all nodes have counted of staged policies.
+fn all_staged(copies: &[Native]) -> [u64; 2] {
+    let sums = copies.iter().map(|copy| staged::sums(copy.tables()));
+    sums.fold([0; 2], |all, sums| [all[0] + sums[0], all[1] + sums[1]])
 }
 
 fn came(n: NodeId, verdict: Verdict) -> Came {
@@ -199,4 +342,12 @@ fn copy(native: &Native) -> Native {
     let copy = Native::with_tables(tables);
     copy.set_clock(native.clock());
     copy
+}
+
+/// Makes every connection be judged again.
+fn raise_revision(native: &mut Native) {
+    let Some(mut config) = native.tables().config.get(0).copied() else { return };
+    config.revision = config.revision.wrapping_add(1);
+    // The row is there, and as large.
+    let _ = native.tables_mut().update("CONFIG", &0_u32.to_ne_bytes(), config.as_bytes());
 }

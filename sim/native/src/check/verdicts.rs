@@ -70,6 +70,7 @@ impl World {
             return None;
         }
         let from = self.end_of(passport.origin)?;
+        let is_node = matches!(to, End::Node { .. });
         let protocol = match view.proto {
             TCP => Protocol::Tcp,
             UDP => Protocol::Udp,
@@ -86,7 +87,8 @@ impl World {
             None => self
                 .was_begun_by_sender(n, view)
                 .or_else(|| self.was_begun_by_sender(home, view))
-                .unwrap_or(true),
+                // Of a connection that was not seen to begin the node may be the one that did.
+                .unwrap_or(!(self.cluster.host_firewall && protocol == Protocol::Tcp && is_node)),
         };
         let (source, destination) = view.ports?;
         let port = match protocol {
@@ -160,6 +162,9 @@ impl World {
     pub(super) fn is_forbidden(&mut self, n: NodeId, view: &View, passport: &Passport) -> bool {
         if view.is_icmp_error() {
             // What is related to a connection is as good as it.
+            return false;
+        }
+        if view.is_neighbour_discovery() || self.is_of_tunnel(view) {
             return false;
         }
         let (Origin::Pod(home, _) | Origin::Node(home)) = passport.origin;
