@@ -88,6 +88,7 @@ impl Agent {
         let known = self.known || (due(self.failures.read_back.as_ref(), now) && self.read_back(&mut run));
         if !known {
             self.refuse_waiting(&mut run);
+            run.report.pending = self.pending();
             return run.report;
         }
         self.wake(now);

@@ -300,9 +300,12 @@ fn a_state_that_cannot_be_read_back_is_not_guessed() {
     let refused = world.add("b").unwrap_err();
     assert!(refused.msg.contains("read back"), "{}", refused.msg);
     world.del("nobody").unwrap_err();
+    let waiting = world.reconcile();
+    assert!(waiting.errors.is_empty() && waiting.pending > 0, "it is not tried at once, and nothing is in order");
     assert_eq!(world.rows_changed(), 0);
     world.faults.accept();
     world.pass(Duration::from_secs(1));
+    assert_eq!(world.reconcile().pending, 0);
     assert_eq!(world.rows_changed(), 0);
     world.assert_outside(&[node(1), node(2)], &BTreeMap::from([("a".to_owned(), pod)]));
 }

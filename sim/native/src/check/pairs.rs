@@ -10,7 +10,7 @@ use dataplane_abi::{Addr, DropReason};
 use dataplane_core::Verdict;
 use dataplane_native::craft::Craft;
 use dataplane_native::{Frame, Native, Tables, Tunnel};
-use sim_oracle::{Attempt, Direction, End, Protocol};
+use sim_oracle::{Attempt, Direction, End, Protocol, Reason};
 use sim_scenario::model::Routing;
 use sim_scenario::rng::Rng;
 use zerocopy::IntoBytes as _;
@@ -121,9 +121,14 @@ impl World {
     /// ingress by the policies that are in force.
     fn would(&self, attempt: &Attempt, from: Source, passes: [bool; 2]) -> [u64; 2] {
         let (now, then) = (self.oracle.judge(attempt), self.oracle.judge_with_staged(attempt));
+        // What no rule decides with them is nobody's count: a staged rule has only passed it on.
+        let is_somebodys = |direction| {
+            then.why.iter().any(|why| why.direction == direction && why.reason != Reason::NotIsolated)
+        };
         let differs = |direction| {
             let (now, then) = (allows(&now, direction), allows(&then, direction));
-            [u64::from(!now && then), u64::from(now && !then)]
+            let counts = |would| u64::from(would && is_somebodys(direction));
+            [counts(!now && then), counts(now && !then)]
         };
         let (egress, ingress) = (differs(Direction::Egress), differs(Direction::Ingress));
         let to = match &attempt.to {
