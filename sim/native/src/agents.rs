@@ -192,7 +192,9 @@ impl World {
         self.stats.reconciles += 1;
         let waiting = self.nodes[n].agent.inbox.len();
         // Usually all that waits, as the daemon does; now and then only the first of it.
-        let take = if waiting > 1 && self.rng.chance(0.25) {
+        let take = if self.one_by_one {
+            1
+        } else if waiting > 1 && self.rng.chance(0.25) {
             1 + usize::try_from(self.rng.below(waiting as u64)).unwrap_or(0)
         } else {
             waiting

@@ -96,6 +96,9 @@ impl MapPort<'_> {
                 }
             }
             world.note(self.node, what, table as u64);
+            if matches!(result, Ok(true)) && !table.is_the_dataplanes() {
+                world.look_between(self.node);
+            }
             result
         };
         self.sim.let_time_pass(self.node);

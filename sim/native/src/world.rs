@@ -102,6 +102,10 @@ pub(crate) struct World {
     controllers_due: Option<Duration>,
     /// No time passes between commands, and packets are not looked at: for figures on size.
     bulk: bool,
+    /// Agents reconcile after every single event.
+    pub(crate) one_by_one: bool,
+    /// How often the state between two commands could have been looked at.
+    pub(crate) between: u64,
     /// How long agents keep addresses back.
     pub(crate) quarantine: Duration,
 }
@@ -180,6 +184,8 @@ impl World {
             order: Rng::stream(seed, "order", 0),
             controllers_due: None,
             bulk,
+            one_by_one: false,
+            between: 0,
             quarantine: Duration::from_secs(30),
         }
     }

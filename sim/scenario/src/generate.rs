@@ -46,7 +46,7 @@ pub fn generate(seed: u64, profile: &Profile, nodes: Option<u16>) -> Scenario {
         streams: Vec::new(),
         open_faults: false,
         policed,
-        may_cut: of_nodes.chance(0.6),
+        may_cut: of_nodes.chance(0.4),
         policies: Vec::new(),
         policies_made: 0,
         rng,

@@ -301,7 +301,10 @@ fn a_state_that_cannot_be_read_back_is_not_guessed() {
     assert!(refused.msg.contains("read back"), "{}", refused.msg);
     world.del("nobody").unwrap_err();
     let waiting = world.reconcile();
-    assert!(waiting.errors.is_empty() && waiting.pending > 0, "it is not tried at once, and nothing is in order");
+    assert!(
+        waiting.errors.is_empty() && waiting.pending > 0,
+        "it is not tried at once, and nothing is in order"
+    );
     assert_eq!(world.rows_changed(), 0);
     world.faults.accept();
     world.pass(Duration::from_secs(1));

@@ -18,7 +18,7 @@ use zerocopy::IntoBytes as _;
 use super::staged;
 use super::verdicts::pod_end;
 use super::views::allows;
-use crate::node::UNDERLAY;
+use crate::node::{LinkView, UNDERLAY};
 use crate::outside::SERVERS;
 use crate::queue::NodeId;
 use crate::world::World;
@@ -27,6 +27,12 @@ use crate::world::World;
 const MOST: usize = 400;
 /// So many are tried once more.
 const MOST_AGAIN: usize = 100;
+/// Of so many commands of an agent one is followed by a look at what is between it and the next.
+const BETWEEN: f64 = 0.05;
+/// Attempts of such a look.
+const MOST_BETWEEN: usize = 16;
+/// The port of who opens.
+const OWN_PORT: u16 = 33_333;
 
 /// A port at which no pod of most scenarios listens.
 const CLOSED: u16 = 4444;
@@ -75,18 +81,32 @@ impl World {
         if let Some(wrong) = attempts.iter().find_map(|tried| self.check_first(&copies, tried)) {
             return Some(wrong);
         }
-        if !self.has_staged {
-            return None;
-        }
-        // Everything is judged once more, and what is known by now is not counted again.
+        // Everything is judged once more: what is known by now passes both ways, and is not counted again.
         copies.iter_mut().for_each(raise_revision);
         attempts.truncate(MOST_AGAIN);
-        attempts.iter().find_map(|(from, to, attempt)| {
-            let before = all_staged(&copies);
-            let came = self.send_first(&copies, *from, *to, attempt)?;
-            let is_counted = came == Came::Through && all_staged(&copies) != before;
-            is_counted.then(|| format!("{attempt}: a known connection is counted again for staged policies"))
-        })
+        attempts.iter().find_map(|tried| self.check_again(&copies, tried))
+    }
+
+    /// Whether a connection that has begun goes on, and nothing of it is counted again; if not, how.
+    fn check_again(&self, copies: &[Native], tried: &Tried) -> Option<String> {
+        let (from, to, attempt) = tried;
+        let before = all_staged(copies);
+        if self.send_first(copies, *from, *to, attempt)? != Came::Through {
+            return None;
+        }
+        if all_staged(copies) != before {
+            return Some(format!("{attempt}: a known connection is counted again for staged policies"));
+        }
+        match self.send_answer(copies, tried)? {
+            Came::Through => None,
+            Came::Stopped(n) => {
+                Some(format!("{attempt} gets through, but {} drops the answer by policy", self.nodes[n].name))
+            }
+            Came::Lost(n, reason) => {
+                let (name, reason) = (&self.nodes[n].name, reason.text());
+                Some(format!("{attempt} gets through, but {name} drops the answer as `{reason}`"))
+            }
+        }
     }
 
     /// Whether a first packet fares, and is counted, as the objects say; if not, how.
@@ -215,31 +235,134 @@ impl World {
     }
 
     /// Sends a first packet; `None` if its sender has no interface.
-    fn send_first(
-        &self,
-        copies: &[Native],
-        (n, source): Source,
-        to: IpAddr,
-        attempt: &Attempt,
-    ) -> Option<Came> {
-        let link =
-            n.and_then(|n| self.nodes[n].links.iter().find(|(_, link)| link.pod_addresses.contains(&source)));
-        let macs = link.map_or(([2; 6], [2; 6]), |(_, link)| (link.pod_mac, link.mac));
-        let craft = Craft::new(source, to).macs(macs.0, macs.1);
-        let port = attempt.port.unwrap_or_default();
-        let bytes = match attempt.protocol {
-            Protocol::Udp => craft.udp(33_333, port, b"first"),
-            Protocol::Icmp => craft.echo(true, 7, 1, b"first"),
-            _ => craft.tcp(33_333, port, 2, &[]),
-        };
-        match (n, &attempt.from) {
-            (Some(n), End::Pod { .. }) => self.from_pod(copies, n, *link?.0, to, bytes),
-            (Some(n), _) => self.from_node(copies, n, to, bytes),
-            (None, _) => {
+    fn send_first(&self, copies: &[Native], from: Source, to: IpAddr, attempt: &Attempt) -> Option<Came> {
+        let bytes = self.first(from, to, attempt);
+        match from.0 {
+            Some(n) => self.leave(copies, n, from.1, to, bytes),
+            None => {
                 let m = self.node_at(to)?;
                 Some(came(m, run(&copies[m], Program::FromNetdev, UNDERLAY, bytes)))
             }
         }
+    }
+
+    /// Sends the answer to a first packet; `None` if nobody answers here.
+    fn send_answer(&self, copies: &[Native], ((home, source), to, attempt): &Tried) -> Option<Came> {
+        let n = self.node_of(*to)?;
+        let craft = Craft::new(*to, *source);
+        let craft = match self.link_of(n, *to) {
+            Some((_, link)) => craft.macs(link.pod_mac, link.mac),
+            None => craft.macs([2; 6], [2; 6]),
+        };
+        let port = attempt.port.unwrap_or_default();
+        let bytes = match attempt.protocol {
+            Protocol::Udp => craft.udp(port, OWN_PORT, b"answer"),
+            Protocol::Icmp => craft.echo(false, 7, 1, b"first"),
+            _ => craft.tcp(port, OWN_PORT, 0x12, &[]),
+        };
+        if home.is_none() {
+            return Some(came(n, run(&copies[n], Program::ToNetdev, UNDERLAY, bytes)));
+        }
+        self.leave(copies, n, *to, *source, bytes)
+    }
+
+    /// The first packet of a connection.
+    fn first(&self, (n, source): Source, to: IpAddr, attempt: &Attempt) -> Vec<u8> {
+        let link = n.and_then(|n| self.link_of(n, source));
+        let macs = link.map_or(([2; 6], [2; 6]), |(_, link)| (link.pod_mac, link.mac));
+        let craft = Craft::new(source, to).macs(macs.0, macs.1);
+        let port = attempt.port.unwrap_or_default();
+        match attempt.protocol {
+            Protocol::Udp => craft.udp(OWN_PORT, port, b"first"),
+            Protocol::Icmp => craft.echo(true, 7, 1, b"first"),
+            _ => craft.tcp(OWN_PORT, port, 2, &[]),
+        }
+    }
+
+    /// The link of the pod of a node that has an address.
+    fn link_of(&self, n: NodeId, address: IpAddr) -> Option<(u32, &LinkView)> {
+        let mut links = self.nodes[n].links.iter();
+        links.find(|(_, link)| link.pod_addresses.contains(&address)).map(|(ifindex, link)| (*ifindex, link))
+    }
+
+    /// The node that has an address, or a pod with it.
+    fn node_of(&self, address: IpAddr) -> Option<NodeId> {
+        self.owner(address).map(|(n, ..)| n).or_else(|| self.node_at(address))
+    }
+
+    /// A packet of a node, or of a pod of its.
+    fn leave(
+        &self,
+        copies: &[Native],
+        n: NodeId,
+        source: IpAddr,
+        to: IpAddr,
+        bytes: Vec<u8>,
+    ) -> Option<Came> {
+        if self.node_at(source) == Some(n) {
+            return self.from_node(copies, n, to, bytes);
+        }
+        self.from_pod(copies, n, self.link_of(n, source)?.0, to, bytes)
+    }
+
+    /// A state between two commands of the agent of a node: what its programs say of first packets must be what the objects say as
+    /// they are or were.
+    pub(crate) fn look_between(&mut self, n: NodeId) {
+        if !self.has_policies || self.is_bulk() || self.is_over() {
+            return;
+        }
+        self.between += 1;
+        let mut rng = Rng::stream(self.seed, "between", self.between);
+        if !rng.chance(BETWEEN) {
+            return;
+        }
+        let mut attempts = self.attempts();
+        attempts.retain(|((home, _), ..)| *home == Some(n));
+        rng.shuffle(&mut attempts);
+        attempts.truncate(MOST_BETWEEN);
+        let copy = copy(&self.nodes[n].native);
+        for ((home, source), to, attempt) in attempts {
+            let bytes = self.first((home, source), to, &attempt);
+            let Some(verdict) = self.first_step(&copy, n, source, to, bytes) else { continue };
+            let here = self.node_of(to) == Some(n);
+            let Some(possible) = self.check.views.possible(&attempt, self.now) else { continue };
+            let wrong = match came(n, verdict) {
+                Came::Through => !possible.passes(here),
+                Came::Stopped(_) => !possible.is_stopped(here),
+                Came::Lost(..) => false,
+            };
+            if wrong {
+                let word = if matches!(verdict, Verdict::Drop(_)) { "drops" } else { "lets through" };
+                let message = format!(
+                    "between two commands of its agent {} {word} {attempt}: {}",
+                    self.nodes[n].name,
+                    self.oracle.judge(&attempt)
+                );
+                self.violate("policy", message);
+                return;
+            }
+        }
+    }
+
+    /// What the first program says of a packet of a node, or of a pod of its.
+    fn first_step(
+        &self,
+        native: &Native,
+        n: NodeId,
+        source: IpAddr,
+        to: IpAddr,
+        bytes: Vec<u8>,
+    ) -> Option<Verdict> {
+        let (program, ifindex) = if let Some((ifindex, _)) = self.link_of(n, source) {
+            (Program::FromContainer, ifindex)
+        } else if let Some((ifindex, _)) = self.link_of(n, to) {
+            (Program::ToContainer, ifindex)
+        } else if self.owner(to).is_some() && self.cluster.routing == Routing::Vxlan {
+            (Program::FromHost, self.nodes[n].link(HOST_LINK)?.0)
+        } else {
+            (Program::ToNetdev, UNDERLAY)
+        };
+        Some(run(native, program, ifindex, bytes))
     }
 
     fn from_pod(
@@ -279,8 +402,8 @@ impl World {
         let node = &self.nodes[n];
         let pod = self.owner(to).map(|(m, ..)| m);
         if pod == Some(n) {
-            let (ifindex, _) = node.links.iter().find(|(_, link)| link.pod_addresses.contains(&to))?;
-            return Some(came(n, run(&copies[n], Program::ToContainer, *ifindex, bytes)));
+            let (ifindex, _) = self.link_of(n, to)?;
+            return Some(came(n, run(&copies[n], Program::ToContainer, ifindex, bytes)));
         }
         if pod.is_some() && self.cluster.routing == Routing::Vxlan {
             let mut frame = Frame::new(bytes, node.link(HOST_LINK)?.0);

@@ -56,6 +56,16 @@ impl Possible {
         self.egress[0] || self.ingress[0]
     }
 
+    /// The same as one node has it: of egress, and of ingress if the end that answers is there too.
+    pub(crate) const fn passes(self, both: bool) -> bool {
+        self.egress[1] && (!both || self.ingress[1])
+    }
+
+    /// Whether it may be stopped there.
+    pub(crate) const fn is_stopped(self, both: bool) -> bool {
+        self.egress[0] || (both && self.ingress[0])
+    }
+
     fn add(&mut self, direction: Direction, allowed: bool) {
         let of = if direction == Direction::Egress { &mut self.egress } else { &mut self.ingress };
         of[usize::from(allowed)] = true;

@@ -248,11 +248,11 @@ fn network_policy(rng: &mut Rng, family: Families) -> Value {
 fn network_rule(rng: &mut Rng, family: Families, peers: &str) -> Value {
     let mut rule = json!({});
     if rng.chance(0.85) {
-        let peer = match rng.below(5) {
+        let peer = match rng.below(6) {
             0 => json!({"namespaceSelector": namespaces(rng)}),
             1 => json!({"namespaceSelector": namespaces(rng), "podSelector": selector(rng)}),
-            2 if rng.chance(0.5) => json!({"ipBlock": {"cidr": cidr(rng, family)}}),
-            2 => json!({"ipBlock": block(rng, family)}),
+            2 if rng.chance(0.3) => json!({"ipBlock": {"cidr": cidr(rng, family)}}),
+            2 | 3 => json!({"ipBlock": block(rng, family)}),
             _ => json!({"podSelector": selector(rng)}),
         };
         rule[peers] = json!([peer]);
