@@ -96,7 +96,8 @@ impl MapPort<'_> {
                 }
             }
             world.note(self.node, what, table as u64);
-            if matches!(result, Ok(true)) && !table.is_the_dataplanes() {
+            let tells = matches!(table, Table::Endpoints | Table::Ipcache | Table::Policy);
+            if matches!(result, Ok(true)) && tells {
                 world.look_between(self.node);
             }
             result

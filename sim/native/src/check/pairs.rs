@@ -28,7 +28,7 @@ const MOST: usize = 400;
 /// So many are tried once more.
 const MOST_AGAIN: usize = 100;
 /// Of so many commands of an agent one is followed by a look at what is between it and the next.
-const BETWEEN: f64 = 0.05;
+const BETWEEN: f64 = 0.08;
 /// Attempts of such a look.
 const MOST_BETWEEN: usize = 16;
 /// The port of who opens.
@@ -84,29 +84,31 @@ impl World {
         // Everything is judged once more: what is known by now passes both ways, and is not counted again.
         copies.iter_mut().for_each(raise_revision);
         attempts.truncate(MOST_AGAIN);
-        attempts.iter().find_map(|tried| self.check_again(&copies, tried))
+        let again = attempts.iter().find_map(|tried| self.check_again(&copies, tried));
+        copies.iter_mut().for_each(raise_revision);
+        again.or_else(|| attempts.iter().find_map(|tried| self.check_answer(&copies, tried)))
     }
 
-    /// Whether a connection that has begun goes on, and nothing of it is counted again; if not, how.
-    fn check_again(&self, copies: &[Native], tried: &Tried) -> Option<String> {
-        let (from, to, attempt) = tried;
+    /// Whether a connection that has begun is not counted again; if it is, a word on it.
+    fn check_again(&self, copies: &[Native], (from, to, attempt): &Tried) -> Option<String> {
         let before = all_staged(copies);
-        if self.send_first(copies, *from, *to, attempt)? != Came::Through {
+        let came = self.send_first(copies, *from, *to, attempt)?;
+        let is_counted = came == Came::Through && all_staged(copies) != before;
+        is_counted.then(|| format!("{attempt}: a known connection is counted again for staged policies"))
+    }
+
+    /// Whether the answer to what gets through gets through too; if not, how.
+    fn check_answer(&self, copies: &[Native], tried: &Tried) -> Option<String> {
+        let attempt = &tried.2;
+        if self.check.views.api_server.judge(&self.oracle, attempt) != [true; 2] {
             return None;
         }
-        if all_staged(copies) != before {
-            return Some(format!("{attempt}: a known connection is counted again for staged policies"));
-        }
-        match self.send_answer(copies, tried)? {
-            Came::Through => None,
-            Came::Stopped(n) => {
-                Some(format!("{attempt} gets through, but {} drops the answer by policy", self.nodes[n].name))
-            }
-            Came::Lost(n, reason) => {
-                let (name, reason) = (&self.nodes[n].name, reason.text());
-                Some(format!("{attempt} gets through, but {name} drops the answer as `{reason}`"))
-            }
-        }
+        let (n, reason) = match self.send_answer(copies, tried)? {
+            Came::Through => return None,
+            Came::Stopped(n) => (n, "policy"),
+            Came::Lost(n, reason) => (n, reason.text()),
+        };
+        Some(format!("{attempt} gets through, but {} drops the answer: {reason}", self.nodes[n].name))
     }
 
     /// Whether a first packet fares, and is counted, as the objects say; if not, how.
@@ -325,7 +327,9 @@ impl World {
             let bytes = self.first((home, source), to, &attempt);
             let Some(verdict) = self.first_step(&copy, n, source, to, bytes) else { continue };
             let here = self.node_of(to) == Some(n);
-            let Some(possible) = self.check.views.possible(&attempt, self.now) else { continue };
+            let Some(possible) = self.check.views.possible(&attempt, [source, to], self.now) else {
+                continue;
+            };
             let wrong = match came(n, verdict) {
                 Came::Through => !possible.passes(here),
                 Came::Stopped(_) => !possible.is_stopped(here),

@@ -101,9 +101,11 @@ impl World {
     }
 
     /// What may come of the connection of a packet.
-    fn possible(&mut self, attempt: &Attempt, passport: &Passport) -> Option<Possible> {
+    fn possible(&mut self, attempt: &Attempt, view: &View, passport: &Passport) -> Option<Possible> {
         self.look_for_rest();
-        self.check.views.possible(attempt, passport.born)
+        let forward = self.end_of(passport.origin).as_ref() == Some(&attempt.from);
+        let ends = if forward { [view.src, view.dst] } else { [view.dst, view.src] };
+        self.check.views.possible(attempt, ends, passport.born)
     }
 
     /// Why the objects as they are say what they say, for people.
@@ -116,7 +118,7 @@ impl World {
             return;
         }
         let Some(attempt) = self.attempt(n, view, passport, to) else { return };
-        if self.possible(&attempt, passport).is_some_and(|possible| !possible.through()) {
+        if self.possible(&attempt, view, passport).is_some_and(|possible| !possible.through()) {
             let message = format!("policy forbids a packet that is delivered ({})", self.why(&attempt));
             self.violate_packet("policy", frame.id.0, &message);
         }
@@ -180,7 +182,7 @@ impl World {
             // Ports of fragments are not known here.
             return view.later_fragment || !matches!(view.proto, TCP | UDP);
         };
-        self.possible(&attempt, passport).is_none_or(Possible::stopped)
+        self.possible(&attempt, view, passport).is_none_or(Possible::stopped)
     }
 
     /// Who has an address; `None`: a pod that is gone or is being made.

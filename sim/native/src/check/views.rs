@@ -79,7 +79,8 @@ struct Cache {
     to: usize,
     /// `None`: too many.
     views: Option<Vec<Cluster>>,
-    answers: BTreeMap<(Attempt, bool, bool), Possible>,
+    /// By attempt, and the addresses of those ends that are new.
+    answers: BTreeMap<(Attempt, Option<IpAddr>, Option<IpAddr>), Possible>,
 }
 
 /// The history of the objects.
@@ -247,10 +248,16 @@ impl Views {
             .any(|entry| entry.object.as_ref().is_some_and(names))
     }
 
-    /// What may come of an attempt whose packet was made at `born`; `None` if too much is under way to tell.
-    pub(crate) fn possible(&mut self, attempt: &Attempt, born: Duration) -> Option<Possible> {
+    /// What may come of an attempt between these addresses whose packet was made at `born`; `None` if too much is under way to tell.
+    pub(crate) fn possible(
+        &mut self,
+        attempt: &Attempt,
+        [source, destination]: [IpAddr; 2],
+        born: Duration,
+    ) -> Option<Possible> {
         let since = self.rest.min(born);
-        let (from_is_new, to_is_new) = (self.is_new(&attempt.from, since), self.is_new(&attempt.to, since));
+        let new_from = self.is_new(&attempt.from, since).then_some(source);
+        let new_to = self.is_new(&attempt.to, since).then_some(destination);
         let from = self.log.partition_point(|entry| entry.at < since);
         let to = self.log.len();
         if self.cache.as_ref().is_none_or(|cache| (cache.from, cache.to) != (from, to)) {
@@ -259,7 +266,7 @@ impl Views {
         }
         let cache = self.cache.as_mut()?;
         let views = cache.views.as_ref()?;
-        let key = (attempt.clone(), from_is_new, to_is_new);
+        let key = (attempt.clone(), new_from, new_to);
         if let Some(known) = cache.answers.get(&key) {
             return Some(*known);
         }
@@ -276,16 +283,20 @@ impl Views {
             }
         };
         judge(attempt, None);
-        // Who is not known yet is met as nobody in particular.
-        if to_is_new {
-            judge(&Attempt { to: absent(), ..attempt.clone() }, Some(Direction::Egress));
+        // Who is not known yet is met as nobody in particular, with an address that blocks may hold.
+        if let Some(address) = new_to {
+            for to in [absent(), End::Outside(address)] {
+                judge(&Attempt { to, ..attempt.clone() }, Some(Direction::Egress));
+            }
         }
-        if from_is_new {
-            judge(&Attempt { from: absent(), ..attempt.clone() }, Some(Direction::Ingress));
+        if let Some(address) = new_from {
+            for from in [absent(), End::Outside(address)] {
+                judge(&Attempt { from, ..attempt.clone() }, Some(Direction::Ingress));
+            }
         }
         // Until it has its identity a pod is isolated.
-        possible.egress[0] |= from_is_new;
-        possible.ingress[0] |= to_is_new;
+        possible.egress[0] |= new_from.is_some();
+        possible.ingress[0] |= new_to.is_some();
         cache.answers.insert(key, possible);
         Some(possible)
     }

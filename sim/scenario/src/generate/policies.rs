@@ -27,6 +27,8 @@ pub(super) struct Standing {
     name: String,
     /// It is for nodes.
     host: bool,
+    /// Whom it is for, by the field of its spec.
+    subject: Option<(&'static str, Value)>,
     /// It is not in force. That never changes, so that what it would have decided otherwise can be counted.
     staged: bool,
 }
@@ -91,15 +93,18 @@ impl Generator<'_> {
         let namespaced = matches!(kind, "NetworkPolicy" | "CiliumNetworkPolicy");
         let namespace = namespaced.then(|| one(&mut self.rng, &NAMESPACES));
         let staged = self.rng.chance(0.2);
-        let policy = Standing { api_version, kind, namespace, name, host, staged };
-        self.apply_policy(&policy);
+        let policy = Standing { api_version, kind, namespace, name, host, subject: None, staged };
+        let policy = self.apply_policy(policy);
         self.policies.push(policy);
     }
 
     fn change_policy(&mut self) {
-        if let Some(policy) = self.rng.pick(&self.policies).cloned() {
-            self.apply_policy(&policy);
+        if self.policies.is_empty() {
+            return;
         }
+        let index = self.rng.index(self.policies.len());
+        let policy = self.policies[index].clone();
+        self.policies[index] = self.apply_policy(policy);
     }
 
     fn remove_policy(&mut self) {
@@ -116,15 +121,26 @@ impl Generator<'_> {
         }));
     }
 
-    fn apply_policy(&mut self, policy: &Standing) {
+    /// Another version of a policy. It is mostly for whom it was before.
+    fn apply_policy(&mut self, mut policy: Standing) -> Standing {
         let family = self.cluster.family;
         let rng = &mut self.rng;
-        let spec = match policy.kind {
+        let mut spec = match policy.kind {
             "NetworkPolicy" => network_policy(rng, family),
             "ClusterNetworkPolicy" => cluster_policy(rng, family),
             _ if policy.host => for_nodes(rng, family),
             _ => cilium(rng, family),
         };
+        let subject = match policy.kind {
+            "NetworkPolicy" => "podSelector",
+            "ClusterNetworkPolicy" => "subject",
+            _ if policy.host => "nodeSelector",
+            _ => "endpointSelector",
+        };
+        match &policy.subject {
+            Some((field, before)) if rng.chance(0.75) => spec[*field] = before.clone(),
+            _ => policy.subject = Some((subject, spec[subject].clone())),
+        }
         let mut object = json!({
             "apiVersion": policy.api_version, "kind": policy.kind,
             "metadata": {"name": policy.name}, "spec": spec,
@@ -139,6 +155,7 @@ impl Generator<'_> {
             object["metadata"]["namespace"] = json!(namespace);
         }
         self.push(Action::Apply(vec![object]));
+        policy
     }
 
     fn relabel_pod(&mut self) {
@@ -307,6 +324,9 @@ fn cilium_rule(rng: &mut Rng, family: Families, peers: &str) -> Value {
             json!({format!("{peers}Entities"): [one(rng, &["cluster", "world", "all", "host", "remote-node"])]})
         }
         2 => json!({format!("{peers}CIDR"): [cidr(rng, family)]}),
+        // What pods send to is more often outside than what they hear from.
+        3 if peers == "to" => json!({format!("{peers}CIDR"): [cidr(rng, family)]}),
+        4 if peers == "to" => json!({format!("{peers}Entities"): [one(rng, &["world", "all"])]}),
         _ => json!({format!("{peers}Endpoints"): [selector(rng)]}),
     };
     match rng.below(4) {
