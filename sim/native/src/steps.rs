@@ -253,7 +253,7 @@ impl<'a> Runner<'a> {
         let mut failures = Vec::new();
         {
             let world = self.sim.world();
-            for state in world.traffic.values().filter(|state| !state.ended) {
+            for state in world.traffic.values() {
                 failures.extend(world.judge_traffic(state));
             }
         }
