@@ -37,6 +37,12 @@ fn cluster(scenario: &Scenario) -> Vec<String> {
             "cluster: the capacity of {table} cannot be changed, because the programs are loaded as they are shipped"
         ));
     }
+    if cluster.host_firewall {
+        refused.push(
+            "cluster: agents of a lab that is made for a scenario put no policies for nodes in force"
+                .to_owned(),
+        );
+    }
     refused
 }
 

@@ -82,10 +82,11 @@ impl World {
             Routing::Native => agent_control::Routing::Native,
         };
         let bulk = self.is_bulk();
+        let host_firewall = self.cluster.host_firewall;
         let node = &mut self.nodes[n];
         let mut config = Config::new(node.name.clone(), routing);
         config.quarantine = self.quarantine;
-        config.policy = (!bulk).then(PolicyConfig::default);
+        config.policy = (!bulk).then(|| PolicyConfig { host_firewall, ..PolicyConfig::default() });
         let agent = Agent::new(config, node.memory.documents());
         let device = node.device();
         node.commands = Commands::default();
@@ -99,6 +100,7 @@ impl World {
         process.publisher_pause = PAUSES.0;
         process.told.set(None);
         process.inbox.push_back(Event::Underlay(device));
+        self.staged_unread(n);
         // It listens before it reads the queue of what came meanwhile.
         self.replay_queue(n);
         if self.nodes[n].listened {
@@ -190,7 +192,9 @@ impl World {
         self.stats.reconciles += 1;
         let waiting = self.nodes[n].agent.inbox.len();
         // Usually all that waits, as the daemon does; now and then only the first of it.
-        let take = if waiting > 1 && self.rng.chance(0.25) {
+        let take = if self.one_by_one {
+            1
+        } else if waiting > 1 && self.rng.chance(0.25) {
             1 + usize::try_from(self.rng.below(waiting as u64)).unwrap_or(0)
         } else {
             waiting

@@ -9,6 +9,7 @@ mod delivery;
 mod drops;
 mod pairs;
 mod rest;
+pub(crate) mod staged;
 mod verdicts;
 pub(crate) mod views;
 
@@ -60,6 +61,8 @@ pub(crate) struct Checker {
     connections: conntrack::Model,
     /// What may be believed of the objects.
     pub(crate) views: views::Views,
+    /// What staged policies would have decided otherwise, by node.
+    pub(crate) staged: BTreeMap<NodeId, staged::Counted>,
     was_full: BTreeSet<NodeId>,
     /// Drops of packets of pods by reason's name.
     pub(crate) drops: BTreeMap<&'static str, u64>,
@@ -70,6 +73,11 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
+    /// One that has seen nothing. `oracle`: how the oracle reads policies.
+    pub(crate) fn new(oracle: sim_oracle::Options) -> Self {
+        Self { views: views::Views::new(oracle), ..Self::default() }
+    }
+
     /// A table that packets write takes no more rows.
     pub(crate) fn table_was_full(&mut self, n: NodeId) {
         self.was_full.insert(n);

@@ -311,7 +311,7 @@ impl World {
         if split {
             native.at_hand = usize::try_from(self.rng.range(14..=80)).unwrap_or(usize::MAX);
         }
-        let before = crate::check::conntrack::tracks(program).then(|| native.bytes.clone());
+        let before = self.tracks(program).then(|| native.bytes.clone());
         let node = &mut self.nodes[n];
         node.runs += 1;
         let verdict = node.native.run(program, &mut native);
@@ -319,6 +319,9 @@ impl World {
         self.after_program(n, program, id, &verdict);
         if let Some(before) = before {
             self.check_connection(n, program, id.0, &before, &verdict);
+        }
+        if self.has_staged {
+            self.count_staged(n);
         }
         let to_tunnel = native.to_tunnel;
         let frame = Frame { id, bytes: native.bytes };

@@ -96,6 +96,10 @@ impl MapPort<'_> {
                 }
             }
             world.note(self.node, what, table as u64);
+            let tells = matches!(table, Table::Endpoints | Table::Ipcache | Table::Policy);
+            if matches!(result, Ok(true)) && tells {
+                world.look_between(self.node);
+            }
             result
         };
         self.sim.let_time_pass(self.node);
@@ -108,12 +112,17 @@ impl MapPort<'_> {
 
 impl MapStore for MapPort<'_> {
     fn dump(&mut self, table: Table) -> Result<Vec<Row>, PortError> {
-        self.read("dump", |native| {
+        let rows = self.read("dump", |native| {
             let rows = native.tables().dump(table.name()).unwrap_or_default();
             // The array's one row exists from the beginning; zero means never written.
             let rows = rows.into_iter().map(|(key, value)| Row { key, value });
-            rows.filter(|row| table != Table::Config || row.value.iter().any(|byte| *byte != 0)).collect()
-        })
+            let is_there = |row: &Row| table != Table::Config || row.value.iter().any(|byte| *byte != 0);
+            rows.filter(is_there).collect::<Vec<Row>>()
+        })?;
+        if table == Table::Staged {
+            self.sim.world().staged_read(self.node, &rows);
+        }
+        Ok(rows)
     }
 
     fn upsert(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), PortError> {
@@ -131,7 +140,11 @@ impl MapStore for MapPort<'_> {
             Ok(()) => Ok(true),
             Err(UpdateError::NoRow) => Ok(false),
             Err(error) => Err(error),
-        })
+        })?;
+        if table == Table::Staged {
+            self.sim.world().staged_removed(self.node, key);
+        }
+        Ok(())
     }
 
     fn scan(&mut self, table: Table, cursor: Option<&Cursor>, limit: usize) -> Result<Scan, PortError> {

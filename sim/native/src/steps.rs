@@ -253,7 +253,7 @@ impl<'a> Runner<'a> {
         let mut failures = Vec::new();
         {
             let world = self.sim.world();
-            for state in world.traffic.values().filter(|state| !state.ended) {
+            for state in world.traffic.values() {
                 failures.extend(world.judge_traffic(state));
             }
         }
@@ -270,6 +270,8 @@ impl<'a> Runner<'a> {
     /// All agents die and come back at rest: nothing of what they find may be changed.
     fn restart_all(&self) {
         let nodes = self.sim.world().nodes.len();
+        // What is known in the midst of a list is acted on, too.
+        self.sim.world().one_by_one = true;
         for n in 0..nodes {
             self.sim.world().kill_agent(n, Death::default());
         }

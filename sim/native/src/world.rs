@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sim_api::clock::rfc3339;
 use sim_api::object::{name, namespace, str_at};
-use sim_api::resource::{CUSTOMRESOURCEDEFINITIONS, NODES, PODS};
+use sim_api::resource::{CUSTOMRESOURCEDEFINITIONS, ENDPOINTSLICES, NODES, PODS};
 use sim_api::{ChangeKind, ManualClock, Store, StoreOptions, WriteOptions};
 use sim_controllers::{ControllerOptions, Controllers};
 use sim_net::{Frame, Link, LinkKind, PacketId, Route};
@@ -27,7 +27,7 @@ use crate::kinds::{DEFINITIONS, KindLog, kind_of};
 use crate::kubelet::SandboxId;
 use crate::node::{DEVICE, LinkView, NODE_NETS, SimNode, UNDERLAY};
 use crate::operator::OperatorProcess;
-use crate::outside::{GATEWAYS, Outside};
+use crate::outside::{GATEWAYS, Outside, SERVERS};
 use crate::queue::{NodeId, Queue, Task};
 use crate::run::Said;
 use crate::trace::{Hop, Origin, Passport, Trace};
@@ -37,6 +37,9 @@ use crate::watch::NodeLog;
 
 /// Moment at which simulations begin, for objects' time stamps: 2026-01-01.
 const EPOCH_S: i64 = 1_767_225_600;
+
+/// Port of the API server.
+pub(crate) const API_PORT: u16 = 443;
 
 /// What has happened, in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -80,6 +83,8 @@ pub(crate) struct World {
     pub(crate) oracle: sim_oracle::Cluster,
     /// There are objects that may forbid packets.
     pub(crate) has_policies: bool,
+    /// Some of them are not in force, and are counted.
+    pub(crate) has_staged: bool,
     pub(crate) traffic: BTreeMap<String, TrafficState>,
     pub(crate) cluster_faults: ClusterFaults,
     pub(crate) check: Checker,
@@ -99,6 +104,10 @@ pub(crate) struct World {
     controllers_due: Option<Duration>,
     /// No time passes between commands, and packets are not looked at: for figures on size.
     bulk: bool,
+    /// Agents reconcile after every single event.
+    pub(crate) one_by_one: bool,
+    /// How often the state between two commands could have been looked at.
+    pub(crate) between: u64,
     /// How long agents keep addresses back.
     pub(crate) quarantine: Duration,
 }
@@ -126,6 +135,17 @@ impl World {
                 debug_assert!(made.is_ok(), "the store is new, and the definitions are valid: {made:?}");
             }
         }
+        let host_policies = cluster.host_firewall && !bulk;
+        if host_policies {
+            let made = store.create(
+                &ENDPOINTSLICES,
+                "default",
+                api_server(cluster.family),
+                &WriteOptions::default(),
+            );
+            debug_assert!(made.is_ok(), "the store has no such object yet: {made:?}");
+        }
+        let oracle = sim_oracle::Options { host_policies, ..sim_oracle::Options::by_identity() };
         let options = ControllerOptions { pod_cidrs: Vec::new(), node_grace_s: 0 };
         let nodes: Vec<SimNode> = (0..usize::from(cluster.nodes))
             .map(|n| SimNode::new(n, cluster.family, mtu, cluster.pod_cidr_bits, seed ^ n as u64))
@@ -149,11 +169,12 @@ impl World {
             operator: OperatorProcess::default(),
             fabric: Fabric::new(mtu, Rng::stream(seed, "fabric", 0)),
             outside: Outside::new(mtu, seed),
-            oracle: sim_oracle::Cluster::with_options(sim_oracle::Options::by_identity()),
+            oracle: sim_oracle::Cluster::with_options(oracle),
             has_policies: false,
+            has_staged: false,
             traffic: BTreeMap::new(),
             cluster_faults: ClusterFaults::default(),
-            check: Checker::default(),
+            check: Checker::new(oracle),
             trace: Trace::default(),
             stats: Stats::default(),
             said: Vec::new(),
@@ -166,6 +187,8 @@ impl World {
             order: Rng::stream(seed, "order", 0),
             controllers_due: None,
             bulk,
+            one_by_one: false,
+            between: 0,
             quarantine: Duration::from_secs(30),
         }
     }
@@ -436,6 +459,7 @@ impl World {
             return;
         }
         self.has_policies |= kind.ends_with("NetworkPolicy");
+        self.has_staged |= !object["metadata"]["annotations"]["bristle.io/staged"].is_null();
         if !self.bulk {
             let now = self.now;
             self.check.views.note(now, object, deleted);
@@ -602,6 +626,19 @@ impl World {
         }
         (subject, lines)
     }
+}
+
+/// Where nodes find the API server: its own calls take no way through the network here, but policies may cut nodes off from it.
+fn api_server(families: Families) -> Value {
+    let [v4, v6] = SERVERS[1];
+    let (kind, address) = if families == Families::V6 { ("IPv6", v6) } else { ("IPv4", v4) };
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": kind,
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": API_PORT, "protocol": "TCP"}],
+    })
 }
 
 /// Family of an address as the oracle names it.

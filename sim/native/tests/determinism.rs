@@ -23,7 +23,7 @@ fn hash(scenario: &Scenario, seed: u64) -> String {
 
 #[rstest]
 fn a_seed_decides_the_whole_run(
-    #[values("mixed", "quiet", "crash", "api", "net", "cni", "full")] profile: &str,
+    #[values("mixed", "quiet", "crash", "api", "net", "cni", "full", "policy")] profile: &str,
 ) {
     let mut hashes = BTreeSet::new();
     for seed in SEEDS {

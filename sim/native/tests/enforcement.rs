@@ -1,4 +1,5 @@
-//! On which nodes a policy is in force: what is in the way on one node is said of the policy, and goes again.
+//! On which nodes a policy is in force: what is in the way on one node is said of the policy, and goes again; and policies for
+//! the nodes themselves.
 
 use sim_native::Options;
 use sim_scenario::Scenario;
@@ -41,5 +42,53 @@ fn what_is_in_the_way_on_one_node_is_said_of_the_policy_until_it_is_gone() {
             message.starts_with("not in force on 1 of 2 nodes: node-2 (") && message.contains("POLICY"),
             "seed {seed}: {message}"
         );
+    }
+}
+
+const FOR_NODES: &str = r#"
+bristle: scenario/v1
+name: policies-for-nodes
+description: A node takes only what other nodes send; what would keep it from the API server is audited until it is meant.
+cluster: {nodes: 2, family: v4, host-firewall: true}
+steps:
+  - pod: {name: client, node: node-1}
+  - wait: {for: rest}
+  - apply:
+      - apiVersion: cilium.io/v2
+        kind: CiliumClusterwideNetworkPolicy
+        metadata: {name: nodes}
+        spec:
+          nodeSelector: {}
+          ingress: [{fromEntities: [remote-node]}]
+          egress: [{toEntities: [remote-node]}]
+  - wait: {for: rest}
+  - traffic: {id: pod, from: pod/client, to: node/node-2, kind: ping, timeout: 1s, expect: fail}
+  - traffic: {id: node, from: node/node-1, to: node/node-2, kind: ping, expect: ok}
+  - traffic: {id: audited, from: node/node-1, to: world/first, kind: http, port: 80, expect: ok}
+  - wait: {for: rest}
+  - apply:
+      - apiVersion: cilium.io/v2
+        kind: CiliumClusterwideNetworkPolicy
+        metadata: {name: nodes, annotations: {bristle.io/allow-api-cut: "true"}}
+        spec:
+          nodeSelector: {}
+          ingress: [{fromEntities: [remote-node]}]
+          egress: [{toEntities: [remote-node]}]
+  - wait: {for: rest}
+  - traffic: {id: meant, from: node/node-1, to: world/first, kind: http, port: 80, timeout: 1s, expect: fail}
+  - wait: {for: rest}
+  - expect: {drops: {reason: POLICY_DENIED, at-least: 2}}
+"#;
+
+#[test]
+fn a_node_is_judged_and_cut_off_from_the_api_server_only_if_that_is_meant() {
+    for routing in ["vxlan", "native"] {
+        let text = FOR_NODES.replace("family: v4", &format!("family: v4, routing: {routing}"));
+        let known = Known::default();
+        let scenario = Scenario::parse_valid(&text, "here", &known).unwrap_or_else(|error| panic!("{error}"));
+        for seed in 1..=5 {
+            let report = sim_native::run(&scenario, &Options { seed, ..Options::default() });
+            assert_eq!(report.outcome.failures, [""; 0], "{routing}, seed {seed}");
+        }
     }
 }

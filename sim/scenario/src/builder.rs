@@ -107,6 +107,12 @@ impl Builder {
         self
     }
 
+    /// Policies for nodes are in force.
+    pub const fn host_firewall(mut self) -> Self {
+        self.scenario.cluster.host_firewall = true;
+        self
+    }
+
     /// The next step is not before this time after the start.
     pub const fn at(mut self, at: Duration) -> Self {
         self.at = Some(at);

@@ -32,6 +32,9 @@ pub fn generate(seed: u64, profile: &Profile, nodes: Option<u16>) -> Scenario {
     let mut rng = Rng::stream(seed, "cluster", 0);
     let cluster = cluster(&mut rng, profile, nodes);
     let rounds = rng.range(3..=7);
+    let policed = policies::decide(&mut Rng::stream(seed, "policies", 0), profile.policies);
+    let mut of_nodes = Rng::stream(seed, "policies for nodes", 0);
+    let cluster = Cluster { host_firewall: policed && of_nodes.chance(0.5), ..cluster };
     let mut generator = Generator {
         profile,
         cluster,
@@ -42,7 +45,8 @@ pub fn generate(seed: u64, profile: &Profile, nodes: Option<u16>) -> Scenario {
         traffic_made: 0,
         streams: Vec::new(),
         open_faults: false,
-        policed: policies::decide(&mut Rng::stream(seed, "policies", 0), profile.policies),
+        policed,
+        may_cut: of_nodes.chance(0.4),
         policies: Vec::new(),
         policies_made: 0,
         rng,
@@ -111,6 +115,8 @@ struct Generator<'a> {
     open_faults: bool,
     /// There are policies.
     policed: bool,
+    /// Policies for nodes may cut them off from the API server.
+    may_cut: bool,
     policies: Vec<policies::Standing>,
     policies_made: u32,
 }

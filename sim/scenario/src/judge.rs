@@ -104,7 +104,7 @@ fn is_about_policies(action: &Action) -> bool {
     match action {
         Action::Apply(objects) => objects.iter().all(|object| {
             let of = object["kind"].as_str().unwrap_or_default();
-            kind(of) || (of == "Pod" && object.get("spec").is_none())
+            kind(of) || (matches!(of, "Pod" | "Node") && object.get("spec").is_none())
         }),
         Action::Delete(object) => object.kind != "Namespace" && kind(&object.kind),
         _ => false,

@@ -53,6 +53,9 @@ pub struct Cluster {
     /// Capacities of tables that shall be smaller than usual, by their name (`CT4`, `IPCACHE`, …).
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tables: BTreeMap<String, u32>,
+    /// Policies for nodes are in force.
+    #[serde(skip_serializing_if = "omit::default")]
+    pub host_firewall: bool,
 }
 
 impl Default for Cluster {
@@ -64,6 +67,7 @@ impl Default for Cluster {
             mtu: 1500,
             pod_cidr_bits: 24,
             tables: BTreeMap::new(),
+            host_firewall: false,
         }
     }
 }

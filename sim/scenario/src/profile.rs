@@ -158,7 +158,7 @@ pub const PROFILES: &[Profile] = &[
     Profile {
         name: "policy",
         description: "policies and labels change while traffic flows; agents and the operator die, watches misbehave, rows fail",
-        breakages: &[(Kill, 4), (Operator, 2), (Api, 5), (Stall, 1), (Failures, 2), (Table, 1)],
+        breakages: &[(Kill, 4), (Operator, 2), (Api, 5), (Stall, 1), (Failures, 4), (Table, 1)],
         most_faults: 2,
         tiny_cidrs: 5,
         small_tables: 0,

@@ -23,6 +23,7 @@ cluster:
   pod-cidr-bits: 28
   tables:
     CT4: 64
+  host-firewall: true
 steps:
 - pod:
     name: a
@@ -144,6 +145,7 @@ fn built() -> Scenario {
         .mtu(9000)
         .pod_cidr_bits(28)
         .table("CT4", 64)
+        .host_firewall()
         .pod("a", |p| p.node("node-1").label("app", "web").serve("http:8080").serve("udp:53"))
         .pod("b", |p| p.namespace("shop"))
         .apply(vec![service])

@@ -129,6 +129,36 @@ fn addresses_run_out_and_are_used_again() {
 }
 
 #[test]
+fn policies_are_of_every_sort() {
+    let profile = Profile::by_name("policy").unwrap();
+    let scenarios: Vec<Scenario> = (0..100).map(|seed| generate(seed, profile, None)).collect();
+    let with = |what: &dyn Fn(&serde_json::Value) -> bool| {
+        let applies = |scenario: &&Scenario| {
+            scenario
+                .steps
+                .iter()
+                .any(|step| matches!(&step.action, Action::Apply(objects) if objects.iter().any(what)))
+        };
+        scenarios.iter().filter(applies).count()
+    };
+    let annotations = |object: &serde_json::Value| object["metadata"]["annotations"].clone();
+    let for_nodes = |object: &serde_json::Value| !object["spec"]["nodeSelector"].is_null();
+    let found = [
+        with(&for_nodes),
+        with(&|object| for_nodes(object) && annotations(object)["bristle.io/allow-api-cut"] == "true"),
+        with(&|object| for_nodes(object) && annotations(object)["bristle.io/allow-api-cut"].is_null()),
+        with(&|object| annotations(object)["bristle.io/staged"] == "true"),
+        with(&|object| object.to_string().contains("\"except\"")),
+        with(&|object| object["kind"] == "Node" && !object["metadata"]["labels"]["zone"].is_null()),
+    ];
+    assert!(found.iter().all(|count| *count > 10), "{found:?}");
+    let needless = scenarios.iter().filter(|scenario| !scenario.cluster.host_firewall);
+    let mut steps = needless.flat_map(|scenario| &scenario.steps);
+    let applies = |action: &Action| matches!(action, Action::Apply(objects) if objects.iter().any(for_nodes));
+    assert!(!steps.any(|step| applies(&step.action)), "nobody would put it in force");
+}
+
+#[test]
 fn faults_come_with_and_without_an_end() {
     let profile = Profile::by_name("mixed").unwrap();
     let faults: Vec<_> = (0..100)

@@ -10,6 +10,7 @@ use dataplane_abi::conntrack::{CtDir, CtEntry, CtEntry6, CtKey4, CtKey6, CtScope
 use dataplane_abi::program::Program;
 use dataplane_abi::{Be16, Identity};
 use dataplane_core::Verdict;
+use sim_scenario::model::Routing;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use crate::node::TICKS_PER_S;
@@ -91,6 +92,16 @@ impl Model {
             }
         }
         Some(((view.src, ports.0), (view.dst, ports.1)))
+    }
+
+    /// Whether it is known how the connection of a packet began, which may be by it.
+    fn follows(&mut self, n: NodeId, view: &View, now: u64) -> bool {
+        if view.proto != TCP || view.flags & (SYN | ACK) == SYN {
+            return true;
+        }
+        let Some((from, to)) = self.ends(n, view) else { return false };
+        let known = self.connections.get(&key(n, from, to, view.proto));
+        known.is_some_and(|known| now - known.last <= timeout_ticks(known.state))
     }
 
     /// A packet has been taken for one of a connection; what the row must say now.
@@ -176,15 +187,42 @@ fn entry(table: &str, value: &[u8]) -> Option<CtEntry> {
     }
 }
 
-/// Whether a program keeps track of connections.
-pub(crate) const fn tracks(program: Program) -> bool {
-    matches!(
-        program,
-        Program::FromContainer | Program::FromOverlay | Program::FromNetdev | Program::ToContainer
-    )
-}
+/// Port of the tunnel (RFC 7348).
+const TUNNEL_PORT: u16 = 8472;
 
 impl World {
+    /// Whether a program keeps track of connections.
+    pub(crate) const fn tracks(&self, program: Program) -> bool {
+        match program {
+            Program::FromContainer | Program::FromOverlay | Program::FromNetdev | Program::ToContainer => {
+                true
+            }
+            Program::FromHost | Program::ToNetdev => self.cluster.host_firewall,
+            Program::ToHost => false,
+        }
+    }
+
+    /// Whether a packet carries others through the tunnel: those are judged, and it is not.
+    pub(crate) fn is_of_tunnel(&self, view: &View) -> bool {
+        let by_nodes = self.node_at(view.src).is_some() && self.node_at(view.dst).is_some();
+        let called = matches!(view.ports, Some((_, port)) if port == TUNNEL_PORT);
+        self.cluster.routing == Routing::Vxlan && view.proto == UDP && called && by_nodes
+    }
+
+    /// Whether a node's own connections have rows, and this packet of one has just passed.
+    fn is_of_node(&self, n: NodeId, program: Program, view: &View, verdict: &Verdict) -> bool {
+        let own = |address| self.is_own_address(n, address);
+        self.cluster.host_firewall
+            && !self.is_of_tunnel(view)
+            && match (program, verdict) {
+                (Program::FromOverlay, Verdict::Pass) | (Program::FromNetdev, Verdict::Skip) => own(view.dst),
+                (Program::FromHost, Verdict::Tunnel { .. }) | (Program::ToNetdev, Verdict::Skip) => {
+                    own(view.src)
+                }
+                _ => false,
+            }
+    }
+
     fn ticks(&self, n: NodeId) -> u64 {
         self.nodes[n].native.clock().ticks
     }
@@ -218,6 +256,11 @@ impl World {
         if view.is_icmp_error() || view.is_neighbour_discovery() || view.is_to_many() || view.is_of_link() {
             return;
         }
+        if matches!(program, Program::FromHost | Program::ToNetdev) && !self.is_own_address(n, view.src) {
+            // Of what the node only forwards nothing is noted there.
+            return;
+        }
+        let of_node = self.is_of_node(n, program, &view, verdict);
         let goes_on = match (program, verdict) {
             (
                 Program::FromContainer,
@@ -227,9 +270,11 @@ impl World {
             (Program::FromContainer, Verdict::Pass) => self.is_own_address(n, view.dst),
             (Program::FromOverlay | Program::FromNetdev, Verdict::Peer { .. }) => true,
             (Program::ToContainer, Verdict::Pass) => true,
-            _ => false,
+            _ => of_node,
         };
-        if !goes_on {
+        // Nobody knows who began a connection of the node's that was there before it was watched, and it need not have a row.
+        let unclear = of_node && !self.check.connections.follows(n, &view, self.ticks(n));
+        if !goes_on || unclear {
             self.forget_uncertain(n, &view);
             return;
         }

@@ -50,6 +50,7 @@ impl World {
             self.stale_way(n).map(|what| ("conntrack", what)),
             self.check_revision(n),
             self.check_counters(n),
+            self.check_staged(n),
         ];
         for (invariant, finding) in findings.into_iter().flatten() {
             let message = format!("{} at rest: {finding}", self.nodes[n].name);
@@ -165,6 +166,7 @@ impl World {
             let wanted: &[Program] = match link.name.as_str() {
                 HOST_LINK => &[Program::FromHost, Program::ToHost],
                 OVERLAY_LINK => &[Program::FromOverlay],
+                DEVICE if self.cluster.host_firewall => &[Program::FromNetdev, Program::ToNetdev],
                 DEVICE if native => &[Program::FromNetdev],
                 _ if link.netns.is_some() => &[Program::FromContainer, Program::ToContainer],
                 _ => &[],

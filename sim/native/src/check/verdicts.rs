@@ -70,6 +70,7 @@ impl World {
             return None;
         }
         let from = self.end_of(passport.origin)?;
+        let is_node = matches!(to, End::Node { .. });
         let protocol = match view.proto {
             TCP => Protocol::Tcp,
             UDP => Protocol::Udp,
@@ -86,7 +87,8 @@ impl World {
             None => self
                 .was_begun_by_sender(n, view)
                 .or_else(|| self.was_begun_by_sender(home, view))
-                .unwrap_or(true),
+                // Of a connection that was not seen to begin the node may be the one that did.
+                .unwrap_or(!(self.cluster.host_firewall && protocol == Protocol::Tcp && is_node)),
         };
         let (source, destination) = view.ports?;
         let port = match protocol {
@@ -99,9 +101,11 @@ impl World {
     }
 
     /// What may come of the connection of a packet.
-    fn possible(&mut self, attempt: &Attempt, passport: &Passport) -> Option<Possible> {
+    fn possible(&mut self, attempt: &Attempt, view: &View, passport: &Passport) -> Option<Possible> {
         self.look_for_rest();
-        self.check.views.possible(attempt, passport.born)
+        let forward = self.end_of(passport.origin).as_ref() == Some(&attempt.from);
+        let ends = if forward { [view.src, view.dst] } else { [view.dst, view.src] };
+        self.check.views.possible(attempt, ends, passport.born)
     }
 
     /// Why the objects as they are say what they say, for people.
@@ -114,7 +118,7 @@ impl World {
             return;
         }
         let Some(attempt) = self.attempt(n, view, passport, to) else { return };
-        if self.possible(&attempt, passport).is_some_and(|possible| !possible.through()) {
+        if self.possible(&attempt, view, passport).is_some_and(|possible| !possible.through()) {
             let message = format!("policy forbids a packet that is delivered ({})", self.why(&attempt));
             self.violate_packet("policy", frame.id.0, &message);
         }
@@ -162,6 +166,9 @@ impl World {
             // What is related to a connection is as good as it.
             return false;
         }
+        if view.is_neighbour_discovery() || self.is_of_tunnel(view) {
+            return false;
+        }
         let (Origin::Pod(home, _) | Origin::Node(home)) = passport.origin;
         if [n, home].iter().any(|n| self.check.was_full.contains(n)) {
             // A reply whose connection could not be kept is judged as if it began one.
@@ -175,7 +182,7 @@ impl World {
             // Ports of fragments are not known here.
             return view.later_fragment || !matches!(view.proto, TCP | UDP);
         };
-        self.possible(&attempt, passport).is_none_or(Possible::stopped)
+        self.possible(&attempt, view, passport).is_none_or(Possible::stopped)
     }
 
     /// Who has an address; `None`: a pod that is gone or is being made.

@@ -5,11 +5,14 @@
 //! what all of them forbid must not happen.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use sim_api::object::{at, name, namespace, str_at};
-use sim_oracle::{Attempt, Cluster, Direction, End, Options};
+use sim_oracle::{Attempt, Cluster, Direction, End, Options, Protocol, Verdict};
+
+use crate::world::API_PORT;
 
 /// More combinations than this are not looked at.
 const MOST_VIEWS: usize = 128;
@@ -53,6 +56,16 @@ impl Possible {
         self.egress[0] || self.ingress[0]
     }
 
+    /// The same as one node has it: of egress, and of ingress if the end that answers is there too.
+    pub(crate) const fn passes(self, both: bool) -> bool {
+        self.egress[1] && (!both || self.ingress[1])
+    }
+
+    /// Whether it may be stopped there.
+    pub(crate) const fn is_stopped(self, both: bool) -> bool {
+        self.egress[0] || (both && self.ingress[0])
+    }
+
     fn add(&mut self, direction: Direction, allowed: bool) {
         let of = if direction == Direction::Egress { &mut self.egress } else { &mut self.ingress };
         of[usize::from(allowed)] = true;
@@ -66,7 +79,8 @@ struct Cache {
     to: usize,
     /// `None`: too many.
     views: Option<Vec<Cluster>>,
-    answers: BTreeMap<(Attempt, bool, bool), Possible>,
+    /// By attempt, and the addresses of those ends that are new.
+    answers: BTreeMap<(Attempt, Option<IpAddr>, Option<IpAddr>), Possible>,
 }
 
 /// The history of the objects.
@@ -78,9 +92,53 @@ pub(crate) struct Views {
     endpoints: BTreeMap<String, Told>,
     identities: BTreeMap<u64, BTreeMap<String, String>>,
     cache: Option<Cache>,
+    options: Options,
+    /// What is known of it and of nodes.
+    pub(crate) api_server: ApiServer,
+}
+
+/// Whether policies for nodes may be in their way to the API server.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ApiServer {
+    address: Option<IpAddr>,
+    /// Policies for nodes say that they may. Either all of a scenario do, or none.
+    may_be_cut: bool,
+}
+
+impl ApiServer {
+    /// What a cluster says of an attempt: egress, then ingress. What a node opens is only audited as long as its policies would
+    /// cut it off from the API server and do not say that this is meant.
+    pub(crate) fn judge(self, cluster: &Cluster, attempt: &Attempt) -> [bool; 2] {
+        let verdict = cluster.judge(attempt);
+        let egress = allows(&verdict, Direction::Egress) || self.is_cut(cluster, &attempt.from);
+        [egress, allows(&verdict, Direction::Ingress)]
+    }
+
+    fn is_cut(self, cluster: &Cluster, end: &End) -> bool {
+        let is_node = matches!(end, End::Node { .. });
+        let Some(server) = self.address.filter(|_| is_node && !self.may_be_cut) else { return false };
+        let call = Attempt {
+            from: end.clone(),
+            to: End::Outside(server),
+            family: crate::world::family(server),
+            protocol: Protocol::Tcp,
+            port: Some(API_PORT),
+        };
+        !allows(&cluster.judge(&call), Direction::Egress)
+    }
+}
+
+/// Whether a verdict allows it in that direction.
+pub(super) fn allows(verdict: &Verdict, direction: Direction) -> bool {
+    verdict.why.iter().filter(|why| why.direction == direction).all(|why| why.reason.allows())
 }
 
 impl Views {
+    /// Nothing noted yet.
+    pub(crate) fn new(options: Options) -> Self {
+        Self { options, ..Self::default() }
+    }
+
     /// Nothing is under way.
     pub(crate) fn at_rest(&mut self, now: Duration) {
         self.rest = now;
@@ -98,7 +156,14 @@ impl Views {
             "CiliumEndpoint" => return self.note_endpoint(now, object, deleted),
             "CiliumIdentity" => return self.note_identity(object, deleted),
             "Pod" | "Node" | "Namespace" | "CiliumCIDRGroup" => {}
-            _ if kind.ends_with("NetworkPolicy") => {}
+            "EndpointSlice" if name(object) == "kubernetes" => {
+                let first = object["endpoints"][0]["addresses"][0].as_str();
+                self.api_server.address = first.and_then(|address| address.parse().ok());
+            }
+            _ if kind.ends_with("NetworkPolicy") => {
+                let may_be_cut = &object["metadata"]["annotations"][agent_control::ALLOW_API_CUT];
+                self.api_server.may_be_cut |= !may_be_cut.is_null();
+            }
             _ => return,
         }
         let key = (kind.to_owned(), namespace(object).to_owned(), name(object).to_owned());
@@ -183,10 +248,16 @@ impl Views {
             .any(|entry| entry.object.as_ref().is_some_and(names))
     }
 
-    /// What may come of an attempt whose packet was made at `born`; `None` if too much is under way to tell.
-    pub(crate) fn possible(&mut self, attempt: &Attempt, born: Duration) -> Option<Possible> {
+    /// What may come of an attempt between these addresses whose packet was made at `born`; `None` if too much is under way to tell.
+    pub(crate) fn possible(
+        &mut self,
+        attempt: &Attempt,
+        [source, destination]: [IpAddr; 2],
+        born: Duration,
+    ) -> Option<Possible> {
         let since = self.rest.min(born);
-        let (from_is_new, to_is_new) = (self.is_new(&attempt.from, since), self.is_new(&attempt.to, since));
+        let new_from = self.is_new(&attempt.from, since).then_some(source);
+        let new_to = self.is_new(&attempt.to, since).then_some(destination);
         let from = self.log.partition_point(|entry| entry.at < since);
         let to = self.log.len();
         if self.cache.as_ref().is_none_or(|cache| (cache.from, cache.to) != (from, to)) {
@@ -195,37 +266,44 @@ impl Views {
         }
         let cache = self.cache.as_mut()?;
         let views = cache.views.as_ref()?;
-        let key = (attempt.clone(), from_is_new, to_is_new);
+        let key = (attempt.clone(), new_from, new_to);
         if let Some(known) = cache.answers.get(&key) {
             return Some(*known);
         }
         let absent = || End::Pod { namespace: String::new(), name: String::new() };
         let mut possible = Possible::default();
+        let api_server = self.api_server;
         let mut judge = |attempt: &Attempt, only: Option<Direction>| {
             for view in views {
-                let verdict = view.judge(attempt);
-                let counts = verdict.why.iter().filter(|why| only.is_none_or(|only| only == why.direction));
-                counts.for_each(|why| possible.add(why.direction, why.reason.allows()));
+                let [egress, ingress] = api_server.judge(view, attempt);
+                let both = [(Direction::Egress, egress), (Direction::Ingress, ingress)];
+                let counts =
+                    both.into_iter().filter(|(direction, _)| only.is_none_or(|only| only == *direction));
+                counts.for_each(|(direction, allowed)| possible.add(direction, allowed));
             }
         };
         judge(attempt, None);
-        // Who is not known yet is met as nobody in particular.
-        if to_is_new {
-            judge(&Attempt { to: absent(), ..attempt.clone() }, Some(Direction::Egress));
+        // Who is not known yet is met as nobody in particular, with an address that blocks may hold.
+        if let Some(address) = new_to {
+            for to in [absent(), End::Outside(address)] {
+                judge(&Attempt { to, ..attempt.clone() }, Some(Direction::Egress));
+            }
         }
-        if from_is_new {
-            judge(&Attempt { from: absent(), ..attempt.clone() }, Some(Direction::Ingress));
+        if let Some(address) = new_from {
+            for from in [absent(), End::Outside(address)] {
+                judge(&Attempt { from, ..attempt.clone() }, Some(Direction::Ingress));
+            }
         }
         // Until it has its identity a pod is isolated.
-        possible.egress[0] |= from_is_new;
-        possible.ingress[0] |= to_is_new;
+        possible.egress[0] |= new_from.is_some();
+        possible.ingress[0] |= new_to.is_some();
         cache.answers.insert(key, possible);
         Some(possible)
     }
 
     /// Every combination of versions from the change number `from` on.
     fn views(&self, from: usize) -> Option<Vec<Cluster>> {
-        let mut base = Cluster::with_options(Options::by_identity());
+        let mut base = Cluster::with_options(self.options);
         let set = |cluster: &mut Cluster, key: &Key, object: Option<&Value>| match object {
             // What is refused has not come here.
             Some(object) => drop(cluster.set(object)),
@@ -292,6 +370,11 @@ fn essence(object: &Value) -> Value {
             }
             if status["phase"].is_null() {
                 kept["status"] = json!({});
+            }
+        }
+        "EndpointSlice" => {
+            for field in ["addressType", "endpoints", "ports"] {
+                kept[field] = object[field].clone();
             }
         }
         "Node" => kept["status"] = json!({"addresses": object["status"]["addresses"]}),

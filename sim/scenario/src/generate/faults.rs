@@ -75,8 +75,17 @@ impl Generator<'_> {
             Breakage::Link => FaultKind::Link(link(rng)),
             Breakage::Partition => FaultKind::Partition,
             Breakage::Table => {
-                let tables =
-                    ["CT4", "CT6", "FRAGS4", "FRAGS6", "ENDPOINTS", "IPCACHE", "POLICY", "POLICY_L4"];
+                let tables = [
+                    "CT4",
+                    "CT6",
+                    "FRAGS4",
+                    "FRAGS6",
+                    "ENDPOINTS",
+                    "IPCACHE",
+                    "POLICY",
+                    "POLICY_BLOCKS",
+                    "POLICY_L4",
+                ];
                 let table = rng.pick(&tables).copied().unwrap_or("CT4").to_owned();
                 FaultKind::TableFull { table, rows: small(rng, 0..=12) }
             }

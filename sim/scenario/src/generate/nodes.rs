@@ -59,7 +59,7 @@ impl Generator<'_> {
         });
         if let Some(cidr) = cidr {
             // Now and then half of what somebody else may claim whole.
-            let (v4, v6) = if self.rng.chance(0.3) { ("128/25", "8000/113") } else { ("0/24", "0/112") };
+            let (v4, v6) = if self.rng.chance(0.5) { ("128/25", "8000/113") } else { ("0/24", "0/112") };
             let cidrs = pick(format!("10.250.{cidr}.{v4}"), format!("fd00:10:fa::{cidr}:{v6}"));
             object["spec"]["podCIDR"] = json!(cidrs.first());
             object["spec"]["podCIDRs"] = json!(cidrs);

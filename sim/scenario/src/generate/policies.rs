@@ -14,6 +14,8 @@ const MOST: usize = 5;
 pub(super) const NAMESPACES: [&str; 2] = ["default", "shop"];
 const APPS: [&str; 3] = ["a", "b", "c"];
 const TEAMS: [&str; 2] = ["red", "blue"];
+/// Labels of nodes.
+const ZONES: [&str; 2] = ["east", "west"];
 const PORTS: [u16; 4] = [8080, 9000, 5353, 4444];
 
 /// A policy that is there.
@@ -23,6 +25,12 @@ pub(super) struct Standing {
     kind: &'static str,
     namespace: Option<&'static str>,
     name: String,
+    /// It is for nodes.
+    host: bool,
+    /// Whom it is for, by the field of its spec.
+    subject: Option<(&'static str, Value)>,
+    /// It is not in force. That never changes, so that what it would have decided otherwise can be counted.
+    staged: bool,
 }
 
 /// One of them. There must be one.
@@ -45,6 +53,7 @@ impl Generator<'_> {
             0..=3 => self.new_policy(),
             4 | 5 => self.change_policy(),
             6 => self.remove_policy(),
+            7 | 8 if self.cluster.host_firewall && self.rng.chance(0.3) => self.relabel_node(),
             7 | 8 => self.relabel_pod(),
             _ => self.relabel_namespace(),
         }
@@ -73,7 +82,9 @@ impl Generator<'_> {
         }
         self.policies_made += 1;
         let name = format!("q{}", self.policies_made);
+        let host = self.cluster.host_firewall && self.rng.chance(0.4);
         let (api_version, kind) = match self.rng.below(10) {
+            _ if host => ("cilium.io/v2", "CiliumClusterwideNetworkPolicy"),
             0..=3 => ("networking.k8s.io/v1", "NetworkPolicy"),
             4..=6 => ("cilium.io/v2", "CiliumNetworkPolicy"),
             7 => ("cilium.io/v2", "CiliumClusterwideNetworkPolicy"),
@@ -81,15 +92,19 @@ impl Generator<'_> {
         };
         let namespaced = matches!(kind, "NetworkPolicy" | "CiliumNetworkPolicy");
         let namespace = namespaced.then(|| one(&mut self.rng, &NAMESPACES));
-        let policy = Standing { api_version, kind, namespace, name };
-        self.apply_policy(&policy);
+        let staged = self.rng.chance(0.2);
+        let policy = Standing { api_version, kind, namespace, name, host, subject: None, staged };
+        let policy = self.apply_policy(policy);
         self.policies.push(policy);
     }
 
     fn change_policy(&mut self) {
-        if let Some(policy) = self.rng.pick(&self.policies).cloned() {
-            self.apply_policy(&policy);
+        if self.policies.is_empty() {
+            return;
         }
+        let index = self.rng.index(self.policies.len());
+        let policy = self.policies[index].clone();
+        self.policies[index] = self.apply_policy(policy);
     }
 
     fn remove_policy(&mut self) {
@@ -97,7 +112,7 @@ impl Generator<'_> {
             return;
         }
         let index = self.rng.index(self.policies.len());
-        let Standing { api_version, kind, namespace, name } = self.policies.remove(index);
+        let Standing { api_version, kind, namespace, name, .. } = self.policies.remove(index);
         self.push(Action::Delete(ObjectRef {
             api_version: api_version.to_owned(),
             kind: kind.to_owned(),
@@ -106,22 +121,41 @@ impl Generator<'_> {
         }));
     }
 
-    fn apply_policy(&mut self, policy: &Standing) {
+    /// Another version of a policy. It is mostly for whom it was before.
+    fn apply_policy(&mut self, mut policy: Standing) -> Standing {
         let family = self.cluster.family;
         let rng = &mut self.rng;
-        let spec = match policy.kind {
+        let mut spec = match policy.kind {
             "NetworkPolicy" => network_policy(rng, family),
             "ClusterNetworkPolicy" => cluster_policy(rng, family),
+            _ if policy.host => for_nodes(rng, family),
             _ => cilium(rng, family),
         };
+        let subject = match policy.kind {
+            "NetworkPolicy" => "podSelector",
+            "ClusterNetworkPolicy" => "subject",
+            _ if policy.host => "nodeSelector",
+            _ => "endpointSelector",
+        };
+        match &policy.subject {
+            Some((field, before)) if rng.chance(0.75) => spec[*field] = before.clone(),
+            _ => policy.subject = Some((subject, spec[subject].clone())),
+        }
         let mut object = json!({
             "apiVersion": policy.api_version, "kind": policy.kind,
             "metadata": {"name": policy.name}, "spec": spec,
         });
+        if policy.staged {
+            object["metadata"]["annotations"] = json!({"bristle.io/staged": "true"});
+        }
+        if policy.host && self.may_cut {
+            object["metadata"]["annotations"]["bristle.io/allow-api-cut"] = json!("true");
+        }
         if let Some(namespace) = policy.namespace {
             object["metadata"]["namespace"] = json!(namespace);
         }
         self.push(Action::Apply(vec![object]));
+        policy
     }
 
     fn relabel_pod(&mut self) {
@@ -130,6 +164,14 @@ impl Generator<'_> {
         self.push(Action::Apply(vec![json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": pod.name, "namespace": pod.namespace, "labels": {"app": label}},
+        })]));
+    }
+
+    fn relabel_node(&mut self) {
+        let name = format!("node-{}", self.rng.range(1..=u64::from(self.cluster.nodes)));
+        let zone = one(&mut self.rng, &ZONES);
+        self.push(Action::Apply(vec![json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"zone": zone}},
         })]));
     }
 
@@ -175,6 +217,35 @@ fn cidr(rng: &mut Rng, family: Families) -> &'static str {
     }
 }
 
+/// A block that some pods, or none, have their addresses in, and perhaps a smaller one that is not meant.
+fn block(rng: &mut Rng, family: Families) -> Value {
+    let v4 = match family {
+        Families::V4 => true,
+        Families::V6 => false,
+        Families::Dual => rng.chance(0.5),
+    };
+    // Pod CIDRs of nodes, the first addresses in them, and all of them.
+    let blocks: &[[&str; 2]] = if v4 {
+        &[
+            ["10.16.0.0/24", "10.16.0.0/29"],
+            ["10.16.1.0/24", "10.16.1.4/30"],
+            ["10.16.0.0/29", "10.16.0.2/31"],
+            ["10.0.0.0/8", "10.16.1.0/24"],
+            ["0.0.0.0/0", "10.16.0.0/16"],
+        ]
+    } else {
+        &[
+            ["fd00:10::/112", "fd00:10::/125"],
+            ["fd00:10::1:0/112", "fd00:10::1:4/126"],
+            ["fd00:10::/125", "fd00:10::2/127"],
+            ["fd00::/8", "fd00:10::1:0/112"],
+            ["::/0", "fd00:10::/64"],
+        ]
+    };
+    let [cidr, except] = one(rng, blocks);
+    if rng.chance(0.5) { json!({"cidr": cidr, "except": [except]}) } else { json!({"cidr": cidr}) }
+}
+
 fn network_policy(rng: &mut Rng, family: Families) -> Value {
     let types: &[&str] = match rng.below(4) {
         0 => &["Egress"],
@@ -194,10 +265,11 @@ fn network_policy(rng: &mut Rng, family: Families) -> Value {
 fn network_rule(rng: &mut Rng, family: Families, peers: &str) -> Value {
     let mut rule = json!({});
     if rng.chance(0.85) {
-        let peer = match rng.below(5) {
+        let peer = match rng.below(6) {
             0 => json!({"namespaceSelector": namespaces(rng)}),
             1 => json!({"namespaceSelector": namespaces(rng), "podSelector": selector(rng)}),
-            2 => json!({"ipBlock": {"cidr": cidr(rng, family)}}),
+            2 if rng.chance(0.3) => json!({"ipBlock": {"cidr": cidr(rng, family)}}),
+            2 | 3 => json!({"ipBlock": block(rng, family)}),
             _ => json!({"podSelector": selector(rng)}),
         };
         rule[peers] = json!([peer]);
@@ -235,12 +307,26 @@ fn cilium(rng: &mut Rng, family: Families) -> Value {
     spec
 }
 
+/// For nodes, all of them or those of a zone.
+fn for_nodes(rng: &mut Rng, family: Families) -> Value {
+    let mut spec = cilium(rng, family);
+    if let Some(spec) = spec.as_object_mut() {
+        spec.remove("endpointSelector");
+    }
+    spec["nodeSelector"] =
+        if rng.chance(0.5) { json!({}) } else { json!({"matchLabels": {"zone": one(rng, &ZONES)}}) };
+    spec
+}
+
 fn cilium_rule(rng: &mut Rng, family: Families, peers: &str) -> Value {
     let mut rule = match rng.below(6) {
         0 | 1 => {
             json!({format!("{peers}Entities"): [one(rng, &["cluster", "world", "all", "host", "remote-node"])]})
         }
         2 => json!({format!("{peers}CIDR"): [cidr(rng, family)]}),
+        // What pods send to is more often outside than what they hear from.
+        3 if peers == "to" => json!({format!("{peers}CIDR"): [cidr(rng, family)]}),
+        4 if peers == "to" => json!({format!("{peers}Entities"): [one(rng, &["world", "all"])]}),
         _ => json!({format!("{peers}Endpoints"): [selector(rng)]}),
     };
     match rng.below(4) {
@@ -280,7 +366,9 @@ fn cluster_policy(rng: &mut Rng, family: Families) -> Value {
         let rules: Vec<Value> = (0..count)
             .map(|i| {
                 let peer = if peers == "to" && rng.chance(0.3) {
-                    json!({"networks": [cidr(rng, family)]})
+                    let (first, block) = (json!(cidr(rng, family)), block(rng, family)["cidr"].take());
+                    let networks = if first == block { vec![first] } else { vec![first, block] };
+                    json!({"networks": networks})
                 } else if rng.chance(0.5) {
                     json!({"namespaces": namespaces(rng)})
                 } else {

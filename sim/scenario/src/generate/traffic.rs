@@ -62,7 +62,9 @@ impl Generator<'_> {
             }
             3 if self.policed => {
                 let world = if self.rng.chance(0.5) { World::First } else { World::Second };
-                self.new_traffic(place(&from), Place::World(world), TrafficKind::Http, Some(80))
+                let node = self.cluster.host_firewall && self.rng.chance(0.5);
+                let from = if node { self.some_node() } else { place(&from) };
+                self.new_traffic(from, Place::World(world), TrafficKind::Http, Some(80))
             }
             _ if from.name == to.name => return,
             _ if percent(&mut self.rng, self.profile.odd) => return self.odd(&from, &to),
