@@ -37,6 +37,7 @@ struct Name {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch on the command line")]
 struct Up {
     #[command(flatten)]
     lab: Name,

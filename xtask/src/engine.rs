@@ -83,7 +83,7 @@ impl Drop for Engine {
         // Told to end it takes its containers and mounts with it; killed it would leave them.
         let told = Command::new("kill").arg(self.process.id().to_string()).status();
         let since = Instant::now();
-        while told.as_ref().is_ok_and(|status| status.success())
+        while told.as_ref().is_ok_and(std::process::ExitStatus::success)
             && since.elapsed() < PATIENCE
             && matches!(self.process.try_wait(), Ok(None))
         {

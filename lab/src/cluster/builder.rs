@@ -115,9 +115,16 @@ pub struct ClusterBuilder {
     patience: Duration,
     mtu: u16,
     pod_cidr_bits: u8,
-    pod_routes: bool,
+    router: Router,
     switch_seed: Option<u64>,
     record_state: Option<Duration>,
+}
+
+/// Where the router to the outside knows the way to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Router {
+    KnowsNodes,
+    KnowsPods,
 }
 
 /// Directory of the agents' state.
@@ -156,7 +163,7 @@ impl ClusterBuilder {
             patience: Duration::from_secs(60),
             mtu: DEFAULT_MTU,
             pod_cidr_bits: DEFAULT_POD_CIDR_BITS,
-            pod_routes: false,
+            router: Router::KnowsNodes,
             switch_seed: None,
             record_state: None,
         }
@@ -279,7 +286,7 @@ impl ClusterBuilder {
     /// outside then answers pods, whose addresses nobody has to translate.
     #[must_use]
     pub fn pod_routes(mut self, pod_routes: bool) -> Self {
-        self.pod_routes = pod_routes;
+        self.router = if pod_routes { Router::KnowsPods } else { Router::KnowsNodes };
         self
     }
 
@@ -493,7 +500,7 @@ impl ClusterBuilder {
         });
         let ready = waited.await.and_then(|ready| ready);
         ready.map_err(|problem| BuildError::NotReady { problem, hint: agents_hint(cluster) })?;
-        if self.pod_routes {
+        if self.router == Router::KnowsPods {
             fabric::route_pods(&cluster.fabric, &pod_networks(cluster))?;
         }
 

@@ -114,6 +114,7 @@ fn the_world_answers_pods_whose_addresses_it_can_reach(
     cluster: Option<BlockingCluster>,
 ) {
     let Some(cluster) = cluster else { return };
+    assert_eq!(cluster.plan().routing, routing);
     let own = addresses(&cluster, "client");
     for (family, own) in ["-4", "-6"].iter().zip(&own) {
         let curl = exec(&cluster, &["curl", family, "-sS", "-m", "5", "http://one.outside.test/"]);

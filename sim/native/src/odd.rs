@@ -16,9 +16,17 @@ const DRESSED: u64 = 40;
 /// Length of the header of a VXLAN packet.
 const VXLAN_HEADER: usize = 8;
 
+/// What pods that send odd packets remember.
+#[derive(Default)]
+pub(crate) struct Odd {
+    /// What a pod sent a moment ago, for another that forges it.
+    last_sent: Option<Vec<u8>>,
+}
+
 impl World {
     /// Perhaps dresses a packet of a pod up, and perhaps forges another from it.
     pub(crate) fn make_odd(&mut self, frame: &mut Frame, mtu: usize) -> Option<Frame> {
+        self.odd.as_ref()?;
         let view = View::of(&frame.bytes)?;
         if view.is_to_many() || view.is_of_link() || view.fragment || view.is_neighbour_discovery() {
             return None;
@@ -29,7 +37,7 @@ impl World {
             dress_up(&mut frame.bytes, view.src.is_ipv4());
         }
         if self.rng.below(8) == 0 {
-            self.last_sent = Some(frame.bytes.clone());
+            self.odd = Some(Odd { last_sent: Some(frame.bytes.clone()) });
         }
         forged
     }
@@ -49,7 +57,7 @@ impl World {
             _ => {
                 // What another pod has just sent, into its connection, but from here.
                 let mine = bytes.get(..12)?.to_vec();
-                bytes = self.last_sent.clone()?;
+                bytes = self.odd.as_ref()?.last_sent.clone()?;
                 if bytes.get(6..12) == mine.get(6..12) {
                     return None;
                 }
@@ -62,7 +70,7 @@ impl World {
 
     /// What another pod has just sent, in a packet of the tunnel (RFC 7348) to a node, with an identity of the sender's choice.
     fn wrap(&mut self, frame: &Frame, view: &View, mtu: usize) -> Option<Vec<u8>> {
-        let inner = self.last_sent.clone()?;
+        let inner = self.odd.as_ref()?.last_sent.clone()?;
         let node = usize::try_from(self.rng.below(u64::try_from(self.nodes.len()).ok()?)).ok()?;
         let family = |to: &&IpAddr| to.is_ipv4() == view.src.is_ipv4();
         let to = *self.nodes[node].addresses.iter().find(family)?;

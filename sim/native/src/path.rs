@@ -66,7 +66,7 @@ impl World {
         let ends = self.nodes[n].memory.links().values().filter_map(|link| link.pod.as_ref());
         let mtu = ends.filter(|pod| pod.netns == netns).map(|pod| pod.mtu as usize).next().unwrap_or(0);
         for mut frame in frames.unwrap_or_default() {
-            let forged = if self.plain_pods { None } else { self.make_odd(&mut frame, mtu) };
+            let forged = self.make_odd(&mut frame, mtu);
             self.meet(&frame, Origin::Pod(n, id));
             self.tap(n, id, &frame);
             self.pod_sends(n, ifindex, frame);
@@ -320,7 +320,7 @@ impl World {
         if let Some(before) = before {
             self.check_connection(n, program, id.0, &before, &verdict);
         }
-        if self.has_staged {
+        if self.policies.staged {
             self.count_staged(n);
         }
         let to_tunnel = native.to_tunnel;

@@ -144,7 +144,9 @@ pub fn run(scenario: &Scenario, options: &Options) -> Report {
     for tap in &options.taps {
         world.trace.taps.insert(tap.clone(), Vec::new());
     }
-    world.plain_pods = options.plain_pods;
+    if options.plain_pods {
+        world.odd = None;
+    }
     if options.odd_cidrs {
         world.use_odd_cidrs();
     }

@@ -26,6 +26,7 @@ use crate::faults::ClusterFaults;
 use crate::kinds::{DEFINITIONS, KindLog, kind_of};
 use crate::kubelet::SandboxId;
 use crate::node::{DEVICE, LinkView, NODE_NETS, SimNode, UNDERLAY};
+use crate::odd::Odd;
 use crate::operator::OperatorProcess;
 use crate::outside::{GATEWAYS, Outside, SERVERS};
 use crate::queue::{NodeId, Queue, Task};
@@ -62,6 +63,15 @@ pub struct Stats {
     pub lost_on_wire: u64,
 }
 
+/// What policies there have been.
+#[derive(Default)]
+pub(crate) struct Policies {
+    /// There were objects that may forbid packets.
+    pub(crate) any: bool,
+    /// Some of them are not in force, and are counted.
+    pub(crate) staged: bool,
+}
+
 /// The cluster and its time.
 pub(crate) struct World {
     /// The present moment.
@@ -81,10 +91,7 @@ pub(crate) struct World {
     pub(crate) fabric: Fabric,
     pub(crate) outside: Outside,
     pub(crate) oracle: sim_oracle::Cluster,
-    /// There are objects that may forbid packets.
-    pub(crate) has_policies: bool,
-    /// Some of them are not in force, and are counted.
-    pub(crate) has_staged: bool,
+    pub(crate) policies: Policies,
     pub(crate) traffic: BTreeMap<String, TrafficState>,
     pub(crate) cluster_faults: ClusterFaults,
     pub(crate) check: Checker,
@@ -95,10 +102,8 @@ pub(crate) struct World {
     pub(crate) violation: Option<Violation>,
     pub(crate) rng: Rng,
     pub(crate) last_packet: u64,
-    /// Pods send nothing of their own accord.
-    pub(crate) plain_pods: bool,
-    /// What a pod sent a moment ago, for another that forges it.
-    pub(crate) last_sent: Option<Vec<u8>>,
+    /// What pods send of their own accord, if they do.
+    pub(crate) odd: Option<Odd>,
     queue: Queue,
     order: Rng,
     controllers_due: Option<Duration>,
@@ -170,8 +175,7 @@ impl World {
             fabric: Fabric::new(mtu, Rng::stream(seed, "fabric", 0)),
             outside: Outside::new(mtu, seed),
             oracle: sim_oracle::Cluster::with_options(oracle),
-            has_policies: false,
-            has_staged: false,
+            policies: Policies::default(),
             traffic: BTreeMap::new(),
             cluster_faults: ClusterFaults::default(),
             check: Checker::new(oracle),
@@ -181,8 +185,7 @@ impl World {
             violation: None,
             rng: Rng::stream(seed, "world", 0),
             last_packet: 0,
-            plain_pods: false,
-            last_sent: None,
+            odd: Some(Odd::default()),
             queue: Queue::default(),
             order: Rng::stream(seed, "order", 0),
             controllers_due: None,
@@ -411,7 +414,7 @@ impl World {
             }
         };
         self.seen_revision = revision;
-        if self.has_policies {
+        if self.policies.any {
             // What is there now is what was there before these changes.
             self.look_for_rest();
         }
@@ -458,8 +461,8 @@ impl World {
             }
             return;
         }
-        self.has_policies |= kind.ends_with("NetworkPolicy");
-        self.has_staged |= !object["metadata"]["annotations"]["bristle.io/staged"].is_null();
+        self.policies.any |= kind.ends_with("NetworkPolicy");
+        self.policies.staged |= !object["metadata"]["annotations"]["bristle.io/staged"].is_null();
         if !self.bulk {
             let now = self.now;
             self.check.views.note(now, object, deleted);

@@ -31,7 +31,7 @@ impl World {
         }
         let explained = match (reason, &view) {
             (DropReason::PolicyDenied | DropReason::PolicyDenyRule, Some(view)) => {
-                self.has_policies && self.is_forbidden(n, view, &passport)
+                self.policies.any && self.is_forbidden(n, view, &passport)
             }
             _ => self.explains(n, &passport, view.as_ref(), &frame.bytes, reason),
         };

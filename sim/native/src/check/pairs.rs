@@ -68,7 +68,7 @@ struct Pod {
 impl World {
     /// The first attempt whose outcome is not what the objects say, or is not counted as they say.
     pub(super) fn check_pairs(&self) -> Option<String> {
-        if !self.has_policies || self.is_bulk() {
+        if !self.policies.any || self.is_bulk() {
             return None;
         }
         let mut copies: Vec<Native> = self.nodes.iter().map(|node| copy(&node.native)).collect();
@@ -113,7 +113,7 @@ impl World {
 
     /// Whether a first packet fares, and is counted, as the objects say; if not, how.
     fn check_first(&self, copies: &[Native], (from, to, attempt): &Tried) -> Option<String> {
-        let before = self.has_staged.then(|| all_staged(copies));
+        let before = self.policies.staged.then(|| all_staged(copies));
         let [egress, ingress] = self.check.views.api_server.judge(&self.oracle, attempt);
         let why = match self.send_first(copies, *from, *to, attempt)? {
             Came::Through if egress && ingress => None,
@@ -302,15 +302,15 @@ impl World {
         bytes: Vec<u8>,
     ) -> Option<Came> {
         if self.node_at(source) == Some(n) {
-            return self.from_node(copies, n, to, bytes);
+            return self.sent_by_node(copies, n, to, bytes);
         }
-        self.from_pod(copies, n, self.link_of(n, source)?.0, to, bytes)
+        self.sent_by_pod(copies, n, self.link_of(n, source)?.0, to, bytes)
     }
 
     /// A state between two commands of the agent of a node: what its programs say of first packets must be what the objects say as
     /// they are or were.
     pub(crate) fn look_between(&mut self, n: NodeId) {
-        if !self.has_policies || self.is_bulk() || self.is_over() {
+        if !self.policies.any || self.is_bulk() || self.is_over() {
             return;
         }
         self.between += 1;
@@ -369,7 +369,7 @@ impl World {
         Some(run(native, program, ifindex, bytes))
     }
 
-    fn from_pod(
+    fn sent_by_pod(
         &self,
         copies: &[Native],
         n: NodeId,
@@ -402,7 +402,7 @@ impl World {
     }
 
     /// A packet of a node's own: to its pods, to those elsewhere as packets of pods go there, to all others by the underlay.
-    fn from_node(&self, copies: &[Native], n: NodeId, to: IpAddr, bytes: Vec<u8>) -> Option<Came> {
+    fn sent_by_node(&self, copies: &[Native], n: NodeId, to: IpAddr, bytes: Vec<u8>) -> Option<Came> {
         let node = &self.nodes[n];
         let pod = self.owner(to).map(|(m, ..)| m);
         if pod == Some(n) {

@@ -114,7 +114,7 @@ impl World {
     }
 
     fn check_allowed(&mut self, n: NodeId, to: End, frame: &Frame, view: &View, passport: &Passport) {
-        if !self.has_policies || !passport.honest || passport.spoiled || self.has_lost_pods(view) {
+        if !self.policies.any || !passport.honest || passport.spoiled || self.has_lost_pods(view) {
             return;
         }
         let Some(attempt) = self.attempt(n, view, passport, to) else { return };
