@@ -145,6 +145,11 @@ impl Fabric {
                 }
                 held |= self.rng.chance(fault.reorder);
                 if self.rng.chance(fault.corrupt) && frame.bytes.len() > 14 {
+                    // Real links have a checksum of the frame. Without it nobody would notice a wrong address in ARP, which has
+                    // none of its own, and stacks here keep what they have learned.
+                    if frame.bytes[12..14] == ARP {
+                        return lost("spoiled on the wire");
+                    }
                     spoiled = true;
                     let at = 14 + self.rng.index(frame.bytes.len() - 14);
                     frame.bytes[at] ^= 1 << self.rng.below(8);
@@ -170,6 +175,9 @@ impl Fabric {
         passages
     }
 }
+
+/// `EtherType` of ARP.
+const ARP: [u8; 2] = [0x08, 0x06];
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)

@@ -273,7 +273,9 @@ impl World {
             _ => of_node,
         };
         // Nobody knows who began a connection of the node's that was there before it was watched, and it need not have a row.
-        let unclear = of_node && !self.check.connections.follows(n, &view, self.ticks(n));
+        // And what a wire has spoiled may be none of its connections, or nothing that can be followed.
+        let spoiled = self.trace.packet(id).is_some_and(|passport| passport.spoiled);
+        let unclear = of_node && (spoiled || !self.check.connections.follows(n, &view, self.ticks(n)));
         if !goes_on || unclear {
             self.forget_uncertain(n, &view);
             return;
