@@ -63,6 +63,7 @@ pub struct Stats {
 }
 
 /// The cluster and its time.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct World {
     /// The present moment.
     pub(crate) now: Duration,

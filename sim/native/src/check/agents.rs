@@ -40,8 +40,24 @@ impl World {
     /// DEL was done: the pod's rows are gone, whatever has failed.
     pub(crate) fn check_deleted(&mut self, n: NodeId, call: &Call) {
         let node = &self.nodes[n];
-        let Some(result) = call.result.as_ref().filter(|_| !node.restored) else { return };
-        let endpoints = node.agent.agent.as_ref().map(agent_control::Agent::endpoints).unwrap_or_default();
+        let Some(agent) = node.agent.agent.as_ref().filter(|_| !node.restored) else { return };
+        let endpoints = agent.endpoints();
+        let ready = endpoints.iter().filter(|endpoint| endpoint.state == EndpointState::Ready);
+        let needed = ready.map(|endpoint| {
+            u64::from(endpoint.ipv4.is_some()).saturating_add(u64::from(endpoint.ipv6.is_some()))
+        });
+        let needed: u64 = needed.sum();
+        let used: u64 = agent.ipam(self.agent_now(n)).iter().map(|pool| pool.used).sum();
+        let container = &call.attachment.container_id;
+        if used < needed {
+            let message = format!(
+                "after DEL of {container} {} has {used} addresses in use, its pods have {needed}",
+                node.name
+            );
+            self.violate("one-owner", message);
+            return;
+        }
+        let Some(result) = &call.result else { return };
         // It may be another's by now.
         let others = |address: &IpAddr| {
             let of = |endpoint: &agent_api::endpoint::Endpoint| match address {
@@ -56,8 +72,7 @@ impl World {
         };
         let mut addresses = result.ips.iter().map(|ip| ip.address.addr());
         if let Some(left) = addresses.find(|address| rows(address) && !others(address)) {
-            let message =
-                format!("DEL of {} succeeds, and the row of {left} remains", call.attachment.container_id);
+            let message = format!("DEL of {container} succeeds, and the row of {left} remains");
             self.violate("cni", message);
         }
     }

@@ -302,9 +302,9 @@ impl World {
         bytes: Vec<u8>,
     ) -> Option<Came> {
         if self.node_at(source) == Some(n) {
-            return self.from_node(copies, n, to, bytes);
+            return self.sent_by_node(copies, n, to, bytes);
         }
-        self.from_pod(copies, n, self.link_of(n, source)?.0, to, bytes)
+        self.sent_by_pod(copies, n, self.link_of(n, source)?.0, to, bytes)
     }
 
     /// A state between two commands of the agent of a node: what its programs say of first packets must be what the objects say as
@@ -369,7 +369,7 @@ impl World {
         Some(run(native, program, ifindex, bytes))
     }
 
-    fn from_pod(
+    fn sent_by_pod(
         &self,
         copies: &[Native],
         n: NodeId,
@@ -402,7 +402,7 @@ impl World {
     }
 
     /// A packet of a node's own: to its pods, to those elsewhere as packets of pods go there, to all others by the underlay.
-    fn from_node(&self, copies: &[Native], n: NodeId, to: IpAddr, bytes: Vec<u8>) -> Option<Came> {
+    fn sent_by_node(&self, copies: &[Native], n: NodeId, to: IpAddr, bytes: Vec<u8>) -> Option<Came> {
         let node = &self.nodes[n];
         let pod = self.owner(to).map(|(m, ..)| m);
         if pod == Some(n) {

@@ -44,14 +44,14 @@ impl Generator<'_> {
         let named = node.clone();
         self.push(Action::Fault(Fault { node, lasts: (lasts && !until_healed).then_some(time), kind }));
         if breakage == Breakage::Failures && self.rng.chance(0.5) {
-            self.death_amid_failures(named);
+            self.death_amid_failures(named.as_ref());
         }
     }
 
     /// A pod goes while commands fail, the agent dies before it can try again, and others come for the addresses.
-    fn death_amid_failures(&mut self, node: Option<String>) {
+    fn death_amid_failures(&mut self, node: Option<&String>) {
         let here: Vec<usize> = (0..self.pods.len())
-            .filter(|i| !self.pods[*i].anchor && (node.is_none() || self.pods[*i].node == node))
+            .filter(|i| !self.pods[*i].anchor && (node.is_none() || self.pods[*i].node.as_ref() == node))
             .collect();
         let Some(index) = self.rng.pick(&here).copied() else { return };
         let node = self.pods[index].node.clone();
