@@ -42,9 +42,13 @@ impl Generator<'_> {
         let lasts = crate::validate::fault::lasts(&kind);
         self.open_faults |= lasts && until_healed;
         let named = node.clone();
+        let cut = matches!(kind, FaultKind::Api(ApiFault::PartialList));
         self.push(Action::Fault(Fault { node, lasts: (lasts && !until_healed).then_some(time), kind }));
         if breakage == Breakage::Failures && self.rng.chance(0.5) {
             self.death_amid_failures(named.as_ref());
+        }
+        if cut && self.rng.chance(0.5) {
+            self.far_node_goes_between_lists();
         }
     }
 
