@@ -43,6 +43,11 @@ fn cluster(scenario: &Scenario) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if !cluster.policy {
+        refused.push(
+            "cluster: agents of a lab that is made for a scenario have identities and policies".to_owned(),
+        );
+    }
     refused
 }
 

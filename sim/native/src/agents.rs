@@ -81,12 +81,12 @@ impl World {
             Routing::Vxlan => agent_control::Routing::Vxlan,
             Routing::Native => agent_control::Routing::Native,
         };
-        let bulk = self.is_bulk();
+        let identities = self.has_identities();
         let host_firewall = self.cluster.host_firewall;
         let node = &mut self.nodes[n];
         let mut config = Config::new(node.name.clone(), routing);
         config.quarantine = self.quarantine;
-        config.policy = (!bulk).then(|| PolicyConfig { host_firewall, ..PolicyConfig::default() });
+        config.policy = identities.then(|| PolicyConfig { host_firewall, ..PolicyConfig::default() });
         let agent = Agent::new(config, node.memory.documents());
         let device = node.device();
         node.commands = Commands::default();
@@ -244,6 +244,7 @@ impl World {
         for reply in replies.into_iter().chain(report.replies) {
             self.agent_answers(n, reply);
         }
+        self.check_half_made(n);
         if !self.nodes[n].agent.inbox.is_empty() {
             let after = self.latency(Duration::from_millis(1));
             self.wake_agent(n, after);

@@ -3,6 +3,7 @@
 //! What is right follows from the cluster's objects, from what the runtime asked for and was answered, and from where each
 //! packet came from; nothing here asks agent or dataplane what they think is right.
 
+mod agents;
 mod claims;
 pub(crate) mod conntrack;
 mod delivery;

@@ -118,6 +118,11 @@ impl World {
     /// The agent answers.
     pub(crate) fn agent_answers(&mut self, n: NodeId, reply: agent_control::Reply) {
         if let Some(call) = self.nodes[n].agent.calls.remove(&reply.id.0) {
+            if let Reply::Error { error } = &reply.outcome {
+                self.check_failed(n, &call, &error.msg);
+            } else if call.wanted == Wanted::Del {
+                self.check_deleted(n, &call);
+            }
             if call.queued && matches!(reply.outcome, Reply::Error { .. }) {
                 // It stays in the queue, and the agent tries again.
                 self.nodes[n].delete_queue.push(call);

@@ -26,7 +26,7 @@ impl World {
     fn watched_by(&self, who: NodeId) -> Vec<ObjectKind> {
         let all = ObjectKind::ALL.into_iter();
         match who {
-            _ if self.is_bulk() => Vec::new(),
+            _ if !self.has_identities() => Vec::new(),
             OPERATOR => all.filter(|kind| of_operator(*kind).is_some()).collect(),
             _ => all.collect(),
         }

@@ -55,7 +55,7 @@ impl OperatorProcess {
 impl World {
     /// Starts the operator, if that life of it has not begun yet.
     pub(crate) fn start_operator(&mut self, life: u64) {
-        if self.operator.alive || self.operator.life != life || self.is_bulk() {
+        if self.operator.alive || self.operator.life != life || !self.has_identities() {
             return;
         }
         let mut mind = Operator::new(Config::default());

@@ -94,6 +94,9 @@ impl MapPort<'_> {
                     node.revision = revision;
                     world.seal_rows(self.node);
                 }
+                if table == Table::Config {
+                    world.check_routers(self.node);
+                }
             }
             world.note(self.node, what, table as u64);
             let tells = matches!(table, Table::Endpoints | Table::Ipcache | Table::Policy);
@@ -240,6 +243,7 @@ impl NodeOps for NodePort<'_> {
     }
 
     fn replace_route(&mut self, route: &Route) -> Result<(), PortError> {
+        self.sim.world().check_rows_before(self.node, route);
         self.act("replace route", Changes::Routes, |node| node.replace_route(route))
     }
 

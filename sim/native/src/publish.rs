@@ -89,7 +89,7 @@ impl World {
             return known;
         }
         let Some(agent) = &process.agent else { return false };
-        let told = self.is_bulk() || self.writes(n, agent).is_empty();
+        let told = !self.has_identities() || self.writes(n, agent).is_empty();
         process.told.set(Some(told));
         told
     }
@@ -108,9 +108,9 @@ impl World {
     /// Makes the publisher of an agent look soon.
     pub(crate) fn wake_publisher(&mut self, n: NodeId, after: Duration) {
         let at = self.now + after;
-        let bulk = self.is_bulk();
+        let silent = !self.has_identities();
         let process = &mut self.nodes[n].agent;
-        if bulk || !process.alive || process.publisher_due.is_some_and(|due| due <= at) {
+        if silent || !process.alive || process.publisher_due.is_some_and(|due| due <= at) {
             return;
         }
         process.publisher_due = Some(at);

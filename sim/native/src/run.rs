@@ -25,7 +25,7 @@ pub struct Options {
     pub seed: u64,
     /// How long agents keep an address back, if not as long as usual.
     pub quarantine: Option<Duration>,
-    /// Nodes with a small IPv4 pod CIDR have two of them and a small IPv6 one.
+    /// Nodes have two IPv4 pod CIDRs, and a small IPv6 one where those are small.
     pub odd_cidrs: bool,
     /// Pods send what they are told to and nothing else: no copies from another's address, no headers in unusual dress.
     pub plain_pods: bool,

@@ -258,11 +258,17 @@ impl World {
         self.nodes[n].agent.watch.position = end;
     }
 
-    /// The node's own object seems to be deleted, and is there again soon. What the agent knew stays in force meanwhile.
+    /// The node's own object seems to be deleted, then comes back as one with its pod CIDRs in another order, and is as it was soon.
+    /// What the agent knew stays in force meanwhile, and so does the gateway that its pods have.
     fn vanish(&mut self, n: NodeId) {
         let own = self.nodes[n].name.clone();
-        if self.node_log.present.contains_key(&own) {
+        if let Some(object) = self.node_log.present.get(&own) {
+            let mut other = (**object).clone();
+            other.pod_cidrs.reverse();
             self.tell_agent(n, Event::NodeDelete { name: own });
+            if self.rng.chance(0.7) {
+                self.tell_agent(n, Event::NodeUpsert(other));
+            }
             self.nodes[n].agent.watch.following = false;
             let after = self.latency(Duration::from_secs(2));
             self.wake_watch(n, after);

@@ -73,6 +73,7 @@ pub(crate) struct Policies {
 }
 
 /// The cluster and its time.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct World {
     /// The present moment.
     pub(crate) now: Duration,
@@ -140,7 +141,7 @@ impl World {
                 debug_assert!(made.is_ok(), "the store is new, and the definitions are valid: {made:?}");
             }
         }
-        let host_policies = cluster.host_firewall && !bulk;
+        let host_policies = cluster.host_firewall && cluster.policy && !bulk;
         if host_policies {
             let made = store.create(
                 &ENDPOINTSLICES,
@@ -196,16 +197,18 @@ impl World {
         }
     }
 
-    /// Gives nodes with a /29 another one, and an IPv6 CIDR that is full before both are.
+    /// Gives nodes another IPv4 pod CIDR, and those with a /29 an IPv6 one that is full before both are.
     pub(crate) fn use_odd_cidrs(&mut self) {
-        if (self.cluster.pod_cidr_bits, self.cluster.family) != (29, Families::Dual) {
+        let family = self.cluster.family;
+        if family == Families::V6 {
             return;
         }
+        let small = (self.cluster.pod_cidr_bits, family) == (29, Families::Dual);
         for (n, node) in self.nodes.iter_mut().enumerate() {
             let index = u32::try_from(n).unwrap_or(u32::MAX);
             let more = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 200, 0, 0)) + (index << 3));
             node.pod_cidrs.extend(IpNet::new(more.into(), 29));
-            for cidr in node.pod_cidrs.iter_mut().filter(|cidr| !cidr.addr().is_ipv4()) {
+            for cidr in node.pod_cidrs.iter_mut().filter(|cidr| small && !cidr.addr().is_ipv4()) {
                 *cidr = IpNet::new(cidr.addr(), 125).unwrap_or(*cidr);
             }
         }
@@ -339,6 +342,11 @@ impl World {
         self.bulk
     }
 
+    /// Whether there are identities and policies.
+    pub(crate) const fn has_identities(&self) -> bool {
+        self.cluster.policy && !self.bulk
+    }
+
     /// How long a command of an agent takes.
     pub(crate) fn command_time(&mut self, _: NodeId) -> Option<Duration> {
         if self.bulk {
@@ -422,7 +430,7 @@ impl World {
         let (mut kinds, mut told) = (BTreeSet::new(), false);
         for change in changes {
             let deleted = change.kind == ChangeKind::Deleted;
-            if let Some(kind) = kind_of(&change.resource).filter(|_| !self.bulk) {
+            if let Some(kind) = kind_of(&change.resource).filter(|_| self.has_identities()) {
                 told |= matches!(kind, ObjectKind::Endpoint | ObjectKind::Pod);
                 let now = self.now;
                 if self.kinds.entry(kind).or_default().add(kind, &change.object, deleted, now) {
@@ -452,6 +460,10 @@ impl World {
 
     fn follow_policies(&mut self, object: &Value, deleted: bool) {
         let kind = str_at(object, &["kind"]);
+        if kind.ends_with("NetworkPolicy") && !self.has_identities() {
+            // Nobody puts it in force.
+            return;
+        }
         if deleted {
             self.oracle.remove(kind, namespace(object), name(object));
         } else if let Err(error) = self.oracle.set(object) {

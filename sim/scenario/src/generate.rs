@@ -26,6 +26,8 @@ use pods::Live;
 const LONG: Duration = Duration::from_secs(1200);
 /// Pairs of pods that are pinged at the end, at most.
 const MOST_PINGS: usize = 12;
+/// Of clusters without policies so many have no identities either.
+const WITHOUT_IDENTITIES: f64 = 0.4;
 
 /// The scenario of a seed. With `nodes`, the cluster has so many.
 pub fn generate(seed: u64, profile: &Profile, nodes: Option<u16>) -> Scenario {
@@ -34,7 +36,9 @@ pub fn generate(seed: u64, profile: &Profile, nodes: Option<u16>) -> Scenario {
     let rounds = rng.range(3..=7);
     let policed = policies::decide(&mut Rng::stream(seed, "policies", 0), profile.policies);
     let mut of_nodes = Rng::stream(seed, "policies for nodes", 0);
-    let cluster = Cluster { host_firewall: policed && of_nodes.chance(0.5), ..cluster };
+    let host_firewall = policed && of_nodes.chance(0.5);
+    let policy = policed || !Rng::stream(seed, "no identities", 0).chance(WITHOUT_IDENTITIES);
+    let cluster = Cluster { host_firewall, policy, ..cluster };
     let mut generator = Generator {
         profile,
         cluster,

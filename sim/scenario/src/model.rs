@@ -56,6 +56,9 @@ pub struct Cluster {
     /// Policies for nodes are in force.
     #[serde(skip_serializing_if = "omit::default")]
     pub host_firewall: bool,
+    /// There are identities and policies; agents without serve pods from what they remember of their node alone.
+    #[serde(skip_serializing_if = "omit::yes")]
+    pub policy: bool,
 }
 
 impl Default for Cluster {
@@ -68,6 +71,7 @@ impl Default for Cluster {
             pod_cidr_bits: 24,
             tables: BTreeMap::new(),
             host_firewall: false,
+            policy: true,
         }
     }
 }
@@ -590,6 +594,7 @@ mod omit {
         routing: Routing = Cluster::default().routing;
         mtu: u16 = Cluster::default().mtu;
         pod_cidr_bits: u8 = Cluster::default().pod_cidr_bits;
+        yes: bool = true;
         half_a_minute: Duration = super::half_a_minute();
         hundred_ms: Duration = super::hundred_ms();
         fifty_six: u16 = super::fifty_six();

@@ -153,8 +153,12 @@ impl Agent {
             .programs
             .remove(run.now, knowledge, |(link, program), ifindex| run.node.detach(link, *ifindex, *program));
         run.changed(pass);
-        let pass = self.outside.routes.remove(run.now, knowledge, |_, route| run.node.delete_route(route));
-        run.changed(pass);
+        // Links that could not be made yet ask for no route; what an earlier agent made goes on, and so do its routes.
+        if self.plan.base.is_some() || self.failures.base.is_none() {
+            let pass =
+                self.outside.routes.remove(run.now, knowledge, |_, route| run.node.delete_route(route));
+            run.changed(pass);
+        }
         let pass = self.outside.ipcache.remove_some(
             run.now,
             knowledge,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use agent_api::cni::CniResult;
 use agent_control::ports::{Document, Table};
-use agent_control::{Event, NodeObject, Routing};
+use agent_control::{Event, NodeObject, PortError, Routing};
 
 use crate::world::{World, add, del, node, underlay};
 
@@ -294,7 +294,7 @@ fn a_state_that_cannot_be_read_back_is_not_guessed() {
     let mut world = World::ready(Routing::Vxlan, 2);
     let pod = world.add("a").unwrap();
     world.restart();
-    let error = agent_control::PortError::retryable("", "interrupted");
+    let error = PortError::retryable("", "interrupted");
     world.faults.refuse("list pod links", error);
     world.sync(2);
     let refused = world.add("b").unwrap_err();
@@ -374,5 +374,29 @@ fn restore(world: &mut World, documents: &[Document]) {
     }
     for document in documents {
         world.node.set_document(&document.name, Some(document.content.clone()));
+    }
+}
+
+/// Its lists are complete before the node lets it have its links: what the earlier agent made goes on meanwhile.
+#[test]
+fn routes_outlive_a_start_that_cannot_make_the_base_links() {
+    for routing in [Routing::Vxlan, Routing::Native] {
+        let mut world = World::ready(routing, 2);
+        let pod = world.add("a").unwrap();
+        let routes = world.routes();
+        assert!(!routes.is_empty());
+        world.restart();
+        world.faults.refuse("ensure the base links", PortError::retryable("", "busy"));
+        world.sync(2);
+        assert_eq!(world.agent.failures().len(), 1);
+        assert_eq!(world.routes(), routes);
+        // A node that went meanwhile keeps its route until the links are there.
+        world.event(Event::NodeDelete { name: "node-2".into() });
+        world.settle();
+        assert_eq!(world.routes(), routes);
+        world.faults.accept();
+        world.pass(Duration::from_secs(5));
+        world.assert_outside(&[node(1)], &BTreeMap::from([("a".to_owned(), pod)]));
+        assert!(world.routes().len() < routes.len());
     }
 }

@@ -212,9 +212,14 @@ impl World {
 }
 
 impl SimNode {
-    /// The node's router addresses: the first of its first pod CIDR of each family.
+    /// The node's router addresses: of each family the gateway that its pods have, else the first of its first pod CIDR.
     pub(crate) fn routers(&self) -> impl Iterator<Item = IpAddr> + '_ {
         [true, false].into_iter().filter_map(|v4| {
+            let pods = self.memory.links().values().filter_map(|link| link.pod.as_ref());
+            let mut gateways = pods.flat_map(|pod| pod.routes.iter().filter_map(|route| route.gateway));
+            if let Some(gateway) = gateways.find(|gateway| gateway.is_ipv4() == v4) {
+                return Some(gateway);
+            }
             let cidr = self.pod_cidrs.iter().find(|cidr| cidr.addr().is_ipv4() == v4)?;
             cidr.hosts().find(|address| *address != cidr.network())
         })

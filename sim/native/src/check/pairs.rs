@@ -68,7 +68,7 @@ struct Pod {
 impl World {
     /// The first attempt whose outcome is not what the objects say, or is not counted as they say.
     pub(super) fn check_pairs(&self) -> Option<String> {
-        if !self.policies.any || self.is_bulk() {
+        if !self.policies.any || !self.has_identities() {
             return None;
         }
         let mut copies: Vec<Native> = self.nodes.iter().map(|node| copy(&node.native)).collect();
@@ -310,7 +310,7 @@ impl World {
     /// A state between two commands of the agent of a node: what its programs say of first packets must be what the objects say as
     /// they are or were.
     pub(crate) fn look_between(&mut self, n: NodeId) {
-        if !self.policies.any || self.is_bulk() || self.is_over() {
+        if !self.policies.any || !self.has_identities() || self.is_over() {
             return;
         }
         self.between += 1;

@@ -27,7 +27,7 @@ impl World {
         }
         let version = self.policy_version();
         let behind = self.policy_revisions().into_iter().find(|(_, revision)| *revision < version);
-        if let Some((node, revision)) = behind.filter(|_| !self.is_bulk()) {
+        if let Some((node, revision)) = behind.filter(|_| self.has_identities()) {
             let message =
                 format!("{node} at rest: policies are in force up to {revision}, the latest is {version}");
             self.violate("policy", message);
@@ -150,7 +150,7 @@ impl World {
             return wrong(format!("lacks {missing}"));
         }
         let others = self.nodes.iter().enumerate();
-        let others = others.filter(|(m, other)| *m != n && !other.restored && !self.is_bulk());
+        let others = others.filter(|(m, other)| *m != n && !other.restored && self.has_identities());
         let mut pods = others.flat_map(|(m, _)| self.pods_of(m).into_keys().map(IpNet::from));
         if let Some(missing) = pods.find(|net| !elsewhere.contains(net)) {
             return wrong(format!("lacks {missing}, which is a pod elsewhere"));

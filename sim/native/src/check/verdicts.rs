@@ -22,7 +22,7 @@ pub(crate) fn pod_end(pod: &str) -> End {
 impl World {
     /// Whether everybody has heard of everything and has acted on it; empty, or what is under way.
     pub(crate) fn under_way(&self) -> &'static str {
-        if self.is_bulk() {
+        if !self.has_identities() {
             return "";
         }
         if !self.has_heard_all(OPERATOR) {
@@ -214,7 +214,7 @@ impl World {
 
     /// Whether the pod with this address has this identity by its labels as they are.
     pub(super) fn has_identity(&self, address: IpAddr, identity: u32) -> bool {
-        let known = self.owner(address).filter(|(n, ..)| !self.is_bulk() && !self.nodes[*n].restored);
+        let known = self.owner(address).filter(|(n, ..)| self.has_identities() && !self.nodes[*n].restored);
         let Some((n, id, _)) = known else { return true };
         let Some(sandbox) = self.nodes[n].kubelet.sandboxes.get(&id) else { return true };
         self.check.views.may_have(&sandbox.pod, identity, true)
@@ -222,7 +222,8 @@ impl World {
 
     /// Whether a pod with this address may have an identity.
     pub(crate) fn may_have_identity(&self, address: IpAddr, identity: u32) -> bool {
-        let Some((n, id, _)) = self.owner(address) else { return true };
+        let known = self.owner(address).filter(|_| self.has_identities());
+        let Some((n, id, _)) = known else { return true };
         let Some(sandbox) = self.nodes[n].kubelet.sandboxes.get(&id) else { return true };
         self.check.views.may_have(&sandbox.pod, identity, false)
     }

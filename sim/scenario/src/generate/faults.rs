@@ -41,7 +41,36 @@ impl Generator<'_> {
         let until_healed = !through && self.rng.chance(0.25);
         let lasts = crate::validate::fault::lasts(&kind);
         self.open_faults |= lasts && until_healed;
+        let named = node.clone();
+        let cut = matches!(kind, FaultKind::Api(ApiFault::PartialList));
         self.push(Action::Fault(Fault { node, lasts: (lasts && !until_healed).then_some(time), kind }));
+        if breakage == Breakage::Failures && self.rng.chance(0.5) {
+            self.death_amid_failures(named.as_ref());
+        }
+        if cut && self.rng.chance(0.5) {
+            self.far_node_goes_between_lists();
+        }
+    }
+
+    /// A pod goes while commands fail, the agent dies before it can try again, and others come for the addresses.
+    fn death_amid_failures(&mut self, node: Option<&String>) {
+        let here: Vec<usize> = (0..self.pods.len())
+            .filter(|i| !self.pods[*i].anchor && (node.is_none() || self.pods[*i].node.as_ref() == node))
+            .collect();
+        let Some(index) = self.rng.pick(&here).copied() else { return };
+        let node = self.pods[index].node.clone();
+        self.delete(index);
+        // Pods have a second to end.
+        self.pause(900..=1400);
+        let kind = FaultKind::Kill(Kill {
+            after_commands: None,
+            restart_after: ms(&mut self.rng, 0..=50),
+            snapshot_age: Duration::ZERO,
+        });
+        self.push(Action::Fault(Fault { node: node.clone(), lasts: None, kind }));
+        for _ in 0..2 {
+            self.make_pod_on(node.clone());
+        }
     }
 
     fn breakage(&mut self) -> Option<Breakage> {

@@ -15,14 +15,7 @@ impl Generator<'_> {
         if there > 0 && (there >= MOST || self.rng.chance(0.4)) {
             let index = self.rng.index(there);
             if self.rng.chance(0.5) {
-                let name = self.far_nodes.remove(index);
-                let kind = "Node".to_owned();
-                self.push(Action::Delete(ObjectRef {
-                    api_version: "v1".to_owned(),
-                    kind,
-                    name,
-                    namespace: None,
-                }));
+                self.far_node_goes(index);
                 return;
             }
             let name = self.far_nodes[index].clone();
@@ -37,6 +30,21 @@ impl Generator<'_> {
         let cidr = self.rng.range(0..=4);
         self.apply_far_node(&name, Some(cidr));
         self.far_nodes.push(name);
+    }
+
+    /// Between a list that is cut off and the next one, which comes a quarter of a second later each.
+    pub(super) fn far_node_goes_between_lists(&mut self) {
+        if !self.far_nodes.is_empty() {
+            self.pause(255..=495);
+            let index = self.rng.index(self.far_nodes.len());
+            self.far_node_goes(index);
+        }
+    }
+
+    fn far_node_goes(&mut self, index: usize) {
+        let name = self.far_nodes.remove(index);
+        let kind = "Node".to_owned();
+        self.push(Action::Delete(ObjectRef { api_version: "v1".to_owned(), kind, name, namespace: None }));
     }
 
     /// With `cidr` it is made; pod CIDRs cannot change later.

@@ -31,7 +31,12 @@ impl Generator<'_> {
         let bounded = self.cluster.family != Families::V6;
         let tight = bounded && self.cluster.pod_cidr_bits > 26;
         let chosen = self.rng.chance(0.85);
-        let node = (tight || chosen).then_some(node);
+        self.make_pod_on((tight || chosen).then_some(node));
+    }
+
+    /// The same on a node.
+    pub(super) fn make_pod_on(&mut self, node: Option<String>) {
+        let tight = self.cluster.family != Families::V6 && self.cluster.pod_cidr_bits > 26;
         let here = self.pods.iter().filter(|pod| pod.node == node).count();
         if self.pods.len() >= MOST_PODS || (tight && here >= capacity(self.cluster.pod_cidr_bits)) {
             return;

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use super::Shrinker;
-use crate::model::{Action, Expect, Place, Scenario, Until, Wait};
+use crate::model::{Action, Expect, ObjectRef, Place, Scenario, Until, Wait};
 use crate::validate::objects::PodKey;
 
 /// Removes chunks of steps, large ones first, then single ones; with each what hangs on it.
@@ -34,8 +36,9 @@ pub(super) fn fewer(shrinker: &mut Shrinker<'_>) {
 /// The scenario without these steps and without what makes no sense without them.
 fn without(scenario: &Scenario, gone: &BTreeSet<usize>) -> Scenario {
     // Pods that no step makes by name are those of applied objects: nothing is known of them.
-    let named: BTreeSet<PodKey> = scenario.steps.iter().filter_map(|step| made(&step.action)).collect();
-    let mut there = There { named, ..There::default() };
+    let named = scenario.steps.iter().filter_map(|step| made(&step.action)).collect();
+    let objects_named = scenario.steps.iter().flat_map(|step| applied(&step.action)).collect();
+    let mut there = There { named, objects_named, ..There::default() };
     let mut smaller = Scenario { steps: Vec::new(), ..scenario.clone() };
     // In order, so that what was made or begun is known when something asks for it.
     for (index, step) in scenario.steps.iter().enumerate() {
@@ -43,6 +46,7 @@ fn without(scenario: &Scenario, gone: &BTreeSet<usize>) -> Scenario {
             continue;
         }
         there.pods.extend(made(&step.action));
+        there.objects.extend(applied(&step.action));
         if let Action::Traffic(begun) = &step.action {
             there.traffic.insert(begun.id.clone());
         }
@@ -59,16 +63,52 @@ fn made(action: &Action) -> Option<PodKey> {
     }
 }
 
+/// Kind, namespace and name.
+type ObjectKey = (String, String, String);
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn key_of(object: &Value) -> ObjectKey {
+    let meta = &object["metadata"];
+    (text(&object["kind"]), text(&meta["namespace"]), text(&meta["name"]))
+}
+
+/// Objects that are there after the step if they were not before.
+fn applied(action: &Action) -> Vec<ObjectKey> {
+    match action {
+        Action::Apply(objects) => objects.iter().map(key_of).collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// What there is at a step.
 #[derive(Default)]
 struct There {
     /// Pods that some step makes.
     named: BTreeSet<PodKey>,
     pods: BTreeSet<PodKey>,
+    /// Objects that some step applies. The others are there from the beginning.
+    objects_named: BTreeSet<ObjectKey>,
+    objects: BTreeSet<ObjectKey>,
     traffic: BTreeSet<String>,
 }
 
 impl There {
+    /// Whether the object is there to be deleted.
+    fn has_object(&self, object: &ObjectRef) -> bool {
+        let key = (object.kind.clone(), object.namespace.clone().unwrap_or_default(), object.name.clone());
+        self.objects.contains(&key) || !self.objects_named.contains(&key)
+    }
+
+    /// Whether there is what an applied object only changes: the labels of a pod are nothing without it.
+    fn has_changed(&self, object: &Value) -> bool {
+        let (kind, namespace, name) = key_of(object);
+        let namespace = if namespace.is_empty() { "default" } else { &namespace };
+        kind != "Pod" || object.get("spec").is_some() || self.has_pod(&PodKey::new(namespace, &name))
+    }
+
     fn has_pod(&self, key: &PodKey) -> bool {
         self.pods.contains(key) || !self.named.contains(key)
     }
@@ -86,6 +126,8 @@ impl There {
             Action::DeletePod(name) | Action::Expect(Expect::NotReady(name)) => {
                 self.has_pod(&PodKey::parse(name))
             }
+            Action::Delete(object) => self.has_object(object),
+            Action::Apply(objects) => objects.iter().all(|object| self.has_changed(object)),
             Action::Traffic(begun) => self.has_place(&begun.from) && self.has_place(&begun.to),
             Action::Wait(Wait { until: Until::Traffic(id), .. })
             | Action::Expect(Expect::Lost { traffic: id, .. }) => self.traffic.contains(id),

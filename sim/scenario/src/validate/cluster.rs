@@ -28,6 +28,9 @@ pub(super) fn check(walk: &mut Walk<'_>) {
             format!("{} pod CIDRs of /{bits} do not fit into a /{CLUSTER_BITS}", cluster.nodes),
         );
     }
+    if cluster.host_firewall && !cluster.policy {
+        walk.wrong("host-firewall", "without `policy` nobody puts policies for nodes in force");
+    }
     for (name, capacity) in &cluster.tables {
         walk.table(&format!("tables.{name}"), name);
         if *capacity == 0 {
