@@ -93,6 +93,10 @@ impl Drop for Engine {
             let _ = self.process.kill();
             let _ = self.process.wait();
         }
+        // It leaves behind the mount of the namespace that containers in the network of the machine had.
+        for namespace in fs::read_dir(self.dir.join("exec/netns")).into_iter().flatten().flatten() {
+            let _ = Command::new("umount").arg(namespace.path()).status();
+        }
         if let Err(error) = fs::remove_dir_all(&self.dir) {
             eprintln!("cannot remove {}: {error}", self.dir.display());
         }
