@@ -8,6 +8,7 @@ use sim_scenario::model::LinkFault;
 use sim_scenario::rng::Rng;
 
 use crate::queue::NodeId;
+use crate::view::View;
 
 /// How long a frame takes from port to port when nothing is wrong.
 const LATENCY: Duration = Duration::from_micros(40);
@@ -145,13 +146,11 @@ impl Fabric {
                 }
                 held |= self.rng.chance(fault.reorder);
                 if self.rng.chance(fault.corrupt) && frame.bytes.len() > 14 {
-                    // Real links have a checksum of the frame. Without it nobody would notice a wrong address in ARP, which has
-                    // none of its own, and stacks here keep what they have learned.
-                    if frame.bytes[12..14] == ARP {
+                    let at = 14 + self.rng.index(frame.bytes.len() - 14);
+                    if is_unprotected(&frame.bytes, at) {
                         return lost("spoiled on the wire");
                     }
                     spoiled = true;
-                    let at = 14 + self.rng.index(frame.bytes.len() - 14);
                     frame.bytes[at] ^= 1 << self.rng.below(8);
                 }
                 delay += fault.delay;
@@ -178,6 +177,17 @@ impl Fabric {
 
 /// `EtherType` of ARP.
 const ARP: [u8; 2] = [0x08, 0x06];
+/// Where the header of a VXLAN packet lies behind those of Ethernet, IP and UDP.
+const VXLAN_V4: std::ops::Range<usize> = 42..50;
+const VXLAN_V6: std::ops::Range<usize> = 62..70;
+
+/// Whether no checksum but that of the link, which real ones have, would tell that a byte is wrong: ARP has none, and stacks here
+/// keep what they have learned; the tunnel's header has none, and its identity is believed.
+fn is_unprotected(frame: &[u8], at: usize) -> bool {
+    let tunnel = || View::of(frame).filter(View::is_for_tunnel);
+    frame.get(12..14) == Some(&ARP)
+        || tunnel().is_some_and(|view| if view.src.is_ipv4() { VXLAN_V4 } else { VXLAN_V6 }.contains(&at))
+}
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)

