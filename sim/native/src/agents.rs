@@ -63,7 +63,13 @@ pub(crate) struct AgentProcess {
     pub(crate) death: Death,
     /// When the last life ended.
     pub(crate) died: Option<Duration>,
+    /// How often in a row it has wanted to go on at once.
+    pub(crate) hurried: u32,
 }
+
+/// An agent that has wanted to go on at once so often in a row will go on for ever: the longest work that is cut into pieces, a look
+/// through full tables, has far fewer.
+const MOST_HURRIED: u32 = 5_000;
 
 impl World {
     /// What the agent's clock says.
@@ -253,6 +259,17 @@ impl World {
             // Never at once again: a loop of ours would stop time.
             let after = at.saturating_sub(self.now).max(Duration::from_micros(500));
             self.wake_agent(n, after);
+            self.check_hurry(n, at <= self.now);
+        }
+    }
+
+    /// Nobody does the same again and again without a pause.
+    fn check_hurry(&mut self, n: NodeId, at_once: bool) {
+        let process = &mut self.nodes[n].agent;
+        process.hurried = if at_once { process.hurried + 1 } else { 0 };
+        if process.hurried == MOST_HURRIED {
+            let message = format!("the agent of {} always has something to do at once", self.nodes[n].name);
+            self.violate("busy", message);
         }
     }
 
