@@ -260,6 +260,14 @@ impl Views {
         let new_to = self.is_new(&attempt.to, since).then_some(destination);
         let from = self.log.partition_point(|entry| entry.at < since);
         let to = self.log.len();
+        // Each pod gets its new identity by itself, and no view has a namespace both as it was and as it is.
+        if let (End::Pod { namespace: one, .. }, End::Pod { namespace: other, .. }) =
+            (&attempt.from, &attempt.to)
+            && one == other
+            && self.log[from..].iter().any(|entry| entry.key.0 == "Namespace" && entry.key.2 == *one)
+        {
+            return None;
+        }
         if self.cache.as_ref().is_none_or(|cache| (cache.from, cache.to) != (from, to)) {
             let views = self.views(from);
             self.cache = Some(Cache { from, to, views, answers: BTreeMap::new() });
