@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 use sim_native::Options;
 use sim_scenario::generate::generate;
+use sim_scenario::profile::Profile;
 
 use super::scenario;
 
@@ -104,37 +105,39 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
 }
 
 fn look(mutant: &Mutant, args: &Args) -> anyhow::Result<Option<Found>> {
-    if !dataplane_abi::mutant::set_by_name(&mutant.id) {
+    let Some(number) = dataplane_abi::mutant::by_name(&mutant.id) else {
         bail!("this build does not have the mutant {}: build it again", mutant.id);
-    }
+    };
     let profile = scenario::profile(mutant.profile.as_deref().unwrap_or("mixed"))?;
     let started = Instant::now();
     for seed in 1..=args.seeds {
         if started.elapsed() > Duration::from_secs(args.seconds) {
             break;
         }
-        let scenario = generate(seed, profile, None);
-        // A defect may well panic: that is found too.
-        let run = std::panic::catch_unwind(|| {
-            sim_native::run(&scenario, &Options::of_generated(seed, profile.name))
-        });
-        match run {
-            Err(_) => {
-                return Ok(Some(Found {
-                    seed,
-                    invariant: "panic".into(),
-                    message: "the run panicked".into(),
-                }));
-            }
-            Ok(report) => {
-                if let Some(violation) = report.violation {
-                    let (invariant, message) = (violation.invariant, violation.message);
-                    return Ok(Some(Found { seed, invariant, message }));
-                }
-            }
+        dataplane_abi::mutant::set(number);
+        let Some(found) = broken(seed, profile) else { continue };
+        // What breaks without the defect too is not its doing.
+        dataplane_abi::mutant::set(0);
+        if broken(seed, profile).is_none() {
+            return Ok(Some(found));
         }
     }
     Ok(None)
+}
+
+/// What breaks in the run of a seed.
+fn broken(seed: u64, profile: &Profile) -> Option<Found> {
+    let scenario = generate(seed, profile, None);
+    // A defect may well panic: that is found too.
+    let run =
+        std::panic::catch_unwind(|| sim_native::run(&scenario, &Options::of_generated(seed, profile.name)));
+    match run {
+        Err(_) => Some(Found { seed, invariant: "panic".into(), message: "the run panicked".into() }),
+        Ok(report) => {
+            let violation = report.violation?;
+            Some(Found { seed, invariant: violation.invariant, message: violation.message })
+        }
+    }
 }
 
 fn shortened(text: &str) -> String {

@@ -126,12 +126,6 @@ pub fn set(number: u32) {
     ACTIVE.store(number, Ordering::Relaxed);
 }
 
-/// As [`set`], by name. False: there is none of that name, and nothing changes.
-#[must_use]
-pub fn set_by_name(name: &str) -> bool {
-    by_name(name).map(set).is_some()
-}
-
 /// The number of a mutant.
 pub fn by_name(name: &str) -> Option<u32> {
     NAMES.iter().zip(1..).find(|(known, _)| **known == name).map(|(_, number)| number)
