@@ -73,7 +73,6 @@ pub(crate) struct Policies {
 }
 
 /// The cluster and its time.
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct World {
     /// The present moment.
     pub(crate) now: Duration,
