@@ -8,7 +8,10 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -66,7 +69,7 @@ struct Shared {
     asked: Mutex<bool>,
 }
 
-/// Control over one node's agent. Dropping it leaves the process to its node.
+/// Control over one node's agent. Dropping it ends the process.
 #[derive(Debug)]
 pub struct Agent {
     control: AgentControl,
@@ -184,6 +187,13 @@ impl AgentControl {
 impl Drop for Agent {
     fn drop(&mut self) {
         self.task.abort();
+        let Some(process) = self.control.process() else { return };
+        let _ = process.signal(Signal::SIGKILL);
+        // A machine ends only when all its processes have been waited for. The runtime waits for those of a task that is aborted
+        // when it hears of the next child that ends, and there may be none.
+        if let Ok(pid) = i32::try_from(process.pid) {
+            while waitpid(Pid::from_raw(pid), None) == Err(Errno::EINTR) {}
+        }
     }
 }
 
