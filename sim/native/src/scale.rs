@@ -147,4 +147,10 @@ mod tests {
         assert!((5 + 6..40).contains(&report.node_joins.events), "{report:?}");
         assert!((1..20).contains(&report.pod_comes.events), "{report:?}");
     }
+
+    #[test]
+    fn pods_that_come_before_their_node_is_heard_of_are_nobodys_fault() {
+        let report = scale(100, 500, &|| Duration::ZERO).unwrap();
+        assert_eq!((report.nodes, report.pods), (100, 500));
+    }
 }

@@ -23,7 +23,10 @@ impl World {
             return;
         }
         let container = &call.attachment.container_id;
-        let remembers = || node.memory.documents().iter().any(|document| document.name == OWN_NODE);
+        // What was there when it started: who is in its first life may have written it a moment ago.
+        let remembers = || {
+            node.agent.life > 0 && node.memory.documents().iter().any(|document| document.name == OWN_NODE)
+        };
         let wrong = match call.wanted {
             Wanted::Add if message.contains("has not been seen yet") && remembers() => {
                 format!("{} refuses ADD of {container} though it remembers its node: {message}", node.name)
