@@ -15,7 +15,7 @@ use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use crate::node::TICKS_PER_S;
 use crate::queue::NodeId;
-use crate::view::{ICMP, ICMP6, TCP, UDP, View};
+use crate::view::{ICMP, ICMP6, TCP, TUNNEL_PORT, UDP, View};
 use crate::world::World;
 
 const FIN: u8 = 1;
@@ -186,9 +186,6 @@ fn entry(table: &str, value: &[u8]) -> Option<CtEntry> {
         _ => CtEntry6::read_from_bytes(value).ok().map(|row| row.entry),
     }
 }
-
-/// Port of the tunnel (RFC 7348).
-const TUNNEL_PORT: u16 = 8472;
 
 impl World {
     /// Whether a program keeps track of connections.

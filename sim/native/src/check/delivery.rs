@@ -164,16 +164,6 @@ impl World {
             let message = format!("the tunnel key of a pod's packet is {key}, not its identity");
             self.violate_packet("tunnel", frame.id.0, &message);
         }
-        // The tunnel's own packets carry what was sent as it is; what a pod has wrapped is something else.
-        let passport = self.trace.packet(frame.id.0).filter(|passport| !passport.spoiled);
-        let born = passport.and_then(|passport| passport.view.as_ref());
-        if let (Some(born), Some(inner)) = (born, View::of(&frame.bytes))
-            && (born.src, born.dst) != (inner.src, inner.dst)
-        {
-            let message =
-                format!("{} unpacks what {} has wrapped for a tunnel", self.nodes[n].name, born.src);
-            self.violate_packet("tunnel", frame.id.0, &message);
-        }
     }
 
     /// A packet comes out of the tunnel.
@@ -183,6 +173,16 @@ impl World {
                 "a packet with key {key} comes out of the tunnel of {} from {remote}",
                 self.nodes[n].name
             );
+            self.violate_packet("tunnel", frame.id.0, &message);
+        }
+        // The tunnel's own packets carry what was sent as it is; what a pod has wrapped is something else.
+        let passport = self.trace.packet(frame.id.0).filter(|passport| !passport.spoiled && !passport.honest);
+        let born = passport.and_then(|passport| passport.view.as_ref()).filter(|born| born.is_for_tunnel());
+        if let (Some(born), Some(inner)) = (born, View::of(&frame.bytes))
+            && (born.src, born.dst) != (inner.src, inner.dst)
+        {
+            let message =
+                format!("{} unpacks what {} has wrapped for a tunnel", self.nodes[n].name, born.src);
             self.violate_packet("tunnel", frame.id.0, &message);
         }
     }
