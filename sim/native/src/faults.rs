@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use agent_control::ObjectKind;
-use sim_scenario::model::{ApiFault, CniFault, Fault, FaultKind};
+use sim_scenario::model::{ApiFault, CniFault, Failures, Fault, FaultKind};
 
 use crate::agents::Death;
 use crate::cni::{Call, Wanted};
@@ -17,7 +17,7 @@ use crate::world::World;
 pub(crate) struct ClusterFaults {
     api: BTreeMap<NodeId, Vec<(u64, ApiFault)>>,
     cni: BTreeMap<NodeId, Vec<(u64, CniFault)>>,
-    failures: BTreeMap<NodeId, Vec<(u64, f64)>>,
+    failures: BTreeMap<NodeId, Vec<(u64, Failures)>>,
     stale: BTreeMap<NodeId, usize>,
     partial: BTreeMap<NodeId, u32>,
     /// The same for lists of other objects than nodes.
@@ -57,9 +57,10 @@ impl ClusterFaults {
         self.cni.get(&n).into_iter().flatten().map(|(_, fault)| fault.clone()).collect()
     }
 
-    /// With what probability a command of the agent of a node fails.
-    pub(crate) fn failures(&self, n: NodeId) -> f64 {
-        self.failures.get(&n).into_iter().flatten().map(|(_, p)| *p).fold(0.0, f64::max)
+    /// With what probability a command of the agent of a node fails that is about a table, links, routes or state.
+    pub(crate) fn failures(&self, n: NodeId, place: &str) -> f64 {
+        let of = self.failures.get(&n).into_iter().flatten().filter(|(_, failures)| failures.affects(place));
+        of.map(|(_, failures)| failures.probability).fold(0.0, f64::max)
     }
 
     /// By how many changes the next list of a node is behind.
@@ -205,9 +206,9 @@ impl World {
                 self.nodes[n].ring_unread = true;
                 Some(Active::Ring)
             }
-            FaultKind::Failures(p) => {
+            FaultKind::Failures(failures) => {
                 self.nodes[n].troubled = true;
-                self.cluster_faults.failures.entry(n).or_default().push((id, *p));
+                self.cluster_faults.failures.entry(n).or_default().push((id, failures.clone()));
                 Some(Active::Failures)
             }
             FaultKind::Heal => None,

@@ -83,6 +83,8 @@ pub(crate) struct SimNode {
     pub(crate) delete_queue: Vec<Call>,
     /// The state directory as it was, with the time at which it became so.
     pub(crate) snapshots: VecDeque<(Duration, Vec<Document>)>,
+    /// Its object has been made.
+    pub(crate) registered: bool,
     /// What the agent's clock is ahead.
     pub(crate) skew: Duration,
     /// Runs of programs that count.
@@ -129,6 +131,7 @@ impl SimNode {
             kubelet: Kubelet::default(),
             delete_queue: Vec::new(),
             snapshots: VecDeque::new(),
+            registered: false,
             skew: Duration::ZERO,
             runs: 0,
             ring_unread: false,

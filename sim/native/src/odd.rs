@@ -2,10 +2,14 @@
 //!
 //! A packet with another's source must never arrive, nor one that a pod has wrapped as if a tunnel had brought it. One with IPv4 options or IPv6 extension headers is as good as any.
 
+mod probe;
+
 use std::net::IpAddr;
 
 use sim_net::{Frame, PacketId};
+use sim_scenario::rng::Rng;
 
+use crate::queue::NodeId;
 use crate::view::{self, ICMP, ICMP6, UDP, View};
 use crate::world::World;
 
@@ -17,33 +21,49 @@ const DRESSED: u64 = 40;
 const VXLAN_HEADER: usize = 8;
 
 /// What pods that send odd packets remember.
-#[derive(Default)]
 pub(crate) struct Odd {
     /// What a pod sent a moment ago, for another that forges it.
     last_sent: Option<Vec<u8>>,
+    /// What decides on probes.
+    rng: Rng,
+}
+
+impl Odd {
+    /// Nothing was sent yet.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { last_sent: None, rng: Rng::stream(seed, "odd", 0) }
+    }
 }
 
 impl World {
-    /// Perhaps dresses a packet of a pod up, and perhaps forges another from it.
-    pub(crate) fn make_odd(&mut self, frame: &mut Frame, mtu: usize) -> Option<Frame> {
-        self.odd.as_ref()?;
-        let view = View::of(&frame.bytes)?;
-        if view.is_to_many() || view.is_of_link() || view.fragment || view.is_neighbour_discovery() {
-            return None;
-        }
+    /// Perhaps dresses a packet of a pod up, and perhaps makes others after it. `mtu`: the most that the pod may send.
+    pub(crate) fn make_odd(&mut self, n: NodeId, frame: &mut Frame, mtu: usize) -> Vec<Frame> {
+        let plain = |view: &View| {
+            !view.is_to_many() && !view.is_of_link() && !view.fragment && !view.is_neighbour_discovery()
+        };
+        let view = self.odd.as_ref().and_then(|_| View::of(&frame.bytes)).filter(plain);
+        let Some(view) = view else { return Vec::new() };
         let forged = (self.rng.below(FORGED) == 0).then(|| self.forge(frame, &view, mtu)).flatten();
+        let probe = self.probe(n, frame, &view, mtu);
         let can = matches!(view.proto, UDP | ICMP | ICMP6) && !view.is_icmp_error() && view.len + 8 <= mtu;
         if can && self.rng.below(DRESSED) == 0 {
             dress_up(&mut frame.bytes, view.src.is_ipv4());
         }
-        if self.rng.below(8) == 0 {
-            self.odd = Some(Odd { last_sent: Some(frame.bytes.clone()) });
+        if self.rng.below(8) == 0
+            && let Some(odd) = &mut self.odd
+        {
+            odd.last_sent = Some(frame.bytes.clone());
         }
-        forged
+        let mut more = Vec::new();
+        for bytes in [forged, probe].into_iter().flatten() {
+            self.last_packet += 1;
+            more.push(Frame { id: PacketId(self.last_packet), bytes });
+        }
+        more
     }
 
     /// The packet as if somebody else had sent it.
-    fn forge(&mut self, frame: &Frame, view: &View, mtu: usize) -> Option<Frame> {
+    fn forge(&mut self, frame: &Frame, view: &View, mtu: usize) -> Option<Vec<u8>> {
         let mut bytes = frame.bytes.clone();
         match self.rng.below(4) {
             0 => {
@@ -64,8 +84,7 @@ impl World {
                 bytes.get_mut(..12)?.copy_from_slice(&mine);
             }
         }
-        self.last_packet += 1;
-        Some(Frame { id: PacketId(self.last_packet), bytes })
+        Some(bytes)
     }
 
     /// What another pod has just sent, in a packet of the tunnel (RFC 7348) to a node, with an identity of the sender's choice.

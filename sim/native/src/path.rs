@@ -17,6 +17,7 @@ use crate::kubelet::SandboxId;
 use crate::node::{TICKS_PER_S, UNDERLAY, UPTIME};
 use crate::queue::{NodeId, Task};
 use crate::trace::{Hop, Origin};
+use crate::view::View;
 use crate::world::World;
 
 /// How long a process takes to notice what came.
@@ -66,13 +67,13 @@ impl World {
         let ends = self.nodes[n].memory.links().values().filter_map(|link| link.pod.as_ref());
         let mtu = ends.filter(|pod| pod.netns == netns).map(|pod| pod.mtu as usize).next().unwrap_or(0);
         for mut frame in frames.unwrap_or_default() {
-            let forged = self.make_odd(&mut frame, mtu);
+            let more = self.make_odd(n, &mut frame, mtu);
             self.meet(&frame, Origin::Pod(n, id));
             self.tap(n, id, &frame);
             self.pod_sends(n, ifindex, frame);
-            if let Some(forged) = forged {
-                self.meet(&forged, Origin::Pod(n, id));
-                self.pod_sends(n, ifindex, forged);
+            for frame in more {
+                self.meet(&frame, Origin::Pod(n, id));
+                self.pod_sends(n, ifindex, frame);
             }
         }
         self.plan_pod(n, id);
@@ -356,6 +357,9 @@ impl World {
                     return;
                 };
                 let next = Addr(address).to_ip(family);
+                if let Some(view) = View::of(&frame.bytes) {
+                    self.check_hops(&view, &frame);
+                }
                 self.stack_acts(n, work, |stack, now, ids| {
                     stack.send_to_neighbour(now, ifindex, next, frame, ids)
                 });

@@ -51,11 +51,11 @@ fn crashed(operation: &str) -> PortError {
 
 impl World {
     /// A command is issued, if there is still somebody to issue it and nothing makes it fail.
-    fn command(&mut self, n: NodeId, what: &str) -> Result<(), PortError> {
+    fn command(&mut self, n: NodeId, what: &str, place: &str) -> Result<(), PortError> {
         if !self.nodes[n].commands.issue() {
             return Err(crashed(what));
         }
-        let p = self.cluster_faults.failures(n);
+        let p = self.cluster_faults.failures(n, place);
         if p > 0.0 && self.rng.chance(p) {
             return Err(PortError::retryable(what, "failed on purpose"));
         }
@@ -70,9 +70,9 @@ pub(crate) struct MapPort<'a> {
 }
 
 impl MapPort<'_> {
-    fn read<T>(&self, what: &str, read: impl FnOnce(&Native) -> T) -> Result<T, PortError> {
+    fn read<T>(&self, what: &str, place: &str, read: impl FnOnce(&Native) -> T) -> Result<T, PortError> {
         let mut world = self.sim.world();
-        world.command(self.node, what)?;
+        world.command(self.node, what, place)?;
         Ok(read(&world.nodes[self.node].native))
     }
 
@@ -84,7 +84,7 @@ impl MapPort<'_> {
     ) -> Result<(), PortError> {
         let result = {
             let mut world = self.sim.world();
-            world.command(self.node, what)?;
+            world.command(self.node, what, table.name())?;
             let node = &mut world.nodes[self.node];
             let result = write(&mut node.native);
             if matches!(result, Ok(true)) && !table.is_the_dataplanes() {
@@ -101,7 +101,7 @@ impl MapPort<'_> {
             world.note(self.node, what, table as u64);
             let tells = matches!(table, Table::Endpoints | Table::Ipcache | Table::Policy);
             if matches!(result, Ok(true)) && tells {
-                world.look_between(self.node);
+                world.look_between(self.node, table);
             }
             result
         };
@@ -115,7 +115,7 @@ impl MapPort<'_> {
 
 impl MapStore for MapPort<'_> {
     fn dump(&mut self, table: Table) -> Result<Vec<Row>, PortError> {
-        let rows = self.read("dump", |native| {
+        let rows = self.read("dump", table.name(), |native| {
             let rows = native.tables().dump(table.name()).unwrap_or_default();
             // The array's one row exists from the beginning; zero means never written.
             let rows = rows.into_iter().map(|(key, value)| Row { key, value });
@@ -151,7 +151,7 @@ impl MapStore for MapPort<'_> {
     }
 
     fn scan(&mut self, table: Table, cursor: Option<&Cursor>, limit: usize) -> Result<Scan, PortError> {
-        self.read("scan", |native| {
+        self.read("scan", table.name(), |native| {
             let rows = native.tables().dump(table.name()).unwrap_or_default();
             // As the kernel does: without the row at the cursor the scan starts over.
             let from = cursor
@@ -167,7 +167,7 @@ impl MapStore for MapPort<'_> {
 
     fn ct_clock(&mut self) -> Result<CtClock, PortError> {
         self.sim.world().set_clock(self.node);
-        self.read("read the clock", |native| CtClock {
+        self.read("read the clock", "CLOCK", |native| CtClock {
             ticks: native.clock().ticks,
             ticks_per_s: crate::node::TICKS_PER_S,
         })
@@ -193,6 +193,17 @@ enum Changes {
     State,
 }
 
+impl Changes {
+    /// What such commands are about, as faults name it.
+    const fn place(self) -> &'static str {
+        match self {
+            Self::Nothing | Self::Links => "links",
+            Self::Routes => "routes",
+            Self::State => "state",
+        }
+    }
+}
+
 impl NodePort<'_> {
     fn act<T>(
         &self,
@@ -202,7 +213,7 @@ impl NodePort<'_> {
     ) -> Result<T, PortError> {
         let result = {
             let mut world = self.sim.world();
-            world.command(self.node, what)?;
+            world.command(self.node, what, changes.place())?;
             let result = act(&mut world.nodes[self.node].memory);
             match changes {
                 Changes::Links => world.follow_links(self.node),

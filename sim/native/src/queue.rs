@@ -34,6 +34,8 @@ pub(crate) enum Task {
     Agent(NodeId),
     /// A node's agent is started, if that life of it has not begun yet.
     StartAgent(NodeId, u64),
+    /// The object of a node is made.
+    Register(NodeId),
     /// The kubelet of a node looks at its pods.
     Kubelet(NodeId),
     /// A call reaches the CNI socket of a node.

@@ -372,6 +372,9 @@ impl World {
 
     fn restless_node(&self, n: NodeId) -> Option<String> {
         let node = &self.nodes[n];
+        if !node.registered {
+            return Some("its object is not made yet".into());
+        }
         let agent = &node.agent;
         let why = if !agent.alive {
             "there is no agent"

@@ -11,6 +11,9 @@ pub(crate) const UDP: u8 = 17;
 /// ICMPv6.
 pub(crate) const ICMP6: u8 = 58;
 
+/// Authentication header (RFC 4302).
+pub(crate) const AUTHENTICATION: u8 = 51;
+
 /// UDP port of the tunnel.
 pub(crate) const TUNNEL_PORT: u16 = 8472;
 
@@ -128,16 +131,18 @@ pub(crate) fn seal(frame: &mut [u8]) {
         let made = !sum(&[&packet[..header]]);
         packet[10..12].copy_from_slice(&made.to_be_bytes());
     }
-    let (v4, proto, at) = match first >> 4 {
-        4 => (true, packet[9], usize::from(first & 15) * 4),
-        6 if packet.get(6) == Some(&60) && packet.len() > 48 => (false, packet[40], 48),
-        6 if packet.len() > 40 => (false, packet[6], 40),
+    let (v4, proto, at) = match (first >> 4, packet.get(6)) {
+        (4, _) => (true, packet[9], usize::from(first & 15) * 4),
+        // One header of options, or one that authenticates.
+        (6, Some(60)) if packet.len() > 48 => (false, packet[40], 48),
+        (6, Some(&AUTHENTICATION)) if packet.len() > 64 => (false, packet[40], 64),
+        (6, Some(next)) if packet.len() > 40 => (false, *next, 40),
         _ => return,
     };
     let field = match proto {
         UDP => at + 6,
         TCP => at + 16,
-        ICMP6 => at + 2,
+        ICMP | ICMP6 => at + 2,
         _ => return,
     };
     if packet.len() < field + 2 {
@@ -149,7 +154,11 @@ pub(crate) fn seal(frame: &mut [u8]) {
     }
     let upper = u32::try_from(packet.len() - at).unwrap_or(0).to_be_bytes();
     let addresses = if v4 { 12..20 } else { 8..40 };
-    let made = !sum(&[&packet[addresses], &upper, &[0, 0, 0, proto], &packet[at..]]);
+    let made = if proto == ICMP {
+        !sum(&[&packet[at..]])
+    } else {
+        !sum(&[&packet[addresses], &upper, &[0, 0, 0, proto], &packet[at..]])
+    };
     packet[field..field + 2].copy_from_slice(&made.to_be_bytes());
 }
 
@@ -215,8 +224,8 @@ fn v6(packet: &[u8], whole: bool) -> Option<View> {
     let rest = packet.get(40..len.min(packet.len()))?;
     let (mut proto, mut at) = (packet[6], 0);
     let (mut fragment, mut later_fragment, mut fragment_id) = (false, false, 0);
-    // RFC 8200, section 4: hop-by-hop, routing, fragment, destination options.
-    while matches!(proto, 0 | 43 | 44 | 60) {
+    // RFC 8200, section 4: hop-by-hop, routing, fragment, destination options; RFC 4302.
+    while matches!(proto, 0 | 43 | 44 | AUTHENTICATION | 60) {
         let next = *rest.get(at)?;
         if proto == 44 {
             let field = word(rest, at + 2)?;
@@ -224,6 +233,8 @@ fn v6(packet: &[u8], whole: bool) -> Option<View> {
             later_fragment |= field & 0xfff8 != 0;
             fragment_id = u32::from(word(rest, at + 4)?) << 16 | u32::from(word(rest, at + 6)?);
             at += 8;
+        } else if proto == AUTHENTICATION {
+            at += (usize::from(*rest.get(at + 1)?) + 2) * 4;
         } else {
             at += (usize::from(*rest.get(at + 1)?) + 1) * 8;
         }

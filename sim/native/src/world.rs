@@ -185,7 +185,7 @@ impl World {
             violation: None,
             rng: Rng::stream(seed, "world", 0),
             last_packet: 0,
-            odd: Some(Odd::default()),
+            odd: Some(Odd::new(seed)),
             queue: Queue::default(),
             order: Rng::stream(seed, "order", 0),
             controllers_due: None,
@@ -236,7 +236,13 @@ impl World {
             self.check.table_was_full(n);
         }
         self.follow_links(n);
-        self.register(n);
+        // An agent may be there before the object of its node.
+        if !self.bulk && self.rng.chance(0.2) {
+            let late = self.latency(Duration::from_millis(400));
+            self.after(late, Task::Register(n));
+        } else {
+            self.register(n);
+        }
         let after = self.latency(Duration::from_millis(50));
         self.after(after, Task::StartAgent(n, 0));
     }
@@ -254,6 +260,7 @@ impl World {
 
     /// The node's object is made.
     pub(crate) fn register(&mut self, n: NodeId) {
+        self.nodes[n].registered = true;
         let object = crate::objects::node(&self.nodes[n], &rfc3339(self.store.now()));
         if let Err(error) = self.store.create(&NODES, "", object.clone(), &WriteOptions::default()) {
             self.violate(
@@ -369,6 +376,7 @@ impl World {
             Task::Publish(n) => self.publish(n, at),
             Task::Agent(_) => {}
             Task::StartAgent(n, life) => self.start_agent(n, life),
+            Task::Register(n) => self.register(n),
             Task::Kubelet(n) => self.kubelet(n, at),
             Task::CniCall(n, call) => self.call_arrives(n, call),
             Task::ReplayQueue(n) => self.replay_queue(n),

@@ -12,7 +12,7 @@ use serde::de::{
 };
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::model::{Action, Fault, FaultKind, Step, Until, Wait, time};
+use crate::model::{Action, Failures, Fault, FaultKind, Step, Until, Wait, time};
 
 const STEP_FIELDS: &[&str] =
     &["at", "pod", "delete-pod", "apply", "delete", "wait", "traffic", "fault", "expect"];
@@ -248,6 +248,58 @@ impl<'de> Visitor<'de> for FaultVisitor {
             ))
         })?;
         Ok(Fault { node, lasts, kind })
+    }
+}
+
+/// The fields of [`Failures`] where they are written out.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename = "Failures")]
+struct FailuresForm {
+    probability: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    of: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Failures {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FailuresVisitor)
+    }
+}
+
+struct FailuresVisitor;
+
+impl<'de> Visitor<'de> for FailuresVisitor {
+    type Value = Failures;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a probability, or a mapping with `probability` and `of`")
+    }
+
+    fn visit_f64<E: Error>(self, probability: f64) -> Result<Failures, E> {
+        Ok(Failures { probability, of: None })
+    }
+
+    fn visit_u64<E: Error>(self, whole: u64) -> Result<Failures, E> {
+        // More than one is refused later, with its place.
+        self.visit_f64(u32::try_from(whole).map_or(f64::MAX, f64::from))
+    }
+
+    fn visit_i64<E: Error>(self, whole: i64) -> Result<Failures, E> {
+        self.visit_f64(i32::try_from(whole).map_or(f64::MIN, f64::from))
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Failures, M::Error> {
+        let FailuresForm { probability, of } = FailuresForm::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Failures { probability, of })
+    }
+}
+
+impl Serialize for Failures {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.of.is_none() {
+            return serializer.serialize_f64(self.probability);
+        }
+        FailuresForm { probability: self.probability, of: self.of.clone() }.serialize(serializer)
     }
 }
 

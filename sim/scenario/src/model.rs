@@ -388,8 +388,8 @@ pub enum FaultKind {
     },
     /// The ring buffer of events holds only so many records and nobody reads it.
     RingFull(u32),
-    /// Commands of the agent to tables, links, routes and its state directory fail with this probability (`for`).
-    Failures(f64),
+    /// Commands of the agent to tables, links, routes and its state directory fail (`for`).
+    Failures(Failures),
     /// Ends every fault that lasts (of the node, or all).
     Heal,
 }
@@ -410,6 +410,26 @@ impl FaultKind {
             Self::Failures(_) => "failures",
             Self::Heal => "heal",
         }
+    }
+}
+
+/// Which commands of an agent fail. Written as the probability alone, or with what it is about:
+/// `{probability: 0.5, of: state}`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failures {
+    /// That one fails.
+    pub probability: f64,
+    /// Only those on this: one of [`Failures::PLACES`], or a table by its name; without it all of them.
+    pub of: Option<String>,
+}
+
+impl Failures {
+    /// What commands may be about that is no table.
+    pub const PLACES: [&str; 3] = ["links", "routes", "state"];
+
+    /// Whether a command on something may fail.
+    pub fn affects(&self, place: &str) -> bool {
+        self.of.as_ref().is_none_or(|of| of == place)
     }
 }
 

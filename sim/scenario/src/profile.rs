@@ -98,7 +98,7 @@ pub const PROFILES: &[Profile] = &[
     Profile {
         name: "crash",
         description: "agents die at any command, start again, find older disks, stand still, read wrong clocks",
-        breakages: &[(Kill, 6), (Operator, 1), (Snapshot, 3), (Stall, 2), (Skew, 1), (Failures, 2)],
+        breakages: &[(Kill, 6), (Operator, 1), (Snapshot, 3), (Stall, 2), (Skew, 1), (Failures, 5)],
         most_faults: 4,
         tiny_cidrs: 40,
         small_tables: 0,

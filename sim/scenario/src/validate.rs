@@ -208,8 +208,12 @@ impl Walk<'_> {
         }
     }
 
+    fn knows_table(&self, name: &str) -> bool {
+        self.known.tables.contains(&name)
+    }
+
     fn table(&mut self, field: &str, name: &str) {
-        if !self.known.tables.contains(&name) {
+        if !self.knows_table(name) {
             let hint = hint(name, self.known.tables);
             self.wrong(
                 field,

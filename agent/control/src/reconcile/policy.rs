@@ -3,7 +3,7 @@
 //! 1. sets of ports, then sets of blocks, whole, before a row names them;
 //! 2. CIDRs and nodes that are told apart from now on: first their identities get the rows that hold now for their addresses, then they
 //!    come into the ipcache, which changes nothing yet. Those that are not told apart any more get such rows too, so that nothing
-//!    changes for them before they leave the ipcache;
+//!    changes for them before they leave the ipcache, and in new policies the rows of whom they will be;
 //! 3. policy by policy: rows of identities, then the row of everybody, then identities to whom the row of everybody holds now
 //!    lose their own;
 //! 4. after this module, what points to them: endpoints, and addresses of identities;
@@ -212,14 +212,16 @@ impl Agent {
             }
         }
         let mut unwritten = Unwritten { cidrs, ..Unwritten::default() };
-        for key in self.outside.policy.open() {
-            // A row that is still to be removed is not missed by anybody.
-            if self.outside.policy.wanted(key).is_some() {
-                unwritten.policies.insert(key.policy);
-                unwritten.identities.insert(key.identity);
-            }
+        for key in self.unwritten_rows() {
+            unwritten.policies.insert(key.policy);
+            unwritten.identities.insert(key.identity);
         }
         unwritten
+    }
+
+    /// Rows of policies that are not as they shall be. One that is still to be removed is not missed by anybody.
+    fn unwritten_rows(&self) -> impl Iterator<Item = &RowKey> {
+        self.outside.policy.open().filter(|key| self.outside.policy.wanted(key).is_some())
     }
 
     fn write_blocks(&mut self, run: &mut Run<'_>) {
@@ -311,16 +313,23 @@ impl Agent {
     }
 
     /// CIDRs that are not told apart any more keep what holds now until they have left the ipcache: the row of everybody, which
-    /// holds for some of them, changes before. Whether all of that is noted.
+    /// holds for some of them, changes before. In policies that are new they have what will hold for them. Whether all of that
+    /// is noted.
     fn keep_old_cidrs(&mut self, run: &mut Run<'_>) -> bool {
         let ipcache = &self.outside.ipcache;
         let goes = |prefix: &IpNet| {
             let identity = ipcache.present(prefix)?.identity;
             let stays = ipcache.wanted(prefix).is_some_and(|entry| entry.identity == identity);
-            (identity.is_local() && !stays).then_some(identity)
+            let around = std::iter::successors(Some(*prefix), IpNet::supernet);
+            let then = || {
+                around.into_iter().find_map(|net| ipcache.wanted(&net)).map_or(EVERYBODY, |row| row.identity)
+            };
+            (identity.is_local() && !stays).then(|| (identity, then()))
         };
-        let identities: BTreeSet<Identity> = ipcache.open().filter_map(goes).collect();
-        identities.into_iter().all(|identity| self.note_what_holds(run, identity, identity))
+        let identities: BTreeMap<Identity, Identity> = ipcache.open().filter_map(goes).collect();
+        identities.into_iter().all(|(identity, then)| {
+            self.note_what_holds(run, identity, identity) && self.note_what_will_hold(run, then, identity)
+        })
     }
 
     fn write_prefix(&mut self, run: &mut Run<'_>, prefix: IpNet) -> bool {
@@ -359,6 +368,37 @@ impl Agent {
                 None => run.maps.delete(Table::Policy, policy::key(key).as_bytes()),
             };
             self.outside.policy.set_aside(run.now, key, decision, act, &mut pass)
+        });
+        self.outside.moved |= pass.done > 0;
+        run.wrote(Table::Policy, pass);
+        done
+    }
+
+    /// Gives an identity the rows that another one shall have, in every policy of which nothing is there yet.
+    fn note_what_will_hold(&mut self, run: &mut Run<'_>, then: Identity, identity: Identity) -> bool {
+        let Some(engine) = self.state.policy.engine() else { return true };
+        let rows = &self.outside.policy;
+        let (sets, blocks) = (&self.outside.policy_l4, &self.outside.policy_blocks);
+        let is_new = |key: &&RowKey| key.identity == EVERYBODY && rows.present(key).is_none();
+        let notes: Vec<(RowKey, Decision)> = rows
+            .open()
+            .filter(is_new)
+            .filter_map(|everybody| {
+                let whole = rows.wanted(everybody)?;
+                let decision = rows.wanted(&RowKey { identity: then, ..*everybody }).unwrap_or(whole);
+                Some((RowKey { identity, ..*everybody }, *decision))
+            })
+            .collect();
+        if !notes.iter().all(|(_, decision)| is_whole(decision, engine, sets, Some(blocks))) {
+            return false;
+        }
+        let mut pass = Pass::default();
+        let done = notes.into_iter().all(|(key, decision)| {
+            let act = |key: &RowKey, decision: Option<&Decision>| match decision {
+                Some(decision) => put_decision(run.maps, key, decision),
+                None => Ok(()),
+            };
+            self.outside.policy.set_aside(run.now, key, Some(decision), act, &mut pass)
         });
         self.outside.moved |= pass.done > 0;
         run.wrote(Table::Policy, pass);
@@ -435,7 +475,9 @@ impl Agent {
             return;
         }
         let (moved, before) = (self.outside.moved, self.rows_digest());
-        self.remove_rows_of_policy(run, .., |_| true);
+        // Where rows are missing, those that nobody asks for may be what holds until they are there.
+        let missing: BTreeSet<u32> = self.unwritten_rows().map(|key| key.policy).collect();
+        self.remove_rows_of_policy(run, .., |key| !missing.contains(&key.policy));
         if self.outside.policy.pending() == 0 {
             let pass = self.outside.policy_blocks.remove(run.now, Knowledge::Full, |row, _| {
                 run.maps.delete(Table::PolicyBlocks, policy::block_key(row).as_bytes())

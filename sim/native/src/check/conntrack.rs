@@ -237,6 +237,16 @@ impl World {
         })
     }
 
+    /// The same, if the connection is not over yet: its row may wait for its collection.
+    pub(super) fn has_live_connection(&self, n: NodeId, packet: &View) -> bool {
+        let now = self.ticks(n);
+        ports_of(packet).is_some_and(|(sport, dport)| {
+            let key = key(n, (packet.src, sport), (packet.dst, dport), packet.proto);
+            let found = self.row(n, &key).and_then(|row| from_row(&row, &key, now));
+            found.is_some_and(|found| now - found.last <= timeout_ticks(found.state))
+        })
+    }
+
     /// A program has let a packet go on: the row of its connection must be as the model has it.
     pub(crate) fn check_connection(
         &mut self,

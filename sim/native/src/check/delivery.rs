@@ -7,11 +7,15 @@ use sim_net::Frame;
 
 use crate::fabric::Port;
 use crate::kubelet::SandboxId;
-use crate::node::SimNode;
+use crate::node::{LinkView, SimNode};
 use crate::queue::NodeId;
 use crate::trace::{Origin, Passport};
 use crate::view::View;
 use crate::world::World;
+
+/// What the tunnel adds to a packet: VXLAN, UDP, outer IP header, inner Ethernet header.
+const TUNNEL_OVER_V4: usize = 8 + 8 + 20 + 14;
+const TUNNEL_OVER_V6: usize = 8 + 8 + 40 + 14;
 
 const FORGED: &str = "a packet with a source that its sender does not have is delivered";
 
@@ -31,12 +35,8 @@ impl World {
             );
             return;
         }
-        if frame.bytes.get(12..14) == Some(&[8, 6]) && frame.bytes.get(22..28) != Some(&link.mac) {
-            self.violate_packet(
-                "delivery",
-                frame.id.0,
-                "an ARP answer names another MAC address than the gateway's",
-            );
+        if let Some(wrong) = self.wrong_answer(n, link, frame) {
+            self.violate_packet("delivery", frame.id.0, wrong);
             return;
         }
         let Some(view) = View::of(&frame.bytes) else { return };
@@ -74,7 +74,12 @@ impl World {
             self.violate_packet("source", frame.id.0, FORGED);
             return;
         }
+        if view.is_icmp_error() && !self.check.was_full.contains(&n) && !self.quotes_known(n, &view) {
+            self.violate_packet("icmp", frame.id.0, "an ICMP error about no known connection reaches a pod");
+            return;
+        }
         self.check_whole(frame, &view, &passport, true);
+        self.check_hops(&view, frame);
         self.check_age(n, id, frame, &view, &passport);
         self.check_policy(n, id, frame, &view, &passport);
     }
@@ -128,6 +133,43 @@ impl World {
         }
     }
 
+    /// What has no hop left is sent nowhere.
+    pub(crate) fn check_hops(&mut self, view: &View, frame: &Frame) {
+        if view.hops == 0 {
+            self.violate_packet("hop-limit", frame.id.0, "a packet without a hop left is sent on");
+        }
+    }
+
+    /// What an answer on the link says that is not so: whatever a pod asks for with ARP its gateway has, and with neighbour discovery
+    /// what the gateway or another pod of the node has; nobody but the pod has its own address.
+    fn wrong_answer(&self, n: NodeId, link: &LinkView, frame: &Frame) -> Option<&'static str> {
+        let bytes = &frame.bytes;
+        if bytes.get(12..14) == Some(&[8, 6]) {
+            if bytes.get(22..28) != Some(&link.mac) {
+                return Some("an ARP answer names another MAC address than the gateway's");
+            }
+            let named = bytes.get(28..32)?.first_chunk().map(|ip: &[u8; 4]| IpAddr::from(*ip))?;
+            return link
+                .pod_addresses
+                .contains(&named)
+                .then_some("an ARP answer says that a pod's address is taken");
+        }
+        const ADVERTISEMENT: u16 = 136;
+        let view = View::of(bytes).filter(View::is_neighbour_discovery)?;
+        if view.ports.is_none_or(|(kind, _)| kind != ADVERTISEMENT) {
+            return None;
+        }
+        let named = bytes.get(62..78)?.first_chunk().map(|ip: &[u8; 16]| IpAddr::from(*ip))?;
+        if link.pod_addresses.contains(&named) {
+            return Some("an advertisement says that a pod's address is taken");
+        }
+        let of_pods =
+            self.check.tenures.get(&named).is_some_and(|of| of.iter().any(|tenure| tenure.node == n));
+        let of_node = self.node_at(named) == Some(n) || self.nodes[n].routers().any(|router| router == named);
+        let of_link = matches!(named, IpAddr::V6(ip) if ip.is_unicast_link_local());
+        (!of_pods && !of_node && !of_link).then_some("an advertisement names an address that nobody has")
+    }
+
     /// Who gets a used address gets nothing of what was sent to the one before.
     fn check_age(&mut self, n: NodeId, id: SandboxId, frame: &Frame, view: &View, passport: &Passport) {
         let Some(tenures) = self.check.tenures.get(&view.dst) else { return };
@@ -157,6 +199,16 @@ impl World {
                 self.nodes[m].name
             );
             self.violate_packet("tunnel", frame.id.0, &message);
+            return;
+        }
+        self.check_hops(&view, frame);
+        let overhead = if remote.is_ipv4() { TUNNEL_OVER_V4 } else { TUNNEL_OVER_V6 };
+        if view.len + overhead > self.nodes[n].mtu as usize {
+            self.violate_packet(
+                "mtu",
+                frame.id.0,
+                "a packet goes through the tunnel that is larger than it takes",
+            );
             return;
         }
         let from_pod = self.owner(view.src).is_some_and(|(m, ..)| m == n);

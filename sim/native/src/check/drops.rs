@@ -91,10 +91,10 @@ impl World {
         pod || self.node_at(view.dst) == Some(n)
     }
 
-    /// Whether the tables of the node have the connection that an ICMP error is about.
-    fn quotes_known(&self, n: NodeId, view: &View) -> bool {
+    /// Whether the tables of the node have the connection that an ICMP error is about, and it is not over.
+    pub(super) fn quotes_known(&self, n: NodeId, view: &View) -> bool {
         let Some(quoted) = &view.quotes else { return false };
-        !quoted.later_fragment && self.has_connection(n, quoted)
+        !quoted.later_fragment && self.has_live_connection(n, quoted)
     }
 
     /// The stack of a node drops a packet.

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use agent_control::ports::{HOST_LINK, OVERLAY_LINK};
+use agent_control::ports::{HOST_LINK, OVERLAY_LINK, Table};
 use dataplane_abi::program::Program;
 use dataplane_abi::{Addr, DropReason};
 use dataplane_core::Verdict;
@@ -27,8 +27,10 @@ use crate::world::World;
 const MOST: usize = 400;
 /// So many are tried once more.
 const MOST_AGAIN: usize = 100;
-/// Of so many commands of an agent one is followed by a look at what is between it and the next.
-const BETWEEN: f64 = 0.08;
+/// How often a row of policy that an agent writes is followed by a look at what is between it and its next command.
+const BETWEEN: f64 = 0.25;
+/// The same of other rows.
+const BETWEEN_OTHERS: f64 = 0.08;
 /// Attempts of such a look.
 const MOST_BETWEEN: usize = 16;
 /// The port of who opens.
@@ -309,13 +311,13 @@ impl World {
 
     /// A state between two commands of the agent of a node: what its programs say of first packets must be what the objects say as
     /// they are or were.
-    pub(crate) fn look_between(&mut self, n: NodeId) {
+    pub(crate) fn look_between(&mut self, n: NodeId, written: Table) {
         if !self.policies.any || !self.has_identities() || self.is_over() {
             return;
         }
         self.between += 1;
         let mut rng = Rng::stream(self.seed, "between", self.between);
-        if !rng.chance(BETWEEN) {
+        if !rng.chance(if written == Table::Policy { BETWEEN } else { BETWEEN_OTHERS }) {
             return;
         }
         let mut attempts = self.attempts();

@@ -100,6 +100,14 @@ impl World {
         Some(Attempt { from, to, family: crate::world::family(view.dst), protocol, port })
     }
 
+    /// Whether two nodes take different ends for the one that began the connection of a packet: one of them has forgotten it since
+    /// and takes a late reply for a beginning. What each of them judges is right for what it knows.
+    fn is_disputed(&self, n: NodeId, view: &View, passport: &Passport) -> bool {
+        let (Origin::Pod(home, _) | Origin::Node(home)) = passport.origin;
+        let [here, there] = [n, home].map(|n| self.was_begun_by_sender(n, view));
+        here.zip(there).is_some_and(|(here, there)| here != there)
+    }
+
     /// What may come of the connection of a packet.
     fn possible(&mut self, attempt: &Attempt, view: &View, passport: &Passport) -> Option<Possible> {
         self.look_for_rest();
@@ -114,7 +122,12 @@ impl World {
     }
 
     fn check_allowed(&mut self, n: NodeId, to: End, frame: &Frame, view: &View, passport: &Passport) {
-        if !self.policies.any || !passport.honest || passport.spoiled || self.has_lost_pods(view) {
+        if !self.policies.any
+            || !passport.honest
+            || passport.spoiled
+            || self.has_lost_pods(view)
+            || self.is_disputed(n, view, passport)
+        {
             return;
         }
         let Some(attempt) = self.attempt(n, view, passport, to) else { return };
@@ -174,7 +187,7 @@ impl World {
             // A reply whose connection could not be kept is judged as if it began one.
             return true;
         }
-        if self.has_lost_pods(view) {
+        if self.has_lost_pods(view) || self.is_disputed(n, view, passport) {
             return true;
         }
         let Some(to) = self.end_at(view.dst) else { return true };

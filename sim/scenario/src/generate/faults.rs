@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Generator;
-use crate::model::{Action, ApiFault, CniFault, Fault, FaultKind, Kill, LinkFault, OPERATOR};
+use crate::model::{Action, ApiFault, CniFault, Failures, Fault, FaultKind, Kill, LinkFault, OPERATOR};
 use crate::profile::Breakage;
 use crate::rng::Rng;
 
@@ -23,7 +23,7 @@ impl Generator<'_> {
         let Some(breakage) = self.breakage() else {
             return;
         };
-        let kind = self.kind(breakage);
+        let mut kind = self.kind(breakage);
         if breakage == Breakage::Operator {
             self.push(Action::Fault(Fault { node: Some(OPERATOR.to_owned()), lasts: None, kind }));
             return;
@@ -37,14 +37,37 @@ impl Generator<'_> {
         let n = self.rng.range(1..=u64::from(self.cluster.nodes));
         let everywhere = self.rng.chance(0.2);
         let node = (!everywhere).then(|| format!("node-{n}"));
+        let hands_over = breakage == Breakage::Cni
+            && node.is_some()
+            && self.cluster.pod_cidr_bits > 28
+            && self.rng.chance(0.3);
         let time = ms(&mut self.rng, if through { 200..=2000 } else { 200..=6000 });
+        if hands_over {
+            kind = FaultKind::Cni(CniFault::RepeatDel(LATEST_DEL));
+        }
         let until_healed = !through && self.rng.chance(0.25);
         let lasts = crate::validate::fault::lasts(&kind);
         self.open_faults |= lasts && until_healed;
+        let unwritten = match &kind {
+            FaultKind::TableFull { table, .. } => Some(table.clone()),
+            FaultKind::Failures(failures) => failures.of.clone(),
+            _ => None,
+        };
         let named = node.clone();
         let cut = matches!(kind, FaultKind::Api(ApiFault::PartialList));
         self.push(Action::Fault(Fault { node, lasts: (lasts && !until_healed).then_some(time), kind }));
-        if breakage == Breakage::Failures && self.rng.chance(0.5) {
+        if hands_over {
+            self.address_changes_hands(named.as_ref());
+        } else if matches!(unwritten.as_deref(), Some("state" | "ENDPOINTS" | "IPCACHE"))
+            && self.rng.chance(0.5)
+        {
+            self.pod_amid_failures(named.as_ref(), unwritten.as_deref() == Some("state"));
+        } else if self.policed && unwritten.is_some() && self.rng.chance(0.7) {
+            for _ in 0..self.rng.range(1..=3) {
+                self.policy_changes();
+                self.pause(10..=300);
+            }
+        } else if breakage == Breakage::Failures && self.rng.chance(0.5) {
             self.death_amid_failures(named.as_ref());
         }
         if cut && self.rng.chance(0.5) {
@@ -52,12 +75,49 @@ impl Generator<'_> {
         }
     }
 
+    /// Pods of a node that nothing needs, or of any.
+    fn spare_pods(&self, node: Option<&String>) -> Vec<usize> {
+        (0..self.pods.len())
+            .filter(|i| !self.pods[*i].anchor && (node.is_none() || self.pods[*i].node.as_ref() == node))
+            .collect()
+    }
+
+    /// A pod goes, and others get its address before its DEL is repeated.
+    fn address_changes_hands(&mut self, node: Option<&String>) {
+        let Some(index) = self.rng.pick(&self.spare_pods(node)).copied() else { return };
+        self.delete(index);
+        // Pods have a second to end, and clusters where this shows keep addresses back for two.
+        self.pause(3200..=3600);
+        for _ in 0..4 {
+            self.make_pod_on(node.cloned());
+        }
+    }
+
+    /// A pod is made of which something cannot be written, and is spoken with; perhaps the agent dies before it can be.
+    fn pod_amid_failures(&mut self, node: Option<&String>, dies: bool) {
+        let before = self.pods.len();
+        let any = format!("node-{}", self.rng.range(1..=u64::from(self.cluster.nodes)));
+        let node = node.cloned().unwrap_or(any);
+        self.make_pod_on(Some(node.clone()));
+        if self.pods.len() == before {
+            return;
+        }
+        self.pause(200..=1200);
+        if dies {
+            let kill = Kill {
+                after_commands: None,
+                restart_after: ms(&mut self.rng, 0..=50),
+                snapshot_age: Duration::ZERO,
+            };
+            self.push(Action::Fault(Fault { node: Some(node), lasts: None, kind: FaultKind::Kill(kill) }));
+        } else {
+            self.speak_with_the_last_pod();
+        }
+    }
+
     /// A pod goes while commands fail, the agent dies before it can try again, and others come for the addresses.
     fn death_amid_failures(&mut self, node: Option<&String>) {
-        let here: Vec<usize> = (0..self.pods.len())
-            .filter(|i| !self.pods[*i].anchor && (node.is_none() || self.pods[*i].node.as_ref() == node))
-            .collect();
-        let Some(index) = self.rng.pick(&here).copied() else { return };
+        let Some(index) = self.rng.pick(&self.spare_pods(node)).copied() else { return };
         let node = self.pods[index].node.clone();
         self.delete(index);
         // Pods have a second to end.
@@ -68,7 +128,7 @@ impl Generator<'_> {
             snapshot_age: Duration::ZERO,
         });
         self.push(Action::Fault(Fault { node: node.clone(), lasts: None, kind }));
-        for _ in 0..2 {
+        for _ in 0..4 {
             self.make_pod_on(node.clone());
         }
     }
@@ -119,7 +179,7 @@ impl Generator<'_> {
                 FaultKind::TableFull { table, rows: small(rng, 0..=12) }
             }
             Breakage::Ring => FaultKind::RingFull(small(rng, 0..=64)),
-            Breakage::Failures => FaultKind::Failures(*rng.pick(&[0.1, 0.3, 0.5]).unwrap_or(&0.1)),
+            Breakage::Failures => FaultKind::Failures(failures(rng, self.policed)),
         }
     }
 }
@@ -129,6 +189,22 @@ fn kill(rng: &mut Rng) -> Kill {
     let commands = small(rng, 0..=40);
     let restart_after = if rng.chance(0.3) { Duration::ZERO } else { ms(rng, 10..=4000) };
     Kill { after_commands: (!at_once).then_some(commands), restart_after, snapshot_age: Duration::ZERO }
+}
+
+/// All commands now and then, or nearly all to one place.
+fn failures(rng: &mut Rng, policed: bool) -> Failures {
+    if rng.chance(0.4) {
+        let probability = rng.pick(&[0.1, 0.3, 0.5]).copied().unwrap_or(0.1);
+        return Failures { probability, of: None };
+    }
+    let places = ["state", "state", "state", "links", "routes", "ENDPOINTS", "IPCACHE"];
+    let of_policy =
+        ["ENDPOINTS", "IPCACHE", "POLICY", "POLICY", "POLICY_BLOCKS", "POLICY_BLOCKS", "POLICY_L4"];
+    let places = if policed && rng.chance(0.6) { of_policy } else { places };
+    let of = rng.pick(&places).copied().unwrap_or("state");
+    // Where an order matters, some must succeed.
+    let probability = if of == "state" || rng.chance(0.4) { 0.5 } else { 0.9 };
+    Failures { probability, of: Some(of.to_owned()) }
 }
 
 fn api(rng: &mut Rng) -> ApiFault {

@@ -80,6 +80,19 @@ impl Generator<'_> {
         self.push(Action::Traffic(traffic));
     }
 
+    /// Somebody who is ready pings the pod that was made last, and is pinged by it.
+    pub(super) fn speak_with_the_last_pod(&mut self) {
+        let Some(last) = self.pods.last().cloned() else { return };
+        let ready: Vec<Live> = self.pods.iter().filter(|pod| pod.ready).cloned().collect();
+        let Some(other) = self.rng.pick(&ready).cloned() else { return };
+        for (from, to) in [(&last, &other), (&other, &last)] {
+            let mut traffic = self.new_traffic(place(from), place(to), TrafficKind::Ping, None);
+            (traffic.count, traffic.interval) = (5, Duration::from_millis(50));
+            traffic.timeout = Duration::from_secs(1);
+            self.push(Action::Traffic(traffic));
+        }
+    }
+
     /// Something that the pod answers.
     fn spoken(&mut self, to: &Live) -> (TrafficKind, Option<u16>) {
         let mut spoken = vec![(TrafficKind::Ping, None)];

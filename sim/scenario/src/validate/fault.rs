@@ -1,7 +1,7 @@
 //! Is the fault possible?
 
 use super::Walk;
-use crate::model::{Action, ApiFault, CniFault, Fault, FaultKind, LinkFault, OPERATOR};
+use crate::model::{Action, ApiFault, CniFault, Failures, Fault, FaultKind, LinkFault, OPERATOR};
 
 /// Smallest MTU that IPv4 allows (RFC 791, section 3.2).
 const LEAST_MTU: u16 = 68;
@@ -27,9 +27,7 @@ pub(super) fn check(walk: &mut Walk<'_>, index: usize, fault: &Fault) {
             walk.wrong("fault.api.error", format!("{status} is not among the known: 410, 429, 500, 503"));
         }
         FaultKind::TableFull { table, .. } => walk.table("fault.table-full.table", table),
-        FaultKind::Failures(p) if !(0.0..=0.9).contains(p) => {
-            walk.wrong("fault.failures", format!("{p} is no probability that leaves hope: 0 to 0.9"));
-        }
+        FaultKind::Failures(failures) => check_failures(walk, failures),
         FaultKind::Kill(_)
         | FaultKind::Skew(_)
         | FaultKind::Api(_)
@@ -37,8 +35,20 @@ pub(super) fn check(walk: &mut Walk<'_>, index: usize, fault: &Fault) {
         | FaultKind::Partition
         | FaultKind::Stall
         | FaultKind::RingFull(_)
-        | FaultKind::Failures(_)
         | FaultKind::Heal => {}
+    }
+}
+
+fn check_failures(walk: &mut Walk<'_>, failures: &Failures) {
+    let Failures { probability, of } = failures;
+    if !(0.0..=0.9).contains(probability) {
+        let message = format!("{probability} is no probability that leaves hope: 0 to 0.9");
+        walk.wrong("fault.failures", message);
+    }
+    let Some(of) = of.as_ref().filter(|of| !Failures::PLACES.contains(&of.as_str())) else { return };
+    if !walk.knows_table(of) {
+        let places = Failures::PLACES.join(", ");
+        walk.wrong("fault.failures.of", format!("`{of}` is neither {places} nor the name of a table"));
     }
 }
 
