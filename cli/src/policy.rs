@@ -43,8 +43,8 @@ pub(crate) fn run(client: &Client, command: &PolicyCommand, output: Output) -> R
         PolicyCommand::Explain(flags) => explain(flags, output),
         PolicyCommand::Validate(flags) => validate(flags, output),
         PolicyCommand::Status(flags) => {
-            let nodes = status::status(&documents::read(&flags.files)?, &flags.policies)?;
-            crate::print(output, &nodes, |nodes| status::text(nodes))?;
+            let status = status::status(&documents::read(&flags.files)?, &flags.policies)?;
+            crate::print(output, &status, status::text)?;
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -20,12 +20,13 @@ pub(crate) enum PolicyCommand {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 The agent of each node tells the cluster up to which version of policies all are in force there, which are not enforced
-as they are written, and what staged ones would have decided otherwise. This shows it by node; whether a policy is in
-force on every node its condition Enforced says.
+as they are written, and what staged ones would have decided otherwise. This shows it by node, and by policy for those
+policies that are in the files too; those of Cilium's kinds say the same in their condition Enforced.
 
 Examples:
-  kubectl get nodepolicystatuses -o json | bristle policy status -f -
-  kubectl get nps -o json | bristle policy status shop/db -f - -o json")]
+  kubectl get nps -o json | bristle policy status -f -
+  kubectl get nps,netpol,cnp,ccnp,clusternetworkpolicies -A -o json | bristle policy status -f -
+  kubectl get nps,netpol -A -o json | bristle policy status shop/db -f - -o json")]
 pub(crate) struct StatusFlags {
     /// Only what is said of these policies.
     #[arg(value_name = "[[KIND/]NAMESPACE/]NAME")]

@@ -1,5 +1,6 @@
 //! On which nodes policies are in force, by what the nodes' agents have told the cluster.
 
+use agent_crd::meta::STAGED;
 use agent_crd::{NodePolicyStatus, Object as _};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,30 @@ use std::fmt::Write as _;
 
 use super::documents::{Document, Key};
 use crate::table::Table;
+
+/// What agents say, by policy and by node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// The policies that are in the files beside what agents say, as far as they are wanted.
+    pub(crate) policies: Vec<PolicyStatus>,
+    /// The nodes.
+    pub(crate) nodes: Vec<NodeStatus>,
+}
+
+/// Where a policy is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PolicyStatus {
+    /// `KIND/NAMESPACE/NAME`.
+    pub(crate) policy: String,
+    /// The version of the object in the files.
+    pub(crate) version: u64,
+    /// It is only staged, and in force nowhere.
+    pub(crate) staged: bool,
+    /// Nodes on which that version is in force.
+    pub(crate) in_force: Vec<String>,
+    /// The other nodes, with why it is not.
+    pub(crate) not_in_force: BTreeMap<String, String>,
+}
 
 /// What an agent says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,11 +77,47 @@ fn is_wanted(wanted: &[String], policy: &str) -> bool {
     wanted.is_empty() || wanted.iter().any(is_end_of)
 }
 
-/// What the agents say, by node.
+/// What the agents say.
 ///
 /// # Errors
 /// When the files have nothing of it, or it cannot be read.
-pub(crate) fn status(documents: &[Document], wanted: &[String]) -> Result<Vec<NodeStatus>> {
+pub(crate) fn status(documents: &[Document], wanted: &[String]) -> Result<Status> {
+    let nodes = nodes(documents, wanted)?;
+    let of_policies = documents.iter().filter(|document| is_policy(&document.key.kind));
+    let wanted = of_policies.filter(|document| is_wanted(wanted, &document.key.to_string()));
+    Ok(Status { policies: wanted.map(|document| policy(document, &nodes)).collect(), nodes })
+}
+
+fn is_policy(kind: &str) -> bool {
+    kind.ends_with("NetworkPolicy")
+}
+
+/// Where a policy is in force. Up to the version that an agent names for its kind all are, but for the exceptions.
+fn policy(document: &Document, nodes: &[NodeStatus]) -> PolicyStatus {
+    let (policy, metadata) = (document.key.to_string(), &document.object["metadata"]);
+    let version = metadata["resourceVersion"].as_str().and_then(|version| version.parse().ok()).unwrap_or(0);
+    let staged = metadata["annotations"][STAGED].as_str() == Some("true");
+    let mut status =
+        PolicyStatus { policy, version, staged, in_force: Vec::new(), not_in_force: BTreeMap::new() };
+    for node in nodes {
+        let revision = node.revisions.get(&document.key.kind).copied().unwrap_or(0);
+        let exception = node.exceptions.iter().find(|exception| exception.policy == status.policy);
+        let why = match exception {
+            Some(exception) => exception.message.clone(),
+            None if staged => "staged".to_owned(),
+            None if revision >= version => {
+                status.in_force.push(node.node.clone());
+                continue;
+            }
+            None if node.problem.is_empty() => format!("in force up to version {revision}"),
+            None => format!("in force up to version {revision}: {}", node.problem),
+        };
+        status.not_in_force.insert(node.node.clone(), why);
+    }
+    status
+}
+
+fn nodes(documents: &[Document], wanted: &[String]) -> Result<Vec<NodeStatus>> {
     let mut nodes = BTreeMap::new();
     for document in documents.iter().filter(|document| document.key.kind == NodePolicyStatus::KIND) {
         let status = NodePolicyStatus::from_json(document.object.clone())?;
@@ -89,8 +150,18 @@ pub(crate) fn status(documents: &[Document], wanted: &[String]) -> Result<Vec<No
     Ok(nodes.into_values().collect())
 }
 
-/// For people: a line for each node, then what is not as it should be.
-pub(crate) fn text(nodes: &[NodeStatus]) -> String {
+/// For people: a line for each policy, one for each node, then what is not as it should be.
+pub(crate) fn text(status: &Status) -> String {
+    let Status { policies, nodes } = status;
+    let mut by_policy = Table::new(&["POLICY", "VERSION", "IN FORCE", "NOT ON"]);
+    for policy in policies {
+        let all = policy.in_force.len() + policy.not_in_force.len();
+        let in_force =
+            if policy.staged { "staged".to_owned() } else { format!("{}/{all}", policy.in_force.len()) };
+        let not = if policy.staged { BTreeMap::new() } else { policy.not_in_force.clone() };
+        let not: Vec<String> = not.into_iter().map(|(node, why)| format!("{node} ({why})")).collect();
+        by_policy.row([policy.policy.clone(), policy.version.to_string(), in_force, not.join(", ")]);
+    }
     let mut table = Table::new(&["NODE", "REVISION", "NOT ENFORCED", "PROBLEM"]);
     for node in nodes {
         table.row([
@@ -100,7 +171,8 @@ pub(crate) fn text(nodes: &[NodeStatus]) -> String {
             node.problem.clone(),
         ]);
     }
-    let mut text = table.to_string();
+    let mut text = if policies.is_empty() { String::new() } else { format!("{by_policy}\n") };
+    text.push_str(&table.to_string());
     // Writing to a String does not fail.
     let mut add = |part: std::fmt::Arguments<'_>| text.write_fmt(part).expect("a String takes any text");
     for node in nodes {

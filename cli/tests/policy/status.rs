@@ -25,10 +25,32 @@ fn each_node_has_a_line_and_what_is_wrong_another() {
 fn some_policies_can_be_asked_for() {
     for name in ["db", "shop/db", "CiliumNetworkPolicy/shop/db"] {
         let ran = policy(&["status", name, "-f", "@status", "-o", "json"], "");
-        let nodes: Value = serde_json::from_str(&ran.out).unwrap();
+        let status: Value = serde_json::from_str(&ran.out).unwrap();
+        let nodes = &status["nodes"];
         assert_eq!(nodes[1]["exceptions"][0]["message"], "too many rows", "{name}");
         assert_eq!(nodes[0]["staged"], serde_json::json!([]), "{name}");
     }
+}
+
+#[test]
+fn policies_in_the_files_are_said_to_be_in_force_or_not() {
+    let ran = policy(&["status", "-f", "@status", "-f", "@status-policies"], "");
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let lines: Vec<&str> = ran.out.lines().map(str::trim_end).take(5).collect();
+    assert_eq!(
+        lines,
+        [
+            "POLICY                         VERSION  IN FORCE  NOT ON",
+            "NetworkPolicy/shop/web         7        1/2       n2 (in force up to version 0: upsert POLICY: the table is full)",
+            "CiliumNetworkPolicy/shop/db    40       1/2       n2 (too many rows)",
+            "CiliumNetworkPolicy/shop/next  39       staged    -",
+            "",
+        ]
+    );
+    let ran = policy(&["status", "web", "-f", "@status", "-f", "@status-policies", "-o", "json"], "");
+    let status: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(status["policies"].as_array().unwrap().len(), 1);
+    assert_eq!(status["policies"][0]["in_force"], serde_json::json!(["n1"]));
 }
 
 #[test]

@@ -80,6 +80,7 @@ impl MapPort<'_> {
         &self,
         what: &'static str,
         table: Table,
+        key: &[u8],
         write: impl FnOnce(&mut Native) -> Result<bool, UpdateError>,
     ) -> Result<(), PortError> {
         let result = {
@@ -101,7 +102,7 @@ impl MapPort<'_> {
             world.note(self.node, what, table as u64);
             let tells = matches!(table, Table::Endpoints | Table::Ipcache | Table::Policy);
             if matches!(result, Ok(true)) && tells {
-                world.look_between(self.node, table);
+                world.look_between(self.node, table, key);
             }
             result
         };
@@ -129,7 +130,7 @@ impl MapStore for MapPort<'_> {
     }
 
     fn upsert(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), PortError> {
-        self.write("upsert", table, |native| {
+        self.write("upsert", table, key, |native| {
             let changed = native.tables().lookup(table.name(), key).as_deref() != Some(value);
             native.tables_mut().update(table.name(), key, value).map(|()| changed)
         })
@@ -139,7 +140,7 @@ impl MapStore for MapPort<'_> {
         if matches!(table, Table::Ct4 | Table::Ct6) {
             self.sim.world().check_expired(self.node, table, key);
         }
-        self.write("delete", table, |native| match native.tables_mut().delete(table.name(), key) {
+        self.write("delete", table, key, |native| match native.tables_mut().delete(table.name(), key) {
             Ok(()) => Ok(true),
             Err(UpdateError::NoRow) => Ok(false),
             Err(error) => Err(error),

@@ -94,9 +94,9 @@ impl World {
         told
     }
 
-    /// Pods or what is told of them have changed: everybody looks again.
-    pub(crate) fn doubt_what_is_told(&mut self) {
-        for n in 0..self.nodes.len() {
+    /// Pods or what is told of them have changed: their agents look again.
+    pub(crate) fn doubt_what_is_told(&mut self, nodes: &BTreeSet<NodeId>) {
+        for n in nodes.iter().copied() {
             self.nodes[n].agent.told.set(None);
             if self.nodes[n].agent.agent.is_some() && !self.has_told_all(n) {
                 let after = self.latency(Duration::from_millis(10));

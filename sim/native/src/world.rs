@@ -434,11 +434,11 @@ impl World {
             self.look_for_rest();
         }
         let mut nodes = false;
-        let (mut kinds, mut told) = (BTreeSet::new(), false);
+        let (mut kinds, mut told) = (BTreeSet::new(), BTreeSet::new());
         for change in changes {
             let deleted = change.kind == ChangeKind::Deleted;
             if let Some(kind) = kind_of(&change.resource).filter(|_| self.has_identities()) {
-                told |= matches!(kind, ObjectKind::Endpoint | ObjectKind::Pod);
+                told.extend(self.told_by(kind, &change.object));
                 let now = self.now;
                 if self.kinds.entry(kind).or_default().add(kind, &change.object, deleted, now) {
                     kinds.insert(kind);
@@ -459,10 +459,21 @@ impl World {
         for kind in &kinds {
             self.wake_listens(*kind);
         }
-        if told {
-            self.doubt_what_is_told();
-        }
+        self.doubt_what_is_told(&told);
         self.wake_controllers();
+    }
+
+    /// Nodes whose agents may have something else to tell after an object has changed.
+    fn told_by(&self, kind: ObjectKind, object: &Value) -> Vec<NodeId> {
+        let node = match kind {
+            ObjectKind::Pod => self.node_named(str_at(object, &["spec", "nodeName"])),
+            ObjectKind::Endpoint => {
+                let node = str_at(object, &["status", "networking", "node"]).parse().ok();
+                node.and_then(|node| self.node_at(node))
+            }
+            _ => return Vec::new(),
+        };
+        node.map_or_else(|| (0..self.nodes.len()).collect(), |node| vec![node])
     }
 
     fn follow_policies(&mut self, object: &Value, deleted: bool) {

@@ -76,7 +76,7 @@ pub fn generate(seed: u64, profile: &Profile, nodes: Option<u16>) -> Scenario {
 
 fn cluster(rng: &mut Rng, profile: &Profile, nodes: Option<u16>) -> Cluster {
     let mut cluster = Cluster {
-        nodes: nodes.unwrap_or_else(|| rng.pick(&[2, 2, 3, 3, 4, 5]).copied().unwrap_or(2)),
+        nodes: nodes.unwrap_or_else(|| rng.pick(profile.nodes).copied().unwrap_or(2)),
         family: rng
             .pick(&[Families::V4, Families::V6, Families::Dual, Families::Dual])
             .copied()
@@ -172,7 +172,7 @@ impl Generator<'_> {
         if percent(&mut self.rng, self.profile.node_churn) {
             self.far_node();
         }
-        for _ in 0..self.rng.range(0..=3) {
+        for _ in 0..self.rng.range(0..=self.profile.changes) {
             self.policy_changes();
         }
         // Sometimes what follows meets pods that are not ready yet.

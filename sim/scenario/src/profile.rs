@@ -36,6 +36,8 @@ pub struct Profile {
     pub name: &'static str,
     /// What it looks for, for people.
     pub description: &'static str,
+    /// How many nodes there may be.
+    pub nodes: &'static [u16],
     /// What may break, and how often in relation to the others.
     pub breakages: &'static [(Breakage, u32)],
     /// At most so many faults in one round.
@@ -50,17 +52,23 @@ pub struct Profile {
     pub node_churn: u32,
     /// Of a hundred scenarios so many have policies, whose changes come with every round.
     pub policies: u32,
+    /// At most so many changes of policies and labels begin a round.
+    pub changes: u64,
     /// Of a hundred pieces of traffic so many are odd: large datagrams, closed ports.
     pub odd: u32,
 }
 
 use Breakage::{Api, Cni, Failures, Kill, Link, Operator, Partition, Ring, Skew, Snapshot, Stall, Table};
 
+/// Two or three mostly.
+const SOME_NODES: &[u16] = &[2, 2, 3, 3, 4, 5];
+
 /// All of them; the first is the default.
 pub const PROFILES: &[Profile] = &[
     Profile {
         name: "mixed",
         description: "everything at once",
+        nodes: SOME_NODES,
         breakages: &[
             (Kill, 4),
             (Operator, 1),
@@ -81,11 +89,13 @@ pub const PROFILES: &[Profile] = &[
         churn: 3,
         node_churn: 40,
         policies: 25,
+        changes: 3,
         odd: 25,
     },
     Profile {
         name: "quiet",
         description: "pods come and go, nothing breaks",
+        nodes: SOME_NODES,
         breakages: &[],
         most_faults: 0,
         tiny_cidrs: 10,
@@ -93,11 +103,13 @@ pub const PROFILES: &[Profile] = &[
         churn: 3,
         node_churn: 30,
         policies: 15,
+        changes: 3,
         odd: 25,
     },
     Profile {
         name: "crash",
         description: "agents die at any command, start again, find older disks, stand still, read wrong clocks",
+        nodes: SOME_NODES,
         breakages: &[(Kill, 6), (Operator, 1), (Snapshot, 3), (Stall, 2), (Skew, 1), (Failures, 5)],
         most_faults: 4,
         tiny_cidrs: 40,
@@ -105,11 +117,13 @@ pub const PROFILES: &[Profile] = &[
         churn: 3,
         node_churn: 30,
         policies: 25,
+        changes: 3,
         odd: 10,
     },
     Profile {
         name: "api",
         description: "watches are cut, late, doubled, merged or stale, the API server is away or refuses; some agents die",
+        nodes: SOME_NODES,
         breakages: &[(Api, 8), (Operator, 1), (Kill, 2)],
         most_faults: 4,
         tiny_cidrs: 10,
@@ -117,11 +131,13 @@ pub const PROFILES: &[Profile] = &[
         churn: 3,
         node_churn: 80,
         policies: 25,
+        changes: 3,
         odd: 10,
     },
     Profile {
         name: "net",
         description: "links lose, delay, repeat, overtake and change packets, nodes are cut off",
+        nodes: SOME_NODES,
         breakages: &[(Link, 5), (Partition, 2)],
         most_faults: 3,
         tiny_cidrs: 5,
@@ -129,11 +145,13 @@ pub const PROFILES: &[Profile] = &[
         churn: 1,
         node_churn: 0,
         policies: 0,
+        changes: 3,
         odd: 25,
     },
     Profile {
         name: "cni",
         description: "storms of ADD and DEL, repeated, late, out of order, with hardly any addresses; some agents die",
+        nodes: SOME_NODES,
         breakages: &[(Cni, 8), (Kill, 2), (Stall, 1), (Failures, 2)],
         most_faults: 3,
         tiny_cidrs: 70,
@@ -141,11 +159,13 @@ pub const PROFILES: &[Profile] = &[
         churn: 5,
         node_churn: 0,
         policies: 0,
+        changes: 3,
         odd: 5,
     },
     Profile {
         name: "full",
         description: "tables and the ring of events are small or full",
+        nodes: SOME_NODES,
         breakages: &[(Table, 6), (Ring, 2), (Kill, 1), (Failures, 3)],
         most_faults: 3,
         tiny_cidrs: 30,
@@ -153,11 +173,13 @@ pub const PROFILES: &[Profile] = &[
         churn: 3,
         node_churn: 30,
         policies: 25,
+        changes: 3,
         odd: 30,
     },
     Profile {
         name: "policy",
         description: "policies and labels change while traffic flows; agents and the operator die, watches misbehave, rows fail",
+        nodes: SOME_NODES,
         breakages: &[(Kill, 4), (Operator, 2), (Api, 5), (Stall, 1), (Failures, 4), (Table, 1)],
         most_faults: 2,
         tiny_cidrs: 5,
@@ -165,7 +187,22 @@ pub const PROFILES: &[Profile] = &[
         churn: 2,
         node_churn: 10,
         policies: 100,
+        changes: 3,
         odd: 10,
+    },
+    Profile {
+        name: "order",
+        description: "rows of policy fail and agents die while policies change: nothing may be opened or closed on the way",
+        nodes: &[2],
+        breakages: &[(Failures, 8), (Kill, 3), (Table, 1)],
+        most_faults: 4,
+        tiny_cidrs: 0,
+        small_tables: 0,
+        churn: 1,
+        node_churn: 0,
+        policies: 100,
+        changes: 6,
+        odd: 0,
     },
 ];
 

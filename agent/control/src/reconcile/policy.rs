@@ -207,9 +207,7 @@ impl Agent {
             policies.sort_unstable();
             policies.dedup();
             policies.retain(of_all);
-            for number in policies {
-                self.write_one_policy(run, number);
-            }
+            self.write_policies(run, policies);
         }
         let mut unwritten = Unwritten { cidrs, ..Unwritten::default() };
         for key in self.unwritten_rows() {
@@ -312,24 +310,50 @@ impl Agent {
         fresh
     }
 
-    /// CIDRs that are not told apart any more keep what holds now until they have left the ipcache: the row of everybody, which
-    /// holds for some of them, changes before. In policies that are new they have what will hold for them. Whether all of that
-    /// is noted.
-    fn keep_old_cidrs(&mut self, run: &mut Run<'_>) -> bool {
+    /// Identities of CIDRs that are in the ipcache and not told apart any more, with the identity that their addresses will have.
+    fn old_cidrs(&self) -> BTreeMap<Identity, Identity> {
         let ipcache = &self.outside.ipcache;
         let goes = |prefix: &IpNet| {
             let identity = ipcache.present(prefix)?.identity;
             let stays = ipcache.wanted(prefix).is_some_and(|entry| entry.identity == identity);
-            let around = std::iter::successors(Some(*prefix), IpNet::supernet);
-            let then = || {
-                around.into_iter().find_map(|net| ipcache.wanted(&net)).map_or(EVERYBODY, |row| row.identity)
-            };
+            let mut around = std::iter::successors(Some(*prefix), IpNet::supernet);
+            let mut then =
+                || around.find_map(|net| ipcache.wanted(&net)).map_or(EVERYBODY, |entry| entry.identity);
             (identity.is_local() && !stays).then(|| (identity, then()))
         };
-        let identities: BTreeMap<Identity, Identity> = ipcache.open().filter_map(goes).collect();
-        identities.into_iter().all(|(identity, then)| {
+        ipcache.open().filter_map(goes).collect()
+    }
+
+    /// CIDRs that are not told apart any more keep what holds now until they have left the ipcache: the row of everybody, which
+    /// holds for some of them, changes before. In policies that are new they have what will hold for them. Whether all of that
+    /// is noted.
+    fn keep_old_cidrs(&mut self, run: &mut Run<'_>) -> bool {
+        self.old_cidrs().into_iter().all(|(identity, then)| {
             self.note_what_holds(run, identity, identity) && self.note_what_will_hold(run, then, identity)
         })
+    }
+
+    /// Endpoints that keep a policy and are to be bound by it where they are not yet, and must wait: while rows are there that only
+    /// held for who is not bound (of CIDRs that have not left the ipcache, and such as could not be removed), these would decide.
+    pub(super) fn not_bound_yet(&self) -> BTreeSet<IpAddr> {
+        let endpoints = &self.outside.endpoints;
+        let binds = EndpointFlags::ENFORCE_INGRESS | EndpointFlags::ENFORCE_EGRESS;
+        let audits = EndpointFlags::AUDIT_EGRESS | EndpointFlags::AUDIT;
+        let is_bound_more = |address: &&IpAddr| {
+            let rows = endpoints.present(address).zip(endpoints.wanted(address));
+            rows.is_some_and(|(is, will)| {
+                let more = (will.flags.0 & !is.flags.0 & binds.0) | (is.flags.0 & !will.flags.0 & audits.0);
+                is.policy == will.policy && more != 0
+            })
+        };
+        let bound: Vec<(IpAddr, u32)> = endpoints
+            .open()
+            .filter(is_bound_more)
+            .filter_map(|address| Some((*address, endpoints.wanted(address)?.policy)))
+            .collect();
+        let are_old = !bound.is_empty() && !self.old_cidrs().is_empty();
+        let waits = |number: u32| are_old || !self.now_everybodys(number).is_empty();
+        bound.into_iter().filter(|(_, number)| waits(*number)).map(|(address, _)| address).collect()
     }
 
     fn write_prefix(&mut self, run: &mut Run<'_>, prefix: IpNet) -> bool {
@@ -405,6 +429,54 @@ impl Agent {
         done
     }
 
+    /// Policies with rows to write. Where endpoints leave one for another, that one is written first, and they move before the rows
+    /// change that they leave: what they leave may be for others what neither their old nor their new policy is. Only in a circle
+    /// somebody sees the rows change first.
+    fn write_policies(&mut self, run: &mut Run<'_>, mut policies: Vec<u32>) {
+        let mut moves: BTreeMap<u32, Vec<(IpAddr, u32)>> = BTreeMap::new();
+        let endpoints = &self.outside.endpoints;
+        for address in endpoints.open() {
+            let (Some(is), Some(will)) = (endpoints.present(address), endpoints.wanted(address)) else {
+                continue;
+            };
+            // Another identity, and an end of auditing, have to wait for other things.
+            if is.policy != will.policy
+                && is.identity == will.identity
+                && !is.flags.contains(EndpointFlags::HOST)
+            {
+                moves.entry(is.policy).or_default().push((*address, will.policy));
+            }
+        }
+        let mut begun: BTreeSet<u32> = BTreeSet::new();
+        policies.reverse();
+        while let Some(number) = policies.pop() {
+            let away = moves.get(&number).map(Vec::as_slice).unwrap_or_default();
+            if begun.insert(number) && !away.is_empty() {
+                policies.push(number);
+                policies.extend(away.iter().map(|(_, to)| *to).filter(|to| !begun.contains(to)));
+                continue;
+            }
+            for (address, to) in moves.remove(&number).unwrap_or_default() {
+                if !self.misses_rows(to, true) {
+                    self.move_endpoint(run, address);
+                }
+            }
+            self.write_one_policy(run, number);
+        }
+    }
+
+    fn move_endpoint(&mut self, run: &mut Run<'_>, address: IpAddr) {
+        let pass = self.outside.endpoints.write_range(
+            run.now,
+            Knowledge::Full,
+            address..=address,
+            |_, _| true,
+            |address, entry| put_endpoint(run.maps, *address, entry),
+        );
+        self.outside.moved |= pass.done > 0;
+        run.wrote(Table::Endpoints, pass);
+    }
+
     fn write_one_policy(&mut self, run: &mut Run<'_>, number: u32) {
         self.write_rows_of_policy(run, number, |key| key.identity != EVERYBODY);
         if self.misses_rows(number, false) {
@@ -414,17 +486,21 @@ impl Agent {
         if self.misses_rows(number, true) {
             return;
         }
-        // Whose rows are removed while packets may still have the identity: the row of everybody holds for them.
-        let Some(engine) = self.state.policy.engine() else { return };
+        let now_everybodys = self.now_everybodys(number);
+        self.remove_rows_of_policy(run, rows_of(number), |key| now_everybodys.contains(key));
+    }
+
+    /// Rows that are to be removed while packets may still have the identity: the row of everybody holds for them now.
+    fn now_everybodys(&self, number: u32) -> BTreeSet<RowKey> {
+        let Some(engine) = self.state.policy.engine() else { return BTreeSet::new() };
         let policy = &self.outside.policy;
         let judged = |key: &RowKey| policy.wanted(&RowKey { identity: EVERYBODY, ..*key }).is_some();
-        let now_everybodys: BTreeSet<RowKey> = policy
+        policy
             .open_range(rows_of(number))
             .filter(|key| policy.wanted(key).is_none())
             .filter(|key| judged(key) && engine.labels(key.identity).is_some())
             .copied()
-            .collect();
-        self.remove_rows_of_policy(run, rows_of(number), |key| now_everybodys.contains(key));
+            .collect()
     }
 
     /// Whether a policy has rows that are not written yet: those of identities, or those of everybody too.

@@ -128,15 +128,24 @@ impl Agent {
         }
     }
 
-    pub(super) fn write_rows(&mut self, run: &mut Run<'_>, knowledge: Knowledge, unwritten: &Unwritten) {
+    fn write_endpoints(&mut self, run: &mut Run<'_>, knowledge: Knowledge, unwritten: &Unwritten) {
+        let not_bound_yet = self.not_bound_yet();
         let pass = self.outside.endpoints.write_some(
             run.now,
             knowledge,
-            |_, entry| unwritten.allows_policy(entry.policy) && unwritten.allows_identity(entry.identity),
+            |address, entry| {
+                unwritten.allows_policy(entry.policy)
+                    && unwritten.allows_identity(entry.identity)
+                    && !not_bound_yet.contains(address)
+            },
             |address, entry| put_endpoint(run.maps, *address, entry),
         );
         self.outside.moved |= pass.done > 0;
         run.wrote(Table::Endpoints, pass);
+    }
+
+    pub(super) fn write_rows(&mut self, run: &mut Run<'_>, knowledge: Knowledge, unwritten: &Unwritten) {
+        self.write_endpoints(run, knowledge, unwritten);
         let pass = self.outside.ipcache.write_some(
             run.now,
             knowledge,
@@ -167,6 +176,8 @@ impl Agent {
         );
         self.outside.moved |= pass.done > 0;
         run.removed(Table::Ipcache, pass);
+        // Those that had to wait for that.
+        self.write_endpoints(run, knowledge, unwritten);
         let pass = self.outside.endpoints.remove(run.now, knowledge, |address, _| {
             run.maps.delete(Table::Endpoints, endpoints::key(*address).as_bytes())
         });

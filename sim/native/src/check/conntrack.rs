@@ -347,12 +347,13 @@ impl World {
         !is_node || identity == Identity::REMOTE_NODE.0
     }
 
-    /// Whether the sender of a packet began its connection, as far as a node knows it.
+    /// Whether the sender of a packet began its connection, as far as a node knows it and it is not over.
     pub(super) fn was_begun_by_sender(&self, n: NodeId, view: &View) -> Option<bool> {
         let (source, destination) = ports_of(view)?;
         let key = key(n, (view.src, source), (view.dst, destination), view.proto);
         let known = self.check.connections.connections.get(&key)?;
-        Some(known.begun_by == (view.src, source))
+        let idle = self.ticks(n).saturating_sub(known.last);
+        (idle <= timeout_ticks(known.state)).then_some(known.begun_by == (view.src, source))
     }
 
     fn is_own_address(&self, n: NodeId, address: IpAddr) -> bool {

@@ -2,18 +2,23 @@
 //!
 //! First packets run through the real programs on copies of the tables, so that nothing of it stays behind.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use agent_control::ports::{HOST_LINK, OVERLAY_LINK, Table};
+use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
+use dataplane_abi::ipcache::IpCacheKey;
+use dataplane_abi::policy::{Direction as PolicyDirection, PolicyKey};
 use dataplane_abi::program::Program;
 use dataplane_abi::{Addr, DropReason};
 use dataplane_core::Verdict;
 use dataplane_native::craft::Craft;
 use dataplane_native::{Frame, Native, Tables, Tunnel};
+use ipnet::IpNet;
 use sim_oracle::{Attempt, Direction, End, Protocol, Reason};
 use sim_scenario::model::Routing;
 use sim_scenario::rng::Rng;
-use zerocopy::IntoBytes as _;
+use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::staged;
 use super::verdicts::pod_end;
@@ -27,10 +32,8 @@ use crate::world::World;
 const MOST: usize = 400;
 /// So many are tried once more.
 const MOST_AGAIN: usize = 100;
-/// How often a row of policy that an agent writes is followed by a look at what is between it and its next command.
-const BETWEEN: f64 = 0.25;
-/// The same of other rows.
-const BETWEEN_OTHERS: f64 = 0.08;
+/// How often a row that an agent writes, and that may matter, is followed by a look at what is between it and its next command.
+const BETWEEN: f64 = 0.4;
 /// Attempts of such a look.
 const MOST_BETWEEN: usize = 16;
 /// The port of who opens.
@@ -67,7 +70,51 @@ struct Pod {
     ports: Vec<(Protocol, u16)>,
 }
 
+/// What a row that was written is about.
+enum Written {
+    /// Whose packets meet it: those of senders, or to receivers.
+    Policy(Direction, BTreeSet<IpAddr>),
+    /// Addresses.
+    Net(IpNet),
+}
+
+impl Written {
+    fn is_met_by(&self, source: IpAddr, to: IpAddr) -> bool {
+        match self {
+            Self::Policy(Direction::Egress, own) => own.contains(&source),
+            Self::Policy(Direction::Ingress, own) => own.contains(&to),
+            Self::Net(net) => net.contains(&source) || net.contains(&to),
+        }
+    }
+}
+
 impl World {
+    /// What the row with this key is about; `None`: no packet meets it.
+    fn written(&self, n: NodeId, table: Table, key: &[u8]) -> Option<Written> {
+        let tables = self.nodes[n].native.tables();
+        if table == Table::Endpoints {
+            return Some(Written::Net(EndpointKey::read_from_bytes(key).ok()?.ip()?.into()));
+        }
+        if table == Table::Ipcache {
+            let (address, len) = IpCacheKey::read_from_bytes(key).ok()?.to_prefix()?;
+            return Some(Written::Net(IpNet::new(address, len).ok()?));
+        }
+        let key = PolicyKey::read_from_bytes(key).ok()?;
+        let own: BTreeSet<IpAddr> = tables
+            .dump("ENDPOINTS")
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|(_, row)| EndpointEntry::read_from_bytes(row).is_ok_and(|row| row.policy == key.policy))
+            .filter_map(|(address, _)| EndpointKey::read_from_bytes(&address).ok()?.ip())
+            .collect();
+        let direction = if key.direction == PolicyDirection::Egress as u8 {
+            Direction::Egress
+        } else {
+            Direction::Ingress
+        };
+        (!own.is_empty()).then_some(Written::Policy(direction, own))
+    }
+
     /// The first attempt whose outcome is not what the objects say, or is not counted as they say.
     pub(super) fn check_pairs(&self) -> Option<String> {
         if !self.policies.any || !self.has_identities() {
@@ -311,17 +358,18 @@ impl World {
 
     /// A state between two commands of the agent of a node: what its programs say of first packets must be what the objects say as
     /// they are or were.
-    pub(crate) fn look_between(&mut self, n: NodeId, written: Table) {
+    pub(crate) fn look_between(&mut self, n: NodeId, table: Table, key: &[u8]) {
         if !self.policies.any || !self.has_identities() || self.is_over() {
             return;
         }
         self.between += 1;
         let mut rng = Rng::stream(self.seed, "between", self.between);
-        if !rng.chance(if written == Table::Policy { BETWEEN } else { BETWEEN_OTHERS }) {
+        if !rng.chance(BETWEEN) {
             return;
         }
+        let Some(written) = self.written(n, table, key) else { return };
         let mut attempts = self.attempts();
-        attempts.retain(|((home, _), ..)| *home == Some(n));
+        attempts.retain(|((home, source), to, _)| *home == Some(n) && written.is_met_by(*source, *to));
         rng.shuffle(&mut attempts);
         attempts.truncate(MOST_BETWEEN);
         let copy = copy(&self.nodes[n].native);

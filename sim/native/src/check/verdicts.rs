@@ -101,11 +101,15 @@ impl World {
     }
 
     /// Whether two nodes take different ends for the one that began the connection of a packet: one of them has forgotten it since
-    /// and takes a late reply for a beginning. What each of them judges is right for what it knows.
+    /// and takes a late reply for a beginning, or just drops it as that. What each of them judges is right for what it knows.
     fn is_disputed(&self, n: NodeId, view: &View, passport: &Passport) -> bool {
         let (Origin::Pod(home, _) | Origin::Node(home)) = passport.origin;
         let [here, there] = [n, home].map(|n| self.was_begun_by_sender(n, view));
-        here.zip(there).is_some_and(|(here, there)| here != there)
+        match (here, there) {
+            (Some(here), Some(there)) => here != there,
+            (None, Some(began)) => !began,
+            _ => false,
+        }
     }
 
     /// What may come of the connection of a packet.

@@ -37,7 +37,7 @@ impl World {
                 *bytes.get_mut(11)? ^= 1;
                 bytes
             }
-            2 if away => padded(&frame.bytes, view, mtu + 1 + usize::from(strange) % 40)?,
+            2 if away => return padded(&frame.bytes, view, mtu + 1 + usize::from(strange) % 40),
             3 if view.src.is_ipv6() => authenticated(&frame.bytes)?,
             4 => error_about(&frame.bytes, view, last_sent?)?,
             5 => {
@@ -48,8 +48,7 @@ impl World {
             7 if view.src.is_ipv6() => asks_for(&frame.bytes, view.src, beside(view.src, strange))?,
             _ => return None,
         };
-        let most = if view.len <= mtu && probe.len() > mtu + 14 { mtu + 14 + 40 } else { mtu + 14 };
-        (probe.len() <= most).then_some(probe)
+        (probe.len() <= mtu + 14).then_some(probe)
     }
 }
 

@@ -179,7 +179,9 @@ impl Generator<'_> {
                 FaultKind::TableFull { table, rows: small(rng, 0..=12) }
             }
             Breakage::Ring => FaultKind::RingFull(small(rng, 0..=64)),
-            Breakage::Failures => FaultKind::Failures(failures(rng, self.policed)),
+            Breakage::Failures => {
+                FaultKind::Failures(failures(rng, self.policed, self.profile.policies == 100))
+            }
         }
     }
 }
@@ -191,16 +193,15 @@ fn kill(rng: &mut Rng) -> Kill {
     Kill { after_commands: (!at_once).then_some(commands), restart_after, snapshot_age: Duration::ZERO }
 }
 
-/// All commands now and then, or nearly all to one place.
-fn failures(rng: &mut Rng, policed: bool) -> Failures {
-    if rng.chance(0.4) {
+/// All commands now and then, or nearly all to one place. `of_policies`: what is looked for are orders of rows of policy.
+fn failures(rng: &mut Rng, policed: bool, of_policies: bool) -> Failures {
+    if rng.chance(if of_policies { 0.15 } else { 0.4 }) {
         let probability = rng.pick(&[0.1, 0.3, 0.5]).copied().unwrap_or(0.1);
         return Failures { probability, of: None };
     }
     let places = ["state", "state", "state", "links", "routes", "ENDPOINTS", "IPCACHE"];
-    let of_policy =
-        ["ENDPOINTS", "IPCACHE", "POLICY", "POLICY", "POLICY_BLOCKS", "POLICY_BLOCKS", "POLICY_L4"];
-    let places = if policed && rng.chance(0.6) { of_policy } else { places };
+    let of_policy = ["ENDPOINTS", "IPCACHE", "POLICY", "POLICY", "POLICY_BLOCKS", "POLICY_L4", "POLICY_L4"];
+    let places = if policed && rng.chance(if of_policies { 0.9 } else { 0.6 }) { of_policy } else { places };
     let of = rng.pick(&places).copied().unwrap_or("state");
     // Where an order matters, some must succeed.
     let probability = if of == "state" || rng.chance(0.4) { 0.5 } else { 0.9 };

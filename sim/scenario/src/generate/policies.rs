@@ -29,6 +29,8 @@ pub(super) struct Standing {
     host: bool,
     /// Whom it is for, by the field of its spec.
     subject: Option<(&'static str, Value)>,
+    /// All of it, once it is there.
+    spec: Value,
     /// It is not in force. That never changes, so that what it would have decided otherwise can be counted.
     staged: bool,
 }
@@ -50,8 +52,13 @@ impl Generator<'_> {
             return;
         }
         match self.rng.below(10) {
-            0..=3 => self.new_policy(),
-            4 | 5 => self.change_policy(),
+            0..=2 => self.new_policy(),
+            3..=5 => self.change_policy(),
+            6 if self.rng.chance(0.5) => {
+                // At once, so that nobody sees what is between.
+                self.remove_policy();
+                self.new_policy();
+            }
             6 => self.remove_policy(),
             7 | 8 if self.cluster.host_firewall && self.rng.chance(0.3) => self.relabel_node(),
             7 | 8 => self.relabel_pod(),
@@ -93,7 +100,8 @@ impl Generator<'_> {
         let namespaced = matches!(kind, "NetworkPolicy" | "CiliumNetworkPolicy");
         let namespace = namespaced.then(|| one(&mut self.rng, &NAMESPACES));
         let staged = self.rng.chance(0.2);
-        let policy = Standing { api_version, kind, namespace, name, host, subject: None, staged };
+        let policy =
+            Standing { api_version, kind, namespace, name, host, subject: None, spec: Value::Null, staged };
         let policy = self.apply_policy(policy);
         self.policies.push(policy);
     }
@@ -137,10 +145,13 @@ impl Generator<'_> {
             _ if policy.host => "nodeSelector",
             _ => "endpointSelector",
         };
+        let others = rng.chance(0.4).then(|| with_other_cidrs(rng, &policy.spec)).flatten();
         match &policy.subject {
+            Some(_) if others.is_some() => spec = others.unwrap_or_default(),
             Some((field, before)) if rng.chance(0.75) => spec[*field] = before.clone(),
             _ => policy.subject = Some((subject, spec[subject].clone())),
         }
+        policy.spec = spec.clone();
         let mut object = json!({
             "apiVersion": policy.api_version, "kind": policy.kind,
             "metadata": {"name": policy.name}, "spec": spec,
@@ -203,6 +214,39 @@ fn namespaces(rng: &mut Rng) -> Value {
     }
 }
 
+/// What policies name of the world.
+const CIDRS: [[&str; 4]; 2] = [
+    ["0.0.0.0/0", "198.51.100.0/24", "203.0.113.20/32", "10.0.0.0/8"],
+    ["::/0", "2001:db8:51::/64", "2001:db8:113::20/128", "fd00::/8"],
+];
+
+/// The same policy, about other CIDRs of the same families; `None`: it names none.
+fn with_other_cidrs(rng: &mut Rng, spec: &Value) -> Option<Value> {
+    fn change(rng: &mut Rng, value: &mut Value, changed: &mut bool) {
+        match value {
+            Value::String(text) => {
+                if let Some(like) = CIDRS.iter().find(|like| like.contains(&text.as_str())) {
+                    let other = one(rng, like);
+                    *changed |= other != text;
+                    *value = json!(other);
+                }
+            }
+            Value::Array(items) => {
+                items.iter_mut().for_each(|item| change(rng, item, changed));
+                // A list of CIDRs names each once.
+                items.dedup();
+            }
+            // What is excepted belongs to its block.
+            Value::Object(fields) if fields.contains_key("except") => {}
+            Value::Object(fields) => fields.values_mut().for_each(|field| change(rng, field, changed)),
+            _ => {}
+        }
+    }
+    let (mut spec, mut changed) = (spec.clone(), false);
+    change(rng, &mut spec, &mut changed);
+    changed.then_some(spec)
+}
+
 /// Some of the servers outside, or all that is there.
 fn cidr(rng: &mut Rng, family: Families) -> &'static str {
     let v4 = match family {
@@ -210,11 +254,7 @@ fn cidr(rng: &mut Rng, family: Families) -> &'static str {
         Families::V6 => false,
         Families::Dual => rng.chance(0.5),
     };
-    if v4 {
-        one(rng, &["0.0.0.0/0", "198.51.100.0/24", "203.0.113.20/32", "10.0.0.0/8"])
-    } else {
-        one(rng, &["::/0", "2001:db8:51::/64", "2001:db8:113::20/128", "fd00::/8"])
-    }
+    one(rng, &CIDRS[usize::from(!v4)])
 }
 
 /// A block that some pods, or none, have their addresses in, and perhaps a smaller one that is not meant.
@@ -265,11 +305,11 @@ fn network_policy(rng: &mut Rng, family: Families) -> Value {
 fn network_rule(rng: &mut Rng, family: Families, peers: &str) -> Value {
     let mut rule = json!({});
     if rng.chance(0.85) {
-        let peer = match rng.below(6) {
+        let peer = match rng.below(7) {
             0 => json!({"namespaceSelector": namespaces(rng)}),
             1 => json!({"namespaceSelector": namespaces(rng), "podSelector": selector(rng)}),
-            2 if rng.chance(0.3) => json!({"ipBlock": {"cidr": cidr(rng, family)}}),
-            2 | 3 => json!({"ipBlock": block(rng, family)}),
+            2 => json!({"ipBlock": {"cidr": cidr(rng, family)}}),
+            3 | 4 => json!({"ipBlock": block(rng, family)}),
             _ => json!({"podSelector": selector(rng)}),
         };
         rule[peers] = json!([peer]);

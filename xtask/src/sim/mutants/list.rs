@@ -78,6 +78,7 @@ pub(super) enum Profile {
     Cni,
     Full,
     Policy,
+    Order,
 }
 
 impl Profile {
@@ -92,6 +93,7 @@ impl Profile {
             Self::Cni => "cni",
             Self::Full => "full",
             Self::Policy => "policy",
+            Self::Order => "order",
         }
     }
 }
