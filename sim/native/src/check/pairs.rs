@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use agent_control::ports::{HOST_LINK, OVERLAY_LINK, Table};
 use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
-use dataplane_abi::ipcache::IpCacheKey;
+use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
 use dataplane_abi::policy::{Direction as PolicyDirection, PolicyKey};
 use dataplane_abi::program::Program;
 use dataplane_abi::{Addr, DropReason};
@@ -33,7 +33,7 @@ const MOST: usize = 400;
 /// So many are tried once more.
 const MOST_AGAIN: usize = 100;
 /// How often a row that an agent writes, and that may matter, is followed by a look at what is between it and its next command.
-const BETWEEN: f64 = 0.4;
+const BETWEEN: f64 = 0.6;
 /// Attempts of such a look.
 const MOST_BETWEEN: usize = 16;
 /// The port of who opens.
@@ -72,19 +72,29 @@ struct Pod {
 
 /// What a row that was written is about.
 enum Written {
-    /// Whose packets meet it: those of senders, or to receivers.
-    Policy(Direction, BTreeSet<IpAddr>),
+    /// Whose packets meet it: those of senders, or to receivers, whose peers it is for.
+    Policy(PolicyKey, BTreeSet<IpAddr>),
     /// Addresses.
     Net(IpNet),
 }
 
 impl Written {
-    fn is_met_by(&self, source: IpAddr, to: IpAddr) -> bool {
-        match self {
-            Self::Policy(Direction::Egress, own) => own.contains(&source),
-            Self::Policy(Direction::Ingress, own) => own.contains(&to),
-            Self::Net(net) => net.contains(&source) || net.contains(&to),
-        }
+    /// Whether a first packet from here to there meets it, by the tables as they are.
+    fn is_met_by(&self, tables: &Tables, source: IpAddr, to: IpAddr) -> bool {
+        let (key, own) = match self {
+            Self::Net(net) => return net.contains(&source) || net.contains(&to),
+            Self::Policy(key, own) => (key, own),
+        };
+        let (end, peer) =
+            if key.direction == PolicyDirection::Egress as u8 { (source, to) } else { (to, source) };
+        let (address, family) = Addr::from_ip(peer);
+        let row = tables.lookup("IPCACHE", IpCacheKey::host(address, family).as_bytes());
+        let row = row.and_then(|row| IpCacheEntry::read_from_bytes(&row).ok());
+        let identity = row.map_or(PolicyKey::EVERYBODY, |row| row.identity);
+        let own_row = PolicyKey { identity, ..*key };
+        let falls_to_all = || tables.lookup("POLICY", own_row.as_bytes()).is_none();
+        own.contains(&end)
+            && (key.identity == identity || (key.identity == PolicyKey::EVERYBODY && falls_to_all()))
     }
 }
 
@@ -107,12 +117,7 @@ impl World {
             .filter(|(_, row)| EndpointEntry::read_from_bytes(row).is_ok_and(|row| row.policy == key.policy))
             .filter_map(|(address, _)| EndpointKey::read_from_bytes(&address).ok()?.ip())
             .collect();
-        let direction = if key.direction == PolicyDirection::Egress as u8 {
-            Direction::Egress
-        } else {
-            Direction::Ingress
-        };
-        (!own.is_empty()).then_some(Written::Policy(direction, own))
+        (!own.is_empty()).then_some(Written::Policy(key, own))
     }
 
     /// The first attempt whose outcome is not what the objects say, or is not counted as they say.
@@ -369,7 +374,9 @@ impl World {
         }
         let Some(written) = self.written(n, table, key) else { return };
         let mut attempts = self.attempts();
-        attempts.retain(|((home, source), to, _)| *home == Some(n) && written.is_met_by(*source, *to));
+        let tables = self.nodes[n].native.tables();
+        attempts
+            .retain(|((home, source), to, _)| *home == Some(n) && written.is_met_by(tables, *source, *to));
         rng.shuffle(&mut attempts);
         attempts.truncate(MOST_BETWEEN);
         let copy = copy(&self.nodes[n].native);
