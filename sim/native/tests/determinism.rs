@@ -23,7 +23,7 @@ fn hash(scenario: &Scenario, seed: u64) -> String {
 
 #[rstest]
 fn a_seed_decides_the_whole_run(
-    #[values("mixed", "quiet", "crash", "api", "net", "cni", "full", "policy")] profile: &str,
+    #[values("mixed", "quiet", "crash", "api", "net", "cni", "full", "policy", "order")] profile: &str,
 ) {
     let mut hashes = BTreeSet::new();
     for seed in SEEDS {
@@ -39,7 +39,7 @@ fn a_seed_decides_the_whole_run(
 #[test]
 fn no_profile_is_left_out() {
     let names: Vec<&str> = PROFILES.iter().map(|profile| profile.name).collect();
-    assert_eq!(names, ["mixed", "quiet", "crash", "api", "net", "cni", "full", "policy"]);
+    assert_eq!(names, ["mixed", "quiet", "crash", "api", "net", "cni", "full", "policy", "order"]);
 }
 
 #[test]

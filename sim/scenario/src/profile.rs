@@ -202,7 +202,7 @@ pub const PROFILES: &[Profile] = &[
         node_churn: 0,
         policies: 100,
         changes: 6,
-        odd: 0,
+        odd: 5,
     },
 ];
 
