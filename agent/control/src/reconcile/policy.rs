@@ -335,25 +335,23 @@ impl Agent {
 
     /// Endpoints that keep a policy and are to be bound by it where they are not yet, and must wait: while rows are there that only
     /// held for who is not bound (of CIDRs that have not left the ipcache, and such as could not be removed), these would decide.
-    pub(super) fn not_bound_yet(&self) -> BTreeSet<IpAddr> {
+    /// With each the row that it may have until then: all of the new one but that.
+    pub(super) fn not_bound_yet(&self) -> BTreeMap<IpAddr, EndpointEntry> {
         let endpoints = &self.outside.endpoints;
-        let binds = EndpointFlags::ENFORCE_INGRESS | EndpointFlags::ENFORCE_EGRESS;
-        let audits = EndpointFlags::AUDIT_EGRESS | EndpointFlags::AUDIT;
-        let is_bound_more = |address: &&IpAddr| {
-            let rows = endpoints.present(address).zip(endpoints.wanted(address));
-            rows.is_some_and(|(is, will)| {
-                let more = (will.flags.0 & !is.flags.0 & binds.0) | (is.flags.0 & !will.flags.0 & audits.0);
-                is.policy == will.policy && more != 0
-            })
+        let until_then = |address: &IpAddr| {
+            let (is, will) = endpoints.present(address).zip(endpoints.wanted(address))?;
+            let binds = EndpointFlags::ENFORCE_INGRESS.0 | EndpointFlags::ENFORCE_EGRESS.0;
+            let audits = EndpointFlags::AUDIT_EGRESS.0 | EndpointFlags::AUDIT.0;
+            let bound = will.flags.0 & !is.flags.0 & binds;
+            let audited = is.flags.0 & !will.flags.0 & audits;
+            let flags = EndpointFlags((will.flags.0 & !bound) | audited);
+            (is.policy == will.policy && bound | audited != 0)
+                .then_some((*address, EndpointEntry { flags, ..*will }))
         };
-        let bound: Vec<(IpAddr, u32)> = endpoints
-            .open()
-            .filter(is_bound_more)
-            .filter_map(|address| Some((*address, endpoints.wanted(address)?.policy)))
-            .collect();
+        let bound: Vec<(IpAddr, EndpointEntry)> = endpoints.open().filter_map(until_then).collect();
         let are_old = !bound.is_empty() && !self.old_cidrs().is_empty();
         let waits = |number: u32| are_old || !self.now_everybodys(number).is_empty();
-        bound.into_iter().filter(|(_, number)| waits(*number)).map(|(address, _)| address).collect()
+        bound.into_iter().filter(|(_, entry)| waits(entry.policy)).collect()
     }
 
     fn write_prefix(&mut self, run: &mut Run<'_>, prefix: IpNet) -> bool {

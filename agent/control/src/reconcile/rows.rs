@@ -130,16 +130,22 @@ impl Agent {
 
     fn write_endpoints(&mut self, run: &mut Run<'_>, knowledge: Knowledge, unwritten: &Unwritten) {
         let not_bound_yet = self.not_bound_yet();
-        let pass = self.outside.endpoints.write_some(
+        let may_be = |entry: &EndpointEntry| {
+            unwritten.allows_policy(entry.policy) && unwritten.allows_identity(entry.identity)
+        };
+        let mut pass = self.outside.endpoints.write_some(
             run.now,
             knowledge,
-            |address, entry| {
-                unwritten.allows_policy(entry.policy)
-                    && unwritten.allows_identity(entry.identity)
-                    && !not_bound_yet.contains(address)
-            },
+            |address, entry| may_be(entry) && !not_bound_yet.contains_key(address),
             |address, entry| put_endpoint(run.maps, *address, entry),
         );
+        for (address, entry) in not_bound_yet.into_iter().filter(|(_, entry)| may_be(entry)) {
+            let act = |address: &IpAddr, entry: Option<&EndpointEntry>| match entry {
+                Some(entry) => put_endpoint(run.maps, *address, entry),
+                None => Ok(()),
+            };
+            self.outside.endpoints.set_aside(run.now, address, Some(entry), act, &mut pass);
+        }
         self.outside.moved |= pass.done > 0;
         run.wrote(Table::Endpoints, pass);
     }
