@@ -354,6 +354,16 @@ impl Agent {
         bound.into_iter().filter(|(_, entry)| waits(entry.policy)).collect()
     }
 
+    /// Whether an endpoint is still bound by its policy where it shall not be: what CIDRs fall to that leave would decide for it.
+    pub(super) fn is_bound_still(&self) -> bool {
+        let endpoints = &self.outside.endpoints;
+        let binds = EndpointFlags::ENFORCE_INGRESS.0 | EndpointFlags::ENFORCE_EGRESS.0;
+        endpoints.open().any(|address| {
+            let rows = endpoints.present(address).zip(endpoints.wanted(address));
+            rows.is_some_and(|(is, will)| is.policy == will.policy && is.flags.0 & !will.flags.0 & binds != 0)
+        })
+    }
+
     fn write_prefix(&mut self, run: &mut Run<'_>, prefix: IpNet) -> bool {
         let pass = self.outside.ipcache.write_range(
             run.now,

@@ -174,10 +174,13 @@ impl Agent {
                 self.outside.routes.remove(run.now, knowledge, |_, route| run.node.delete_route(route));
             run.changed(pass);
         }
+        let is_bound_still = self.is_bound_still();
         let pass = self.outside.ipcache.remove_some(
             run.now,
             knowledge,
-            |_, entry| unwritten.allows_loss_of(entry.identity),
+            |_, entry| {
+                unwritten.allows_loss_of(entry.identity) && !(is_bound_still && entry.identity.is_local())
+            },
             |prefix, _| run.maps.delete(Table::Ipcache, ipcache::key(prefix).as_bytes()),
         );
         self.outside.moved |= pass.done > 0;
