@@ -4,9 +4,10 @@
 //! 2. CIDRs and nodes that are told apart from now on: first their identities get the rows that hold now for their addresses, then they
 //!    come into the ipcache, which changes nothing yet. Those that are not told apart any more get such rows too, so that nothing
 //!    changes for them before they leave the ipcache, and in new policies the rows of whom they will be;
-//! 3. policy by policy: rows of identities, then the row of everybody, then identities to whom the row of everybody holds now
-//!    lose their own;
-//! 4. after this module, what points to them: endpoints, and addresses of identities;
+//! 3. policy by policy: endpoints that leave it move, then rows of identities, then the row of everybody, then identities to whom
+//!    the row of everybody holds now lose their own;
+//! 4. after this module, what points to them: endpoints that are no longer bound in a direction, CIDRs that leave the ipcache,
+//!    endpoints that are bound from now on; and addresses of identities;
 //! 5. after the revision was raised, what nobody looks up any more.
 //!
 //! What cannot be written holds back what rests on it, and nothing else.
@@ -393,8 +394,13 @@ impl Agent {
                 (RowKey { identity, ..everybody }, own.or_else(|| rows.present(&everybody)).copied())
             })
             .collect();
+        self.set_rows_aside(run, notes)
+    }
+
+    /// Makes rows something else than they shall be, until the next pass or their removal. Whether all of it succeeded.
+    fn set_rows_aside(&mut self, run: &mut Run<'_>, rows: Vec<(RowKey, Option<Decision>)>) -> bool {
         let mut pass = Pass::default();
-        let done = notes.into_iter().all(|(key, decision)| {
+        let done = rows.into_iter().all(|(key, decision)| {
             let act = |key: &RowKey, decision: Option<&Decision>| match decision {
                 Some(decision) => put_decision(run.maps, key, decision),
                 None => run.maps.delete(Table::Policy, policy::key(key).as_bytes()),
@@ -412,29 +418,20 @@ impl Agent {
         let rows = &self.outside.policy;
         let (sets, blocks) = (&self.outside.policy_l4, &self.outside.policy_blocks);
         let is_new = |key: &&RowKey| key.identity == EVERYBODY && rows.present(key).is_none();
-        let notes: Vec<(RowKey, Decision)> = rows
+        let notes: Vec<(RowKey, Option<Decision>)> = rows
             .open()
             .filter(is_new)
             .filter_map(|everybody| {
                 let whole = rows.wanted(everybody)?;
                 let decision = rows.wanted(&RowKey { identity: then, ..*everybody }).unwrap_or(whole);
-                Some((RowKey { identity, ..*everybody }, *decision))
+                Some((RowKey { identity, ..*everybody }, Some(*decision)))
             })
             .collect();
-        if !notes.iter().all(|(_, decision)| is_whole(decision, engine, sets, Some(blocks))) {
+        let mut decisions = notes.iter().filter_map(|(_, decision)| decision.as_ref());
+        if !decisions.all(|decision| is_whole(decision, engine, sets, Some(blocks))) {
             return false;
         }
-        let mut pass = Pass::default();
-        let done = notes.into_iter().all(|(key, decision)| {
-            let act = |key: &RowKey, decision: Option<&Decision>| match decision {
-                Some(decision) => put_decision(run.maps, key, decision),
-                None => Ok(()),
-            };
-            self.outside.policy.set_aside(run.now, key, Some(decision), act, &mut pass)
-        });
-        self.outside.moved |= pass.done > 0;
-        run.wrote(Table::Policy, pass);
-        done
+        self.set_rows_aside(run, notes)
     }
 
     /// Policies with rows to write. Where endpoints leave one for another, that one is written first, and they move before the rows
