@@ -1,14 +1,18 @@
 //! What an agent tells the cluster of its endpoints and of policies, as the daemon does: objects are applied until they are as wanted,
 //! and taken back when the endpoint is gone. Objects of other nodes are never touched.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent_control::{Agent, ObjectName};
-use agent_crd::{CiliumEndpoint, NodePolicyStatus, Object as _};
+use agent_crd::{CiliumEndpoint, NodePolicyStatus, Object};
 use serde_json::Value;
 use sim_api::object::{name, namespace, str_at, uid};
+use sim_api::store::Object as Stored;
 use sim_api::{DeleteOptions, Patch, Sub, WriteOptions};
 use sim_scenario::model::ApiFault;
 
@@ -25,9 +29,41 @@ enum Write {
     Status(Box<NodePolicyStatus>),
 }
 
+/// Objects as they were last read, so that each version is read once.
+#[derive(Debug)]
+struct Read<T>(RefCell<BTreeMap<ObjectName, (Stored, Rc<T>)>>);
+
+impl<T> Default for Read<T> {
+    fn default() -> Self {
+        Self(RefCell::default())
+    }
+}
+
+impl<T: Object> Read<T> {
+    /// What is stored, as it is meant; `None`: it cannot be understood.
+    fn read(&self, name: &ObjectName, stored: Stored) -> Option<Rc<T>> {
+        let mut known = self.0.borrow_mut();
+        if let Some((version, object)) = known.get(name)
+            && Arc::ptr_eq(version, &stored)
+        {
+            return Some(Rc::clone(object));
+        }
+        let object = Rc::new(T::from_json((*stored).clone()).ok()?);
+        known.insert(name.clone(), (stored, Rc::clone(&object)));
+        Some(object)
+    }
+}
+
+/// What agents have told, as it was last read.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    endpoints: Read<CiliumEndpoint>,
+    statuses: Read<NodePolicyStatus>,
+}
+
 impl World {
     /// The objects of a node as the API server has them.
-    fn told_of(&self, n: NodeId) -> Vec<sim_api::store::Object> {
+    fn told_of(&self, n: NodeId) -> Vec<Stored> {
         let own = |object: &Value| {
             let node: Option<IpAddr> = str_at(object, &["status", "networking", "node"]).parse().ok();
             node.is_some_and(|node| self.nodes[n].addresses.contains(&node))
@@ -40,7 +76,7 @@ impl World {
         let mut writes = Vec::new();
         for (name, object) in &wanted {
             let is = self.store.get(&ENDPOINTS, &name.namespace, &name.name).ok();
-            let is = is.and_then(|is| CiliumEndpoint::from_json((*is).clone()).ok());
+            let is = is.and_then(|is| self.told.endpoints.read(name, is));
             let as_wanted = is.is_some_and(|is| {
                 let owners = &is.metadata.owner_references;
                 is.status == object.status
@@ -77,9 +113,10 @@ impl World {
 
     /// Whether the cluster knows something else of the policies on a node.
     fn is_news(&self, wanted: &NodePolicyStatus) -> bool {
-        let is = self.store.get(&STATUSES, "", &wanted.metadata.name).ok();
-        let is = is.and_then(|is| NodePolicyStatus::from_json((*is).clone()).ok());
-        is.is_none_or(|is| NodePolicyStatus { metadata: wanted.metadata.clone(), ..is } != *wanted)
+        let name = ObjectName::new("", &wanted.metadata.name);
+        let is = self.store.get(&STATUSES, "", &name.name).ok();
+        let is = is.and_then(|is| self.told.statuses.read(&name, is));
+        is.is_none_or(|is| NodePolicyStatus { metadata: wanted.metadata.clone(), ..(*is).clone() } != *wanted)
     }
 
     /// Whether the cluster knows everything that an agent has to tell.
