@@ -122,6 +122,19 @@ impl Default for Tables {
 }
 
 impl Tables {
+    /// The same rows of what an agent writes, without connections, counters and events.
+    pub fn copy_of_config(&self) -> Self {
+        Self {
+            config: self.config.clone(),
+            endpoints: self.endpoints.clone(),
+            ipcache: self.ipcache.clone(),
+            policy: self.policy.clone(),
+            policy_blocks: self.policy_blocks.clone(),
+            policy_l4: self.policy_l4.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Runs `f` on the table of a name. The ring buffer is no table of rows.
     fn with<R>(&self, name: &str, f: impl FnOnce(&dyn RawTable) -> R) -> Option<R> {
         Some(match name {

@@ -4,10 +4,13 @@
 //! packet came from; nothing here asks agent or dataplane what they think is right.
 
 mod agents;
+mod between;
 mod claims;
 pub(crate) mod conntrack;
 mod delivery;
 mod drops;
+mod events;
+mod firsts;
 mod pairs;
 mod rest;
 pub(crate) mod staged;
@@ -56,6 +59,8 @@ struct Tenure {
 /// What the checker remembers.
 #[derive(Debug, Default)]
 pub(crate) struct Checker {
+    /// What first packets between two commands have come to.
+    known: between::Known,
     tenures: BTreeMap<IpAddr, Vec<Tenure>>,
     /// Links whose pod's end has an address.
     links: BTreeMap<IpAddr, BTreeSet<(NodeId, u32)>>,
@@ -67,6 +72,8 @@ pub(crate) struct Checker {
     was_full: BTreeSet<NodeId>,
     /// Drops of packets of pods by reason's name.
     pub(crate) drops: BTreeMap<&'static str, u64>,
+    /// The same of packets that nobody forged: what a scenario expects is about these.
+    pub(crate) honest_drops: BTreeMap<&'static str, u64>,
     /// Of these, those of whole packets between two ends.
     pub(crate) unicast_drops: u64,
     /// Wires have had faults.
@@ -125,6 +132,9 @@ impl World {
     ) {
         if let Verdict::Drop(reason) = verdict {
             *self.check.drops.entry(reason.name()).or_default() += 1;
+            if self.trace.packet(id.0).is_some_and(|passport| passport.honest) {
+                *self.check.honest_drops.entry(reason.name()).or_default() += 1;
+            }
         }
         self.hop(id, n, Hop::Program(program, *verdict));
     }

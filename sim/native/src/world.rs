@@ -111,6 +111,8 @@ pub(crate) struct World {
     bulk: bool,
     /// Agents reconcile after every single event.
     pub(crate) one_by_one: bool,
+    /// What agents have told the API server.
+    pub(crate) told: crate::publish::Told,
     /// How often the state between two commands could have been looked at.
     pub(crate) between: u64,
     /// How long agents keep addresses back.
@@ -191,6 +193,7 @@ impl World {
             controllers_due: None,
             bulk,
             one_by_one: false,
+            told: crate::publish::Told::default(),
             between: 0,
             quarantine: Duration::from_secs(30),
         }

@@ -11,6 +11,12 @@ pub struct ArrayTable<T: Table> {
     rows: Vec<T::Value>,
 }
 
+impl<T: Table> Clone for ArrayTable<T> {
+    fn clone(&self) -> Self {
+        Self { rows: self.rows.clone() }
+    }
+}
+
 impl<T: Table> ArrayTable<T> {
     /// An array of that many rows.
     pub fn new(max_entries: u32) -> Self {

@@ -15,6 +15,12 @@ pub struct HashTable<T: Table> {
     capacity: usize,
 }
 
+impl<T: Table> Clone for HashTable<T> {
+    fn clone(&self) -> Self {
+        Self { rows: self.rows.clone(), capacity: self.capacity }
+    }
+}
+
 impl<T: Table> HashTable<T> {
     /// An empty table for that many rows.
     pub fn new(max_entries: u32) -> Self {

@@ -25,6 +25,12 @@ pub struct LpmTable<T: Table> {
     replacing_needs_room: bool,
 }
 
+impl<T: Table> Clone for LpmTable<T> {
+    fn clone(&self) -> Self {
+        Self { lengths: self.lengths.clone(), ..*self }
+    }
+}
+
 impl<T: Table> LpmTable<T> {
     /// Most bits of a prefix.
     const BITS: u32 = T::SPEC.key_size.saturating_sub(4).saturating_mul(8);

@@ -56,14 +56,14 @@ impl Possible {
         self.egress[0] || self.ingress[0]
     }
 
-    /// The same as one node has it: of egress, and of ingress if the end that answers is there too.
-    pub(crate) const fn passes(self, both: bool) -> bool {
-        self.egress[1] && (!both || self.ingress[1])
+    /// The same as one node has it, which judges egress, ingress, or both.
+    pub(crate) const fn passes(self, (egress, ingress): (bool, bool)) -> bool {
+        (!egress || self.egress[1]) && (!ingress || self.ingress[1])
     }
 
     /// Whether it may be stopped there.
-    pub(crate) const fn is_stopped(self, both: bool) -> bool {
-        self.egress[0] || (both && self.ingress[0])
+    pub(crate) const fn is_stopped(self, (egress, ingress): (bool, bool)) -> bool {
+        (egress && self.egress[0]) || (ingress && self.ingress[0])
     }
 
     fn add(&mut self, direction: Direction, allowed: bool) {
@@ -142,6 +142,11 @@ impl Views {
     /// Nothing is under way.
     pub(crate) fn at_rest(&mut self, now: Duration) {
         self.rest = now;
+    }
+
+    /// When everybody had last heard of everything.
+    pub(super) const fn rest(&self) -> Duration {
+        self.rest
     }
 
     /// Somebody believes again what was true until then.
