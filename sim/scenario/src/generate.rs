@@ -18,7 +18,7 @@ use crate::judge;
 use crate::model::{
     Action, Cluster, Expect, FORMAT, Families, Fault, FaultKind, Routing, Scenario, Step, Until, Wait,
 };
-use crate::profile::Profile;
+use crate::profile::{Profile, Subject};
 use crate::rng::Rng;
 use pods::Live;
 
@@ -33,7 +33,8 @@ const WITHOUT_IDENTITIES: f64 = 0.4;
 pub fn generate(seed: u64, profile: &Profile, nodes: Option<u16>) -> Scenario {
     let mut rng = Rng::stream(seed, "cluster", 0);
     let cluster = cluster(&mut rng, profile, nodes);
-    let rounds = rng.range(3..=7);
+    let of_rows = profile.subject == Subject::Rows;
+    let rounds = if of_rows { rng.range(8..=16) } else { rng.range(3..=7) };
     let policed = policies::decide(&mut Rng::stream(seed, "policies", 0), profile.policies);
     let mut of_nodes = Rng::stream(seed, "policies for nodes", 0);
     let host_firewall = policed && of_nodes.chance(0.5);
@@ -59,7 +60,11 @@ pub fn generate(seed: u64, profile: &Profile, nodes: Option<u16>) -> Scenario {
     generator.start();
     for round in 0..rounds {
         generator.rng = Rng::stream(seed, "round", round);
-        generator.round();
+        if of_rows {
+            generator.round_of_rows();
+        } else {
+            generator.round();
+        }
     }
     generator.rng = Rng::stream(seed, "end", 0);
     generator.end();
@@ -213,6 +218,32 @@ impl Generator<'_> {
             self.wait(Until::Rest);
         } else if self.rng.chance(0.5) {
             self.heal();
+        }
+    }
+
+    /// Something about policies changes, while rows cannot be written or the agent dies. The fewer objects change at one moment, the
+    /// less can be meant by what packets meet on the way.
+    fn round_of_rows(&mut self) {
+        if self.rng.chance(0.1) {
+            self.delete_pod();
+        }
+        if self.rng.chance(0.15) {
+            self.make_pod();
+        }
+        for _ in 0..self.rng.range(0..=self.profile.most_faults) {
+            self.break_something();
+        }
+        let many = self.rng.chance(0.2);
+        for _ in 0..if many { self.rng.range(3..=self.profile.changes) } else { self.rng.range(1..=2) } {
+            self.policy_changes();
+        }
+        if self.rng.chance(0.1) {
+            self.some_traffic();
+        }
+        self.pause(50..=800);
+        if self.rng.chance(0.8) {
+            self.heal();
+            self.wait(Until::Rest);
         }
     }
 

@@ -29,6 +29,17 @@ pub enum Breakage {
     Failures,
 }
 
+/// What the rounds of a scenario are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// All that a cluster does.
+    All,
+    /// The same, and what fails is mostly rows of policy.
+    Policy,
+    /// Only changes of policies, many at one moment, while their rows fail or agents die.
+    Rows,
+}
+
 /// A way to make random scenarios.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
@@ -36,6 +47,8 @@ pub struct Profile {
     pub name: &'static str,
     /// What it looks for, for people.
     pub description: &'static str,
+    /// What its rounds are about.
+    pub subject: Subject,
     /// How many nodes there may be.
     pub nodes: &'static [u16],
     /// What may break, and how often in relation to the others.
@@ -68,6 +81,7 @@ pub const PROFILES: &[Profile] = &[
     Profile {
         name: "mixed",
         description: "everything at once",
+        subject: Subject::All,
         nodes: SOME_NODES,
         breakages: &[
             (Kill, 4),
@@ -95,6 +109,7 @@ pub const PROFILES: &[Profile] = &[
     Profile {
         name: "quiet",
         description: "pods come and go, nothing breaks",
+        subject: Subject::All,
         nodes: SOME_NODES,
         breakages: &[],
         most_faults: 0,
@@ -109,6 +124,7 @@ pub const PROFILES: &[Profile] = &[
     Profile {
         name: "crash",
         description: "agents die at any command, start again, find older disks, stand still, read wrong clocks",
+        subject: Subject::All,
         nodes: SOME_NODES,
         breakages: &[(Kill, 6), (Operator, 1), (Snapshot, 3), (Stall, 2), (Skew, 1), (Failures, 5)],
         most_faults: 4,
@@ -123,6 +139,7 @@ pub const PROFILES: &[Profile] = &[
     Profile {
         name: "api",
         description: "watches are cut, late, doubled, merged or stale, the API server is away or refuses; some agents die",
+        subject: Subject::All,
         nodes: SOME_NODES,
         breakages: &[(Api, 8), (Operator, 1), (Kill, 2)],
         most_faults: 4,
@@ -137,6 +154,7 @@ pub const PROFILES: &[Profile] = &[
     Profile {
         name: "net",
         description: "links lose, delay, repeat, overtake and change packets, nodes are cut off",
+        subject: Subject::All,
         nodes: SOME_NODES,
         breakages: &[(Link, 5), (Partition, 2)],
         most_faults: 3,
@@ -151,6 +169,7 @@ pub const PROFILES: &[Profile] = &[
     Profile {
         name: "cni",
         description: "storms of ADD and DEL, repeated, late, out of order, with hardly any addresses; some agents die",
+        subject: Subject::All,
         nodes: SOME_NODES,
         breakages: &[(Cni, 8), (Kill, 2), (Stall, 1), (Failures, 2)],
         most_faults: 3,
@@ -165,6 +184,7 @@ pub const PROFILES: &[Profile] = &[
     Profile {
         name: "full",
         description: "tables and the ring of events are small or full",
+        subject: Subject::All,
         nodes: SOME_NODES,
         breakages: &[(Table, 6), (Ring, 2), (Kill, 1), (Failures, 3)],
         most_faults: 3,
@@ -179,6 +199,7 @@ pub const PROFILES: &[Profile] = &[
     Profile {
         name: "policy",
         description: "policies and labels change while traffic flows; agents and the operator die, watches misbehave, rows fail",
+        subject: Subject::Policy,
         nodes: SOME_NODES,
         breakages: &[(Kill, 4), (Operator, 2), (Api, 5), (Stall, 1), (Failures, 4), (Table, 1)],
         most_faults: 2,
@@ -193,9 +214,10 @@ pub const PROFILES: &[Profile] = &[
     Profile {
         name: "order",
         description: "rows of policy fail and agents die while policies change: nothing may be opened or closed on the way",
+        subject: Subject::Rows,
         nodes: &[2],
         breakages: &[(Failures, 8), (Kill, 3), (Table, 1)],
-        most_faults: 4,
+        most_faults: 2,
         tiny_cidrs: 0,
         small_tables: 0,
         churn: 1,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Generator;
 use crate::model::{Action, ApiFault, CniFault, Failures, Fault, FaultKind, Kill, LinkFault, OPERATOR};
-use crate::profile::Breakage;
+use crate::profile::{Breakage, Subject};
 use crate::rng::Rng;
 
 /// DELs come no later than this.
@@ -180,7 +180,7 @@ impl Generator<'_> {
             }
             Breakage::Ring => FaultKind::RingFull(small(rng, 0..=64)),
             Breakage::Failures => {
-                FaultKind::Failures(failures(rng, self.policed, self.profile.policies == 100))
+                FaultKind::Failures(failures(rng, self.policed, self.profile.subject != Subject::All))
             }
         }
     }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Generator, percent};
 use crate::model::{Action, Families, ObjectRef};
+use crate::profile::Subject;
 use crate::rng::Rng;
 
 /// Of more policies than this nobody learns more.
@@ -145,10 +146,12 @@ impl Generator<'_> {
             _ if policy.host => "nodeSelector",
             _ => "endpointSelector",
         };
+        // Rows change before, or after, those whom they are for only where both change at once.
+        let stays = if self.profile.subject == Subject::Rows { 0.5 } else { 0.75 };
         let others = rng.chance(0.4).then(|| with_other_cidrs(rng, &policy.spec)).flatten();
         match &policy.subject {
             Some(_) if others.is_some() => spec = others.unwrap_or_default(),
-            Some((field, before)) if rng.chance(0.75) => spec[*field] = before.clone(),
+            Some((field, before)) if rng.chance(stays) => spec[*field] = before.clone(),
             _ => policy.subject = Some((subject, spec[subject].clone())),
         }
         policy.spec = spec.clone();
