@@ -6,6 +6,8 @@
 //!    changes for them before they leave the ipcache, and in new policies the rows of whom they will be;
 //! 3. policy by policy: endpoints that leave it move, then rows of identities, then the row of everybody, then identities to whom
 //!    the row of everybody holds now lose their own;
+//!    then new identities, to which addresses are about to change, get the rows of whom they are now where a policy is left behind
+//!    that somebody still has;
 //! 4. after this module, what points to them: endpoints that are no longer bound in a direction, CIDRs that leave the ipcache,
 //!    endpoints that are bound from now on; and addresses of identities;
 //! 5. after the revision was raised, what nobody looks up any more.
@@ -210,12 +212,64 @@ impl Agent {
             policies.retain(of_all);
             self.write_policies(run, policies);
         }
-        let mut unwritten = Unwritten { cidrs, ..Unwritten::default() };
+        let identities = self.keep_old_policies(run);
+        let mut unwritten = Unwritten { cidrs, identities, ..Unwritten::default() };
         for key in self.unwritten_rows() {
             unwritten.policies.insert(key.policy);
             unwritten.identities.insert(key.identity);
         }
         unwritten
+    }
+
+    /// Who still has a policy, or is bound in a direction, of which nothing shall be there any more meets those whose identity is
+    /// about to change as whom they have been: their new ones get these rows there. Returns those of which that is not so.
+    fn keep_old_policies(&mut self, run: &mut Run<'_>) -> BTreeSet<Identity> {
+        let (endpoints, ipcache) = (&self.outside.endpoints, &self.outside.ipcache);
+        let of_endpoints = endpoints.open().filter_map(|address| {
+            Some((endpoints.wanted(address)?.identity, endpoints.present(address)?.identity))
+        });
+        let of_others = ipcache.open().filter_map(|prefix| {
+            Some((ipcache.wanted(prefix)?.identity, ipcache.present(prefix)?.identity))
+        });
+        let mut changes: BTreeMap<Identity, Identity> = of_endpoints
+            .chain(of_others)
+            .filter(|(will, is)| will != is && self.state.policy.is_fresh(*will))
+            .collect();
+        if !changes.is_empty() {
+            // Who has it already is met as before.
+            for (_, entry) in endpoints.all_present(..) {
+                changes.remove(&entry.identity);
+            }
+            for (_, entry) in ipcache.all_present(..) {
+                changes.remove(&entry.identity);
+            }
+        }
+        if changes.is_empty() {
+            return BTreeSet::new();
+        }
+        let in_use: BTreeSet<u32> =
+            endpoints.open().filter_map(|address| Some(endpoints.present(address)?.policy)).collect();
+        let rows = &self.outside.policy;
+        let is_old = |key: &&RowKey| {
+            key.identity == EVERYBODY
+                && in_use.contains(&key.policy)
+                && rows.wanted(key).is_none()
+                && rows.present(key).is_some()
+        };
+        let old: Vec<RowKey> = rows.open().filter(is_old).copied().collect();
+        let note = |(will, is): (&Identity, &Identity)| {
+            let note = |key: &RowKey| {
+                let will = RowKey { identity: *will, ..*key };
+                let is = rows.present(&RowKey { identity: *is, ..*key })?;
+                rows.present(&will).is_none().then_some((will, Some(*is)))
+            };
+            (*will, old.iter().filter_map(note).collect())
+        };
+        let notes: Vec<(Identity, Vec<(RowKey, Option<Decision>)>)> = changes.iter().map(note).collect();
+        notes
+            .into_iter()
+            .filter_map(|(identity, notes)| (!self.set_rows_aside(run, notes)).then_some(identity))
+            .collect()
     }
 
     /// Rows of policies that are not as they shall be. One that is still to be removed is not missed by anybody.
@@ -355,13 +409,17 @@ impl Agent {
         bound.into_iter().filter(|(_, entry)| waits(entry.policy)).collect()
     }
 
-    /// Whether an endpoint is still bound by its policy where it shall not be: what CIDRs fall to that leave would decide for it.
+    /// Whether an endpoint is still bound by its policy where it shall not be, or has not left it yet: what CIDRs fall to that leave
+    /// would decide for it.
     pub(super) fn is_bound_still(&self) -> bool {
         let endpoints = &self.outside.endpoints;
         let binds = EndpointFlags::ENFORCE_INGRESS.0 | EndpointFlags::ENFORCE_EGRESS.0;
         endpoints.open().any(|address| {
             let rows = endpoints.present(address).zip(endpoints.wanted(address));
-            rows.is_some_and(|(is, will)| is.policy == will.policy && is.flags.0 & !will.flags.0 & binds != 0)
+            rows.is_some_and(|(is, will)| {
+                let leaves = is.policy != will.policy;
+                is.policy != 0 && (leaves || is.flags.0 & !will.flags.0 & binds != 0)
+            })
         })
     }
 
@@ -435,8 +493,8 @@ impl Agent {
     }
 
     /// Policies with rows to write. Where endpoints leave one for another, that one is written first, and they move before the rows
-    /// change that they leave: what they leave may be for others what neither their old nor their new policy is. Only in a circle
-    /// somebody sees the rows change first.
+    /// change that they leave: what they leave may be for others what neither their old nor their new policy is. While they cannot
+    /// move, the rows wait too. Only in a circle somebody sees the rows change first.
     fn write_policies(&mut self, run: &mut Run<'_>, mut policies: Vec<u32>) {
         let mut moves: BTreeMap<u32, Vec<(IpAddr, u32)>> = BTreeMap::new();
         let endpoints = &self.outside.endpoints;
@@ -452,7 +510,7 @@ impl Agent {
                 moves.entry(is.policy).or_default().push((*address, will.policy));
             }
         }
-        let mut begun: BTreeSet<u32> = BTreeSet::new();
+        let (mut begun, mut written) = (BTreeSet::new(), BTreeSet::new());
         policies.reverse();
         while let Some(number) = policies.pop() {
             let away = moves.get(&number).map(Vec::as_slice).unwrap_or_default();
@@ -461,12 +519,19 @@ impl Agent {
                 policies.extend(away.iter().map(|(_, to)| *to).filter(|to| !begun.contains(to)));
                 continue;
             }
+            let mut is_left = true;
             for (address, to) in moves.remove(&number).unwrap_or_default() {
-                if !self.misses_rows(to, true) {
+                if self.misses_rows(to, true) {
+                    is_left &= !written.contains(&to);
+                } else {
                     self.move_endpoint(run, address);
+                    is_left &= self.outside.endpoints.settled(&address);
                 }
             }
-            self.write_one_policy(run, number);
+            written.insert(number);
+            if is_left {
+                self.write_one_policy(run, number);
+            }
         }
     }
 

@@ -104,6 +104,8 @@ pub(crate) struct PolicyState {
     numbers: BTreeMap<Arc<IdentityLabels>, BTreeSet<u32>>,
     /// Identities whose object is gone, as long as somebody has them.
     lingering: BTreeSet<u32>,
+    /// Identities that came after the tables last held what was asked for: older rows say nothing of them.
+    fresh: BTreeSet<u32>,
     /// Somebody has lost an identity, or an identity its object.
     users_left: bool,
     elsewhere: Elsewhere,
@@ -155,6 +157,7 @@ impl PolicyState {
             namespaces: BTreeMap::new(),
             identities: BTreeMap::new(),
             numbers: BTreeMap::new(),
+            fresh: BTreeSet::new(),
             lingering: BTreeSet::new(),
             users_left: false,
             elsewhere: Elsewhere::default(),
@@ -439,6 +442,11 @@ impl PolicyState {
         Touched { endpoints, ..Touched::default() }
     }
 
+    /// Whether rows that are there and shall not be may say nothing of an identity.
+    pub(crate) fn is_fresh(&self, identity: Identity) -> bool {
+        self.fresh.contains(&identity.0)
+    }
+
     fn set_identity(&mut self, object: &CiliumIdentity) -> Touched {
         let Some(number) = object.number() else { return Touched::default() };
         let labels = Arc::new(object.labels());
@@ -447,6 +455,7 @@ impl PolicyState {
         if before.as_ref() == Some(&labels) {
             return Touched::default();
         }
+        self.fresh.insert(number);
         let mut endpoints = BTreeSet::new();
         if let Some(before) = before {
             endpoints.extend(self.forget_number(&before, number));

@@ -42,6 +42,7 @@ impl PolicyState {
 
     /// The tables hold what the last commit asked for.
     pub(crate) fn settle(&mut self) {
+        self.fresh.clear();
         if let Some(engine) = self.engine_mut() {
             engine.settle();
         }
