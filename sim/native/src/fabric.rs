@@ -98,10 +98,10 @@ impl Fabric {
         self.partitions.entry(node).or_default().push(id);
     }
 
-    /// The fault of that name ends.
-    pub(crate) fn end(&mut self, id: u64) {
-        self.faults.values_mut().for_each(|of| of.retain(|(fault, _)| *fault != id));
-        self.partitions.values_mut().for_each(|of| of.retain(|partition| *partition != id));
+    /// The fault of that name ends for a node.
+    pub(crate) fn end(&mut self, node: NodeId, id: u64) {
+        self.faults.entry(node).or_default().retain(|(fault, _)| *fault != id);
+        self.partitions.entry(node).or_default().retain(|partition| *partition != id);
     }
 
     /// Sends a frame from a port to all that it is for.
@@ -127,13 +127,18 @@ impl Fabric {
         let mut frame = frame.clone();
         let mut delay = LATENCY;
         let (mut copies, mut held, mut spoiled) = (1, false, false);
+        let is_cut = |port: &Port| match port {
+            Port::Node(node) => self.partitions.get(node).is_some_and(|of| !of.is_empty()),
+            _ => false,
+        };
+        let between_nodes = matches!((from, at), (Port::Node(_), Port::Node(_)));
+        if between_nodes && (is_cut(&from) || is_cut(&at)) {
+            return lost("partition");
+        }
         for node in [from, at].into_iter().filter_map(|port| match port {
             Port::Node(node) => Some(node),
             _ => None,
         }) {
-            if self.partitions.get(&node).is_some_and(|of| !of.is_empty()) {
-                return lost("partition");
-            }
             for (_, fault) in self.faults.get(&node).map(Vec::as_slice).unwrap_or_default() {
                 if self.rng.chance(fault.loss) {
                     return lost("lost on the wire");

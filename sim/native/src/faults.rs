@@ -1,6 +1,6 @@
 //! Faults that are going on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use agent_control::ObjectKind;
@@ -11,6 +11,9 @@ use crate::cni::{Call, Wanted};
 use crate::listen::OPERATOR;
 use crate::queue::{NodeId, Task};
 use crate::world::World;
+
+/// Until then stands still what has no end.
+const FOR_EVER: Duration = Duration::from_secs(u64::MAX / 4);
 
 /// What is going on.
 #[derive(Debug, Default)]
@@ -23,13 +26,15 @@ pub(crate) struct ClusterFaults {
     /// The same for lists of other objects than nodes.
     stale_kinds: BTreeMap<(NodeId, ObjectKind), usize>,
     partial_kinds: BTreeMap<(NodeId, ObjectKind), u32>,
-    /// Faults with a duration that have not ended, with their nodes.
-    active: BTreeMap<u64, (Vec<NodeId>, Active)>,
+    /// What lasts and has not ended, node by node.
+    active: BTreeMap<(u64, NodeId), Active>,
+    /// Of these, the faults that end by themselves.
+    ending: BTreeSet<u64>,
     last: u64,
     /// Whether old states of state directories will be asked for.
     pub(crate) snapshots: bool,
-    /// When the last fault that lasts ended, or the last sudden one happened.
-    pub(crate) last_end: Duration,
+    /// When the last fault of a node's wire ended.
+    wire_ends: BTreeMap<NodeId, Duration>,
     /// Kinds that have begun, with how often.
     pub(crate) begun: BTreeMap<&'static str, u64>,
 }
@@ -40,9 +45,12 @@ enum Active {
     Wire,
     Api,
     Cni,
-    Table(String),
-    Ring,
-    Stall,
+    /// A table and the rows that it has room for.
+    Table(String, u32),
+    /// The records that the ring has room for.
+    Ring(u32),
+    /// Until when.
+    Stall(Duration),
     Failures,
 }
 
@@ -91,9 +99,31 @@ impl ClusterFaults {
         })
     }
 
-    /// Whether a fault that ends has not ended.
-    pub(crate) fn any_active(&self) -> bool {
+    /// Whether a fault that ends by itself has not ended.
+    pub(crate) fn any_ends(&self) -> bool {
+        !self.ending.is_empty()
+    }
+
+    /// Whether nobody takes records out of the ring of a node.
+    pub(crate) fn fills_ring(&self, n: NodeId) -> bool {
+        self.at(n).any(|active| matches!(active, Active::Ring(_)))
+    }
+
+    /// Whether any fault lasts.
+    pub(crate) fn any(&self) -> bool {
         !self.active.is_empty()
+    }
+
+    /// Since when the wires of all of these nodes are whole; `None`: some are not.
+    pub(crate) fn wires_whole_since(&self, nodes: &BTreeSet<NodeId>) -> Option<Duration> {
+        let is_broken = |n: &NodeId| self.at(*n).any(|active| *active == Active::Wire);
+        let ends = nodes.iter().filter_map(|n| self.wire_ends.get(n)).copied();
+        (!nodes.iter().any(is_broken)).then(|| ends.max().unwrap_or_default())
+    }
+
+    /// What goes on at a node.
+    fn at(&self, n: NodeId) -> impl Iterator<Item = &Active> {
+        self.active.iter().filter(move |((_, node), _)| *node == n).map(|(_, active)| active)
     }
 }
 
@@ -101,7 +131,6 @@ impl World {
     /// Something breaks.
     pub(crate) fn begin_fault(&mut self, fault: &Fault) {
         *self.cluster_faults.begun.entry(fault.kind.word()).or_default() += 1;
-        self.cluster_faults.last_end = self.now;
         let named = fault.node.as_deref().and_then(|name| self.node_named(name));
         if fault.kind == FaultKind::Heal {
             self.heal(named);
@@ -120,17 +149,19 @@ impl World {
         };
         self.cluster_faults.last += 1;
         let id = self.cluster_faults.last;
-        let mut active = None;
-        for &n in &nodes {
-            active =
-                if n == OPERATOR { self.break_operator(id, fault) } else { self.break_node(n, id, fault) }
-                    .or(active);
-        }
-        if let Some(active) = active {
-            self.cluster_faults.active.insert(id, (nodes, active));
-            if let Some(lasts) = fault.lasts {
-                self.after(lasts, Task::FaultEnds(id));
+        for n in nodes {
+            let active =
+                if n == OPERATOR { self.break_operator(id, fault) } else { self.break_node(n, id, fault) };
+            if let Some(active) = active {
+                self.cluster_faults.active.insert((id, n), active);
+                if fault.lasts.is_some() {
+                    self.cluster_faults.ending.insert(id);
+                }
             }
+            self.limit(n);
+        }
+        if let Some(lasts) = fault.lasts.filter(|_| self.cluster_faults.ending.contains(&id)) {
+            self.after(lasts, Task::FaultEnds(id));
         }
     }
 
@@ -142,8 +173,7 @@ impl World {
                 None
             }
             FaultKind::Stall => {
-                self.operator.stalled_until = fault.lasts.map_or(Duration::MAX / 4, |lasts| self.now + lasts);
-                Some(Active::Stall)
+                Some(Active::Stall(fault.lasts.map_or(FOR_EVER, |lasts| self.now + lasts)))
             }
             FaultKind::Api(fault) => self.break_api(OPERATOR, id, fault),
             // Nothing else can happen to it.
@@ -175,10 +205,7 @@ impl World {
                 None
             }
             FaultKind::Stall => {
-                let until = fault.lasts.map_or(Duration::MAX / 4, |lasts| self.now + lasts);
-                let process = &mut self.nodes[n].agent;
-                process.stalled_until = until;
-                Some(Active::Stall)
+                Some(Active::Stall(fault.lasts.map_or(FOR_EVER, |lasts| self.now + lasts)))
             }
             FaultKind::Skew(by) => {
                 self.nodes[n].skew += *by;
@@ -194,17 +221,14 @@ impl World {
                 Some(Active::Cni)
             }
             FaultKind::TableFull { table, rows } => {
-                self.nodes[n].native.tables_mut().set_capacity(table, Some(*rows));
                 if matches!(table.as_str(), "CT4" | "CT6" | "FRAGS4" | "FRAGS6") {
                     self.check.table_was_full(n);
                 }
                 self.nodes[n].troubled = true;
-                Some(Active::Table(table.clone()))
+                Some(Active::Table(table.clone(), *rows))
             }
             FaultKind::RingFull(records) => {
-                self.nodes[n].native.tables_mut().set_capacity("EVENTS", Some(*records));
-                self.nodes[n].ring_unread = true;
-                Some(Active::Ring)
+                Some(Active::Ring(*records))
             }
             FaultKind::Failures(failures) => {
                 self.nodes[n].troubled = true;
@@ -254,71 +278,101 @@ impl World {
         Some(Active::Api)
     }
 
+    /// Makes a node as slow and as small as what goes on there says: of faults of one kind the longest, or the narrowest, counts.
+    fn limit(&mut self, n: NodeId) {
+        let stalls = self.cluster_faults.at(n).filter_map(|active| match active {
+            Active::Stall(until) => Some(*until),
+            _ => None,
+        });
+        let until = stalls.max().unwrap_or(Duration::ZERO);
+        if n == OPERATOR {
+            self.operator.stalled_until = until;
+            return;
+        }
+        self.nodes[n].agent.stalled_until = until;
+        let rings = self.cluster_faults.at(n).filter_map(|active| match active {
+            Active::Ring(records) => Some(*records),
+            _ => None,
+        });
+        let ring = rings.min().or_else(|| self.cluster.tables.get("EVENTS").copied());
+        let mut full: BTreeMap<&str, u32> = BTreeMap::new();
+        for active in self.cluster_faults.at(n) {
+            if let Active::Table(table, rows) = active {
+                let least = full.entry(table).or_insert(*rows);
+                *least = (*least).min(*rows);
+            }
+        }
+        let tables = self.nodes[n].native.tables_mut();
+        tables.set_capacity("EVENTS", ring);
+        for (table, rows) in full {
+            tables.set_capacity(table, Some(rows));
+        }
+    }
+
     /// A fault that lasts is over.
     pub(crate) fn end_fault(&mut self, id: u64) {
-        let Some((nodes, active)) = self.cluster_faults.active.remove(&id) else { return };
-        self.cluster_faults.last_end = self.now;
-        for n in nodes {
+        self.end_some(|fault, _| fault == id);
+    }
+
+    fn end_some(&mut self, which: impl Fn(u64, NodeId) -> bool) {
+        let faults = &mut self.cluster_faults;
+        let over: Vec<((u64, NodeId), Active)> =
+            faults.active.extract_if(.., |(id, n), _| which(*id, *n)).collect();
+        if over.is_empty() {
+            return;
+        }
+        let ClusterFaults { active, ending, .. } = faults;
+        ending.retain(|id| active.range((*id, 0)..=(*id, NodeId::MAX)).next().is_some());
+        for ((id, n), active) in over {
+            let faults = &mut self.cluster_faults;
             match &active {
-                Active::Wire => self.fabric.end(id),
-                Active::Api => {
-                    if let Some(of) = self.cluster_faults.api.get_mut(&n) {
-                        of.retain(|(fault, _)| *fault != id);
-                    }
+                Active::Wire => {
+                    faults.wire_ends.insert(n, self.now);
+                    self.fabric.end(n, id);
                 }
-                Active::Cni => {
-                    if let Some(of) = self.cluster_faults.cni.get_mut(&n) {
-                        of.retain(|(fault, _)| *fault != id);
-                    }
-                }
-                Active::Failures => {
-                    if let Some(of) = self.cluster_faults.failures.get_mut(&n) {
-                        of.retain(|(fault, _)| *fault != id);
-                    }
-                }
-                Active::Table(table) => {
+                Active::Api => faults.api.entry(n).or_default().retain(|(fault, _)| *fault != id),
+                Active::Cni => faults.cni.entry(n).or_default().retain(|(fault, _)| *fault != id),
+                Active::Failures => faults.failures.entry(n).or_default().retain(|(fault, _)| *fault != id),
+                Active::Table(table, _) => {
                     let usual = self.cluster.tables.get(table).copied();
                     self.nodes[n].native.tables_mut().set_capacity(table, usual);
                 }
-                Active::Ring => {
-                    self.nodes[n].native.tables_mut().set_capacity("EVENTS", None);
-                    self.nodes[n].ring_unread = false;
-                }
-                Active::Stall if n == OPERATOR => {
-                    self.operator.stalled_until = self.now;
-                    self.operator_goes_on();
-                }
-                Active::Stall => {
-                    let now = self.now;
-                    let process = &mut self.nodes[n].agent;
-                    process.stalled_until = now;
-                    // What it was due for while it stood still is due now.
-                    process.due = None;
-                    self.wake_agent(n, Duration::ZERO);
-                }
+                // What is left in it is read.
+                Active::Ring(_) => drop(self.nodes[n].native.drain_events()),
+                Active::Stall(_) => {}
+            }
+            self.limit(n);
+            if let Active::Stall(_) = active {
+                self.goes_on(n);
             }
         }
     }
 
-    fn heal(&mut self, of: Option<NodeId>) {
-        let ending: Vec<u64> = self
-            .cluster_faults
-            .active
-            .iter()
-            .filter(|(_, (nodes, _))| of.is_none_or(|n| nodes.contains(&n)))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ending {
-            self.end_fault(id);
+    /// Who stood still goes on, unless something else holds it.
+    fn goes_on(&mut self, n: NodeId) {
+        if n == OPERATOR {
+            self.operator_goes_on();
+            return;
         }
+        // What it was due for while it stood still is due now.
+        self.nodes[n].agent.due = None;
+        self.wake_agent(n, Duration::ZERO);
+    }
+
+    fn heal(&mut self, of: Option<NodeId>) {
+        self.end_some(|_, n| of.is_none_or(|of| of == n));
         if of.is_none() {
             self.spare_operator();
-            self.cluster_faults.stale_kinds.clear();
-            self.cluster_faults.partial_kinds.clear();
+            self.after(Duration::ZERO, Task::StartOperator(self.operator.life));
         }
+        let is_healed = |n: NodeId| of.is_none_or(|of| of == n);
+        self.cluster_faults.stale_kinds.retain(|(n, _), _| !is_healed(*n));
+        self.cluster_faults.partial_kinds.retain(|(n, _), _| !is_healed(*n));
         for n in 0..self.nodes.len() {
-            if of.is_none_or(|of| of == n) {
+            if is_healed(n) {
                 self.nodes[n].commands.left = None;
+                // Who is dead starts now.
+                self.after(Duration::ZERO, Task::StartAgent(n, self.nodes[n].agent.life));
                 self.cluster_faults.stale.remove(&n);
                 self.cluster_faults.partial.remove(&n);
             }

@@ -89,8 +89,6 @@ pub(crate) struct SimNode {
     pub(crate) skew: Duration,
     /// Runs of programs that count.
     pub(crate) runs: u64,
-    /// Nobody takes the records out of the ring.
-    pub(crate) ring_unread: bool,
     /// Commands of its agent were made to fail, or tables to be full.
     pub(crate) troubled: bool,
     /// Its state directory was once replaced by an older one.
@@ -134,7 +132,6 @@ impl SimNode {
             registered: false,
             skew: Duration::ZERO,
             runs: 0,
-            ring_unread: false,
             troubled: false,
             restored: false,
             revision: 0,

@@ -25,7 +25,7 @@ pub(crate) struct OperatorProcess {
     /// There is a process.
     pub(crate) alive: bool,
     /// How many lives before this one.
-    life: u64,
+    pub(crate) life: u64,
     /// Its view of the API server.
     pub(crate) watches: Watches,
     inbox: VecDeque<Event>,

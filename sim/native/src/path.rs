@@ -324,6 +324,7 @@ impl World {
         if self.policies.staged {
             self.count_staged(n);
         }
+        self.read_ring(n, program, id.0, &verdict);
         let to_tunnel = native.to_tunnel;
         let frame = Frame { id, bytes: native.bytes };
         let accepted = native.accepted;

@@ -224,7 +224,7 @@ impl<'a> Runner<'a> {
                 }
             }
             Expect::Drops { reason, at_least } => {
-                let found = world.check.drops.get(reason.as_str()).copied().unwrap_or(0);
+                let found = world.check.honest_drops.get(reason.as_str()).copied().unwrap_or(0);
                 if found < *at_least {
                     return wrong(format!(
                         "{found} packets were dropped as {reason}, at least {at_least} are expected"
@@ -262,7 +262,10 @@ impl<'a> Runner<'a> {
         }
         if self.wait_until(RESTART, World::is_at_rest) {
             self.collect_all();
-            self.restart_all();
+            // A fault that has no end may keep agents from starting.
+            if !self.sim.world().cluster_faults.any() {
+                self.restart_all();
+            }
         }
         // Otherwise the scenario ends in the middle of something, and nothing can be said.
     }
@@ -340,7 +343,7 @@ impl World {
 
     /// Who still has something to do; empty: nobody.
     pub(crate) fn restless(&self) -> String {
-        if self.cluster_faults.any_active() {
+        if self.cluster_faults.any_ends() {
             return "a fault goes on".to_owned();
         }
         // The cheap questions first: this is asked every few milliseconds.
@@ -475,6 +478,15 @@ impl World {
         end
     }
 
+    /// Whether traffic has an end at a node whose agent has found an older state directory, as far as its ends are known.
+    fn is_of_restored(&self, state: &TrafficState) -> bool {
+        let is_restored = |n: &NodeId| self.nodes[*n].restored;
+        if state.nodes.is_empty() {
+            return (0..self.nodes.len()).any(|n| is_restored(&n));
+        }
+        state.nodes.iter().any(is_restored)
+    }
+
     /// What is wrong with traffic, by what is expected of it.
     pub(crate) fn judge_traffic(&self, state: &TrafficState) -> Vec<String> {
         let spec = &state.spec;
@@ -487,8 +499,8 @@ impl World {
         let mut wrong = Vec::new();
         match spec.expect {
             TrafficExpect::Any => {}
-            // Of pods whose agent has found an older state directory nothing is asked, and by now nobody knows which those were.
-            TrafficExpect::Ok if self.nodes.iter().any(|node| node.restored) => {}
+            // Of nodes whose agent has found an older state directory nothing is asked.
+            TrafficExpect::Ok if self.is_of_restored(state) => {}
             TrafficExpect::Ok => {
                 if let Some(trouble) = &state.trouble {
                     wrong.push(format!("{subject} could not be sent: {trouble}"));
@@ -508,10 +520,9 @@ impl World {
                 }
             }
             TrafficExpect::Survive => {
-                let since = self.cluster_faults.last_end;
-                let lives = state.ended
-                    || state.last_answer.is_some_and(|last| last >= since)
-                    || state.trouble.is_some();
+                let lives = state.last_answer.is_some_and(|last| {
+                    self.whole_since(state).is_none_or(|since| last >= since)
+                });
                 if counts.resets > 0 || !lives {
                     wrong.push(format!("{subject} should survive: {told}"));
                 }

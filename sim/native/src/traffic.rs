@@ -1,6 +1,6 @@
 //! Traffic of a scenario: who sends, what became of it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -44,6 +44,10 @@ pub(crate) struct TrafficState {
     pub(crate) trouble: Option<String>,
     /// When something was answered last.
     pub(crate) last_answer: Option<Duration>,
+    /// Nodes that it begins or ends on.
+    pub(crate) nodes: BTreeSet<NodeId>,
+    /// Since when its wires are whole; `None`: they are not. As it was when it ended, if it has.
+    pub(crate) whole_since: Option<Duration>,
 }
 
 /// What was counted.
@@ -119,6 +123,8 @@ impl World {
             ended: false,
             trouble: None,
             last_answer: None,
+            nodes: BTreeSet::new(),
+            whole_since: None,
         };
         self.traffic.insert(spec.id.clone(), state);
         self.go_on_with_traffic(&spec.id);
@@ -146,13 +152,16 @@ impl World {
         }
         let Some(state) = self.traffic.get_mut(id) else { return };
         let Some(v4) = state.families.pop_front() else {
-            state.ended = true;
+            self.end_traffic(id);
             return;
         };
         let spec = state.spec.clone();
         match self.start_client(&spec, v4) {
             Ok(current) => {
+                let (Sender::Pod(n, _) | Sender::Node(n)) = current.0;
+                let to = self.address_of(&spec.to, v4).ok().and_then(|to| self.node_of(to));
                 if let Some(state) = self.traffic.get_mut(id) {
+                    state.nodes.extend([n].into_iter().chain(to));
                     state.current = Some(current);
                 }
                 self.after(GLANCE, Task::Traffic(id.to_owned()));
@@ -160,9 +169,21 @@ impl World {
             Err(trouble) => {
                 if let Some(state) = self.traffic.get_mut(id) {
                     state.trouble = Some(trouble);
-                    state.ended = true;
                 }
+                self.end_traffic(id);
             }
+        }
+    }
+
+    /// Since when the wires of the nodes of a traffic are whole; `None`: they are not.
+    pub(crate) fn whole_since(&self, state: &TrafficState) -> Option<Duration> {
+        if state.ended { state.whole_since } else { self.cluster_faults.wires_whole_since(&state.nodes) }
+    }
+
+    fn end_traffic(&mut self, id: &str) {
+        if let Some(state) = self.traffic.get_mut(id) {
+            state.ended = true;
+            state.whole_since = self.cluster_faults.wires_whole_since(&state.nodes);
         }
     }
 
@@ -199,8 +220,8 @@ impl World {
             if let Some(state) = self.traffic.get_mut(&id)
                 && !state.ended
             {
-                state.ended = true;
                 state.trouble = Some("the pod that sends was deleted".to_owned());
+                self.end_traffic(&id);
             }
         }
     }
