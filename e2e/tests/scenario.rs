@@ -32,7 +32,7 @@ fn outcome(scenario: &Scenario) -> Option<Outcome> {
 }
 
 #[test]
-fn every_shipped_scenario_can_run_here_or_says_why_not() {
+fn every_shipped_scenario_can_run_here() {
     let files: Vec<PathBuf> = std::fs::read_dir(directory())
         .expect("there are scenarios")
         .map(|entry| entry.expect("readable").path())
@@ -42,10 +42,7 @@ fn every_shipped_scenario_can_run_here_or_says_why_not() {
     for file in files {
         let scenario = scenario::load(&file).unwrap_or_else(|e| panic!("{e:#}"));
         let stem = file.file_stem().and_then(|stem| stem.to_str());
-        // One kills the operator, which a lab does not have as a process, and is told so.
-        let wanted = usize::from(stem == Some("policy"));
-        let refused = scenario::refuse::all(&scenario);
-        assert_eq!(refused.len(), wanted, "{}: {refused:?}", file.display());
+        assert_eq!(scenario::refuse::all(&scenario), Vec::<String>::new(), "{}", file.display());
         assert_eq!(stem, Some(scenario.name.as_str()), "a file is named after its scenario");
     }
 }

@@ -51,7 +51,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             setup::ensure("build")?;
             diff::run(&diff::Args::ci())
         }
-        CiJob::Netns => test::matrix(),
+        CiJob::Netns => {
+            sim::scenario::all_on_both()?;
+            test::matrix()
+        }
         CiJob::Sim => test::simulator(&programs::build_only("the simulator", &["sim-native", "e2e"])?),
         CiJob::Nightly => {
             sim::soak(&programs::build_only("the simulator", &["sim-native"])?, NIGHTLY_SECONDS)?;

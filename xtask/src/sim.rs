@@ -1,7 +1,7 @@
 //! `cargo xtask sim`: the simulator, and what shows that it is worth its name.
 
 pub(crate) mod mutants;
-mod scenario;
+pub(crate) mod scenario;
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -31,11 +31,14 @@ enum Stage {
     Diff,
     /// Every program through the verifier of every kernel of the matrix.
     Verify,
+    /// Every scenario that is shipped, in the simulator and on network namespaces, compared.
+    Scenarios,
     /// The connectivity matrix on network namespaces.
     Matrix,
 }
 
-const STAGES: [Stage; 5] = [Stage::Cargo, Stage::Sim, Stage::Diff, Stage::Verify, Stage::Matrix];
+const STAGES: [Stage; 6] =
+    [Stage::Cargo, Stage::Sim, Stage::Diff, Stage::Verify, Stage::Scenarios, Stage::Matrix];
 
 /// How long the simulator looks for what breaks.
 const SOAK_SECONDS: u64 = 60;
@@ -68,12 +71,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             Stage::Sim => simulator(&programs::build(&[])?)?,
             Stage::Diff => diff::run(&diff::Args::ci())?,
             Stage::Verify => ebpf::verify_all()?,
+            Stage::Scenarios => sim::scenario::all_on_both()?,
             Stage::Matrix => matrix()?,
         }
         took.push((stage, start.elapsed()));
     }
     for (stage, elapsed) in took {
-        eprintln!("    {stage:<8?} passed in {:.0} s", elapsed.as_secs_f64());
+        eprintln!("    {stage:<9?} passed in {:.0} s", elapsed.as_secs_f64());
     }
     Ok(())
 }

@@ -84,6 +84,16 @@ fn netns(dir: &Path, file: &Path, words: &[OsString]) -> Command {
     command
 }
 
+/// Every scenario that is shipped, on both arms.
+pub(crate) fn all_on_both() -> anyhow::Result<()> {
+    let dir = cmd::root().join("sim/scenarios");
+    let entries = std::fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let mut files = entries.map(|entry| Ok(entry?.path())).collect::<anyhow::Result<Vec<PathBuf>>>()?;
+    files.retain(|file| file.extension().is_some_and(|end| end == "yaml"));
+    files.sort();
+    files.iter().try_for_each(|file| both(file, &[]).with_context(|| file.display().to_string()))
+}
+
 /// Runs it on both arms, each whatever came of the other, then compares.
 fn both(file: &Path, words: &[OsString]) -> anyhow::Result<()> {
     let of_one = ["--outcome", "--pcap", "--twice"];
