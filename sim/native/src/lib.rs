@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod agents;
+mod caught;
 mod check;
 mod cni;
 mod fabric;

@@ -13,6 +13,7 @@ use sim_net::{Frame, PacketId, pcap};
 use sim_scenario::model::{Action, FaultKind};
 use sim_scenario::{Outcome, Scenario};
 
+use crate::caught::caught;
 use crate::check::Violation;
 use crate::sim::Sim;
 use crate::steps::Runner;
@@ -133,7 +134,13 @@ pub fn write_capture(path: &Path, frames: &[Seen]) -> io::Result<()> {
 }
 
 /// Runs a scenario. The same scenario and seed give the same report.
+///
+/// A panic ends the run like a broken invariant, and is told as the invariant `panic`.
 pub fn run(scenario: &Scenario, options: &Options) -> Report {
+    run_with(scenario, options, |runner| runner.run(scenario))
+}
+
+fn run_with(scenario: &Scenario, options: &Options, steps: impl FnOnce(&mut Runner<'_>)) -> Report {
     let mut world = World::new(&scenario.cluster, options.seed, false);
     world.cluster_faults.snapshots = scenario.steps.iter().any(|step| match &step.action {
         Action::Fault(fault) => {
@@ -153,12 +160,18 @@ pub fn run(scenario: &Scenario, options: &Options) -> Report {
     if let Some(quarantine) = options.quarantine {
         world.quarantine = quarantine;
     }
-    world.boot();
     let sim = Sim::new(world);
     let mut runner = Runner::new(&sim);
-    runner.run(scenario);
+    let result = caught(|| {
+        sim.world().boot();
+        steps(&mut runner);
+    });
     let failures = runner.failures;
-    report(scenario, options, failures, &sim.into_world())
+    let mut world = sim.into_world();
+    if let Err(panic) = result {
+        world.violate_with("panic", panic.message, panic.backtrace);
+    }
+    report(scenario, options, failures, &world)
 }
 
 fn report(scenario: &Scenario, options: &Options, mut failures: Vec<String>, world: &World) -> Report {
@@ -195,5 +208,31 @@ fn report(scenario: &Scenario, options: &Options, mut failures: Vec<String>, wor
         policy_version: world.policy_version(),
         said: world.said.clone(),
         addresses: world.addresses(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_broken_invariant_with_its_moment_and_what_was_seen_before() {
+        let scenario = Scenario::builder("two").nodes(2).build().expect("it can be carried out");
+        let options = Options { seed: 7, ..Options::default() };
+        let panicking = || {
+            run_with(&scenario, &options, |runner| {
+                runner.run(&scenario);
+                panic!("on purpose");
+            })
+        };
+        let report = panicking();
+        let violation = report.violation.as_ref().expect("a violation");
+        assert_eq!(violation.invariant, "panic");
+        assert!(violation.message.starts_with("on purpose ("), "{}", violation.message);
+        assert_eq!(violation.at, report.virtual_time);
+        assert!(!violation.at.is_zero());
+        assert_eq!(report.outcome.failures, [format!("panic: {}", violation.message)]);
+        assert_eq!(report, panicking(), "it can be repeated");
+        assert_eq!(run(&scenario, &options).violation, None);
     }
 }

@@ -128,16 +128,12 @@ fn look(mutant: &Mutant, args: &Args) -> anyhow::Result<Option<Found>> {
 /// What breaks in the run of a seed.
 fn broken(seed: u64, profile: &Profile) -> Option<Found> {
     let scenario = generate(seed, profile, None);
-    // A defect may well panic: that is found too.
-    let run =
-        std::panic::catch_unwind(|| sim_native::run(&scenario, &Options::of_generated(seed, profile.name)));
-    match run {
-        Err(_) => Some(Found { seed, invariant: "panic".into(), message: "the run panicked".into() }),
-        Ok(report) => {
-            let violation = report.violation?;
-            Some(Found { seed, invariant: violation.invariant, message: violation.message })
-        }
-    }
+    let report = sim_native::run(&scenario, &Options::of_generated(seed, profile.name));
+    report.violation.map(|violation| Found {
+        seed,
+        invariant: violation.invariant,
+        message: violation.message,
+    })
 }
 
 fn shortened(text: &str) -> String {
