@@ -11,6 +11,7 @@ use dataplane_abi::DropReason;
 use sim_api::{Store, StoreOptions};
 use sim_net::{Frame, PacketId, pcap};
 use sim_scenario::model::{Action, FaultKind};
+use sim_scenario::replay::{Replay, RunOptions};
 use sim_scenario::{Outcome, Scenario};
 
 use crate::caught::caught;
@@ -45,6 +46,23 @@ impl Options {
             odd_cidrs: seed % 4 < 2,
             ..Self::default()
         }
+    }
+
+    /// As the run of a replay file was made.
+    pub fn of_replay(replay: &Replay) -> Self {
+        let seed = replay.seed;
+        match (replay.options, &replay.profile) {
+            (Some(RunOptions { quarantine, odd_cidrs }), _) => {
+                Self { seed, quarantine, odd_cidrs, ..Self::default() }
+            }
+            (None, Some(profile)) => Self::of_generated(seed, profile),
+            (None, None) => Self { seed, ..Self::default() },
+        }
+    }
+
+    /// What of them a replay file has to say beside the seed.
+    pub const fn for_replay(&self) -> RunOptions {
+        RunOptions { quarantine: self.quarantine, odd_cidrs: self.odd_cidrs }
     }
 }
 
@@ -234,5 +252,29 @@ mod tests {
         assert_eq!(report.outcome.failures, [format!("panic: {}", violation.message)]);
         assert_eq!(report, panicking(), "it can be repeated");
         assert_eq!(run(&scenario, &options).violation, None);
+    }
+
+    #[test]
+    fn a_replay_file_gives_back_the_options_of_a_random_run() {
+        let scenario = Scenario::builder("cni-5").build().expect("it can be carried out");
+        let violation = sim_scenario::replay::Violation {
+            invariant: "drop".to_owned(),
+            at: Duration::from_secs(1),
+            message: "a packet".to_owned(),
+        };
+        let as_of = |replay: &Replay| Options::of_replay(replay).for_replay();
+        let options = Options::of_generated(5, "cni");
+        let mut replay = Replay::new(5, scenario, violation, "00");
+        assert_eq!(as_of(&replay), RunOptions::default());
+        replay.profile = Some("cni".to_owned());
+        assert_eq!(as_of(&replay), options.for_replay(), "an older file has the profile alone");
+        assert_eq!(
+            options.for_replay(),
+            RunOptions { quarantine: Some(Duration::from_secs(2)), odd_cidrs: true }
+        );
+        replay.options = Some(options.for_replay());
+        (replay.profile, replay.seed) = (None, 6);
+        assert_eq!(as_of(&replay), options.for_replay(), "whatever profile and seed");
+        assert_eq!(Options::of_replay(&replay).seed, 6);
     }
 }

@@ -591,12 +591,12 @@ const fn half_a_minute() -> Duration {
 }
 
 /// Which values are not written because they go without saying.
-mod omit {
+pub(crate) mod omit {
     use std::time::Duration;
 
     use super::{Cluster, Families, Routing};
 
-    pub(super) fn default<T: Default + PartialEq>(value: &T) -> bool {
+    pub(crate) fn default<T: Default + PartialEq>(value: &T) -> bool {
         *value == T::default()
     }
 
@@ -789,7 +789,7 @@ pub mod time {
     pub mod option {
         use std::time::Duration;
 
-        use serde::Serializer;
+        use serde::{Deserializer, Serializer};
 
         /// For serde's `with`.
         ///
@@ -803,6 +803,14 @@ pub mod time {
                 Some(duration) => super::serialize(duration, serializer),
                 None => serializer.serialize_none(),
             }
+        }
+
+        /// For serde's `with`, of a field with a default.
+        ///
+        /// # Errors
+        /// Not a time.
+        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+            super::deserialize(deserializer).map(Some)
         }
     }
 }

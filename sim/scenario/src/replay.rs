@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ScenarioError;
-use crate::model::{Scenario, time};
+use crate::model::{Scenario, omit, time};
 use crate::read::{content, document, yaml};
 
 /// Version of the form; the value of the field `bristle`.
@@ -25,6 +25,9 @@ pub struct Replay {
     /// The profile by which the scenario was made, if it was made by one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
+    /// What of the run was not as usual; without it, what the profile and the seed say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub options: Option<RunOptions>,
     /// What was broken.
     pub violation: Violation,
     /// Digest of the run's trace: a replay that is one has the same.
@@ -33,13 +36,26 @@ pub struct Replay {
     pub scenario: Scenario,
 }
 
+/// What of a run was not as usual. It lies beside the scenario because it is no wish of whoever writes one: random runs have it,
+/// by profile and seed, and what they found may not show without it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct RunOptions {
+    /// How long agents kept addresses back.
+    #[serde(with = "time::option", skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<Duration>,
+    /// Nodes had more than one pod CIDR of a family, and small ones.
+    #[serde(skip_serializing_if = "omit::default")]
+    pub odd_cidrs: bool,
+}
+
 /// A broken invariant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Violation {
     /// Which one.
     pub invariant: String,
-    /// Virtual time since the start of the steps.
+    /// Virtual time since the cluster began, which is before the first step.
     #[serde(with = "time")]
     pub at: Duration,
     /// What was seen.
@@ -63,6 +79,7 @@ impl Replay {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             seed,
             profile: None,
+            options: None,
             violation,
             trace_hash: trace_hash.into(),
             scenario,

@@ -8,7 +8,7 @@ use sim_scenario::builder::{ms, secs};
 use sim_scenario::model::{
     ApiFault, CniFault, Expect, Families, FaultKind, LinkFault, Routing, TrafficExpect,
 };
-use sim_scenario::replay::Violation;
+use sim_scenario::replay::{RunOptions, Violation};
 use sim_scenario::{Known, Replay, Scenario};
 
 /// One of everything, as a person writes it.
@@ -270,6 +270,7 @@ fn replay() -> Replay {
     };
     let mut replay = Replay::new(u64::MAX, built(), violation, "00ff");
     replay.profile = Some("cni".to_owned());
+    replay.options = Some(RunOptions { quarantine: Some(Duration::from_secs(2)), odd_cidrs: true });
     replay
 }
 
@@ -288,6 +289,19 @@ fn a_replay_file_comes_back() {
         replay().save(&nowhere).unwrap_err().to_string(),
         format!("cannot write {}", nowhere.display())
     );
+}
+
+#[test]
+fn a_replay_file_without_options_is_told_from_one_with_the_usual_ones() {
+    let options = |options: Option<RunOptions>| {
+        let text = Replay { options, ..replay() }.to_yaml();
+        Replay::parse(&text, "f.yaml").unwrap().replay.options
+    };
+    for wanted in [None, Some(RunOptions::default()), replay().options] {
+        assert_eq!(options(wanted), wanted);
+    }
+    let text = replay().to_yaml().replace("quarantine: 2s", "quarantine: soon");
+    assert!(Replay::parse(&text, "f.yaml").unwrap_err().to_string().contains("`soon` is no time"));
 }
 
 #[test]
@@ -321,7 +335,7 @@ fn another_version_of_the_format_is_an_error() {
         (
             "bristle: scenario/v1",
             "bristle: scenario/v0",
-            "f.yaml:11:12: found format `scenario/v0`, this reads `scenario/v1` alone",
+            "f.yaml:14:12: found format `scenario/v0`, this reads `scenario/v1` alone",
         ),
         (
             "seed: 18446744073709551615",

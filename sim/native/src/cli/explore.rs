@@ -16,7 +16,7 @@ use sim_scenario::profile::{PROFILES, Profile};
 
 use super::{Output, files, scenario, tell};
 
-/// Run random scenarios, one for each seed, until an invariant breaks.
+/// Run random scenarios, one for each seed, until an invariant breaks or something panics.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// How many seeds.
@@ -44,7 +44,7 @@ pub(crate) struct Args {
     #[arg(long)]
     keep_going: bool,
     /// Where replay files and captures of failures are written.
-    #[arg(long, value_name = "DIR", default_value = "sim-failures")]
+    #[arg(long, value_name = "DIR", default_value = files::DIR)]
     out: PathBuf,
     /// How to print the summary.
     #[arg(short, long, value_enum, default_value_t)]
@@ -143,7 +143,8 @@ fn one(
     started: Instant,
 ) -> anyhow::Result<bool> {
     let scenario: Scenario = generate(seed, profile, args.nodes);
-    let report = sim_native::run(&scenario, &Options::of_generated(seed, profile.name));
+    let options = Options::of_generated(seed, profile.name);
+    let report = sim_native::run(&scenario, &options);
     let mut sum = sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     sum.add(&report);
     if std::io::stderr().is_terminal() {
@@ -153,11 +154,11 @@ fn one(
     }
     let Some(violation) = &report.violation else { return Ok(true) };
     sum.failures += 1;
-    let replay = files::replay(seed, Some(profile.name), &scenario, &report, violation);
-    let path = files::save(&args.out, &replay, &report).context("keep the failure")?;
+    let replay = files::replay(&options, Some(profile.name), &scenario, &report, violation);
+    let path = files::save(&args.out, &scenario.name, &replay, &report).context("keep the failure")?;
     println!("\nseed {seed} of profile {}:", profile.name);
     tell::violation(violation);
-    println!("replay:  cargo xtask sim replay {0}\nsmaller: cargo xtask sim shrink {0}", path.display());
+    println!("{}", files::hints(&path));
     sum.replays.push(path);
     Ok(false)
 }

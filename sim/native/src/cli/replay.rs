@@ -24,7 +24,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
         eprintln!("warning: {warning}");
     }
     let replay = read.replay;
-    let report = sim_native::run(&replay.scenario, &options(replay.seed, replay.profile.as_deref()));
+    let report = sim_native::run(&replay.scenario, &Options::of_replay(&replay));
     if let Some(path) = &args.pcap {
         files::capture(path, &report)?;
     }
@@ -46,9 +46,4 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
         );
     }
     Ok(false)
-}
-
-/// How the run of a replay was made: as a random one of its profile, if it has one.
-pub(crate) fn options(seed: u64, profile: Option<&str>) -> Options {
-    profile.map_or(Options { seed, ..Options::default() }, |profile| Options::of_generated(seed, profile))
 }
