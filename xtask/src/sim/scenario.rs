@@ -96,7 +96,7 @@ pub(crate) fn all_on_both() -> anyhow::Result<()> {
 
 /// Runs it on both arms, each whatever came of the other, then compares.
 fn both(file: &Path, words: &[OsString]) -> anyhow::Result<()> {
-    let of_one = ["--outcome", "--pcap", "--twice"];
+    let of_one = ["--outcome", "--pcap", "--out", "--twice"];
     if let Some(word) = words.iter().find(|word| word.to_str().is_some_and(|w| of_one.contains(&w))) {
         anyhow::bail!(
             "{} is for one arm: run each by itself, and `cargo xtask sim compare` the two",

@@ -22,9 +22,12 @@ pub(crate) struct Args {
     /// Write the outcome, to compare it with another arm's.
     #[arg(long, value_name = "FILE.json")]
     outcome: Option<PathBuf>,
-    /// Write the last frames that were seen.
+    /// Write the last frames that were seen, whatever comes of it.
     #[arg(long, value_name = "FILE.pcap")]
     pcap: Option<PathBuf>,
+    /// Where replay file and capture are written if it fails.
+    #[arg(long, value_name = "DIR", default_value = files::DIR)]
+    out: PathBuf,
     /// Run twice and compare.
     #[arg(long)]
     twice: bool,
@@ -57,9 +60,7 @@ pub(crate) fn profile(name: &str) -> anyhow::Result<&'static Profile> {
 
 /// Runs it.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
-    let (drop_reasons, tables) = sim_native::known();
-    let known = Known { drop_reasons: &drop_reasons, tables: &tables };
-    let scenario = Scenario::load_valid(&args.file, &known)?;
+    let scenario = Scenario::load_valid(&args.file, &Known::default())?;
     let options = Options { seed: args.seed, ..Options::default() };
     let report = sim_native::run(&scenario, &options);
     if args.twice {
@@ -82,6 +83,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
                 tell::violation(violation);
             }
             tell::outcome(&report);
+        }
+    }
+    if let Some(violation) = &report.violation {
+        // One file for each seed, for the report of a defect seldom says which shows it.
+        let name = format!("{}-{}", scenario.name, args.seed);
+        let replay = files::replay(&options, None, &scenario, &report, violation);
+        let path = files::save(&args.out, &name, &replay, &report).context("keep the failure")?;
+        match args.output {
+            // What a program reads is the outcome alone.
+            Output::Json => eprintln!("{}", files::hints(&path)),
+            Output::Text => println!("{}", files::hints(&path)),
         }
     }
     Ok(report.outcome.failures.is_empty())
