@@ -13,6 +13,7 @@ use dataplane_native::{Native, UpdateError};
 
 use crate::queue::NodeId;
 use crate::sim::Sim;
+use crate::view::digest;
 use crate::world::World;
 
 /// How many commands an agent may still issue.
@@ -50,6 +51,14 @@ fn crashed(operation: &str) -> PortError {
 }
 
 impl World {
+    /// A row is written or removed, or was tried to be. The digest of the run has all of it: two runs that differ in what an agent
+    /// writes are told apart before a packet meets the row.
+    fn note_row(&mut self, n: NodeId, what: &str, table: Table, key: &[u8], value: &[u8]) {
+        // Length first, so that no byte of the key can be taken for one of the value.
+        let row = digest(digest(key.len() as u64, key), value);
+        self.note(n, what, digest(table as u64, &row.to_le_bytes()));
+    }
+
     /// A command is issued, if there is still somebody to issue it and nothing makes it fail.
     fn command(&mut self, n: NodeId, what: &str, place: &str) -> Result<(), PortError> {
         if !self.nodes[n].commands.issue() {
@@ -81,6 +90,7 @@ impl MapPort<'_> {
         what: &'static str,
         table: Table,
         key: &[u8],
+        value: &[u8],
         write: impl FnOnce(&mut Native) -> Result<bool, UpdateError>,
     ) -> Result<(), PortError> {
         let result = {
@@ -99,7 +109,7 @@ impl MapPort<'_> {
                     world.check_routers(self.node);
                 }
             }
-            world.note(self.node, what, table as u64);
+            world.note_row(self.node, what, table, key, value);
             let tells = matches!(table, Table::Endpoints | Table::Ipcache | Table::Policy);
             if matches!(result, Ok(true)) && tells {
                 world.look_between(self.node, table, key);
@@ -130,7 +140,7 @@ impl MapStore for MapPort<'_> {
     }
 
     fn upsert(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), PortError> {
-        self.write("upsert", table, key, |native| {
+        self.write("upsert", table, key, value, |native| {
             let changed = native.tables().lookup(table.name(), key).as_deref() != Some(value);
             native.tables_mut().update(table.name(), key, value).map(|()| changed)
         })
@@ -140,10 +150,12 @@ impl MapStore for MapPort<'_> {
         if matches!(table, Table::Ct4 | Table::Ct6) {
             self.sim.world().check_expired(self.node, table, key);
         }
-        self.write("delete", table, key, |native| match native.tables_mut().delete(table.name(), key) {
-            Ok(()) => Ok(true),
-            Err(UpdateError::NoRow) => Ok(false),
-            Err(error) => Err(error),
+        self.write("delete", table, key, &[], |native| {
+            match native.tables_mut().delete(table.name(), key) {
+                Ok(()) => Ok(true),
+                Err(UpdateError::NoRow) => Ok(false),
+                Err(error) => Err(error),
+            }
         })?;
         if table == Table::Staged {
             self.sim.world().staged_removed(self.node, key);
@@ -292,5 +304,30 @@ impl NodeOps for NodePort<'_> {
         self.act("remove document", Changes::State, |node| node.remove_state(name))?;
         self.sim.world().keep_snapshot(self.node);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sim_scenario::model::Cluster;
+
+    use super::*;
+
+    /// The digest of a run in which one row is written.
+    fn trace(table: Table, key: &[u8], value: &[u8]) -> String {
+        let sim = Sim::new(World::new(&Cluster::default(), 1, false));
+        let mut port = MapPort { sim: &sim, node: 0 };
+        port.upsert(table, key, value).expect("the table takes it");
+        sim.into_world().trace.hash()
+    }
+
+    #[test]
+    fn the_digest_of_a_run_tells_rows_apart_by_table_key_and_value() {
+        let [key, other_key] = [[1; 12], [2; 12]];
+        let [value, other_value] = [[0; 16], [3; 16]];
+        let wanted = trace(Table::Policy, &key, &value);
+        assert_eq!(trace(Table::Policy, &key, &value), wanted);
+        assert_ne!(trace(Table::Policy, &other_key, &value), wanted);
+        assert_ne!(trace(Table::Policy, &key, &other_value), wanted);
     }
 }
