@@ -1,6 +1,12 @@
 //! The jobs of the command line.
 
 mod compare;
+#[cfg(any(bristle_mutants, test))]
+#[cfg_attr(
+    not(bristle_mutants),
+    allow(dead_code, reason = "only builds with mutants measure with it, and its test runs in every build")
+)]
+mod cpu;
 mod explore;
 mod files;
 #[cfg(bristle_mutants)]

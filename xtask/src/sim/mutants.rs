@@ -19,7 +19,7 @@ use crate::{cmd, tidy};
 use list::{LIST, Mutant};
 
 /// Without an option: build and let the simulator look for every mutant.
-#[derive(clap::Args, Default)]
+#[derive(clap::Args)]
 pub(crate) struct Args {
     /// Only these mutants.
     #[arg(long, value_name = "ID", value_delimiter = ',')]
@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// Write what was found to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Most seconds that the simulator may take for all of them together, of CPU where the machine tells.
+    #[arg(long, value_name = "N", default_value_t = MOST_SECONDS)]
+    most_seconds: u64,
     /// Say which mutants there are, and build nothing.
     #[arg(long, conflicts_with_all = ["build", "tests", "json"])]
     list: bool,
@@ -36,6 +39,22 @@ pub(crate) struct Args {
     /// Say which mutants the unit and integration tests find, without the simulator.
     #[arg(long, conflicts_with = "json")]
     tests: bool,
+}
+
+/// How long the simulator may look for all mutants, in seconds.
+const MOST_SECONDS: u64 = 300;
+
+impl Default for Args {
+    fn default() -> Self {
+        Self {
+            only: Vec::new(),
+            json: None,
+            most_seconds: MOST_SECONDS,
+            list: false,
+            build: false,
+            tests: false,
+        }
+    }
 }
 
 /// The name under which sources tell such a build from others.
@@ -66,13 +85,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     let mut command = Command::new(program);
     command.arg("mutants").arg("--list").arg(cmd::root().join(LIST));
+    command.args(["--most-seconds", &args.most_seconds.to_string()]);
     for id in &args.only {
         command.args(["--only", id]);
     }
     if let Some(file) = &args.json {
         command.arg("--json").arg(std::path::absolute(file).context("--json names no file")?);
     }
-    cmd::run("mutants in the simulator", command.current_dir(cmd::root()))
+    eprintln!("==> mutants in the simulator");
+    cmd::pass(command.current_dir(cmd::root()))
 }
 
 /// Fails unless every mutant still fits the sources, and the sources still know nothing of mutants.
