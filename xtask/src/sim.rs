@@ -2,6 +2,7 @@
 
 pub(crate) mod mutants;
 pub(crate) mod scenario;
+pub(crate) mod soak;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -87,13 +88,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         Some(Job::Scale(args)) => hand_over("scale", &args.words),
         Some(Job::Mutants(args)) => mutants::run(args),
     }
-}
-
-/// Random scenarios of every profile in turn, for so many seconds; `dir` holds the programs.
-pub(crate) fn soak(dir: &Path, seconds: u64) -> anyhow::Result<()> {
-    eprintln!("==> random clusters in the simulator for {seconds} s");
-    let seconds = seconds.to_string();
-    cmd::pass(simulator(dir).args(["explore", "--profile", "all", "--jobs", "2", "--seconds", &seconds]))
 }
 
 /// So many verdicts on random clusters and policies, beside the policy oracle's; `dir` holds the programs.

@@ -8,6 +8,7 @@ use std::time::Instant;
 use clap::ValueEnum;
 
 use crate::engine::Engine;
+use crate::sim::soak::Soak;
 use crate::{cmd, diff, e2e, ebpf, programs, setup, sim};
 
 /// Which stages to run; all by default.
@@ -40,8 +41,8 @@ enum Stage {
 const STAGES: [Stage; 6] =
     [Stage::Cargo, Stage::Sim, Stage::Diff, Stage::Verify, Stage::Scenarios, Stage::Matrix];
 
-/// How long the simulator looks for what breaks.
-const SOAK_SECONDS: u64 = 60;
+/// How long the simulator looks for what breaks: half of it is the same on every machine and day.
+const SOAK: Soak = Soak { same: 30, fresh: 30 };
 /// Verdicts on random clusters and policies that are compared with the oracle.
 const VERDICTS: u64 = 300_000;
 
@@ -105,7 +106,7 @@ pub(crate) fn unit(everything: bool) -> anyhow::Result<()> {
 
 /// Random clusters for a while, then the cases that must pass, in the simulator on every routing and family.
 pub(crate) fn simulator(bin_dir: &Path) -> anyhow::Result<()> {
-    sim::soak(bin_dir, SOAK_SECONDS)?;
+    sim::soak::run(bin_dir, SOAK)?;
     sim::verdicts(bin_dir, VERDICTS)?;
     for (routing, family, args) in rounds("native-", NATIVE_CASES) {
         let mut command = Command::new(bin_dir.join("bristle-e2e"));
