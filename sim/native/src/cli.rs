@@ -1,6 +1,7 @@
 //! The jobs of the command line.
 
 mod compare;
+mod coverage;
 #[cfg(any(bristle_mutants, test))]
 #[cfg_attr(
     not(bristle_mutants),

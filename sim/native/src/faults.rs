@@ -130,7 +130,7 @@ impl ClusterFaults {
 impl World {
     /// Something breaks.
     pub(crate) fn begin_fault(&mut self, fault: &Fault) {
-        *self.cluster_faults.begun.entry(fault.kind.word()).or_default() += 1;
+        fault.words().into_iter().for_each(|word| *self.cluster_faults.begun.entry(word).or_default() += 1);
         let named = fault.node.as_deref().and_then(|name| self.node_named(name));
         if fault.kind == FaultKind::Heal {
             self.heal(named);

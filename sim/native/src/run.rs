@@ -93,7 +93,7 @@ pub struct Report {
     pub stats: Stats,
     /// Virtual time that went by.
     pub virtual_time: Duration,
-    /// Kinds of faults that were made, with how often.
+    /// Faults that were made, by [`sim_scenario::model::Fault::words`], with how often.
     pub faults: BTreeMap<&'static str, u64>,
     /// The last frames that were seen, oldest first.
     pub frames: Vec<Seen>,

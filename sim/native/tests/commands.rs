@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 use pcap_parser::data::{PacketData, get_packetdata};
 use pcap_parser::{PcapBlockOwned, PcapError, create_reader};
+use sim_scenario::model::Fault;
 use sim_scenario::{Replay, Scenario};
 
 /// A scenario that wants a pod not to be ready which nothing keeps from it; the rest has nothing to do with that.
@@ -77,6 +78,10 @@ fn good_seeds_are_explored_and_leave_nothing() {
     assert_eq!(code, Some(0), "{out}{err}");
     let sum: serde_json::Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}"));
     assert_eq!((&sum["runs"], &sum["failures"], &sum["first"]), (&4.into(), &0.into(), &1.into()));
+    // Nothing breaks there; that all is healed at the end is a word of its own.
+    let never = |field: &str| sum[field].as_array().map(Vec::len);
+    assert_eq!(never("faults-never"), Some(Fault::WORDS.len() - 1), "{out}");
+    assert!(never("drops-never") > Some(0), "{out}");
     assert!(!dir.path().join("sim-failures").exists());
 
     let (code, out, _) = told(&sim(&["explore", "--seeds", "2", "--first", "9"], dir.path()));

@@ -16,6 +16,7 @@ pub mod outcome;
 pub mod path;
 pub mod replay;
 pub mod validate;
+mod words;
 
 mod decode;
 mod form;

@@ -1,6 +1,5 @@
 //! Seeds, one after the other, until something breaks.
 
-use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -14,6 +13,7 @@ use sim_scenario::Scenario;
 use sim_scenario::generate::generate;
 use sim_scenario::profile::{PROFILES, Profile};
 
+use super::coverage::Coverage;
 use super::{Output, files, scenario, tell};
 
 /// Run random scenarios, one for each seed, until an invariant breaks or something panics.
@@ -64,8 +64,7 @@ struct Sum {
     events: u64,
     packets: u64,
     virtual_time: Duration,
-    faults: BTreeMap<&'static str, u64>,
-    drops: BTreeMap<String, u64>,
+    coverage: Coverage,
     replays: Vec<PathBuf>,
 }
 
@@ -75,12 +74,8 @@ impl Sum {
         self.events += report.stats.events;
         self.packets += report.stats.packets;
         self.virtual_time += report.virtual_time;
-        for (kind, n) in &report.faults {
-            *self.faults.entry(kind).or_default() += n;
-        }
-        for (reason, n) in &report.outcome.drops {
-            *self.drops.entry(reason.clone()).or_default() += n;
-        }
+        self.coverage.add_faults(&report.faults);
+        self.coverage.add_drops(&report.outcome.drops);
     }
 }
 
@@ -168,12 +163,15 @@ fn summary(args: &Args, sum: &Sum, took: Duration) -> anyhow::Result<()> {
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     let rate = |n: u64| n as f64 / seconds;
     if args.output == Output::Json {
-        let json = json!({
+        let mut json = json!({
             "profile": args.profile, "first": args.first, "runs": sum.runs, "failures": sum.failures,
             "seconds": seconds, "virtual-hours": sum.virtual_time.as_secs_f64() / 3600.0,
             "events-per-second": rate(sum.events), "packets-per-second": rate(sum.packets),
-            "faults": sum.faults, "drops": sum.drops, "replays": sum.replays,
+            "replays": sum.replays,
         });
+        for (field, value) in sum.coverage.json() {
+            json[field] = value;
+        }
         println!("{}", serde_json::to_string_pretty(&json)?);
         return Ok(());
     }
@@ -186,11 +184,6 @@ fn summary(args: &Args, sum: &Sum, took: Duration) -> anyhow::Result<()> {
         rate(sum.events),
         rate(sum.packets)
     );
-    let list = |rows: Vec<(String, u64)>| {
-        let words: Vec<String> = rows.into_iter().map(|(word, n)| format!("{word} {n}")).collect();
-        if words.is_empty() { "none".to_owned() } else { words.join(", ") }
-    };
-    println!("faults: {}", list(sum.faults.iter().map(|(word, n)| ((*word).to_owned(), *n)).collect()));
-    println!("drops:  {}", list(sum.drops.iter().map(|(word, n)| (word.clone(), *n)).collect()));
+    println!("{}", sum.coverage.text());
     Ok(())
 }
