@@ -1,5 +1,10 @@
 //! Rows of a node's tables, for people.
 
+mod conntrack;
+mod policy;
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
 
 use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
@@ -23,8 +28,11 @@ impl World {
             ));
             lines.push(format!("{} IPCACHE   {word} {address}: {}", node.name, self.ipcache_row(n, address)));
         }
-        let connection = if self.has_connection(n, view) { "there" } else { "none" };
-        lines.push(format!("{} conntrack row of the connection: {connection}", node.name));
+        // An error has the connection of what it quotes.
+        let view = view.quotes.as_deref().unwrap_or(view);
+        let found = self.conntrack_row(n, view);
+        lines.extend(self.policy_lines(n, view, found));
+        lines.extend(self.conntrack_lines(n, view, found));
         if let Some(config) = node.native.tables().config.get(0) {
             lines.push(format!("{} CONFIG revision: {}", node.name, config.revision));
         }

@@ -230,14 +230,8 @@ impl World {
         entry(table, &self.nodes[n].native.tables().lookup(table, &bytes)?)
     }
 
-    /// Whether the tables of a node have a row for the connection that a packet belongs to, whichever way the packet goes.
-    pub(crate) fn has_connection(&self, n: NodeId, packet: &View) -> bool {
-        ports_of(packet).is_some_and(|(sport, dport)| {
-            self.row(n, &key(n, (packet.src, sport), (packet.dst, dport), packet.proto)).is_some()
-        })
-    }
-
-    /// The same, if the connection is not over yet: its row may wait for its collection.
+    /// Whether the tables of a node have a row for the connection that a packet belongs to, whichever way the packet goes, and it
+    /// is not over yet: its row may wait for its collection.
     pub(super) fn has_live_connection(&self, n: NodeId, packet: &View) -> bool {
         let now = self.ticks(n);
         ports_of(packet).is_some_and(|(sport, dport)| {
