@@ -15,8 +15,9 @@ pub(crate) fn check() -> anyhow::Result<()> {
     eprintln!("==> tidy");
     let root = cmd::root();
     let mut findings = Vec::new();
-    for file in tracked(&root)? {
-        let path = root.join(&file);
+    let files = tracked(&root)?;
+    for file in &files {
+        let path = root.join(file);
         let Ok(text) = std::fs::read_to_string(&path) else {
             continue;
         };
@@ -25,7 +26,8 @@ pub(crate) fn check() -> anyhow::Result<()> {
             rust(&name, &text, &mut findings);
         }
         if Path::new(name.as_ref()).extension().is_some_and(|end| end == "md") {
-            links(&root, &file, &text, &mut findings);
+            links(&root, file, &text, &mut findings);
+            paths(&root, &files, &name, &text, &mut findings);
         }
     }
     if findings.is_empty() {
@@ -87,6 +89,28 @@ fn links(root: &Path, file: &Path, text: &str, findings: &mut Vec<String>) {
     }
 }
 
+/// Ends of names that are files wherever they stand.
+const ENDS: [&str; 7] = ["rs", "yaml", "yml", "md", "toml", "json", "sh"];
+
+/// Every file of the repository that a document names is there: from the root, or below what the document is about.
+fn paths(root: &Path, files: &[PathBuf], name: &str, text: &str, findings: &mut Vec<String>) {
+    let is_of_path = |c: char| c.is_ascii_alphanumeric() || "/._-*{}<>…$".contains(c);
+    for word in text.split(|c: char| !is_of_path(c)) {
+        let word = word.trim_end_matches('.');
+        let Some((top, _)) = word.split_once('/') else { continue };
+        let is_file = Path::new(word)
+            .extension()
+            .is_some_and(|end| ENDS.iter().any(|known| end.eq_ignore_ascii_case(known)));
+        // What is not below a directory of ours is the reader's own, or is named from somewhere else.
+        let is_ours = !top.is_empty() && !top.starts_with('.') && root.join(top).is_dir() && top != "target";
+        let is_pattern = word.contains(|c: char| "*{}<>…$".contains(c));
+        let is_there = || files.iter().any(|file| file.ends_with(word));
+        if is_file && is_ours && !is_pattern && !is_there() {
+            findings.push(format!("{name}: names {word}, which is not there"));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,5 +130,16 @@ mod tests {
         let mut findings = Vec::new();
         links(&cmd::root(), Path::new("docs/x.md"), "[a](nowhere.md) [b](../Cargo.toml)", &mut findings);
         assert_eq!(findings, ["docs/x.md: the link nowhere.md leads nowhere"]);
+    }
+
+    #[test]
+    fn a_document_that_names_a_file_that_is_not_there_is_found() {
+        let mut findings = Vec::new();
+        let text = "| run `cargo xtask sim run sim/scenarios/none.yaml` | `sim/scenarios/traffic.yaml`, `sim/NAME/*.yaml` |\n\
+                    See xtask/src/tidy.rs and, below `agent/control/src`, `agent/cni.rs`. Yours: `sim-failures/crash-17.yaml`, `./bug.yaml`, `https://example.org/sim/a.md`\n";
+        let files = ["sim/scenarios/traffic.yaml", "xtask/src/tidy.rs", "agent/control/src/agent/cni.rs"];
+        let files = files.map(PathBuf::from);
+        paths(&cmd::root(), &files, "docs/x.md", text, &mut findings);
+        assert_eq!(findings, ["docs/x.md: names sim/scenarios/none.yaml, which is not there"]);
     }
 }

@@ -39,6 +39,6 @@ mod watch;
 mod world;
 
 pub use check::Violation;
-pub use run::{Options, Report, Said, Seen, known, knows_kind, run, write_capture};
+pub use run::{Options, Report, Said, Seen, knows_kind, run, write_capture};
 pub use scale::{ScaleReport, Stretch, scale};
 pub use world::Stats;

@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use dataplane_abi::DropReason;
 use sim_api::{Store, StoreOptions};
 use sim_net::{Frame, PacketId, pcap};
 use sim_scenario::model::{Action, FaultKind};
@@ -107,26 +106,6 @@ pub struct Report {
     pub said: Vec<Said>,
     /// Addresses at the end, of pods that run (`namespace/name`) and of nodes (`name`).
     pub addresses: BTreeMap<String, Vec<IpAddr>>,
-}
-
-/// The names that a scenario may use: drop reasons, tables.
-pub fn known() -> (Vec<&'static str>, Vec<&'static str>) {
-    let reasons = DropReason::ALL.iter().map(|reason| reason.name()).collect();
-    let tables = vec![
-        "CONFIG",
-        "ENDPOINTS",
-        "IPCACHE",
-        "POLICY",
-        "POLICY_BLOCKS",
-        "POLICY_L4",
-        "STAGED",
-        "CT4",
-        "CT6",
-        "FRAGS4",
-        "FRAGS6",
-        "EVENTS",
-    ];
-    (reasons, tables)
 }
 
 /// Whether the simulated API server has objects of that kind from the beginning, as in `cilium.io`, `CiliumNetworkPolicy`.

@@ -204,3 +204,15 @@ fn a_replay_of_another_format_is_refused_and_of_another_version_told_of() {
     assert_eq!(code, Some(1), "{out}{err}");
     assert!(err.starts_with("warning: other.yaml was written by version 99.0.0 and this is "), "{err}");
 }
+
+#[test]
+fn the_scenarios_that_the_help_names_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let (code, out, _) = told(&sim(&["--help"], &root));
+    assert_eq!(code, Some(0));
+    let named: Vec<&str> = out.split_whitespace().filter(|word| word.starts_with("sim/scenarios/")).collect();
+    assert!(!named.is_empty(), "{out}");
+    for file in named {
+        assert!(root.join(file).is_file(), "{file}");
+    }
+}
