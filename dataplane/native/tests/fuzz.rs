@@ -2,6 +2,7 @@
 //! likes: the stable stand-in for a fuzzer.
 //!
 //! `BRISTLE_FUZZ_SECONDS` sets the time (default 2), `BRISTLE_FUZZ_SEED` repeats a run. A failure prints seed and frame.
+#![expect(clippy::disallowed_methods, reason = "it is told for how long to go on")]
 
 #[path = "fuzz/conversations.rs"]
 mod conversations;

@@ -324,6 +324,10 @@ fn forwarding() {
             let sent = format!("{i}abc").repeat(100_000);
             let mut writer = connection.try_clone().unwrap();
             let text = sent.clone();
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "kubectl is a process, and may answer before it has read all"
+            )]
             let writing = std::thread::spawn(move || writer.write_all(text.as_bytes()).unwrap());
             let mut got = vec![0; sent.len()];
             connection.read_exact(&mut got).unwrap();

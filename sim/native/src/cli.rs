@@ -7,13 +7,18 @@ mod coverage;
     not(bristle_mutants),
     allow(dead_code, reason = "only builds with mutants measure with it, and its test runs in every build")
 )]
+#[expect(clippy::disallowed_methods, reason = "it says how long it took by the clock of whoever runs it")]
 mod cpu;
+#[expect(clippy::disallowed_methods, reason = "it says how long it took by the clock of whoever runs it")]
 mod explore;
 mod files;
 #[cfg(bristle_mutants)]
+#[expect(clippy::disallowed_methods, reason = "it says how long it took by the clock of whoever runs it")]
 mod mutants;
+#[expect(clippy::disallowed_methods, reason = "it says how long it took by the clock of whoever runs it")]
 mod policy;
 mod replay;
+#[expect(clippy::disallowed_methods, reason = "it says how long it took by the clock of whoever runs it")]
 mod scale;
 mod scenario;
 mod shrink;
