@@ -328,6 +328,7 @@ async fn answers_and_watches_break_off_for_the_client_that_is_meant() {
     s.faults.inject(from("127.0.0.1"), Effect::Lag(Duration::from_millis(400)), Some(1));
     let start = s.store.revision().to_string();
     let mut late = api.watch(&kube::api::WatchParams::default(), &start).await.unwrap().boxed();
+    #[expect(clippy::disallowed_methods, reason = "client and server speak over a socket, in real time")]
     let began = std::time::Instant::now();
     s.store.create(&NODES, "", node("o"), &WriteOptions::default()).unwrap();
     within("event", late.try_next()).await.expect("it comes").expect("and is one");

@@ -4,7 +4,7 @@
 //! the port number. `SPDY/3.1+portforward.k8s.io` (kubectl) carries a SPDY session in which the client opens a pair
 //! of streams for every connection.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
@@ -86,7 +86,7 @@ async fn forward<F: Future<Output = bool>>(
 async fn channels(socket: WebSocket, app: App, pod: PodRef, ports: Vec<u16>) {
     let (mut sink, mut source) = socket.split();
     let (out, mut queue) = mpsc::channel::<Message>(QUEUE);
-    let mut inputs: HashMap<u8, mpsc::Sender<Bytes>> = HashMap::new();
+    let mut inputs: BTreeMap<u8, mpsc::Sender<Bytes>> = BTreeMap::new();
     let mut tasks = Vec::new();
     for (i, port) in ports.into_iter().enumerate() {
         let data = u8::try_from(2 * i).unwrap_or(0);
@@ -155,7 +155,7 @@ async fn tunnel(socket: WebSocket, app: App, pod: PodRef) {
         drop(sink.close().await);
     });
     let mut session =
-        Session { app, pod, out, pairs: HashMap::new(), inputs: HashMap::new(), tasks: Vec::new() };
+        Session { app, pod, out, pairs: BTreeMap::new(), inputs: BTreeMap::new(), tasks: Vec::new() };
     let mut decoder = Decoder::new();
     'session: while let Some(Ok(message)) = source.next().await {
         let data = match message {
@@ -188,8 +188,8 @@ struct Session {
     app: App,
     pod: PodRef,
     out: mpsc::Sender<Frame>,
-    pairs: HashMap<String, Pair>,
-    inputs: HashMap<u32, mpsc::Sender<Bytes>>,
+    pairs: BTreeMap<String, Pair>,
+    inputs: BTreeMap<u32, mpsc::Sender<Bytes>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
