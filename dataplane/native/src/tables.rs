@@ -123,6 +123,7 @@ impl Default for Tables {
 
 impl Tables {
     /// The same rows of what an agent writes, without connections, counters and events.
+    #[must_use]
     pub fn copy_of_config(&self) -> Self {
         Self {
             config: self.config.clone(),

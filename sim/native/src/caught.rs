@@ -37,7 +37,7 @@ pub(crate) fn caught<T>(act: impl FnOnce() -> T) -> Result<T, Panic> {
     });
     let before = WATCHED.replace(true);
     // Whoever asks gets a cluster that stands still in the middle of a step, and only looks at it.
-    let result = std::panic::catch_unwind(AssertUnwindSafe(act));
+    let result = std::panic::catch_unwind(AssertUnwindSafe(|| begin_of_a_run(act)));
     WATCHED.set(before);
     result.map_err(|_| LAST.take().unwrap_or_default())
 }
@@ -47,14 +47,27 @@ fn panic_of(info: &PanicHookInfo<'_>) -> Panic {
     let place = info.location().map(|at| format!(" ({at})")).unwrap_or_default();
     let backtrace = Backtrace::capture();
     let lines = match backtrace.status() {
-        // Who asked for the run is no part of it, and would make equal runs differ.
-        BacktraceStatus::Captured => {
-            let lines = backtrace.to_string();
-            lines.lines().take_while(|line| !line.contains("caught::caught")).map(str::to_owned).collect()
-        }
+        BacktraceStatus::Captured => between(&backtrace.to_string()),
         _ => Vec::new(),
     };
     Panic { message: format!("{said}{place}"), backtrace: lines }
+}
+
+/// Where backtraces end: a frame of its own in every build.
+#[inline(never)]
+fn begin_of_a_run<T>(act: impl FnOnce() -> T) -> T {
+    act()
+}
+
+/// The calls of the run alone. Who asked for it is no part of it and would make equal runs differ, and how a panic is told is
+/// the same for all.
+fn between(backtrace: &str) -> Vec<String> {
+    let lines: Vec<&str> = backtrace.lines().collect();
+    let told = lines.iter().position(|line| line.contains("rust_begin_unwind")).map_or(0, |at| at + 1);
+    // A frame's place stands in a line of its own.
+    let of_run = lines[told..].iter().skip_while(|line| line.trim_start().starts_with("at "));
+    let of_run = of_run.take_while(|line| !line.contains("begin_of_a_run"));
+    of_run.map(|line| (*line).to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -67,5 +80,20 @@ mod tests {
         assert!(panic.message.starts_with("3 of 2 ("), "{}", panic.message);
         assert!(panic.message.contains("caught.rs:"), "{}", panic.message);
         assert_eq!(caught(|| 7), Ok(7), "the next one is not touched");
+    }
+
+    #[test]
+    fn a_backtrace_has_the_calls_of_the_run_alone() {
+        let told = [
+            " 0: hook",
+            " 1: __rustc::rust_begin_unwind",
+            "      at ./std.rs:1:2",
+            " 2: core::panicking::panic_fmt",
+            " 3: agent",
+            "      at ./a.rs:1:2",
+            " 4: sim_native::caught::begin_of_a_run",
+            " 5: main",
+        ];
+        assert_eq!(between(&told.join("\n")), told[3..6]);
     }
 }

@@ -172,9 +172,7 @@ impl World {
                 self.kill_operator(death, kill.after_commands);
                 None
             }
-            FaultKind::Stall => {
-                Some(Active::Stall(fault.lasts.map_or(FOR_EVER, |lasts| self.now + lasts)))
-            }
+            FaultKind::Stall => Some(Active::Stall(fault.lasts.map_or(FOR_EVER, |lasts| self.now + lasts))),
             FaultKind::Api(fault) => self.break_api(OPERATOR, id, fault),
             // Nothing else can happen to it.
             _ => None,
@@ -204,9 +202,7 @@ impl World {
                 }
                 None
             }
-            FaultKind::Stall => {
-                Some(Active::Stall(fault.lasts.map_or(FOR_EVER, |lasts| self.now + lasts)))
-            }
+            FaultKind::Stall => Some(Active::Stall(fault.lasts.map_or(FOR_EVER, |lasts| self.now + lasts))),
             FaultKind::Skew(by) => {
                 self.nodes[n].skew += *by;
                 None
@@ -227,9 +223,7 @@ impl World {
                 self.nodes[n].troubled = true;
                 Some(Active::Table(table.clone(), *rows))
             }
-            FaultKind::RingFull(records) => {
-                Some(Active::Ring(*records))
-            }
+            FaultKind::RingFull(records) => Some(Active::Ring(*records)),
             FaultKind::Failures(failures) => {
                 self.nodes[n].troubled = true;
                 self.cluster_faults.failures.entry(n).or_default().push((id, failures.clone()));

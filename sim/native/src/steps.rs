@@ -520,9 +520,9 @@ impl World {
                 }
             }
             TrafficExpect::Survive => {
-                let lives = state.last_answer.is_some_and(|last| {
-                    self.whole_since(state).is_none_or(|since| last >= since)
-                });
+                let lives = state
+                    .last_answer
+                    .is_some_and(|last| self.whole_since(state).is_none_or(|since| last >= since));
                 if counts.resets > 0 || !lives {
                     wrong.push(format!("{subject} should survive: {told}"));
                 }

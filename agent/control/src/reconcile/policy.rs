@@ -213,7 +213,7 @@ impl Agent {
             self.write_policies(run, policies);
         }
         let identities = self.keep_old_policies(run);
-        let mut unwritten = Unwritten { cidrs, identities, ..Unwritten::default() };
+        let mut unwritten = Unwritten { identities, cidrs, ..Unwritten::default() };
         for key in self.unwritten_rows() {
             unwritten.policies.insert(key.policy);
             unwritten.identities.insert(key.identity);
@@ -228,9 +228,9 @@ impl Agent {
         let of_endpoints = endpoints.open().filter_map(|address| {
             Some((endpoints.wanted(address)?.identity, endpoints.present(address)?.identity))
         });
-        let of_others = ipcache.open().filter_map(|prefix| {
-            Some((ipcache.wanted(prefix)?.identity, ipcache.present(prefix)?.identity))
-        });
+        let of_others = ipcache
+            .open()
+            .filter_map(|prefix| Some((ipcache.wanted(prefix)?.identity, ipcache.present(prefix)?.identity)));
         let mut changes: BTreeMap<Identity, Identity> = of_endpoints
             .chain(of_others)
             .filter(|(will, is)| will != is && self.state.policy.is_fresh(*will))
@@ -257,19 +257,20 @@ impl Agent {
                 && rows.present(key).is_some()
         };
         let old: Vec<RowKey> = rows.open().filter(is_old).copied().collect();
-        let note = |(will, is): (&Identity, &Identity)| {
+        let mut missing = BTreeSet::new();
+        for (will, is) in changes {
+            let rows = &self.outside.policy;
             let note = |key: &RowKey| {
-                let will = RowKey { identity: *will, ..*key };
-                let is = rows.present(&RowKey { identity: *is, ..*key })?;
+                let will = RowKey { identity: will, ..*key };
+                let is = rows.present(&RowKey { identity: is, ..*key })?;
                 rows.present(&will).is_none().then_some((will, Some(*is)))
             };
-            (*will, old.iter().filter_map(note).collect())
-        };
-        let notes: Vec<(Identity, Vec<(RowKey, Option<Decision>)>)> = changes.iter().map(note).collect();
-        notes
-            .into_iter()
-            .filter_map(|(identity, notes)| (!self.set_rows_aside(run, notes)).then_some(identity))
-            .collect()
+            let notes = old.iter().filter_map(note).collect();
+            if !self.set_rows_aside(run, notes) {
+                missing.insert(will);
+            }
+        }
+        missing
     }
 
     /// Rows of policies that are not as they shall be. One that is still to be removed is not missed by anybody.

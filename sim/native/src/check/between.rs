@@ -28,13 +28,16 @@ const BETWEEN: f64 = 0.7;
 /// Attempts of such a look.
 const MOST_BETWEEN: usize = 64;
 
+/// What came of a first packet: by node, addresses, protocol, port, and whether it got through.
+type Met = (NodeId, IpAddr, IpAddr, Protocol, Option<u16>, bool);
+
 /// What has come of first packets since everybody last knew everything, and was possible. Until then it stays possible.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// When that was.
     rest: Duration,
-    /// By node, addresses, protocol, port, and whether they got through.
-    attempts: BTreeMap<(NodeId, IpAddr, IpAddr, Protocol, Option<u16>, bool), Attempt>,
+    /// What was tried, by what came of it.
+    attempts: BTreeMap<Met, Attempt>,
 }
 
 /// What a row that was written is about.

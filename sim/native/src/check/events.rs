@@ -15,9 +15,9 @@ impl World {
         }
         let events = self.nodes[n].native.drain_events();
         let Verdict::Drop(reason) = verdict else { return };
-        let told = events.iter().any(|event| {
-            event.header.kind == EventKind::Drop as u8 && event.header.subtype == *reason as u8
-        });
+        let told = events
+            .iter()
+            .any(|event| event.header.kind == EventKind::Drop as u8 && event.header.subtype == *reason as u8);
         if !told {
             let message = format!("{} drops it as `{}` without an event", program.name(), reason.text());
             self.violate_packet("event", packet, &message);

@@ -40,7 +40,13 @@ pub(super) type Tried = (Source, IpAddr, Attempt);
 
 impl World {
     /// Sends a first packet; `None` if its sender has no interface.
-    pub(super) fn send_first(&self, copies: &[Native], from: Source, to: IpAddr, attempt: &Attempt) -> Option<Came> {
+    pub(super) fn send_first(
+        &self,
+        copies: &[Native],
+        from: Source,
+        to: IpAddr,
+        attempt: &Attempt,
+    ) -> Option<Came> {
         let bytes = self.first(from, to, attempt);
         match from.0 {
             Some(n) => self.leave(copies, n, from.1, to, bytes),
@@ -52,7 +58,11 @@ impl World {
     }
 
     /// Sends the answer to a first packet; `None` if nobody answers here.
-    pub(super) fn send_answer(&self, copies: &[Native], ((home, source), to, attempt): &Tried) -> Option<Came> {
+    pub(super) fn send_answer(
+        &self,
+        copies: &[Native],
+        ((home, source), to, attempt): &Tried,
+    ) -> Option<Came> {
         let n = self.node_of(*to)?;
         let craft = Craft::new(*to, *source);
         let craft = match self.link_of(n, *to) {
@@ -206,7 +216,14 @@ impl World {
     }
 
     /// What the node `n` says of a packet that comes out of the tunnel from the node `m`.
-    fn out_of_tunnel(&self, native: &Native, n: NodeId, m: NodeId, key: u32, bytes: Vec<u8>) -> Option<Verdict> {
+    fn out_of_tunnel(
+        &self,
+        native: &Native,
+        n: NodeId,
+        m: NodeId,
+        key: u32,
+        bytes: Vec<u8>,
+    ) -> Option<Verdict> {
         let v4 = self.nodes[n].addresses.first()?.is_ipv4();
         let outer = self.nodes[m].addresses.iter().find(|ip| ip.is_ipv4() == v4)?;
         let (remote, family) = Addr::from_ip(*outer);
