@@ -25,7 +25,7 @@ enum CiJob {
     Diff,
     /// The matrix on network namespaces, all routings and families.
     Netns,
-    /// The simulator, as the tests run it: a soak of a minute, half of it with new seeds, and the matrix.
+    /// The simulator, as the tests run it: a soak of a minute and the matrix.
     Sim,
     /// A longer soak, then the seeded defects, every one of which has to be found.
     Nightly,

@@ -26,6 +26,9 @@ pub(crate) fn run(dir: &Path, soak: Soak) -> anyhow::Result<()> {
     for (what, first, seconds) in
         [("the same as ever", 1, soak.same), ("new today", first_seed(since_1970), soak.fresh)]
     {
+        if seconds == 0 {
+            continue;
+        }
         let words = words(first, seconds);
         eprintln!("==> random clusters in the simulator for {seconds} s, {what}: cargo xtask sim {words}");
         cmd::pass(simulator(dir).arg("explore").args(words.split(' ')))?;

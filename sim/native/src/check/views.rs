@@ -31,10 +31,12 @@ struct Entry {
 }
 
 /// What the cluster was told of a pod's endpoint.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Told {
     since: Duration,
     identity: u64,
+    /// Its addresses, as the object has them.
+    addressing: Value,
 }
 
 /// What may come of an attempt.
@@ -184,8 +186,13 @@ impl Views {
         let identity = at(object, &["status", "identity", "id"]).as_u64().unwrap_or(INIT);
         if deleted {
             self.endpoints.remove(&pod);
-        } else if self.endpoints.get(&pod).is_none_or(|told| told.identity != identity) {
-            self.endpoints.insert(pod, Told { since: now, identity });
+            return;
+        }
+        // A pod whose interface had to be made again has other addresses, of which nobody knows yet.
+        let addressing = at(object, &["status", "networking", "addressing"]);
+        let known = self.endpoints.get(&pod);
+        if known.is_none_or(|told| told.identity != identity || told.addressing != *addressing) {
+            self.endpoints.insert(pod, Told { since: now, identity, addressing: addressing.clone() });
         }
     }
 
