@@ -57,6 +57,11 @@ impl ObjectMeta {
         Self { name: name.into(), ..Self::default() }
     }
 
+    /// Whether a policy with this metadata is not in force, see [`STAGED`].
+    pub fn is_staged(&self) -> bool {
+        self.annotations.get(STAGED).is_some_and(|value| value == "true")
+    }
+
     /// `namespace/name`, or the name alone for objects of the cluster.
     pub fn key(&self) -> String {
         if self.namespace.is_empty() {

@@ -105,6 +105,10 @@ pub struct RunFlags {
     #[arg(long, env = "BRISTLE_POLICY", value_enum, default_value_t = Switch::On, global = true)]
     pub policy: Switch,
 
+    /// Name of the cluster, as bristle-operator has it; it is a label of every identity.
+    #[arg(long, env = "BRISTLE_CLUSTER_NAME", default_value = agent_crd::identity_labels::DEFAULT_CLUSTER, global = true)]
+    pub cluster_name: String,
+
     /// Which pods are isolated: default does as policies say, always isolates also those that no policy selects, never enforces nothing.
     #[arg(long, env = "BRISTLE_ENABLE_POLICY", value_enum, default_value_t = Enforcement::Default, global = true)]
     pub enable_policy: Enforcement,

@@ -196,6 +196,7 @@ fn policy(flags: &RunFlags) -> PolicyConfig {
         engine: agent_policy::Config {
             enforcement,
             audit: flags.policy_audit_mode,
+            cluster: flags.cluster_name.clone(),
             ..agent_policy::Config::default()
         },
         identity_wait: flags.identity_wait.0,

@@ -65,7 +65,7 @@ impl Asked {
         known: Option<&Self>,
         now: Duration,
     ) -> Self {
-        let staged = metadata.annotations.get(agent_crd::meta::STAGED).is_some_and(|value| value == "true");
+        let staged = metadata.is_staged();
         let (uid, generation) = (metadata.uid.clone(), metadata.generation);
         // Then the version may be that of its last status, of which nodes tell later.
         let is_said = said.is_some_and(|said| {

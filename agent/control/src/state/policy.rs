@@ -95,6 +95,8 @@ pub(crate) struct Touched {
 #[derive(Debug)]
 pub(crate) struct PolicyState {
     enabled: bool,
+    /// Name of the cluster, which is a label of every identity.
+    cluster: String,
     engine: Engine,
     lists: Lists,
     pods: BTreeMap<ObjectName, PodObject>,
@@ -151,6 +153,7 @@ impl PolicyState {
     pub(crate) fn new(enabled: bool, host_firewall: bool, config: agent_policy::Config) -> Self {
         Self {
             enabled,
+            cluster: config.cluster.clone(),
             engine: Engine { policy: Policy::new(config), started: false },
             lists: Lists::new(),
             pods: BTreeMap::new(),

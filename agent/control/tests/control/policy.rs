@@ -57,12 +57,16 @@ impl Objects {
 }
 
 fn identity_labels(app: &str) -> IdentityLabels {
+    identity_labels_in(DEFAULT_CLUSTER, app)
+}
+
+fn identity_labels_in(cluster: &str, app: &str) -> IdentityLabels {
     IdentityLabels::of_pod(&PodFacts {
         labels: &BTreeMap::from([("app".to_owned(), app.to_owned())]),
         namespace: "default",
         namespace_labels: &BTreeMap::from([("kubernetes.io/metadata.name".to_owned(), "default".to_owned())]),
         service_account: "",
-        cluster: DEFAULT_CLUSTER,
+        cluster,
     })
 }
 
@@ -145,8 +149,15 @@ fn third() -> Object {
 
 impl World {
     fn with_policy() -> Self {
+        Self::in_cluster(DEFAULT_CLUSTER)
+    }
+
+    fn in_cluster(name: &str) -> Self {
         let mut config = agent_control::Config::new(crate::world::OWN, Routing::Vxlan);
         config.policy = Some(PolicyConfig::default());
+        if let Some(policy) = &mut config.policy {
+            policy.engine.cluster = name.to_owned();
+        }
         World::with(config)
     }
 
@@ -328,6 +339,20 @@ fn a_pod_waits_for_its_identity() {
     world.settle();
     assert!(world.answer(request).unwrap().is_ok());
     assert_eq!(world.identity("a"), 300);
+}
+
+#[test]
+fn identities_are_those_of_the_own_cluster() {
+    let mut objects = Objects::new();
+    objects.set(Object::Identity(CiliumIdentity::new(310, &identity_labels_in("prod", "a"))));
+    let mut world = World::in_cluster("prod");
+    world.nodes();
+    world.lists(&objects);
+    world.settle();
+    let request = world.request(add("a"));
+    world.settle();
+    assert!(world.answer(request).unwrap().is_ok());
+    assert_eq!(world.identity("a"), 310, "300 has the same labels in another cluster");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use agent_api::cni::PodRef;
 use agent_crd::IdentityLabels;
-use agent_crd::identity_labels::{DEFAULT_CLUSTER, PodFacts};
+use agent_crd::identity_labels::PodFacts;
 use agent_policy::{Endpoint, EndpointId as PolicyEndpoint, Enforcement, Label, LabelSet};
 use dataplane_abi::Identity;
 
@@ -115,7 +115,7 @@ impl PolicyState {
                 namespace: &pod.namespace,
                 namespace_labels: self.namespaces.get(&pod.namespace)?,
                 service_account: &pod.service_account,
-                cluster: DEFAULT_CLUSTER,
+                cluster: &self.cluster,
             }))
         });
         let named_ports = pod.map(|pod| pod.named_ports.clone()).unwrap_or_default();

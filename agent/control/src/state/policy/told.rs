@@ -20,8 +20,7 @@ pub(super) struct Versions {
 /// What tells a policy from its next version, if that is more than another status.
 pub(super) fn mark(object: &Object) -> Option<u64> {
     let metadata = object.policy_metadata()?;
-    let staged = metadata.annotations.contains_key(agent_crd::meta::STAGED);
-    Some((metadata.generation.unsigned_abs() << 1) + u64::from(staged) + 1)
+    Some((metadata.generation.unsigned_abs() << 1) + u64::from(metadata.is_staged()) + 1)
 }
 
 impl PolicyState {
@@ -100,5 +99,24 @@ impl PolicyState {
     /// The latest version of each kind of policy that is in force here.
     pub(crate) fn revisions(&self) -> &BTreeMap<ObjectKind, u64> {
         &self.in_force.of
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agent_crd::{CiliumNetworkPolicy, Object as _};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_policy_is_another_once_it_is_staged() {
+        let marked = |annotations: serde_json::Value| {
+            let policy = json!({"metadata": {"namespace": "shop", "name": "p", "generation": 3, "annotations": annotations}});
+            mark(&Object::CiliumNetworkPolicy(CiliumNetworkPolicy::from_json(policy).unwrap()))
+        };
+        let plain = marked(json!({}));
+        assert_eq!(marked(json!({"bristle.io/staged": "false"})), plain);
+        assert_ne!(marked(json!({"bristle.io/staged": "true"})), plain);
     }
 }
