@@ -84,6 +84,22 @@ impl Addr {
         [b0, b1, b2, b3]
     }
 
+    /// The IPv4 address that an IPv6 one stands for (`::ffff:a.b.c.d`, RFC 4291 2.5.5.2), if it does.
+    #[inline(always)]
+    pub const fn unmapped(self) -> Option<[u8; 4]> {
+        match self.0 {
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => Some([a, b, c, d]),
+            _ => None,
+        }
+    }
+
+    /// The IPv6 address that stands for an IPv4 one.
+    #[inline(always)]
+    pub const fn mapped(a: [u8; 4]) -> Self {
+        let [a, b, c, d] = a;
+        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+    }
+
     /// Address and family of a standard address.
     pub const fn from_ip(ip: IpAddr) -> (Self, Family) {
         match ip {
@@ -107,5 +123,19 @@ impl Addr {
 impl fmt::Debug for Addr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Ipv6Addr::from_octets(self.0).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mapped_addresses_are_those_of_the_standard_library() {
+        let v4 = Ipv4Addr::new(10, 96, 0, 1);
+        assert_eq!(Addr::mapped(v4.octets()).0, v4.to_ipv6_mapped().octets());
+        assert_eq!(Addr::mapped(v4.octets()).unmapped(), Some(v4.octets()));
+        assert_eq!(Addr::v6(Ipv6Addr::LOCALHOST.octets()).unmapped(), None);
+        assert_eq!(Addr::v4(v4.octets()).unmapped(), None, "not as IPv4 lies in tables");
     }
 }

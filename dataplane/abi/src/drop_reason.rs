@@ -149,6 +149,12 @@ pub enum ForwardReason {
     Forwarded = 0,
     /// Not for an endpoint of ours: left alone.
     Interface = 3,
+    /// A call to a service found no row at its slot.
+    NoBackendSlot = 5,
+    /// A call to a service found no backend.
+    NoBackend = 6,
+    /// A call to a service could not be noted, so that who called would not be told whom.
+    RevNatUpdate = 7,
     /// A fragment behind the first.
     Fragment = 9,
     /// Answered with an ICMP error that tells the path's MTU.
@@ -161,6 +167,9 @@ impl ForwardReason {
         Some(match number {
             0 => Self::Forwarded,
             3 => Self::Interface,
+            5 => Self::NoBackendSlot,
+            6 => Self::NoBackend,
+            7 => Self::RevNatUpdate,
             9 => Self::Fragment,
             15 => Self::MtuError,
             _ => return None,
@@ -172,6 +181,9 @@ impl ForwardReason {
         match self {
             Self::Forwarded => "Success",
             Self::Interface => "Interface",
+            Self::NoBackendSlot => "LB, sock cgroup: No backend slot entry found",
+            Self::NoBackend => "LB, sock cgroup: No backend entry found",
+            Self::RevNatUpdate => "LB, sock cgroup: Reverse entry update failed",
             Self::Fragment => "Fragmented packet",
             Self::MtuError => "MTU error message",
         }

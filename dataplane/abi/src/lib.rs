@@ -11,6 +11,8 @@
 #![forbid(unsafe_code)]
 
 mod addr;
+pub mod affinity;
+pub mod backends;
 pub mod clock;
 pub mod config;
 pub mod conntrack;
@@ -24,6 +26,8 @@ pub mod mark;
 pub mod metrics;
 pub mod policy;
 pub mod program;
+pub mod services;
+pub mod sock_revnat;
 pub mod table;
 
 pub use addr::{Addr, Be16, Family, Mac};

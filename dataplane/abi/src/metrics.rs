@@ -1,4 +1,5 @@
-//! `METRICS`: packets and bytes per reason and direction, per CPU. Each program run adds to exactly one row.
+//! `METRICS`: packets and bytes per reason and direction, per CPU. Each run of a packet program adds to exactly one row,
+//! programs on calls of sockets only where something went wrong.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

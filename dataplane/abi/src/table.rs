@@ -4,7 +4,10 @@ use core::hash::Hash;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{clock, config, conntrack, endpoints, events, frags, ipcache, metrics, policy};
+use crate::{
+    affinity, backends, clock, config, conntrack, endpoints, events, frags, ipcache, metrics, policy,
+    services, sock_revnat,
+};
 
 /// Longest table name: the kernel keeps 15 characters and a zero.
 pub const NAME_MAX: usize = 15;
@@ -121,6 +124,10 @@ pub const TABLES: &[TableSpec] = &[
     conntrack::Ct6::SPEC,
     frags::Frags4::SPEC,
     frags::Frags6::SPEC,
+    services::Services::SPEC,
+    backends::Backends::SPEC,
+    affinity::Affinity::SPEC,
+    sock_revnat::SockRevNat::SPEC,
     metrics::Metrics::SPEC,
     events::EVENTS,
     clock::Clock::SPEC,

@@ -5,6 +5,8 @@
 //! parse ([`ip`]) → conntrack ([`conntrack`]) → for new flows the ends and their judgement ([`ends`], [`learn`], [`policy`]) →
 //! forwarding ([`forward`]) → a [`Verdict`], which the host carries out.
 //!
+//! Programs on calls of sockets ([`socket`]) have a host of their own and one stage: [`service`].
+//!
 //! This crate knows packets and tables. It must not know the kernel, Kubernetes or who writes the tables.
 //! It has no panics and no unsafe code; every function that the packet path calls on each packet is inlined,
 //! those for first packets and odd ones are functions of their own, so that the kernel's verifier sees small programs.
@@ -33,8 +35,11 @@ pub mod node;
 pub mod policy;
 pub mod programs;
 pub mod report;
+pub mod service;
+pub mod socket;
 pub mod verdict;
 
 pub use host::{Clock, Events, Host, Maps, Packet, Raw};
-pub use programs::run;
+pub use programs::{run, run_socket};
+pub use socket::{Peer, SocketHost, SocketVerdict};
 pub use verdict::{Step, Verdict};

@@ -292,7 +292,7 @@ impl Kernel {
 /// `value` is null or points to a value of a map. Other CPUs may read and write it at the same time: fields are
 /// plain words, each read or written by one instruction, and the programs bear any mixture of them.
 #[inline(always)]
-unsafe fn with<T, R>(value: Option<*mut T>, f: impl FnOnce(&mut T) -> R) -> Option<R> {
+pub(crate) unsafe fn with<T, R>(value: Option<*mut T>, f: impl FnOnce(&mut T) -> R) -> Option<R> {
     // SAFETY: by the caller.
     value.map(|value| f(unsafe { &mut *value }))
 }

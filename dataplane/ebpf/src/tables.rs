@@ -3,6 +3,8 @@
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya_ebpf::macros::btf_map;
 use dataplane_abi::Table;
+use dataplane_abi::affinity::{Affinity, AffinityEntry, AffinityKey};
+use dataplane_abi::backends::{BackendEntry, Backends};
 use dataplane_abi::clock::{Clock, ClockEntry};
 use dataplane_abi::config::{Config, NodeConfig};
 use dataplane_abi::conntrack::{Ct4, Ct6, CtEntry, CtEntry6, CtKey4, CtKey6};
@@ -15,6 +17,8 @@ use dataplane_abi::policy::{
     BlockKey, L4Key, Policy, PolicyBlocks, PolicyEntry, PolicyKey, PolicyL4, PolicyVerdict, StagedCount,
     StagedCounts, StagedKey,
 };
+use dataplane_abi::services::{ServiceEntry, ServiceKey, Services};
+use dataplane_abi::sock_revnat::{SockRevNat, SockRevNatEntry, SockRevNatKey};
 use dataplane_core::ends::Meeting;
 
 /// Capacity of a table.
@@ -93,6 +97,34 @@ pub(crate) static FRAGS4: LruHashMap<FragKey4, FragEntry, { rows::<Frags4>() }, 
 #[btf_map]
 pub(crate) static FRAGS6: LruHashMap<FragKey6, FragEntry, { rows::<Frags6>() }, { flags::<Frags6>() }> =
     LruHashMap::new();
+
+#[btf_map]
+pub(crate) static SERVICES: HashMap<
+    ServiceKey,
+    ServiceEntry,
+    { rows::<Services>() },
+    { flags::<Services>() },
+> = HashMap::new();
+
+#[btf_map]
+pub(crate) static BACKENDS: HashMap<u32, BackendEntry, { rows::<Backends>() }, { flags::<Backends>() }> =
+    HashMap::new();
+
+#[btf_map]
+pub(crate) static AFFINITY: LruHashMap<
+    AffinityKey,
+    AffinityEntry,
+    { rows::<Affinity>() },
+    { flags::<Affinity>() },
+> = LruHashMap::new();
+
+#[btf_map]
+pub(crate) static SOCK_REVNAT: LruHashMap<
+    SockRevNatKey,
+    SockRevNatEntry,
+    { rows::<SockRevNat>() },
+    { flags::<SockRevNat>() },
+> = LruHashMap::new();
 
 #[btf_map]
 pub(crate) static METRICS: PerCpuArray<MetricsEntry, { rows::<Metrics>() }> = PerCpuArray::new();

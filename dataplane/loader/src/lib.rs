@@ -3,10 +3,12 @@
 //! It is the only crate that knows aya. It must not know what a row means (that is the agent) or what a program decides
 //! (that is `dataplane-core`): here a table is bytes under a name, a program is a name and a hook.
 //!
-//! Start at [`Object::load`] for the object, [`Table`] for tables, [`attach`] for hooks, and [`probe`] for what a
+//! Start at [`Object::load`] for the object, [`Table`] for tables, [`attach`] for hooks of devices,
+//! [`cgroup`] for those of sockets, and [`probe`] for what a
 //! kernel must have. A pinned [`Table`] can be opened without the object, which is how the command line reads it.
 
 pub mod attach;
+pub mod cgroup;
 pub mod clock;
 pub mod events;
 pub mod measure;

@@ -7,11 +7,12 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Map, MapData};
-use aya::programs::{Program, ProgramError, SchedClassifier};
+use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfLoader};
 use thiserror::Error;
 
 use crate::pins::Pins;
+use crate::probe;
 use crate::sys;
 use crate::table::{Table, TableError, TableKind};
 use crate::test_run::{TestRun, TestRunError, TestRunResult};
@@ -226,6 +227,9 @@ impl Object {
         for (name, &rows) in &options.max_entries {
             loader.map_max_entries(name, rows);
         }
+        let has_set_retval = probe::has_set_retval();
+        // An object of another build may not ask for it.
+        loader.override_global(probe::HAS_SET_RETVAL, &has_set_retval, false);
         let mut ebpf = loader.load(bytes).map_err(|error| LoadError::Load(Box::new(error)))?;
         let mut tables = BTreeMap::new();
         for (name, map) in ebpf.maps() {
@@ -239,9 +243,12 @@ impl Object {
             }
         }
         for (name, program) in ebpf.programs_mut() {
-            if let Program::SchedClassifier(program) = program {
-                program.load().map_err(|error| LoadError::of_program(name, error))?;
-            }
+            let loaded = match program {
+                Program::SchedClassifier(program) => program.load(),
+                Program::CgroupSockAddr(program) => program.load(),
+                _ => Ok(()),
+            };
+            loaded.map_err(|error| LoadError::of_program(name, error))?;
         }
         // Loading reads the kernel's type information, tens of megabytes of small pieces, which a process that lives as
         // long as an agent should not keep: 14 MiB resident become 5.
@@ -315,6 +322,13 @@ impl Object {
     pub(crate) fn classifier_mut(&mut self, name: &str) -> Option<&mut SchedClassifier> {
         match self.ebpf.program_mut(name)? {
             Program::SchedClassifier(program) => Some(program),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn socket_program(&self, name: &str) -> Option<&CgroupSockAddr> {
+        match self.ebpf.program(name)? {
+            Program::CgroupSockAddr(program) => Some(program),
             _ => None,
         }
     }

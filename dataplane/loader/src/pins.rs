@@ -1,7 +1,10 @@
-//! Where a node's maps and links are pinned: `<bpffs>/bristle/v<ABI>/<NAME>` and `…/links/<device>-<direction>`.
+//! Where a node's maps and links are pinned: `<bpffs>/bristle/v<ABI>/<NAME>`, `…/links/<device>-<direction>` and, of programs on
+//! calls of sockets, `…/links/<program>`.
 
 use std::io;
 use std::path::{Path, PathBuf};
+
+use dataplane_abi::program::SocketProgram;
 
 use crate::attach::Direction;
 
@@ -48,6 +51,11 @@ impl Pins {
         self.links().join(link_name(device, direction))
     }
 
+    /// Where the link of a program on calls of sockets is pinned.
+    pub fn socket_link(&self, program: SocketProgram) -> PathBuf {
+        self.links().join(program.name())
+    }
+
     /// Makes the directories.
     pub fn create(&self) -> io::Result<()> {
         std::fs::create_dir_all(self.links())
@@ -56,7 +64,16 @@ impl Pins {
     /// Link pins that other ABI versions hold for this device and direction: an attach takes them over, so that the
     /// change of version is one atomic update of the link as well.
     pub(crate) fn older_links(&self, device: &str, direction: Direction) -> Vec<PathBuf> {
-        let name = link_name(device, direction);
+        self.older(&link_name(device, direction))
+    }
+
+    /// As [`Pins::older_links`], for a program on calls of sockets.
+    pub(crate) fn older_socket_links(&self, program: SocketProgram) -> Vec<PathBuf> {
+        self.older(program.name())
+    }
+
+    /// Pins of this name that other ABI versions have among their links.
+    fn older(&self, name: &str) -> Vec<PathBuf> {
         let own = self.dir();
         let Ok(entries) = std::fs::read_dir(&self.base) else {
             return Vec::new();
@@ -65,7 +82,7 @@ impl Pins {
             .flatten()
             .map(|entry| entry.path())
             .filter(|dir| *dir != own)
-            .map(|dir| dir.join("links").join(&name))
+            .map(|dir| dir.join("links").join(name))
             .filter(|path| path.exists())
             .collect();
         found.sort();
@@ -121,6 +138,9 @@ mod tests {
                 assert!(!name.contains('.'), "{name}");
                 assert_eq!(parse_link_name(&name), Some((device.to_owned(), direction)));
             }
+        }
+        for program in SocketProgram::ALL {
+            assert_eq!(parse_link_name(program.name()), None);
         }
         assert_eq!(parse_link_name("eth0"), None);
         assert_eq!(parse_link_name("eth0-sideways"), None);

@@ -13,6 +13,12 @@ pub const OLDEST_KERNEL: (u32, u32) = (5, 10);
 /// First kernel with TCX links.
 pub const TCX_KERNEL: (u32, u32) = (6, 6);
 
+/// First kernel in which a program on calls of sockets can say with which error a call fails (`bpf_set_retval`).
+pub const SET_RETVAL_KERNEL: (u32, u32) = (5, 18);
+
+/// Symbol by which the object is told whether it runs on such a kernel.
+pub(crate) const HAS_SET_RETVAL: &str = "HAS_SET_RETVAL";
+
 /// `f_type` of a bpffs.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
@@ -168,6 +174,11 @@ pub fn mount_bpffs(path: &Path) -> io::Result<bool> {
         Some("mode=0700"),
     )?;
     Ok(true)
+}
+
+/// What the object is told under [`HAS_SET_RETVAL`]: 1 if the kernel is such a one, else 0.
+pub(crate) fn has_set_retval() -> u32 {
+    u32::from(kernel_version().is_some_and(|version| version >= SET_RETVAL_KERNEL))
 }
 
 /// Has the kernel TCX links?

@@ -234,6 +234,20 @@ pub(crate) fn tcx_link_create(prog: BorrowedFd<'_>, ifindex: u32, attach_type: u
     unsafe { own(bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr)?) }
 }
 
+/// Attaches a program to a hook of a cgroup, after those already there; theirs and ours all run.
+pub(crate) fn cgroup_link_create(
+    prog: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+    attach_type: u32,
+) -> io::Result<OwnedFd> {
+    let mut attr = zeroed();
+    attr.link_create.__bindgen_anon_1.prog_fd = raw(prog);
+    attr.link_create.__bindgen_anon_2.target_fd = raw(cgroup);
+    attr.link_create.attach_type = attach_type;
+    // SAFETY: the attr has no pointers; the result is a new descriptor.
+    unsafe { own(bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr)?) }
+}
+
 /// Puts another program in a link's place in one step.
 pub(crate) fn link_update(link: BorrowedFd<'_>, prog: BorrowedFd<'_>) -> io::Result<()> {
     let mut attr = zeroed();
@@ -271,6 +285,8 @@ pub(crate) fn btf_load(btf: &[u8]) -> io::Result<OwnedFd> {
 /// A program for [`prog_load`].
 pub(crate) struct ProgDef<'a> {
     pub(crate) kind: u32,
+    /// `enum bpf_attach_type`, for kinds of programs that are loaded for one hook alone; else 0.
+    pub(crate) expected_attach_type: u32,
     pub(crate) name: &'a str,
     pub(crate) instructions: &'a [bpf_insn],
     pub(crate) license: &'a CStr,
@@ -299,6 +315,7 @@ pub(crate) fn prog_load(
     // SAFETY: the variant is plain data in an all-zero union.
     let load = unsafe { &mut attr.__bindgen_anon_3 };
     load.prog_type = program.kind;
+    load.expected_attach_type = program.expected_attach_type;
     load.insns = program.instructions.as_ptr() as u64;
     load.insn_cnt = size(program.instructions.len());
     load.license = program.license.as_ptr() as u64;

@@ -3,17 +3,18 @@
 //! The cost is read from the verifier's log, which every supported kernel writes; the count in the program's information
 //! came with 5.16 only. Nothing is attached, pinned or kept.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::Path;
 
+use aya_obj::ProgramSection;
 use aya_obj::btf::Btf;
-use aya_obj::generated::bpf_prog_type;
+use aya_obj::generated::{bpf_attach_type, bpf_prog_type};
 use nix::sys::resource::{Resource, setrlimit};
 use thiserror::Error;
 
-use crate::sys;
+use crate::{probe, sys};
 
 /// Why the programs could not be brought before the verifier at all.
 #[derive(Debug, Error)]
@@ -56,6 +57,10 @@ pub fn judge(object: &[u8]) -> Result<BTreeMap<String, Judgement>, PrepareError>
 
     let unfit = |error: &dyn std::error::Error| PrepareError::Object(error.to_string());
     let mut object = aya_obj::Object::parse(object).map_err(|error| unfit(&error))?;
+    let has_set_retval = probe::has_set_retval().to_ne_bytes();
+    object
+        .patch_map_data(HashMap::from([(probe::HAS_SET_RETVAL, (has_set_retval.as_slice(), false))]))
+        .map_err(|error| unfit(&error))?;
     let features = aya::features();
     let btf = match features.btf() {
         Some(features) => match object.fixup_and_sanitize_btf(features).map_err(|error| unfit(&error))? {
@@ -136,8 +141,15 @@ fn judge_one(
 ) -> Judgement {
     let func_info = function.func_info.func_info_bytes();
     let line_info = function.line_info.line_info_bytes();
+    let (kind, expected_attach_type) = match &program.section {
+        ProgramSection::CgroupSockAddr { attach_type } => {
+            (bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, bpf_attach_type::from(*attach_type) as u32)
+        }
+        _ => (bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS, 0),
+    };
     let load = sys::ProgDef {
-        kind: bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS as u32,
+        kind: kind as u32,
+        expected_attach_type,
         name,
         instructions: &function.instructions,
         license: &program.license,

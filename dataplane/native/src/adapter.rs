@@ -183,10 +183,7 @@ impl Maps for Handle<'_> {
     }
 
     fn count(self, index: u32, bytes: u64) {
-        if let Some(row) = self.node.tables.metrics.borrow_mut().get_mut(index) {
-            row.packets = row.packets.wrapping_add(1);
-            row.bytes = row.bytes.wrapping_add(bytes);
-        }
+        self.node.add(index, bytes);
     }
 }
 

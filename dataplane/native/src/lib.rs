@@ -4,12 +4,14 @@
 //! program or the agent can tell (capacities, eviction, longest prefix, a ring that runs over); time is virtual.
 //! It must not know who writes the tables or where packets go after a verdict.
 //!
-//! Start at [`Native`]: load rows, [`Native::run`] a program on a [`Frame`], read the tables back.
+//! Start at [`Native`]: load rows, [`Native::run`] a program on a [`Frame`] or [`Native::run_socket`] on a [`SocketCall`], read
+//! the tables back.
 #![forbid(unsafe_code)]
 
 mod adapter;
 pub mod craft;
 pub mod frame;
+mod socket;
 pub mod tables;
 
 use std::cell::{Cell, RefCell};
@@ -18,10 +20,11 @@ use dataplane_abi::Table as Spec;
 use dataplane_abi::clock::ClockEntry;
 use dataplane_abi::events::Event;
 use dataplane_abi::metrics::{self, Direction, MetricsEntry};
-use dataplane_abi::program::Program;
-use dataplane_core::Verdict;
+use dataplane_abi::program::{Program, SocketProgram};
+use dataplane_core::{SocketVerdict, Verdict};
 
 pub use frame::{Frame, Tunnel};
+pub use socket::SocketCall;
 pub use tables::{Tables, UpdateError};
 
 /// A node's packet path in memory.
@@ -29,6 +32,7 @@ pub use tables::{Tables, UpdateError};
 pub struct Native {
     tables: Tables,
     clock: Cell<ClockEntry>,
+    chance: Cell<u64>,
 }
 
 impl Native {
@@ -39,7 +43,7 @@ impl Native {
 
     /// A node with the given tables.
     pub fn with_tables(tables: Tables) -> Self {
-        Self { tables, clock: Cell::default() }
+        Self { tables, ..Self::default() }
     }
 
     /// The tables.
@@ -80,6 +84,40 @@ impl Native {
         let verdict = dataplane_core::run(program, adapter::Handle { node: self, frame: &packet });
         *frame = packet.into_inner();
         verdict
+    }
+
+    /// Runs a program on a call of a socket. The call is changed as the program changes it. One of the other family the program
+    /// does not see.
+    pub fn run_socket(&self, program: SocketProgram, call: &mut SocketCall) -> SocketVerdict {
+        if !call.is_for(program) {
+            return SocketVerdict::Pass;
+        }
+        let cell = Cell::new(*call);
+        let verdict = dataplane_core::run_socket(program, socket::Handle { node: self, call: &cell });
+        *call = cell.into_inner();
+        verdict
+    }
+
+    /// Says what chance will be; without it is the same in every run.
+    pub fn set_seed(&self, seed: u64) {
+        self.chance.set(seed);
+    }
+
+    /// The next of the numbers that chance gives (SplitMix64).
+    fn draw(&self) -> u32 {
+        let state = self.chance.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.chance.set(state);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        u32::try_from(mixed >> 32).unwrap_or(u32::MAX)
+    }
+
+    /// Adds one packet or call to a row of the counters.
+    fn add(&self, index: u32, bytes: u64) {
+        if let Some(row) = self.tables.metrics.borrow_mut().get_mut(index) {
+            row.packets = row.packets.wrapping_add(1);
+            row.bytes = row.bytes.wrapping_add(bytes);
+        }
     }
 
     /// What the program `clock_probe` does: writes the clocks into their table.

@@ -5,6 +5,8 @@
 use std::cell::RefCell;
 
 use dataplane_abi::Table;
+use dataplane_abi::affinity::Affinity;
+use dataplane_abi::backends::Backends;
 use dataplane_abi::clock::Clock;
 use dataplane_abi::config::Config;
 use dataplane_abi::conntrack::{Ct4, Ct6};
@@ -14,6 +16,8 @@ use dataplane_abi::frags::{Frags4, Frags6};
 use dataplane_abi::ipcache::IpCache;
 use dataplane_abi::metrics::Metrics;
 use dataplane_abi::policy::{Policy, PolicyBlocks, PolicyL4, StagedCounts};
+use dataplane_abi::services::Services;
+use dataplane_abi::sock_revnat::SockRevNat;
 
 mod array;
 mod hash;
@@ -92,6 +96,14 @@ pub struct Tables {
     pub frags4: RefCell<LruTable<Frags4>>,
     /// `FRAGS6`
     pub frags6: RefCell<LruTable<Frags6>>,
+    /// `SERVICES`
+    pub services: HashTable<Services>,
+    /// `BACKENDS`
+    pub backends: HashTable<Backends>,
+    /// `AFFINITY`
+    pub affinity: RefCell<LruTable<Affinity>>,
+    /// `SOCK_REVNAT`
+    pub sock_revnat: RefCell<LruTable<SockRevNat>>,
     /// `METRICS`, of the one CPU there is.
     pub metrics: RefCell<ArrayTable<Metrics>>,
     /// `EVENTS`
@@ -114,6 +126,10 @@ impl Default for Tables {
             ct6: RefCell::new(LruTable::new(Ct6::SPEC.max_entries)),
             frags4: RefCell::new(LruTable::new(Frags4::SPEC.max_entries)),
             frags6: RefCell::new(LruTable::new(Frags6::SPEC.max_entries)),
+            services: HashTable::new(Services::SPEC.max_entries),
+            backends: HashTable::new(Backends::SPEC.max_entries),
+            affinity: RefCell::new(LruTable::new(Affinity::SPEC.max_entries)),
+            sock_revnat: RefCell::new(LruTable::new(SockRevNat::SPEC.max_entries)),
             metrics: RefCell::new(ArrayTable::new(Metrics::SPEC.max_entries)),
             events: RefCell::new(Ring::new(events::EVENTS.max_entries)),
             clock: RefCell::new(ArrayTable::new(Clock::SPEC.max_entries)),
@@ -150,6 +166,10 @@ impl Tables {
             "CT6" => f(&*self.ct6.borrow()),
             "FRAGS4" => f(&*self.frags4.borrow()),
             "FRAGS6" => f(&*self.frags6.borrow()),
+            "SERVICES" => f(&self.services),
+            "BACKENDS" => f(&self.backends),
+            "AFFINITY" => f(&*self.affinity.borrow()),
+            "SOCK_REVNAT" => f(&*self.sock_revnat.borrow()),
             "METRICS" => f(&*self.metrics.borrow()),
             "CLOCK" => f(&*self.clock.borrow()),
             _ => return None,
@@ -169,6 +189,10 @@ impl Tables {
             "CT6" => f(self.ct6.get_mut()),
             "FRAGS4" => f(self.frags4.get_mut()),
             "FRAGS6" => f(self.frags6.get_mut()),
+            "SERVICES" => f(&mut self.services),
+            "BACKENDS" => f(&mut self.backends),
+            "AFFINITY" => f(self.affinity.get_mut()),
+            "SOCK_REVNAT" => f(self.sock_revnat.get_mut()),
             "METRICS" => f(self.metrics.get_mut()),
             "CLOCK" => f(self.clock.get_mut()),
             _ => return None,
@@ -209,6 +233,8 @@ impl Tables {
             "CT6" => self.ct6.get_mut().fail_creates(count),
             "FRAGS4" => self.frags4.get_mut().fail_creates(count),
             "FRAGS6" => self.frags6.get_mut().fail_creates(count),
+            "AFFINITY" => self.affinity.get_mut().fail_creates(count),
+            "SOCK_REVNAT" => self.sock_revnat.get_mut().fail_creates(count),
             _ => return false,
         }
         true

@@ -10,7 +10,9 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use dataplane_abi::program::SocketProgram;
 use dataplane_loader::attach::{Attached, detach, list};
+use dataplane_loader::cgroup;
 use dataplane_loader::verifier::{Judgement, judge};
 use dataplane_loader::{Clock, Hook, HookKind, LoadOptions, Object, Sandbox, TestRun};
 use nix::kmod::{ModuleInitFlags, finit_module};
@@ -92,6 +94,8 @@ fn exercise(sandbox: &Sandbox, bytes: &[u8]) -> Result<HookKind, Box<dyn Error>>
     }
     Clock::calibrate(&object)?;
     object.test_run("from_container", &TestRun::new(&[0; 64]))?;
+
+    exercise_sockets(sandbox, &object)?;
     drop(object);
 
     if list(&pins)?.len() != hooks.len() {
@@ -105,6 +109,28 @@ fn exercise(sandbox: &Sandbox, bytes: &[u8]) -> Result<HookKind, Box<dyn Error>>
         }
     }
     Ok(HookKind::of_kernel())
+}
+
+/// The same with the programs on calls of sockets.
+fn exercise_sockets(sandbox: &Sandbox, object: &Object) -> Result<(), Box<dyn Error>> {
+    let pins = sandbox.pins();
+    let root = Path::new("/cgroup2");
+    std::fs::create_dir_all(root)?;
+    mount(Some("none"), root, Some("cgroup2"), MsFlags::empty(), None::<&str>)?;
+    let group = root.join("bristle");
+    std::fs::create_dir_all(&group)?;
+    for program in SocketProgram::ALL {
+        for wanted in [Attached::New, Attached::Unchanged] {
+            let found = object.attach_socket(&pins, program, &group)?;
+            if found != wanted {
+                return Err(format!("{}: {found:?} instead of {wanted:?}", program.name()).into());
+            }
+        }
+        if !cgroup::detach(&pins, program)? {
+            return Err(format!("{} was not attached", program.name()).into());
+        }
+    }
+    Ok(())
 }
 
 /// An error with its causes, on one line.

@@ -7,5 +7,6 @@ mod events;
 mod hooks;
 mod memory;
 mod object;
+mod sockets;
 mod support;
 mod tables;

@@ -1,7 +1,7 @@
 //! Loading: pins are made, taken over, and refused when they do not fit.
 
 use dataplane_abi::conntrack::Ct4;
-use dataplane_abi::program::Program;
+use dataplane_abi::program::{Program, SocketProgram};
 use dataplane_abi::{TABLES, Table as _};
 use dataplane_loader::object::LoadError;
 use dataplane_loader::{Clock, Object, Table, TableKind, TableSpec, TestRun};
@@ -12,8 +12,10 @@ use crate::support::{in_sandbox, load, object_bytes, small, with_object};
 fn every_program_and_table_of_the_abi_is_in_the_object() {
     with_object(|_, _, object| {
         let programs = object.programs();
-        for program in Program::ALL {
-            assert!(programs.iter().any(|name| name == program.name()), "{}", program.name());
+        let names =
+            Program::ALL.map(Program::name).into_iter().chain(SocketProgram::ALL.map(SocketProgram::name));
+        for program in names {
+            assert!(programs.iter().any(|name| name == program), "{program}");
         }
         for spec in TABLES {
             let info = object.table(spec.name).unwrap().info();

@@ -109,8 +109,16 @@ impl Hasher for Mixer {
         self.mix(u64::from(word));
     }
 
+    fn write_u16(&mut self, word: u16) {
+        self.mix(u64::from(word));
+    }
+
     fn write_u32(&mut self, word: u32) {
         self.mix(u64::from(word));
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.mix(word);
     }
 
     fn write_usize(&mut self, _len: usize) {

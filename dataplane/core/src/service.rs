@@ -1,0 +1,155 @@
+//! Services: from the frontend that somebody calls to the backend that answers, and back.
+//!
+//! A call to a frontend costs two look-ups in `SERVICES` and one in `BACKENDS`. What clients stay with comes on top: for
+//! services with session affinity, and for datagrams, of which each is a call of its own and all together are one conversation.
+//! Which backends may be chosen, and which only keep what they have, is settled by who writes the tables.
+
+use dataplane_abi::affinity::{AffinityEntry, AffinityKey, ClientKind, DATAGRAM_TIMEOUT_S};
+use dataplane_abi::backends::{BackendEntry, BackendState};
+use dataplane_abi::metrics::{self, Direction};
+use dataplane_abi::services::{ServiceEntry, ServiceKey, ServiceScope};
+use dataplane_abi::sock_revnat::{SockRevNatEntry, SockRevNatKey};
+use dataplane_abi::{DropReason, ForwardReason};
+
+use crate::socket::{Peer, ServiceMaps, SocketHost, SocketVerdict};
+
+/// Sends a call to a backend if it is one to a service. `DATAGRAM`: the call is about one datagram alone.
+#[inline(always)]
+pub fn translate<H: SocketHost, const DATAGRAM: bool>(host: H) -> SocketVerdict {
+    let Some(called) = Peer::of(host) else { return SocketVerdict::Pass };
+    let key =
+        ServiceKey::frontend(called.addr, called.family, called.port, called.proto, ServiceScope::Internal);
+    let Some(service) = host.service(&key) else { return SocketVerdict::Pass };
+    let (number, timeout_s, count) = (service.service, service.affinity_timeout_s, service.count);
+    let Some(backend) = select::<H, DATAGRAM>(host, key, number, timeout_s, count) else {
+        host.count(metrics::index(DropReason::NoServiceBackend.number(), Direction::Service));
+        return SocketVerdict::Refuse;
+    };
+    let answers = Peer { addr: backend.addr, port: backend.port, ..called };
+    if !note::<H, DATAGRAM>(host, &called, &answers, number) {
+        host.count(metrics::index(ForwardReason::RevNatUpdate as u8, Direction::Service));
+        // Whoever sends datagrams would take the answer for somebody else's; a connection has its one peer anyway.
+        if DATAGRAM {
+            return SocketVerdict::Refuse;
+        }
+    }
+    answers.set_in(host);
+    SocketVerdict::Pass
+}
+
+/// Puts into a call whom its process has called, in place of the backend that it really speaks with.
+#[inline(always)]
+pub fn restore<H: SocketHost>(host: H) {
+    let Some(answers) = Peer::of(host) else { return };
+    let key = SockRevNatKey::new(host.cookie(), answers.addr, answers.family, answers.port, answers.proto);
+    if let Some(row) = host.sock_revnat(&key) {
+        Peer { addr: row.addr, port: row.port, ..answers }.set_in(host);
+    }
+}
+
+/// Notes whom the process has called. False: there is no room.
+#[inline(always)]
+fn note<H: SocketHost, const DATAGRAM: bool>(host: H, called: &Peer, answers: &Peer, service: u32) -> bool {
+    let key = SockRevNatKey::new(host.cookie(), answers.addr, answers.family, answers.port, answers.proto);
+    let entry = SockRevNatEntry { addr: called.addr, port: called.port, pad: [0; 2], service };
+    // Of many datagrams all but the first find the row as it shall be, and a look is cheaper than a row.
+    if DATAGRAM && host.sock_revnat(&key) == Some(entry) {
+        return true;
+    }
+    host.set_sock_revnat(&key, &entry)
+}
+
+/// Chooses the backend of a call to a frontend. `None`: there is none.
+#[inline(always)]
+fn select<H: SocketHost, const DATAGRAM: bool>(
+    host: H,
+    key: ServiceKey,
+    service: u32,
+    timeout_s: u32,
+    count: u16,
+) -> Option<BackendEntry> {
+    if count == 0 {
+        return None;
+    }
+    if !DATAGRAM && timeout_s == 0 {
+        return draw(host, key, count).map(|(_, backend)| backend);
+    }
+    let now_ns = host.now_ns();
+    if !DATAGRAM {
+        return of_session(host, key, service, timeout_s, count, now_ns).map(|(_, backend)| backend);
+    }
+    let socket = AffinityKey::new(ClientKind::Socket, host.cookie(), service);
+    if let Some((_, backend)) = stays(host, &socket, DATAGRAM_TIMEOUT_S, now_ns) {
+        return Some(backend);
+    }
+    let (number, backend) = if timeout_s == 0 {
+        draw(host, key, count)?
+    } else {
+        of_session(host, key, service, timeout_s, count, now_ns)?
+    };
+    host.set_affinity(&socket, &AffinityEntry { last_used_ns: now_ns, backend: number, pad: [0; 4] });
+    Some(backend)
+}
+
+/// The backend of the client's session, or one with which a session begins.
+#[inline(always)]
+fn of_session<H: SocketHost>(
+    host: H,
+    key: ServiceKey,
+    service: u32,
+    timeout_s: u32,
+    count: u16,
+    now_ns: u64,
+) -> Option<(u32, BackendEntry)> {
+    let client = AffinityKey::new(ClientKind::Netns, host.netns_cookie(), service);
+    // What a session adds are new connections, which an ending backend does not take.
+    let stayed = stays(host, &client, timeout_s, now_ns)
+        .filter(|(_, backend)| backend.state == BackendState::Active as u8);
+    if stayed.is_some() {
+        return stayed;
+    }
+    let (number, backend) = draw(host, key, count)?;
+    host.set_affinity(&client, &AffinityEntry { last_used_ns: now_ns, backend: number, pad: [0; 4] });
+    Some((number, backend))
+}
+
+/// The backend with which a client stays, if it is still one of the service's. From now on the time counts anew.
+#[inline(always)]
+fn stays<H: ServiceMaps>(
+    host: H,
+    key: &AffinityKey,
+    timeout_s: u32,
+    now_ns: u64,
+) -> Option<(u32, BackendEntry)> {
+    let number = host.affinity(key, |row| {
+        if row.is_over(now_ns, timeout_s) {
+            return 0;
+        }
+        row.last_used_ns = now_ns;
+        row.backend
+    })?;
+    let backend = *host.backend(number)?;
+    (backend.service == key.service).then_some((number, backend))
+}
+
+/// One of the frontend's backends by chance.
+#[inline(always)]
+fn draw<H: SocketHost>(host: H, key: ServiceKey, count: u16) -> Option<(u32, BackendEntry)> {
+    let place = u64::from(host.random()).wrapping_mul(u64::from(count)) >> 32;
+    let slot = u16::try_from(place).ok()?.wrapping_add(1);
+    // The count is read before the slot: the one that was drawn may have gone in between. The first is the last to go.
+    at_slot(host, key.slot(slot)).or_else(|| at_slot(host, key.slot(1)))
+}
+
+#[inline(always)]
+fn at_slot<H: ServiceMaps>(host: H, key: ServiceKey) -> Option<(u32, BackendEntry)> {
+    let Some(ServiceEntry { backend: number, .. }) = host.service(&key).copied() else {
+        host.count(metrics::index(ForwardReason::NoBackendSlot as u8, Direction::Service));
+        return None;
+    };
+    let Some(backend) = host.backend(number) else {
+        host.count(metrics::index(ForwardReason::NoBackend as u8, Direction::Service));
+        return None;
+    };
+    Some((number, *backend))
+}
