@@ -14,9 +14,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use agent_policy::{Row as Decision, RowKey, Verdict};
+use dataplane_abi::backends::BackendEntry;
 use dataplane_abi::config::NodeConfig;
 use dataplane_abi::endpoints::EndpointEntry;
 use dataplane_abi::ipcache::IpCacheEntry;
+use dataplane_abi::services::{ServiceEntry, ServiceKey};
 use ipnet::IpNet;
 
 use crate::backoff::Failure;
@@ -34,6 +36,7 @@ use crate::reconcile::staged::StagedCounts;
 use crate::state::State;
 use crate::state::documents::{IpamDocument, Restored};
 use crate::state::endpoints::{Endpoint, EndpointId, Endpoints, Leaving, Phase, host_net};
+use crate::state::frontends::Frontends;
 use crate::state::ipam::Ipam;
 use crate::state::nodes::Nodes;
 use crate::state::policy::{PolicyState, Touched};
@@ -100,6 +103,8 @@ pub(crate) struct Outside {
     pub(crate) policy: Tracked<RowKey, Decision>,
     pub(crate) policy_blocks: Tracked<BlockRow, Decision>,
     pub(crate) policy_l4: Tracked<L4Row, Verdict>,
+    pub(crate) services: Tracked<ServiceKey, ServiceEntry>,
+    pub(crate) backends: Tracked<u32, BackendEntry>,
     pub(crate) routes: Tracked<IpNet, Route>,
     pub(crate) programs: Tracked<(String, Program), u32>,
     /// The base programs beside which nothing is left of an earlier agent.
@@ -177,6 +182,7 @@ impl Agent {
                 config.policy.as_ref().is_some_and(|policy| policy.host_firewall),
                 config.policy.as_ref().map(|policy| policy.engine.clone()).unwrap_or_default(),
             ),
+            frontends: Frontends::new(config.kube_proxy_replacement, &config.node_name),
             underlay: None,
             base: None,
             listeners: false,
@@ -220,6 +226,8 @@ impl Agent {
                 policy: Tracked::new(controllers::policy::hash),
                 policy_blocks: Tracked::new(controllers::policy::block_hash),
                 policy_l4: Tracked::new(controllers::policy::l4_hash),
+                services: Tracked::new(|_, _| 0),
+                backends: Tracked::new(|_, _| 0),
                 routes: Tracked::new(|_, _| 0),
                 programs: Tracked::new(|_, _| 0),
                 clean_base: None,
@@ -312,6 +320,8 @@ impl Agent {
             outside.policy_blocks.next_retry(),
             outside.policy_l4.next_retry(),
             self.state.policy.next_wait(),
+            outside.services.next_retry(),
+            outside.backends.next_retry(),
             outside.routes.next_retry(),
             outside.programs.next_retry(),
             Some(self.ct_gc.due()),

@@ -89,6 +89,8 @@ pub struct Config {
     pub ct_gc: CtGcConfig,
     /// Identities and policy; `None`: pods have no identity of their own and nothing is enforced.
     pub policy: Option<PolicyConfig>,
+    /// Calls of this node's pods and processes to services go to their endpoints, so that no kube-proxy is needed for them.
+    pub kube_proxy_replacement: bool,
 }
 
 /// Identities and policy.
@@ -132,6 +134,7 @@ impl Config {
             inspect_interval: Duration::from_mins(1),
             ct_gc: CtGcConfig::default(),
             policy: None,
+            kube_proxy_replacement: false,
         }
     }
 }

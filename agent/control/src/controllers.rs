@@ -6,6 +6,7 @@ pub(crate) mod ipcache;
 pub(crate) mod policy;
 pub(crate) mod programs;
 pub(crate) mod routes;
+pub(crate) mod services;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

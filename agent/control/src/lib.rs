@@ -43,7 +43,7 @@ pub use event::{DeviceFacts, Event, NodeObject};
 pub use finding::{Finding, Severity};
 pub use objects::{
     EndpointObject, NamespaceObject, Object, ObjectKind, ObjectName, PodObject, ReadError, ServiceObject,
-    SliceObject, named_port,
+    ServicePort, SliceEndpoint, SliceObject, named_port,
 };
 pub use ports::{MapStore, NodeOps, PortError};
 pub use state::host::ALLOW_API_CUT;

@@ -245,6 +245,27 @@ pub struct ServiceObject {
     pub selector: BTreeMap<String, String>,
     /// `spec.clusterIPs`. What is no address is left out, as is `None`.
     pub cluster_ips: BTreeSet<IpAddr>,
+    /// `metadata.creationTimestamp`; of two that claim one frontend the later one has it.
+    pub created: Box<str>,
+    /// `spec.ports`, those of protocols that are translated.
+    pub ports: Vec<ServicePort>,
+    /// `spec.internalTrafficPolicy` is `Local`: clients get endpoints of their own node only.
+    pub internal_local: bool,
+    /// Seconds for which a client stays with its backend (`spec.sessionAffinity` is `ClientIP`).
+    pub affinity_s: Option<u32>,
+    /// It is left to another proxy (label `service.kubernetes.io/service-proxy-name`), or is only a name (type `ExternalName`).
+    pub is_anothers: bool,
+}
+
+/// A port of a service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct ServicePort {
+    /// Its name, empty where it is the only one. Slices name their ports after it.
+    pub name: Box<str>,
+    /// IP protocol: TCP or UDP.
+    pub proto: u8,
+    /// Port at the service's addresses.
+    pub port: u16,
 }
 
 /// What the agent reads of an `EndpointSlice`.
@@ -261,6 +282,29 @@ pub struct SliceObject {
     pub addresses: BTreeSet<IpAddr>,
     /// TCP ports of its endpoints.
     pub tcp_ports: BTreeSet<u16>,
+    /// Ports of its endpoints that are translated: those of services, with the number at the endpoints.
+    pub ports: Vec<ServicePort>,
+    /// Its endpoints with addresses, each with the first of them.
+    pub endpoints: Vec<SliceEndpoint>,
+}
+
+/// An endpoint of a slice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SliceEndpoint {
+    /// Its address.
+    pub address: IpAddr,
+    /// `nodeName`; empty: it is said to be on none.
+    pub node: Box<str>,
+    /// Takes traffic (`conditions.ready`; not known counts as yes).
+    pub ready: bool,
+    /// Would be ready if it did not end (`conditions.serving`; not known counts as `ready`).
+    pub serving: bool,
+    /// Is about to end (`conditions.terminating`; not known counts as no).
+    pub terminating: bool,
+    /// Zones whose clients shall use it (`hints.forZones`).
+    pub zones: Box<[Box<str>]>,
+    /// Nodes whose clients shall use it (`hints.forNodes`).
+    pub nodes: Box<[Box<str>]>,
 }
 
 /// What the agent reads of a `CiliumEndpoint`. What is wrong in it is left out.

@@ -7,7 +7,8 @@
 //! 5. programs and routes that are no longer wanted go, then rows: ipcache, then endpoints;
 //! 6. `CONFIG` is written, its revision raised if any row has changed: from here on known connections look again;
 //! 7. programs are attached, routes are set: traffic begins to use the rows;
-//! 8. new endpoints are noted as ready and their ADD is answered; gone ones release their addresses and their DEL is answered.
+//! 8. rows of services (see `services.rs`), so that a new pod finds them;
+//! 9. new endpoints are noted as ready and their ADD is answered; gone ones release their addresses and their DEL is answered.
 //!
 //! A process that dies between two steps leaves what its successor can finish: half made endpoints have a document that says so, and
 //! rows without a raised revision are noticed by their digest in `CONFIG`.
@@ -18,6 +19,7 @@ mod pods;
 pub(crate) mod policy;
 mod read_back;
 mod rows;
+mod services;
 pub(crate) mod staged;
 
 use crate::agent::{Agent, ReconcileReport};
@@ -112,6 +114,8 @@ impl Agent {
         self.write_config(&mut run);
         self.remove_policy(&mut run);
         self.attach_and_route(&mut run, knowledge);
+        self.commit_services();
+        self.write_services(&mut run);
 
         self.finish_adds(&mut run);
         self.save_ipam(&mut run);
@@ -134,6 +138,8 @@ impl Agent {
         outside.policy.wake(now);
         outside.policy_blocks.wake(now);
         outside.policy_l4.wake(now);
+        outside.services.wake(now);
+        outside.backends.wake(now);
         outside.routes.wake(now);
         outside.programs.wake(now);
     }
@@ -145,6 +151,8 @@ impl Agent {
             + outside.policy.pending()
             + outside.policy_blocks.pending()
             + outside.policy_l4.pending()
+            + outside.services.pending()
+            + outside.backends.pending()
             + outside.routes.pending()
             + outside.programs.pending()
             + self.failures.iter().count()

@@ -3,9 +3,11 @@
 pub(crate) mod claims;
 pub(crate) mod documents;
 pub(crate) mod endpoints;
+pub(crate) mod frontends;
 pub(crate) mod host;
 pub(crate) mod ipam;
 pub(crate) mod nodes;
+pub(crate) mod numbers;
 pub(crate) mod policy;
 pub(crate) mod services;
 
@@ -16,6 +18,7 @@ use agent_policy::{LabelSet, Node};
 use crate::event::DeviceFacts;
 use crate::ports::BaseFacts;
 use endpoints::{Endpoint, Endpoints};
+use frontends::Frontends;
 use ipam::Ipam;
 use nodes::Nodes;
 use policy::PolicyState;
@@ -27,6 +30,7 @@ pub(crate) struct State {
     pub(crate) endpoints: Endpoints,
     pub(crate) ipam: Ipam,
     pub(crate) policy: PolicyState,
+    pub(crate) frontends: Frontends,
     pub(crate) underlay: Option<DeviceFacts>,
     pub(crate) base: Option<BaseFacts>,
     /// Somebody listens to events.

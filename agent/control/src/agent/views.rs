@@ -3,6 +3,7 @@
 use agent_api::status::{AgentState, IpamStatus, NetworkStatus, RoutingMode};
 use agent_api::{Endpoint, EndpointPolicy, EndpointState, IpcacheEntry, Node};
 use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags};
+use dataplane_abi::services::ServiceKey;
 
 use super::Agent;
 use crate::config::Routing;
@@ -24,6 +25,12 @@ fn policy(entry: Option<&EndpointEntry>) -> EndpointPolicy {
         egress: has(EndpointFlags::ENFORCE_EGRESS),
         audit: has(EndpointFlags::AUDIT),
     }
+}
+
+/// Which row of `SERVICES`, for people.
+fn place(key: &ServiceKey) -> String {
+    let address = key.ip().map_or_else(String::new, |ip| ip.to_string());
+    format!("{address} port {} protocol {} slot {}", key.port, key.proto, key.slot)
 }
 
 impl Agent {
@@ -151,6 +158,10 @@ impl Agent {
         failures.extend(of_blocks.map(|(key, error)| (format!("POLICY_BLOCKS {key:?}"), error.clone())));
         let of_sets = outside.policy_l4.failures();
         failures.extend(of_sets.map(|(key, error)| (format!("POLICY_L4 {key:?}"), error.clone())));
+        let of_services = outside.services.failures();
+        failures.extend(of_services.map(|(key, error)| (format!("SERVICES {}", place(key)), error.clone())));
+        let of_backends = outside.backends.failures();
+        failures.extend(of_backends.map(|(number, error)| (format!("BACKENDS {number}"), error.clone())));
         failures
             .extend(outside.routes.failures().map(|(key, error)| (format!("route {key}"), error.clone())));
         failures.extend(
@@ -175,6 +186,7 @@ impl Agent {
         let mut findings = self.lasting_findings.clone();
         findings.extend(self.state.nodes.findings());
         findings.extend(self.state.policy.findings());
+        findings.extend(self.state.frontends.findings());
         let own = format!("node/{}", self.config.node_name);
         let strays: Vec<String> = self
             .state

@@ -1,5 +1,7 @@
 //! Objects as the API has them, read into what the agent keeps of them.
 
+mod service;
+
 use std::collections::BTreeMap;
 
 use agent_crd::{
@@ -9,9 +11,9 @@ use agent_crd::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{
-    EndpointObject, NamespaceObject, Object, ObjectKind, PodObject, ServiceObject, SliceObject, named_port,
-};
+use service::{Service, Slice};
+
+use super::{EndpointObject, NamespaceObject, Object, ObjectKind, PodObject, named_port};
 
 /// An object that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -27,12 +29,13 @@ struct Pod {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 struct Metadata {
     namespace: String,
     name: String,
     uid: String,
     labels: BTreeMap<String, String>,
+    creation_timestamp: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -65,47 +68,6 @@ struct Namespace {
     metadata: Metadata,
 }
 
-#[derive(Deserialize)]
-struct Service {
-    metadata: Metadata,
-    #[serde(default)]
-    spec: ServiceSpec,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct ServiceSpec {
-    // The API allows null for both of these.
-    selector: Option<BTreeMap<String, String>>,
-    #[serde(rename = "clusterIPs")]
-    cluster_ips: Option<Vec<String>>,
-}
-
-#[derive(Deserialize)]
-struct Slice {
-    metadata: Metadata,
-    #[serde(default)]
-    endpoints: Option<Vec<SliceEndpoint>>,
-    #[serde(default)]
-    ports: Option<Vec<SlicePort>>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct SlicePort {
-    port: Option<u16>,
-    protocol: Option<String>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct SliceEndpoint {
-    addresses: Vec<String>,
-}
-
-/// Label of an `EndpointSlice` with the name of its service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
-
 impl Object {
     /// Reads an object of a kind. `None`: it is of no concern, as a pod in its node's own network is.
     ///
@@ -129,21 +91,7 @@ impl Object {
             ObjectKind::Endpoint => Self::Endpoint(EndpointObject::from(
                 &CiliumEndpoint::from_json(object.clone()).map_err(wrong)?,
             )),
-            ObjectKind::Service => {
-                let Service { metadata, spec } = plain(object)?;
-                Self::Service(ServiceObject {
-                    namespace: metadata.namespace,
-                    name: metadata.name,
-                    labels: metadata.labels,
-                    selector: spec.selector.unwrap_or_default(),
-                    cluster_ips: spec
-                        .cluster_ips
-                        .iter()
-                        .flatten()
-                        .filter_map(|text| text.parse().ok())
-                        .collect(),
-                })
-            }
+            ObjectKind::Service => Self::Service(plain::<Service>(object)?.into()),
             ObjectKind::EndpointSlice => Self::EndpointSlice(plain::<Slice>(object)?.into()),
             ObjectKind::CidrGroup => {
                 Self::CidrGroup(CiliumCIDRGroup::from_json(object.clone()).map_err(wrong)?)
@@ -187,21 +135,6 @@ impl From<Pod> for PodObject {
     }
 }
 
-impl From<Slice> for SliceObject {
-    fn from(slice: Slice) -> Self {
-        let Slice { mut metadata, endpoints, ports } = slice;
-        let is_tcp = |port: &&SlicePort| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP");
-        let firsts = endpoints.iter().flatten().filter_map(|endpoint| endpoint.addresses.first());
-        Self {
-            addresses: firsts.filter_map(|text| text.parse().ok()).collect(),
-            tcp_ports: ports.iter().flatten().filter(is_tcp).filter_map(|port| port.port).collect(),
-            service: metadata.labels.remove(SERVICE_NAME).unwrap_or_default(),
-            namespace: metadata.namespace,
-            name: metadata.name,
-        }
-    }
-}
-
 impl ObjectKind {
     /// The kind of an object by its `apiVersion` and `kind`.
     pub fn of(object: &Value) -> Option<Self> {
@@ -225,8 +158,6 @@ impl ObjectKind {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use serde_json::json;
 
     use super::*;
@@ -251,28 +182,6 @@ mod tests {
         let ports: Vec<_> =
             pod.named_ports.iter().map(|port| (port.name.as_str(), port.proto, port.port)).collect();
         assert_eq!(ports, [("http", 6, 80), ("dns", 17, 53)]);
-    }
-
-    #[test]
-    fn a_slice_is_read_with_the_first_address_of_each_endpoint() {
-        let object = json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {"namespace": "shop", "name": "web-x", "labels": {"kubernetes.io/service-name": "web"}},
-            "addressType": "IPv4",
-            "endpoints": [
-                {"addresses": ["192.0.2.1", "192.0.2.2"], "conditions": {"ready": false}},
-                {"addresses": ["web.example.com"]},
-                {"addresses": []},
-            ],
-        });
-        let kind = ObjectKind::of(&object).unwrap();
-        let Some(Object::EndpointSlice(slice)) = Object::read(kind, &object).unwrap() else { panic!() };
-        let addresses = BTreeSet::from(["192.0.2.1".parse().unwrap()]);
-        assert_eq!((slice.service.as_str(), slice.addresses), ("web", addresses));
-        let object = json!({"metadata": {"name": "a"}, "endpoints": null});
-        assert!(Object::read(ObjectKind::EndpointSlice, &object).unwrap().is_some());
-        let object = json!({"metadata": {"name": "a"}, "spec": {"selector": null}});
-        assert!(Object::read(ObjectKind::Service, &object).unwrap().is_some());
     }
 
     #[test]

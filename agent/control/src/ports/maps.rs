@@ -17,6 +17,10 @@ pub enum Table {
     PolicyBlocks,
     /// What policies decide, by protocol and port.
     PolicyL4,
+    /// Under which addresses services are reached, and how many backends they have.
+    Services,
+    /// Where backends of services are.
+    Backends,
     /// How often staged policies would have decided otherwise; counted by the dataplane, the agent only removes.
     Staged,
     /// IPv4 connections; written by the dataplane, the agent only removes.
@@ -27,13 +31,15 @@ pub enum Table {
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Config,
         Self::Endpoints,
         Self::Ipcache,
         Self::Policy,
         Self::PolicyBlocks,
         Self::PolicyL4,
+        Self::Services,
+        Self::Backends,
         Self::Staged,
         Self::Ct4,
         Self::Ct6,
@@ -53,6 +59,8 @@ impl Table {
             Self::Policy => "POLICY",
             Self::PolicyBlocks => "POLICY_BLOCKS",
             Self::PolicyL4 => "POLICY_L4",
+            Self::Services => "SERVICES",
+            Self::Backends => "BACKENDS",
             Self::Staged => "STAGED",
             Self::Ct4 => "CT4",
             Self::Ct6 => "CT6",

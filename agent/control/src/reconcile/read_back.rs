@@ -24,6 +24,8 @@ struct Found {
     policy: Vec<Row>,
     policy_blocks: Vec<Row>,
     policy_l4: Vec<Row>,
+    services: Vec<Row>,
+    backends: Vec<Row>,
     routes: Vec<crate::ports::Route>,
     links: Vec<PodLink>,
 }
@@ -37,6 +39,8 @@ impl Found {
             policy: run.maps.dump(Table::Policy)?,
             policy_blocks: run.maps.dump(Table::PolicyBlocks)?,
             policy_l4: run.maps.dump(Table::PolicyL4)?,
+            services: run.maps.dump(Table::Services)?,
+            backends: run.maps.dump(Table::Backends)?,
             routes: run.node.list_routes()?,
             links: run.node.list_pod_links()?,
         })
@@ -87,6 +91,7 @@ impl Agent {
         self.state.policy.restore_nodes(addresses.map(|(prefix, entry)| (prefix.addr(), entry.identity)));
         self.outside.ipcache.read_back(prefixes);
         self.read_back_policy(found.policy, found.policy_blocks, found.policy_l4);
+        self.read_back_services(found.services, found.backends);
         self.outside.routes.read_back(found.routes.into_iter().map(|route| (route.dst, route)));
         self.dirty.all = true;
         info!(endpoints = self.state.endpoints.len(), "state read back");
@@ -118,6 +123,26 @@ impl Agent {
             }
         }
         self.outside.policy_l4.read_back(verdicts);
+    }
+
+    fn read_back_services(&mut self, rows: Vec<Row>, backend_rows: Vec<Row>) {
+        let mut services = Vec::new();
+        for row in rows {
+            match controllers::services::parse(&row) {
+                Some(parsed) => services.push(parsed),
+                None => drop(self.outside.garbage.insert((Table::Services, row.key))),
+            }
+        }
+        let mut backends = Vec::new();
+        for row in backend_rows {
+            match controllers::services::parse_backend(&row) {
+                Some(parsed) => backends.push(parsed),
+                None => drop(self.outside.garbage.insert((Table::Backends, row.key))),
+            }
+        }
+        self.state.frontends.restore(&services, &backends);
+        self.outside.services.read_back(services);
+        self.outside.backends.read_back(backends);
     }
 
     /// What holds for the endpoints that are there goes on until it is known what shall.

@@ -197,6 +197,21 @@ impl PolicyState {
         !self.enabled || self.lists.missing().next().is_none()
     }
 
+    /// Whether services and slices have been heard whole.
+    pub(crate) fn services_synced(&self) -> bool {
+        [ObjectKind::Service, ObjectKind::EndpointSlice].into_iter().all(|kind| self.lists.has_heard(kind))
+    }
+
+    /// Services and their slices.
+    pub(crate) fn services(&self) -> &Services {
+        &self.services
+    }
+
+    /// See [`Services::take_touched`].
+    pub(crate) fn take_touched_services(&mut self) -> BTreeSet<ObjectName> {
+        self.services.take_touched()
+    }
+
     /// Kinds of which no whole list has been heard.
     pub(crate) fn missing(&self) -> Vec<&'static str> {
         if self.enabled { self.lists.missing().map(ObjectKind::name).collect() } else { Vec::new() }
@@ -632,9 +647,7 @@ impl PolicyState {
 
     /// What is wrong with the objects.
     pub(crate) fn findings(&self) -> Vec<Finding> {
-        if !self.enabled {
-            return Vec::new();
-        }
+        // Without policy nothing is heard but what somebody else needs, and that the engine does not know.
         let severity = |severity| match severity {
             agent_policy::Severity::Warning => crate::finding::Severity::Warning,
             agent_policy::Severity::Error => crate::finding::Severity::Error,

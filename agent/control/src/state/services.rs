@@ -1,4 +1,4 @@
-//! Services with the addresses of their endpoints: peers of policies, which say so by `toServices`.
+//! Services with their endpoints: peers of policies, which say so by `toServices`, and what pods and processes call.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +19,8 @@ pub(crate) struct Services {
     slices: BTreeMap<ObjectName, SliceObject>,
     /// Slices by the name of their service.
     of_service: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    /// Services of which something was heard, or of their slices, since somebody asked.
+    touched: BTreeSet<ObjectName>,
 }
 
 impl Services {
@@ -49,6 +51,7 @@ impl Services {
 
     /// A service as it is now; `None`: it is gone.
     pub(crate) fn set_service(&mut self, name: &ObjectName, service: Option<ServiceObject>) {
+        self.touched.insert(name.clone());
         match service {
             Some(service) => drop(self.by_name.insert(name.clone(), service)),
             None => drop(self.by_name.remove(name)),
@@ -77,7 +80,23 @@ impl Services {
             self.slices.insert(name.clone(), slice);
             touched.push(service);
         }
+        self.touched.extend(touched.iter().cloned());
         touched
+    }
+
+    /// A service.
+    pub(crate) fn service(&self, name: &ObjectName) -> Option<&ServiceObject> {
+        self.by_name.get(name)
+    }
+
+    /// Slices of a service, whether it is there or not.
+    pub(crate) fn slices(&self, name: &ObjectName) -> impl Iterator<Item = &SliceObject> + Clone {
+        self.of_service.get(name).into_iter().flatten().filter_map(|slice| self.slices.get(slice))
+    }
+
+    /// Services of which something was heard, or of their slices, since the last call.
+    pub(crate) fn take_touched(&mut self) -> BTreeSet<ObjectName> {
+        std::mem::take(&mut self.touched)
     }
 
     /// A service in the engine's words; `None`: there is none of that name.

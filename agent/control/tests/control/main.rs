@@ -11,4 +11,5 @@ mod nodes;
 mod order;
 mod policy;
 mod scale;
+mod services;
 mod world;

@@ -31,6 +31,11 @@ impl Lists {
         self.0.iter().filter(|(_, list)| !list.synced).map(|(kind, _)| *kind)
     }
 
+    /// Whether a whole list of a kind has been heard.
+    pub(super) fn has_heard(&self, kind: ObjectKind) -> bool {
+        self.0.get(&kind).is_some_and(|list| list.synced)
+    }
+
     /// A list begins.
     pub(super) fn started(&mut self, kind: ObjectKind) {
         let list = self.0.entry(kind).or_default();

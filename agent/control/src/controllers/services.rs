@@ -1,0 +1,500 @@
+//! `SERVICES` and `BACKENDS`: where calls to cluster IPs go.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use dataplane_abi::backends::{BackendEntry, BackendState};
+use dataplane_abi::services::{ServiceEntry, ServiceFlags, ServiceKey, ServiceScope};
+use dataplane_abi::{Addr, Be16, Family};
+use zerocopy::FromBytes as _;
+
+use super::row_hash;
+use crate::objects::{ObjectName, ServiceObject, ServicePort, SliceEndpoint, SliceObject};
+use crate::ports::Row;
+
+/// A port of a service in one family: what has backends.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PortName {
+    pub(crate) service: ObjectName,
+    pub(crate) port: Box<str>,
+    pub(crate) proto: u8,
+    pub(crate) is_v4: bool,
+}
+
+impl PortName {
+    /// Where to begin looking for a number of it.
+    pub(crate) fn hash(&self) -> u32 {
+        let Self { service: ObjectName { namespace, name }, port, proto, is_v4 } = self;
+        // Names have no slashes.
+        let text = format!("{namespace}/{name}/{port}/{proto}/{is_v4}");
+        fold(row_hash(b'N', text.as_bytes(), &[]))
+    }
+}
+
+/// A backend: the number of its service's port, and where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct BackendName {
+    pub(crate) service: u32,
+    pub(crate) place: (IpAddr, u16),
+}
+
+impl BackendName {
+    /// Where to begin looking for a number of it.
+    pub(crate) fn hash(&self) -> u32 {
+        let (address, port) = self.place;
+        let place = (Addr::from_ip(address).0.0, port.to_le_bytes());
+        fold(row_hash(b'K', &self.service.to_le_bytes(), &[place.0.as_slice(), place.1.as_slice()].concat()))
+    }
+
+    /// The one that a row is about.
+    pub(crate) fn of(entry: &BackendEntry) -> Option<Self> {
+        Some(Self { service: entry.service, place: (entry.ip()?, entry.port.get()) })
+    }
+}
+
+fn fold(hash: u64) -> u32 {
+    u32::try_from(hash >> 32).unwrap_or_default()
+}
+
+/// An address, a protocol and a port under which a service is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Frontend {
+    pub(crate) address: IpAddr,
+    pub(crate) proto: u8,
+    pub(crate) port: u16,
+}
+
+impl Frontend {
+    /// Key bytes of its row at slot 0.
+    pub(crate) fn key(&self) -> ServiceKey {
+        let (addr, family) = Addr::from_ip(self.address);
+        ServiceKey::frontend(addr, family, Be16::new(self.port), self.proto, ServiceScope::Internal)
+    }
+
+    /// The one that a row is about.
+    pub(crate) fn of(key: &ServiceKey) -> Option<Self> {
+        Some(Self { address: key.ip()?, proto: key.proto, port: key.port.get() })
+    }
+}
+
+/// What a service's port offers to callers on a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Offer {
+    pub(crate) name: PortName,
+    /// How it is called.
+    pub(crate) frontends: Vec<Frontend>,
+    /// Endpoints that take new connections, in order.
+    pub(crate) active: Vec<(IpAddr, u16)>,
+    /// Endpoints that only keep what they have, in order.
+    pub(crate) kept: Vec<(IpAddr, u16)>,
+    /// Seconds, 0: none.
+    pub(crate) affinity_s: u32,
+    pub(crate) flags: ServiceFlags,
+}
+
+/// Where the callers are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Place {
+    /// Name of the node.
+    pub(crate) node: String,
+    /// Its zone (label `topology.kubernetes.io/zone`).
+    pub(crate) zone: Option<String>,
+}
+
+/// What a service offers, port by port and family by family. A headless service, or one that is another proxy's, offers nothing.
+pub(crate) fn offers<'a>(
+    service: &ServiceObject,
+    slices: &(impl Iterator<Item = &'a SliceObject> + Clone),
+    place: &Place,
+) -> Vec<Offer> {
+    if service.is_anothers {
+        return Vec::new();
+    }
+    let mut offers = Vec::new();
+    for is_v4 in [true, false] {
+        let addresses = || service.cluster_ips.iter().filter(move |address| address.is_ipv4() == is_v4);
+        if addresses().next().is_none() {
+            continue;
+        }
+        for port in &service.ports {
+            let frontends = addresses()
+                .map(|address| Frontend { address: *address, proto: port.proto, port: port.port })
+                .collect();
+            let endpoints = endpoints(port, is_v4, slices.clone());
+            offers.push(offer(service, port, is_v4, frontends, &endpoints, place));
+        }
+    }
+    offers
+}
+
+/// What is known of an endpoint, from all slices that have it.
+type Endpoints<'a> = BTreeMap<(IpAddr, u16), &'a SliceEndpoint>;
+
+/// Endpoints of a service's port in a family: those of slices that have a port of the same name and protocol.
+fn endpoints<'a>(
+    port: &ServicePort,
+    is_v4: bool,
+    slices: impl Iterator<Item = &'a SliceObject>,
+) -> Endpoints<'a> {
+    let mut endpoints = Endpoints::new();
+    for slice in slices {
+        let its = slice.ports.iter().filter(|its| its.name == port.name && its.proto == port.proto);
+        for number in its.map(|its| its.port) {
+            for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.address.is_ipv4() == is_v4) {
+                // An endpoint that moves between slices may be in both for a while: the one that can be used more counts.
+                let rank = |endpoint: &SliceEndpoint| (endpoint.ready, endpoint.serving);
+                let known = endpoints.entry((endpoint.address, number)).or_insert(endpoint);
+                if rank(known) < rank(endpoint) {
+                    *known = endpoint;
+                }
+            }
+        }
+    }
+    endpoints
+}
+
+fn offer(
+    service: &ServiceObject,
+    port: &ServicePort,
+    is_v4: bool,
+    frontends: Vec<Frontend>,
+    endpoints: &Endpoints<'_>,
+    place: &Place,
+) -> Offer {
+    let mut flags = ServiceFlags::CLUSTER_IP;
+    flags.set(ServiceFlags::INTERNAL_LOCAL, service.internal_local);
+    // With `internalTrafficPolicy: Local` the service is for its callers as if it had no others.
+    let in_scope = |endpoint: &SliceEndpoint| !service.internal_local || *endpoint.node == *place.node;
+    let scope: Endpoints<'_> =
+        endpoints.iter().filter(|(_, e)| in_scope(e)).map(|(at, e)| (*at, *e)).collect();
+    let ready: Endpoints<'_> = scope.iter().filter(|(_, e)| e.ready).map(|(at, e)| (*at, *e)).collect();
+    let active: Vec<(IpAddr, u16)> = if ready.is_empty() {
+        // Those that end and still serve are better than none.
+        let ending = scope.iter().filter(|(_, e)| e.serving && e.terminating);
+        let ending: Vec<_> = ending.map(|(at, _)| *at).collect();
+        flags.set(ServiceFlags::ENDING, !ending.is_empty());
+        ending
+    } else if let Some(meant) = meant_for(place, &ready).filter(|_| !service.internal_local) {
+        flags |= ServiceFlags::ZONE_HINTS;
+        meant
+    } else {
+        ready.keys().copied().collect()
+    };
+    // Slots are numbered with sixteen bits, and no table has room for more.
+    let active: Vec<_> = active.into_iter().take(usize::from(u16::MAX)).collect();
+    let serves = |e: &SliceEndpoint| e.ready || (e.serving && e.terminating);
+    let kept = scope.iter().filter(|(at, e)| serves(e) && active.binary_search(at).is_err());
+    Offer {
+        name: PortName {
+            service: ObjectName::new(&service.namespace, &service.name),
+            port: port.name.clone(),
+            proto: port.proto,
+            is_v4,
+        },
+        frontends,
+        kept: kept.map(|(at, _)| *at).collect(),
+        active,
+        affinity_s: service.affinity_s.unwrap_or_default(),
+        flags,
+    }
+}
+
+/// Endpoints that hints mean for callers at this place: by node, else by zone. `None`: hints are not followed, since not all
+/// endpoints have them or none is meant for the place, as when they are behind what is there.
+fn meant_for(place: &Place, ready: &Endpoints<'_>) -> Option<Vec<(IpAddr, u16)>> {
+    let pick = |name: &str, of: fn(&SliceEndpoint) -> &[Box<str>]| {
+        let all_have_hints = ready.values().all(|endpoint| !of(endpoint).is_empty());
+        let is_meant = |endpoint: &SliceEndpoint| of(endpoint).iter().any(|hint| **hint == *name);
+        let meant: Vec<_> = ready.iter().filter(|(_, e)| is_meant(e)).map(|(at, _)| *at).collect();
+        (all_have_hints && !meant.is_empty()).then_some(meant)
+    };
+    let by_zone = || pick(place.zone.as_deref()?, |endpoint| &endpoint.zones);
+    pick(&place.node, |endpoint| &endpoint.nodes).or_else(by_zone)
+}
+
+/// Rows of a frontend: its slots and itself. `backends` are numbers of those that take new connections, in order.
+pub(crate) fn rows(
+    frontend: &Frontend,
+    offer: &Offer,
+    service: u32,
+    backends: &[u32],
+) -> Vec<(ServiceKey, ServiceEntry)> {
+    let key = frontend.key();
+    let slots =
+        (1..).zip(backends).map(|(slot, backend)| (key.slot(slot), ServiceEntry::slot(service, *backend)));
+    let count = u16::try_from(backends.len()).unwrap_or(u16::MAX);
+    let itself = ServiceEntry::frontend(service, count, offer.affinity_s, offer.flags);
+    slots.chain([(key, itself)]).collect()
+}
+
+/// Row of a backend.
+pub(crate) fn backend(name: &BackendName, proto: u8, state: BackendState) -> BackendEntry {
+    let (address, port) = name.place;
+    let (addr, family) = Addr::from_ip(address);
+    BackendEntry {
+        addr,
+        service: name.service,
+        port: Be16::new(port),
+        family: family as u8,
+        proto,
+        state: state as u8,
+        pad: [0; 3],
+    }
+}
+
+/// A row of `SERVICES` that was read back; `None` if this agent would not have written such bytes.
+pub(crate) fn parse(row: &Row) -> Option<(ServiceKey, ServiceEntry)> {
+    let key = ServiceKey::read_from_bytes(&row.key).ok()?;
+    let entry = ServiceEntry::read_from_bytes(&row.value).ok()?;
+    let is_ours = Frontend::of(&key)?.key().slot(key.slot) == key
+        && entry.service != 0
+        && (key.slot == 0) == (entry.backend == 0)
+        && (key.slot == 0 || entry == ServiceEntry::slot(entry.service, entry.backend));
+    is_ours.then_some((key, entry))
+}
+
+/// A row of `BACKENDS` that was read back; `None` if this agent would not have written such bytes.
+pub(crate) fn parse_backend(row: &Row) -> Option<(u32, BackendEntry)> {
+    let number = u32::read_from_bytes(&row.key).ok()?;
+    let entry = BackendEntry::read_from_bytes(&row.value).ok()?;
+    Family::from_number(entry.family)?;
+    let state = BackendState::from_number(entry.state)?;
+    let name = BackendName::of(&entry)?;
+    let is_ours = number != 0 && name.service != 0 && backend(&name, entry.proto, state) == entry;
+    is_ours.then_some((number, entry))
+}
+
+#[cfg(test)]
+mod tests {
+    use dataplane_abi::services::ServiceFlags as F;
+    use zerocopy::IntoBytes as _;
+
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn names(list: &[&str]) -> Box<[Box<str>]> {
+        list.iter().map(|name| (*name).into()).collect()
+    }
+
+    fn port(name: &str, proto: u8, port: u16) -> ServicePort {
+        ServicePort { name: name.into(), proto, port }
+    }
+
+    /// An endpoint by the last byte of its address: `r` ready, `s` serving, `t` terminating.
+    fn endpoint(n: u8, node: &str, flags: &str) -> SliceEndpoint {
+        SliceEndpoint {
+            address: IpAddr::from([10, 1, 0, n]),
+            node: node.into(),
+            ready: flags.contains('r'),
+            serving: flags.contains('s') || flags.contains('r'),
+            terminating: flags.contains('t'),
+            zones: names(&[]),
+            nodes: names(&[]),
+        }
+    }
+
+    fn slice(endpoints: Vec<SliceEndpoint>) -> SliceObject {
+        SliceObject { ports: vec![port("web", 6, 8080)], endpoints, ..SliceObject::default() }
+    }
+
+    fn web() -> ServiceObject {
+        ServiceObject {
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+            cluster_ips: [ip("10.96.0.1")].into(),
+            ports: vec![port("web", 6, 80)],
+            ..ServiceObject::default()
+        }
+    }
+
+    fn here() -> Place {
+        Place { node: "node-1".to_owned(), zone: Some("z1".to_owned()) }
+    }
+
+    /// Last bytes of those that take new connections, of those that keep what they have, and the flags.
+    fn of(service: &ServiceObject, slices: &[SliceObject]) -> (Vec<u8>, Vec<u8>, F) {
+        let offers = offers(service, &slices.iter(), &here());
+        let [offer] = offers.as_slice() else { panic!("{offers:?}") };
+        let last = |list: &[(IpAddr, u16)]| {
+            let byte = |(address, port): &(IpAddr, u16)| match address {
+                IpAddr::V4(v4) if *port == 8080 => v4.octets()[3],
+                _ => panic!("{address} {port}"),
+            };
+            list.iter().map(byte).collect()
+        };
+        (last(&offer.active), last(&offer.kept), offer.flags)
+    }
+
+    #[test]
+    fn ready_endpoints_take_new_connections_and_ending_ones_if_there_are_no_others() {
+        let plain = F::CLUSTER_IP;
+        for (endpoints, active, kept, flags) in [
+            (vec![(3, "r"), (1, "r"), (2, "")], vec![1, 3], vec![], plain),
+            (vec![(1, "r"), (2, "st"), (3, "t")], vec![1], vec![2], plain),
+            (vec![(1, ""), (2, "st"), (3, "t"), (4, "st")], vec![2, 4], vec![], plain | F::ENDING),
+            // Pods that are published whether they are ready or not are ready also when they end.
+            (vec![(1, "rt"), (2, "st")], vec![1], vec![2], plain),
+            (vec![(1, "s"), (2, "t")], vec![], vec![], plain),
+            (vec![], vec![], vec![], plain),
+        ] {
+            let endpoints: Vec<_> =
+                endpoints.into_iter().map(|(n, flags)| endpoint(n, "node-2", flags)).collect();
+            let found = of(&web(), &[slice(endpoints.clone())]);
+            assert_eq!(found, (active, kept, flags), "{endpoints:?}");
+        }
+    }
+
+    #[test]
+    fn local_traffic_knows_endpoints_of_the_node_alone() {
+        let service = ServiceObject { internal_local: true, ..web() };
+        let local = F::CLUSTER_IP | F::INTERNAL_LOCAL;
+        let far = [endpoint(1, "node-2", "r"), endpoint(2, "", "r")];
+        let all = |near: SliceEndpoint| [slice(far.to_vec()), slice(vec![near])];
+        assert_eq!(of(&service, &all(endpoint(3, "node-1", "r"))), (vec![3], vec![], local));
+        // Its own that end come before ready ones elsewhere.
+        assert_eq!(of(&service, &all(endpoint(3, "node-1", "st"))), (vec![3], vec![], local | F::ENDING));
+        assert_eq!(of(&service, &[slice(far.to_vec())]), (vec![], vec![], local));
+    }
+
+    #[test]
+    fn hints_are_followed_when_all_have_them_and_one_is_meant_for_here() {
+        let hint = |n, zones: &[&str], nodes: &[&str]| SliceEndpoint {
+            zones: names(zones),
+            nodes: names(nodes),
+            ..endpoint(n, "node-2", "r")
+        };
+        let hinted = F::CLUSTER_IP | F::ZONE_HINTS;
+        let zones = [hint(1, &["z1"], &[]), hint(2, &["z2"], &[]), hint(3, &["z2", "z1"], &[])];
+        assert_eq!(of(&web(), &[slice(zones.to_vec())]), (vec![1, 3], vec![2], hinted));
+        // One that ends needs none.
+        let ending = [zones.to_vec(), vec![endpoint(4, "node-2", "st")]].concat();
+        assert_eq!(of(&web(), &[slice(ending)]), (vec![1, 3], vec![2, 4], hinted));
+        let one_without = [zones.to_vec(), vec![endpoint(4, "node-2", "r")]].concat();
+        assert_eq!(of(&web(), &[slice(one_without)]), (vec![1, 2, 3, 4], vec![], F::CLUSTER_IP));
+        let elsewhere = vec![hint(1, &["z2"], &[]), hint(2, &["z3"], &[])];
+        assert_eq!(of(&web(), &[slice(elsewhere)]), (vec![1, 2], vec![], F::CLUSTER_IP));
+        let nodes = vec![hint(1, &["z1"], &["node-2"]), hint(2, &["z2"], &["node-1"])];
+        assert_eq!(of(&web(), &[slice(nodes)]), (vec![2], vec![1], hinted), "the node comes before the zone");
+        let local = ServiceObject { internal_local: true, ..web() };
+        let here = |n, zone: &str| SliceEndpoint { zones: names(&[zone]), ..endpoint(n, "node-1", "r") };
+        let found = of(&local, &[slice(vec![here(1, "z1"), here(2, "z2")])]);
+        assert_eq!(found, (vec![1, 2], vec![], F::CLUSTER_IP | F::INTERNAL_LOCAL), "what is here is near");
+    }
+
+    #[test]
+    fn an_endpoint_in_two_slices_is_one_and_counts_as_the_better() {
+        let slices = [
+            slice(vec![endpoint(1, "", "")]),
+            slice(vec![endpoint(1, "", "r")]),
+            slice(vec![endpoint(1, "", "t")]),
+        ];
+        assert_eq!(of(&web(), &slices), (vec![1], vec![], F::CLUSTER_IP));
+    }
+
+    #[test]
+    fn ports_meet_by_name_and_protocol_and_families_are_apart() {
+        let service = ServiceObject {
+            cluster_ips: [ip("10.96.0.1"), ip("fd00:96::1")].into(),
+            ports: vec![port("web", 6, 80), port("dns", 17, 53), port("dns-tcp", 6, 53)],
+            affinity_s: Some(9),
+            ..web()
+        };
+        let six = SliceEndpoint { address: ip("fd00::1"), ..endpoint(0, "", "r") };
+        let slices = [
+            SliceObject {
+                ports: vec![
+                    port("web", 6, 8080),
+                    port("dns", 17, 5353),
+                    port("dns", 6, 1),
+                    port("other", 6, 2),
+                ],
+                endpoints: vec![endpoint(1, "", "r")],
+                ..SliceObject::default()
+            },
+            // Of some pods the named port has another number.
+            SliceObject {
+                ports: vec![port("web", 6, 9090)],
+                endpoints: vec![endpoint(2, "", "r"), six],
+                ..slice(vec![])
+            },
+        ];
+        let text = |offer: Offer| {
+            let front = &offer.frontends[0];
+            assert_eq!((offer.frontends.len(), offer.affinity_s), (1, 9));
+            let words = [format!("{} {} {}", front.address, front.proto, front.port)];
+            let places = offer.active.iter().map(|(address, port)| format!("{address}:{port}"));
+            words.into_iter().chain(places).collect::<Vec<_>>().join(" ")
+        };
+        let found: Vec<String> = offers(&service, &slices.iter(), &here()).into_iter().map(text).collect();
+        assert_eq!(
+            found,
+            [
+                "10.96.0.1 6 80 10.1.0.1:8080 10.1.0.2:9090",
+                "10.96.0.1 17 53 10.1.0.1:5353",
+                "10.96.0.1 6 53",
+                "fd00:96::1 6 80 fd00::1:9090",
+                "fd00:96::1 17 53",
+                "fd00:96::1 6 53",
+            ]
+        );
+        assert!(offers(&ServiceObject { is_anothers: true, ..service }, &slices.iter(), &here()).is_empty());
+        let headless = ServiceObject { cluster_ips: [].into(), ..web() };
+        assert!(offers(&headless, &slices.iter(), &here()).is_empty());
+    }
+
+    #[test]
+    fn rows_come_back_as_they_were_written() {
+        let service = ServiceObject { affinity_s: Some(7), ..web() };
+        let slices = [slice(vec![endpoint(1, "", "r"), endpoint(2, "", "r")])];
+        let offer = offers(&service, &slices.iter(), &here()).remove(0);
+        let rows = rows(&offer.frontends[0], &offer, 5, &[21, 22]);
+        assert_eq!(rows.iter().map(|(key, _)| key.slot).collect::<Vec<_>>(), [1, 2, 0]);
+        assert_eq!(rows[2].1, ServiceEntry::frontend(5, 2, 7, F::CLUSTER_IP));
+        for (key, entry) in rows {
+            let row = Row { key: key.as_bytes().to_vec(), value: entry.as_bytes().to_vec() };
+            assert_eq!(parse(&row), Some((key, entry)));
+        }
+        for state in [BackendState::Active, BackendState::Terminating] {
+            let name = BackendName { service: 5, place: (ip("fd00::1"), 80) };
+            let entry = backend(&name, 17, state);
+            let row = Row { key: 9_u32.as_bytes().to_vec(), value: entry.as_bytes().to_vec() };
+            assert_eq!(parse_backend(&row), Some((9, entry)));
+            assert_eq!(BackendName::of(&entry), Some(name));
+        }
+    }
+
+    #[test]
+    fn foreign_bytes_are_no_rows() {
+        let key = Frontend { address: ip("10.96.0.1"), proto: 6, port: 80 }.key();
+        let row = |key: ServiceKey, entry: ServiceEntry| Row {
+            key: key.as_bytes().to_vec(),
+            value: entry.as_bytes().to_vec(),
+        };
+        let outer = ServiceKey { scope: ServiceScope::External as u8, ..key };
+        for row in [
+            row(outer, ServiceEntry::frontend(1, 0, 0, F::CLUSTER_IP)),
+            row(key, ServiceEntry::slot(1, 2)),
+            row(key.slot(1), ServiceEntry::frontend(1, 0, 0, F::CLUSTER_IP)),
+            row(key.slot(1), ServiceEntry { count: 1, ..ServiceEntry::slot(1, 2) }),
+            row(ServiceKey { family: 9, ..key }, ServiceEntry::frontend(1, 0, 0, F::CLUSTER_IP)),
+            row(key, ServiceEntry::frontend(0, 0, 0, F::CLUSTER_IP)),
+            Row { key: vec![1], value: vec![] },
+        ] {
+            assert_eq!(parse(&row), None);
+        }
+        let name = BackendName { service: 5, place: (ip("10.1.0.1"), 80) };
+        let entry = backend(&name, 6, BackendState::Active);
+        for (number, entry) in [
+            (0_u32, entry),
+            (9, BackendEntry { state: 9, ..entry }),
+            (9, BackendEntry { family: 0, ..entry }),
+            (9, BackendEntry { pad: [1; 3], ..entry }),
+        ] {
+            let row = Row { key: number.as_bytes().to_vec(), value: entry.as_bytes().to_vec() };
+            assert_eq!(parse_backend(&row), None);
+        }
+    }
+}
