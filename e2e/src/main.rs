@@ -79,6 +79,9 @@ struct NetnsArgs {
     /// How many nodes; the matrix uses two
     #[arg(long, default_value_t = 2)]
     nodes: u8,
+    /// Agents send calls to services (cluster IPs) to their endpoints
+    #[arg(long)]
+    kube_proxy_replacement: bool,
     /// Many policies on standing pods instead of the matrix; `--case` then takes numbers of its cases, or their names, or seeds
     #[arg(long, value_enum, conflicts_with_all = ["extra", "keep"])]
     suite: Option<Suite>,
@@ -445,6 +448,7 @@ impl NetnsArgs {
             routing: self.routing,
             // What a policy says of the world can be seen only where the world answers.
             pod_routes: self.suite == Some(Suite::Connectivity),
+            kube_proxy_replacement: self.kube_proxy_replacement,
             outside_names: [matrix.topology.world.first.clone(), matrix.topology.world.second.clone()],
         }
     }

@@ -19,6 +19,8 @@ pub struct LabOptions {
     pub routing: Routing,
     /// Whether the network outside knows the way to pods, so that it answers them untranslated.
     pub pod_routes: bool,
+    /// Whether agents send calls to services to their endpoints; else nobody does.
+    pub kube_proxy_replacement: bool,
     /// Names of the two outside servers.
     pub outside_names: [String; 2],
 }
@@ -35,6 +37,7 @@ pub async fn up(
         .family(options.family)
         .routing(options.routing)
         .pod_routes(options.pod_routes)
+        .kube_proxy_replacement(options.kube_proxy_replacement)
         .outside_names(options.outside_names.clone())
         .bin_dir(options.bin_dir.clone())
         .progress(move |step| progress(&format!("lab: {}", step.0)))

@@ -65,6 +65,9 @@ struct Up {
     /// A further argument of every agent; may be given several times
     #[arg(long = "agent-arg", allow_hyphen_values = true)]
     agent_args: Vec<String>,
+    /// Agents send calls to services (cluster IPs) to their endpoints; without it nobody does
+    #[arg(long)]
+    kube_proxy_replacement: bool,
     /// Without identities and policies: no operator, no CustomResourceDefinitions, every pod reaches every other
     #[arg(long)]
     no_policy: bool,

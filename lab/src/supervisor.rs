@@ -20,6 +20,7 @@ use crate::state::{LabDir, OwnerKind, STATE_ROOT};
 
 /// What `up` was asked for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct UpSpec {
     /// Name of the lab.
     pub name: LabName,
@@ -37,6 +38,9 @@ pub struct UpSpec {
     pub demo: bool,
     /// Further arguments of agents.
     pub agent_args: Vec<String>,
+    /// See [`crate::ClusterBuilder::kube_proxy_replacement`].
+    #[serde(default)]
+    pub kube_proxy_replacement: bool,
     /// Whether pods have identities and policies are enforced.
     pub policy: bool,
     /// MTU of links in bytes.
@@ -117,6 +121,7 @@ async fn run(spec: UpSpec) -> anyhow::Result<()> {
         .bin_dir(spec.bin_dir)
         .demo(spec.demo)
         .agent_args(spec.agent_args)
+        .kube_proxy_replacement(spec.kube_proxy_replacement)
         .policy(spec.policy)
         .mtu(spec.mtu)
         .pod_cidr_bits(spec.pod_cidr_bits)

@@ -109,6 +109,8 @@ pub(crate) struct Outside {
     pub(crate) programs: Tracked<(String, Program), u32>,
     /// The base programs beside which nothing is left of an earlier agent.
     pub(crate) clean_base: Option<Vec<((String, Program), u32)>>,
+    /// The programs on calls of sockets are as they shall be.
+    pub(crate) sockets: bool,
     /// The row of `CONFIG`, as it was last read or written.
     pub(crate) config: Option<NodeConfig>,
     /// Rows have changed since the revision in `CONFIG` was raised, if only there and back.
@@ -128,6 +130,7 @@ pub(crate) struct Failures {
     pub(crate) base: Option<Failure>,
     pub(crate) config: Option<Failure>,
     pub(crate) leftovers: Option<Failure>,
+    pub(crate) sockets: Option<Failure>,
     pub(crate) documents: Option<Failure>,
 }
 
@@ -138,6 +141,7 @@ impl Failures {
             ("base-links", &self.base),
             ("CONFIG", &self.config),
             ("programs of the underlay", &self.leftovers),
+            ("programs on calls of sockets", &self.sockets),
             ("state-directory", &self.documents),
         ];
         named.into_iter().filter_map(|(name, failure)| Some((name, failure.as_ref()?)))
@@ -231,6 +235,7 @@ impl Agent {
                 routes: Tracked::new(|_, _| 0),
                 programs: Tracked::new(|_, _| 0),
                 clean_base: None,
+                sockets: false,
                 config: None,
                 moved: false,
                 garbage: BTreeSet::new(),

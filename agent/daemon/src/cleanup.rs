@@ -8,7 +8,7 @@ use agent_control::ports::{HOST_LINK, NET_LINK, OVERLAY_LINK, ROUTE_PROTOCOL};
 use agent_node::Netlink;
 use agent_node::route::RouteFilter;
 use anyhow::{Context as _, Result, bail};
-use dataplane_loader::{Pins, attach};
+use dataplane_loader::{Pins, attach, cgroup};
 use std::fs;
 use std::path::Path;
 use tracing::{info, warn};
@@ -29,6 +29,7 @@ pub fn run(flags: &RunFlags, yes: bool) -> Result<()> {
     routes(&mut work, &mut netlink)?;
     let pins = Pins::new(&flags.bpffs);
     programs(&mut work, &pins);
+    socket_programs(&mut work, &pins);
     links(&mut work, &mut netlink)?;
     if pins.dir().is_dir() {
         work.one(&format!("tables in {}", pins.dir().display()), || {
@@ -100,6 +101,15 @@ fn programs(work: &mut Work, pins: &Pins) {
     for attachment in attachments {
         work.one(&format!("program {} on {}", attachment.program, attachment.hook), || {
             Ok(attach::detach(pins, &attachment.hook).map(drop)?)
+        });
+    }
+}
+
+fn socket_programs(work: &mut Work, pins: &Pins) {
+    for attachment in cgroup::list(pins).into_iter().rev() {
+        let program = attachment.program;
+        work.one(&format!("program {} on a cgroup", program.name()), || {
+            Ok(cgroup::detach(pins, program).map(drop)?)
         });
     }
 }

@@ -124,6 +124,16 @@ pub struct RunFlags {
     #[arg(long, env = "BRISTLE_HOST_FIREWALL", global = true)]
     pub host_firewall: bool,
 
+    /// Send calls of pods and processes of this node to services (cluster IPs) to their endpoints, as kube-proxy would.
+    ///
+    /// Programs on the cgroup of --cgroup-root do it when a socket is connected or sends a datagram.
+    #[arg(long, env = "BRISTLE_KUBE_PROXY_REPLACEMENT", global = true)]
+    pub kube_proxy_replacement: bool,
+
+    /// Cgroup (version 2) whose processes call services: the root of the hierarchy [default: where it is mounted].
+    #[arg(long, env = "BRISTLE_CGROUP_ROOT", global = true)]
+    pub cgroup_root: Option<PathBuf>,
+
     /// How long adding a pod waits for its identity, as in `10s` or `500ms`; then it runs isolated until it has one.
     ///
     /// When the operator is killed another one needs nearly twice its --lease-duration before it gives out identities.

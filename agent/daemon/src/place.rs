@@ -111,6 +111,21 @@ pub(crate) fn object(flags: &RunFlags) -> Result<PathBuf> {
     })
 }
 
+/// Where the programs on calls of sockets go: as flagged, or the root of the hierarchy. `None`: services are not looked at.
+pub(crate) fn cgroup(flags: &RunFlags) -> Result<Option<PathBuf>> {
+    if !flags.kube_proxy_replacement {
+        return Ok(None);
+    }
+    let path = flags.cgroup_root.clone().or_else(dataplane_loader::cgroup::mount_point);
+    let path = path.context(
+        "no cgroup2 file system is mounted: mount one with `mount -t cgroup2 none /sys/fs/cgroup/unified`, or run without --kube-proxy-replacement",
+    )?;
+    if dataplane_loader::cgroup::is_cgroup(&path) {
+        return Ok(Some(path));
+    }
+    bail!("{} is no cgroup of version 2; correct --cgroup-root", path.display())
+}
+
 /// The Node object's name: as flagged, or the host name as kubelet takes it (lower case).
 pub(crate) fn node_name(flags: &RunFlags) -> Result<String> {
     if let Some(name) = flags.node_name.as_ref().filter(|name| !name.is_empty()) {

@@ -35,6 +35,7 @@ pub fn run(flags: &RunFlags) -> Result<()> {
     place::probe(flags)?;
     let node = place::node_name(flags)?;
     let object_path = place::object(flags)?;
+    let cgroup = place::cgroup(flags)?;
     let place = Place::take(flags)?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -98,7 +99,8 @@ pub fn run(flags: &RunFlags) -> Result<()> {
     let (control, control_ended) = control::start(Parts {
         agent: Agent::new(config(flags, node.clone()), documents),
         maps,
-        node: KernelNode::new(netlink()?, object, pins, place.state.clone(), &flags.run_dir),
+        node: KernelNode::new(netlink()?, object, pins, place.state.clone(), &flags.run_dir)
+            .with_cgroup(cgroup),
         underlay: Underlay::new(netlink()?, flags.device.clone()),
         metrics: Arc::clone(&metrics),
         conflist,
@@ -119,7 +121,7 @@ pub fn run(flags: &RunFlags) -> Result<()> {
     };
     let connector = Arc::new(Connector::new(flags.kubeconfig.clone(), watch, control.clone()));
     let observed = with_policy.then(|| Arc::new(Observed::default()));
-    watch::start(&connector, &control, &node, observed.as_ref());
+    watch::start(&connector, &control, &node, observed.as_ref(), flags.kube_proxy_replacement);
     if let Some(observed) = observed {
         runtime.spawn(publish::run(node, told, observed, connector));
     }
@@ -177,6 +179,7 @@ fn config(flags: &RunFlags, node: String) -> Config {
     config.ipv4 = family(flags.ipv4);
     config.ipv6 = family(flags.ipv6);
     config.mtu = (flags.mtu > 0).then_some(flags.mtu);
+    config.kube_proxy_replacement = flags.kube_proxy_replacement;
     config.policy = (flags.policy == Switch::On).then(|| policy(flags));
     config.monitor_aggregation = match flags.monitor_aggregation {
         Aggregation::None => MonitorAggregation::None,

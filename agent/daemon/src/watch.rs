@@ -67,7 +67,8 @@ trait Source: Send + Sync + 'static {
     fn event(&self, event: watcher::Event<Self::Object>) -> Option<Event>;
 }
 
-/// Starts the watch on nodes, and with `observed` those that identity and policy rest on. They run until the process ends.
+/// Starts the watch on nodes, with `observed` those that identity and policy rest on, and with `services` those of services and
+/// their endpoints. They run until the process ends.
 ///
 /// Pods are those of the node `node`.
 pub(crate) fn start(
@@ -75,12 +76,16 @@ pub(crate) fn start(
     control: &Control,
     node: &str,
     observed: Option<&Arc<Observed>>,
+    services: bool,
 ) -> Vec<tokio::task::JoinHandle<()>> {
     let nodes = node::Nodes::new(node, observed.map(Arc::clone));
     let mut tasks = vec![tokio::spawn(run(nodes, Arc::clone(connector), control.clone()))];
-    let Some(observed) = observed else { return tasks };
-    for kind in ObjectKind::ALL {
-        let objects = object::Objects::new(kind, node, Arc::clone(observed));
+    let of_services = |kind| services && matches!(kind, ObjectKind::Service | ObjectKind::EndpointSlice);
+    let wanted = |kind: &ObjectKind| observed.is_some() || of_services(*kind);
+    // Without policy no endpoints are watched, and nobody is told of any.
+    let observed = observed.cloned().unwrap_or_default();
+    for kind in ObjectKind::ALL.into_iter().filter(wanted) {
+        let objects = object::Objects::new(kind, node, Arc::clone(&observed));
         tasks.push(tokio::spawn(run(objects, Arc::clone(connector), control.clone())));
     }
     tasks

@@ -33,6 +33,7 @@ pub(crate) fn up(options: Up) -> anyhow::Result<()> {
         bin_dir: Some(bins.path.clone()),
         demo: !options.bare,
         agent_args: options.agent_args,
+        kube_proxy_replacement: options.kube_proxy_replacement,
         policy: !options.no_policy,
         mtu: options.mtu,
         pod_cidr_bits: options.pod_cidr_bits,

@@ -98,6 +98,7 @@ fn io_at(step: impl Into<String>) -> impl FnOnce(io::Error) -> BuildError {
 }
 
 /// Describes a cluster; [`ClusterBuilder::build`] makes it.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct ClusterBuilder {
     name: Option<LabName>,
     nodes: u8,
@@ -111,6 +112,7 @@ pub struct ClusterBuilder {
     dns: bool,
     faults: Faults,
     agent_args: Vec<String>,
+    kube_proxy_replacement: bool,
     policy: bool,
     patience: Duration,
     mtu: u16,
@@ -159,6 +161,7 @@ impl ClusterBuilder {
             dns: true,
             faults: Faults::default(),
             agent_args: Vec::new(),
+            kube_proxy_replacement: false,
             policy: true,
             patience: Duration::from_secs(60),
             mtu: DEFAULT_MTU,
@@ -243,6 +246,13 @@ impl ClusterBuilder {
     #[must_use]
     pub fn faults(mut self, faults: Faults) -> Self {
         self.faults = faults;
+        self
+    }
+
+    /// Agents send calls of their node's pods and processes to services to their endpoints. Without it nobody translates services.
+    #[must_use]
+    pub fn kube_proxy_replacement(mut self, replacement: bool) -> Self {
+        self.kube_proxy_replacement = replacement;
         self
     }
 
@@ -473,6 +483,9 @@ impl ClusterBuilder {
         .into_iter()
         .flat_map(|(flag, value)| [flag.to_owned(), value])
         .collect();
+        if self.kube_proxy_replacement {
+            args.push("--kube-proxy-replacement".to_owned());
+        }
         args.extend(self.agent_args.iter().cloned());
         AgentCommand::new(args, dir.agent_log(node))
     }

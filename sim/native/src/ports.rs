@@ -258,6 +258,14 @@ impl NodeOps for NodePort<'_> {
         self.act("detach", Changes::Links, |node| node.detach(link, ifindex, program))
     }
 
+    fn set_sockets(&mut self, on: bool) -> Result<(), PortError> {
+        // What changes nothing is no command.
+        if self.sim.world().nodes[self.node].memory.sockets() == on {
+            return Ok(());
+        }
+        self.act("set sockets", Changes::Links, |node| node.set_sockets(on))
+    }
+
     fn list_programs(&mut self) -> Result<Vec<(String, u32, Program)>, PortError> {
         self.act("list programs", Changes::Nothing, NodeOps::list_programs)
     }

@@ -50,6 +50,7 @@ pub struct MemoryNode {
     base: Option<BaseSpec>,
     last_ifindex: u32,
     gone: BTreeSet<String>,
+    sockets: bool,
     faults: Faults,
 }
 
@@ -65,6 +66,7 @@ impl MemoryNode {
             base: None,
             last_ifindex: 9,
             gone: BTreeSet::new(),
+            sockets: false,
             faults,
         }
     }
@@ -72,6 +74,11 @@ impl MemoryNode {
     /// Links by name.
     pub fn links(&self) -> &BTreeMap<String, MemoryLink> {
         &self.links
+    }
+
+    /// Whether the programs on calls of sockets are in place.
+    pub fn sockets(&self) -> bool {
+        self.sockets
     }
 
     /// Our routes by destination.
@@ -189,6 +196,15 @@ impl NodeOps for MemoryNode {
             if let Some(found) = links.get_mut(link).filter(|found| found.ifindex == ifindex) {
                 found.programs.remove(&program);
             }
+            Ok(())
+        })
+    }
+
+    fn set_sockets(&mut self, on: bool) -> Result<(), PortError> {
+        let sockets = &mut self.sockets;
+        let operation = if on { "attach to sockets" } else { "detach from sockets" };
+        self.faults.call(operation.to_owned(), |_| {
+            *sockets = on;
             Ok(())
         })
     }

@@ -134,6 +134,10 @@ pub trait NodeOps {
     /// Detaches the program of ours from the link. Success if it is not there.
     fn detach(&mut self, link: &str, ifindex: u32, program: Program) -> Result<(), PortError>;
 
+    /// Puts the programs on calls of sockets in place for all processes of the node, in place of those of an earlier agent; or takes
+    /// them off. Success if that is how it is already.
+    fn set_sockets(&mut self, on: bool) -> Result<(), PortError>;
+
     /// Programs of ours that are attached: link, its index (0 for one that is gone), program. A node that keeps no list of them
     /// says that there are none; then only those are taken off whose place is known.
     fn list_programs(&mut self) -> Result<Vec<(String, u32, Program)>, PortError> {

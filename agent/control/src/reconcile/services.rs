@@ -6,6 +6,9 @@
 //! 4. what is not covered any more: frontends of services that are gone, then slots above the count;
 //! 5. backends that no slot names.
 //!
+//! The programs that read them are put in place when the agent starts: without rows every call goes on as it is. An agent that shall not
+//! look at services takes them off before it removes the rows that an earlier one has left.
+//!
 //! Nothing is touched before all services, slices and nodes have been heard of once: what an earlier agent has written goes on.
 //! What cannot be written holds back what rests on it, and nothing else.
 
@@ -14,7 +17,7 @@ use std::collections::BTreeSet;
 use dataplane_abi::services::{ServiceEntry, ServiceKey};
 use zerocopy::IntoBytes as _;
 
-use super::Run;
+use super::{Run, due};
 use crate::agent::Agent;
 use crate::ports::Table;
 use crate::tracked::Knowledge;
@@ -39,7 +42,10 @@ impl Agent {
 
     /// Makes the tables of services equal to what is wanted.
     pub(super) fn write_services(&mut self, run: &mut Run<'_>) {
-        if !self.state.frontends.may_write() {
+        self.place_sockets(run);
+        // Nobody may look at rows that go because services are not looked at any more.
+        let is_read = !self.state.frontends.enabled() && !self.outside.sockets;
+        if !self.state.frontends.may_write() || is_read {
             return;
         }
         let pending = |agent: &Self| agent.outside.services.pending() + agent.outside.backends.pending();
@@ -53,6 +59,17 @@ impl Agent {
         if pending(self) == 0 {
             self.state.frontends.settle();
         }
+    }
+
+    /// Puts the programs in place or takes them off, once.
+    fn place_sockets(&mut self, run: &mut Run<'_>) {
+        if self.outside.sockets || !due(self.failures.sockets.as_ref(), run.now) {
+            return;
+        }
+        let result = run.node.set_sockets(self.state.frontends.enabled());
+        let mut slot = self.failures.sockets.take();
+        self.outside.sockets = run.note(&mut slot, result);
+        self.failures.sockets = slot;
     }
 
     fn write_backends(&mut self, run: &mut Run<'_>) {

@@ -218,6 +218,7 @@ fn calls_go_where_the_objects_say() {
     let objects = shop();
     let world = World::serving(&objects);
     world.assert_services(&objects);
+    assert!(world.node.sockets());
     let affinity: BTreeSet<(u8, u32)> = world
         .maps
         .rows(Table::Services)
@@ -238,7 +239,13 @@ fn without_the_flag_nothing_is_written_and_what_was_left_goes() {
     let mut world = World::serving(&objects);
     world.config.kube_proxy_replacement = false;
     world.restart();
+    // As long as programs read the rows, they stay.
+    world.faults.refuse("detach from sockets", PortError::retryable("", "busy"));
     world.settle();
+    assert_ne!(world.service_tables(), [BTreeMap::new(), BTreeMap::new()]);
+    world.faults.accept();
+    world.pass(Duration::from_secs(5));
+    assert!(!world.node.sockets());
     assert_eq!(world.service_tables(), [BTreeMap::new(), BTreeMap::new()]);
     world.sync(2);
     world.hear(&objects);
@@ -412,8 +419,7 @@ fn watched(world: &mut World, before: &[Way], after: &[Way], act: impl Fn(&mut W
             assert!(has(way) || !(has(old) && has(new)), "{when}: {to} has lost its backends");
         }
     };
-    let (maps, documents) = (world.maps.clone(), world.node.documents());
-    let _ = documents;
+    let maps = world.maps.clone();
     let mut calls = 0;
     for call in 0.. {
         world.maps = maps.clone();

@@ -13,7 +13,8 @@ use agent_node::netns::NetnsError;
 use agent_node::pod_interface::{self, CheckError, CreateError, PodAddress};
 use agent_node::route::{Route as NodeRoute, RouteFilter, Scope, TABLE_MAIN};
 use agent_node::{Mac, Netlink, Netns};
-use dataplane_loader::{Direction, Hook, Object, Pins, attach};
+use dataplane_abi::program::SocketProgram;
+use dataplane_loader::{Direction, Hook, Object, Pins, attach, cgroup};
 use std::collections::HashMap;
 use std::fs;
 use std::io::Write as _;
@@ -28,6 +29,8 @@ pub struct KernelNode {
     netlink: Netlink,
     object: Object,
     pins: Pins,
+    /// Where the programs on calls of sockets go, with services.
+    cgroup: Option<PathBuf>,
     state: PathBuf,
     netns: HashMap<NetnsHandle, OwnedFd>,
     expedite: Expedite,
@@ -36,7 +39,15 @@ pub struct KernelNode {
 impl KernelNode {
     /// The node that the calling thread's network namespace belongs to. `state` and `run_dir` exist.
     pub fn new(netlink: Netlink, object: Object, pins: Pins, state: PathBuf, run_dir: &Path) -> Self {
-        Self { netlink, object, pins, state, netns: HashMap::new(), expedite: Expedite::new(run_dir) }
+        let expedite = Expedite::new(run_dir);
+        Self { netlink, object, pins, cgroup: None, state, netns: HashMap::new(), expedite }
+    }
+
+    /// Says on which cgroup the programs on calls of sockets go.
+    #[must_use]
+    pub fn with_cgroup(mut self, cgroup: Option<PathBuf>) -> Self {
+        self.cgroup = cgroup;
+        self
     }
 
     /// What is attached and removed until [`Self::end_batch`] belongs together.
@@ -195,6 +206,28 @@ impl NodeOps for KernelNode {
         attach::detach(&self.pins, &hook)
             .map(drop)
             .map_err(|error| later(format!("detach {} from {link}", program.name()), &error))
+    }
+
+    fn set_sockets(&mut self, on: bool) -> Result<(), PortError> {
+        if !on {
+            // What sends processes elsewhere goes before what tells them whom they called.
+            return SocketProgram::ALL.into_iter().rev().try_for_each(|program| {
+                cgroup::detach(&self.pins, program)
+                    .map(drop)
+                    .map_err(|error| later(format!("detach {}", program.name()), &error))
+            });
+        }
+        let operation = || "attach to sockets".to_owned();
+        let path =
+            self.cgroup.as_ref().ok_or_else(|| PortError::terminal(operation(), "no cgroup is given"))?;
+        SocketProgram::ALL.into_iter().try_for_each(|program| {
+            let attached = self
+                .object
+                .attach_socket(&self.pins, program, path)
+                .map_err(|error| later(operation(), &error))?;
+            debug!(cgroup = %path.display(), program = program.name(), ?attached, "program attached");
+            Ok(())
+        })
     }
 
     fn list_programs(&mut self) -> Result<Vec<(String, u32, Program)>, PortError> {

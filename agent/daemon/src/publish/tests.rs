@@ -52,7 +52,7 @@ impl Cluster {
         }
         let api = ApiServer::start(store);
         let observed = Arc::new(Observed::default());
-        let mut tasks = crate::watch::start(&api.connector, &Control::nobody(), "n1", Some(&observed));
+        let mut tasks = crate::watch::start(&api.connector, &Control::nobody(), "n1", Some(&observed), false);
         let (told, receiver) = watch::channel(Told::default());
         tasks.push(tokio::spawn(super::run("n1".into(), receiver, observed, Arc::clone(&api.connector))));
         Self { api, told, tasks }

@@ -102,7 +102,7 @@ impl Watched {
         let api = ApiServer::start(store);
         let (sender, events) = mpsc::channel();
         let control = Control::heard_by(move |event| drop(sender.send(event)));
-        let watches = super::start(&api.connector, &control, "n1", observed);
+        let watches = super::start(&api.connector, &control, "n1", observed, false);
         Self { api, events, watches }
     }
 
