@@ -119,6 +119,9 @@ struct NativeArgs {
     /// Decides every order and delay: the same seed, the same run
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Agents send calls to services (cluster IPs) to their endpoints
+    #[arg(long)]
+    kube_proxy_replacement: bool,
     /// Many policies on standing pods instead of the matrix, on two nodes; `--case` then takes numbers or names of its cases
     #[arg(long, value_enum)]
     suite: Option<Suite>,
@@ -476,6 +479,7 @@ impl NativeArgs {
             },
             nodes: self.nodes,
             seed: self.seed,
+            kube_proxy_replacement: self.kube_proxy_replacement,
             captures: self.common.captures(),
         }
     }

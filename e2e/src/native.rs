@@ -35,6 +35,8 @@ pub struct Options {
     pub nodes: u16,
     /// Decides every order and delay.
     pub seed: u64,
+    /// Whether agents send calls to services to their endpoints.
+    pub kube_proxy_replacement: bool,
     /// Where captures are written.
     pub captures: PathBuf,
 }
@@ -92,6 +94,7 @@ impl Session<'_> {
             nodes: self.options.nodes,
             family: self.options.family,
             routing: self.options.routing,
+            kube_proxy_replacement: self.options.kube_proxy_replacement,
             ..Cluster::default()
         }
     }

@@ -81,6 +81,7 @@ pub async fn up(
         })
         .mtu(cluster.mtu)
         .pod_cidr_bits(cluster.pod_cidr_bits)
+        .kube_proxy_replacement(cluster.kube_proxy_replacement)
         // Its pod would have an address and an endpoint that the scenario knows nothing of.
         .dns(false)
         .bin_dir(options.bin_dir.clone())

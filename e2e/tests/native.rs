@@ -18,10 +18,20 @@ fn is_plain(id: &CaseId) -> bool {
     matches!(id, CaseId::Number(1..=6 | 20..=23))
 }
 
+/// What passes besides where agents send calls to services to their endpoints.
+fn calls_a_service(id: &CaseId) -> bool {
+    matches!(id, CaseId::Number(7..=10 | 31..=34))
+}
+
 fn run(routing: Routing, family: Families, captures: &Path) -> Report {
+    run_with(routing, family, captures, false)
+}
+
+fn run_with(routing: Routing, family: Families, captures: &Path, kube_proxy_replacement: bool) -> Report {
     let matrix = Matrix::built_in().expect("the matrix that is compiled in can be read");
     let cases: Vec<_> = matrix.cases.iter().collect();
-    let options = Options { routing, family, nodes: 3, seed: 1, captures: captures.to_owned() };
+    let captures = captures.to_owned();
+    let options = Options { routing, family, nodes: 3, seed: 1, kube_proxy_replacement, captures };
     native::run(&matrix, &cases, &options, &mut |_| {}).expect("the matrix runs")
 }
 
@@ -82,4 +92,18 @@ fn a_seed_decides_the_captures_to_the_last_byte() {
     }
     let read = |dir: &Path| std::fs::read(dir.join("002-v4-source.pcap")).expect("a capture");
     assert_eq!(read(first.path()), read(second.path()));
+}
+
+#[test]
+fn pods_reach_services_where_agents_replace_kube_proxy() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for routing in [Routing::Vxlan, Routing::Native] {
+        let report = run_with(routing, Families::Dual, dir.path(), true);
+        for case in &report.cases {
+            let passes = passes(&case.id) || calls_a_service(&case.id);
+            let wanted = if passes { Outcome::Passed } else { Outcome::Failed };
+            assert_eq!(case.result, wanted, "case {}: {:?}", case.id, case.reason);
+        }
+        assert_eq!((report.total, report.passed, report.failed), (69, 48, 21));
+    }
 }

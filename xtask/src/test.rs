@@ -47,9 +47,9 @@ const SOAK: Soak = Soak { same: 60, fresh: 0 };
 const VERDICTS: u64 = 300_000;
 
 /// What of the matrix must pass in the simulator, on every routing and family.
-const NATIVE_CASES: &str = "1-6,20-30,44-66";
-/// And on network namespaces: all but services and names.
-const NETNS_CASES: &str = "1-6,20-30,44-66,x1,x2,x3,x4";
+const NATIVE_CASES: &str = "1-10,20-34,44-66";
+/// And on network namespaces: all but node ports and names outside.
+const NETNS_CASES: &str = "1-10,20-34,44-66,x1,x2,x3,x4";
 /// Suites of which every case must pass, in the simulator and on network namespaces.
 const SUITES: [&str; 2] = ["network-policy", "connectivity"];
 /// Random policies that are compared with the oracle on real eBPF.
@@ -129,11 +129,20 @@ fn rounds(prefix: &str, cases: &str) -> Vec<(&'static str, &'static str, Vec<OsS
     for routing in ["vxlan", "native"] {
         for family in ["v4", "v6", "dual"] {
             let report = cmd::target_dir().join(format!("e2e/{prefix}{routing}-{family}.json"));
-            let args = ["--case", cases, "--routing", routing, "--family", family, "--report"]
-                .into_iter()
-                .map(OsString::from)
-                .chain([report.into_os_string()])
-                .collect();
+            let args = [
+                "--kube-proxy-replacement",
+                "--case",
+                cases,
+                "--routing",
+                routing,
+                "--family",
+                family,
+                "--report",
+            ]
+            .into_iter()
+            .map(OsString::from)
+            .chain([report.into_os_string()])
+            .collect();
             rounds.push((routing, family, args));
         }
     }

@@ -68,7 +68,7 @@ pub(super) fn capture(end: &End<'_>, flow: Option<&Flow>, frames: &[Seen], path:
         Ok(capture) => capture,
         Err(error) => return failed(error.to_string()),
     };
-    let findings = profile::check(end.requirements, flow, &capture);
+    let findings = profile::check(&end.requirements, flow, &capture);
     if findings.is_empty() {
         return None;
     }
@@ -79,6 +79,7 @@ pub(super) fn capture(end: &End<'_>, flow: Option<&Flow>, frames: &[Seen], path:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::borrow::Cow;
     use std::time::Duration;
 
     use sim_scenario::model::Place;
@@ -120,7 +121,7 @@ mod tests {
     #[test]
     fn a_capture_without_the_packets_of_its_profile_is_complained_of() {
         let requirements = Requirements { need: vec![Token::Syn], never: vec![] };
-        let end = End { word: "source", tap: String::new(), requirements: &requirements };
+        let end = End { word: "source", tap: String::new(), requirements: Cow::Borrowed(&requirements) };
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("a.pcap");
         let source = "10.0.0.1".parse().expect("an address");

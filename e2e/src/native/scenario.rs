@@ -1,5 +1,6 @@
 //! A case as a scenario: the matrix's objects, the policies of its group, and one traffic.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use sim_scenario::model::{
 };
 
 use crate::cluster::Family;
-use crate::matrix::{Case, Matrix, Outside, Requirements, Target};
+use crate::matrix::{Case, Matrix, Outside, Requirements, Target, Token};
 use crate::profile::Flow;
 use crate::workloads::{self, Images};
 
@@ -43,7 +44,7 @@ pub(super) struct End<'a> {
     pub(super) word: &'static str,
     /// Name of the tap.
     pub(super) tap: String,
-    pub(super) requirements: &'a Requirements,
+    pub(super) requirements: Cow<'a, Requirements>,
 }
 
 impl<'a> Plan<'a> {
@@ -116,14 +117,19 @@ impl<'a> Plan<'a> {
         let profile = self.case.profile.as_ref().and_then(|name| self.matrix.profiles.get(name));
         let profile = profile.ok_or("the case has no profile")?;
         let tap = |workload: &str| format!("{}/{workload}", self.namespace());
-        let mut ends = vec![End { word: "source", tap: tap(self.sender()?), requirements: &profile.source }];
+        let mut source = Cow::Borrowed(&profile.source);
+        if let Target::Service(_) = &self.case.to {
+            // It is addressed by its address: there is no DNS to be asked for it.
+            source.to_mut().need.retain(|token| !matches!(token, Token::DnsQuery | Token::DnsAnswer));
+        }
+        let mut ends = vec![End { word: "source", tap: tap(self.sender()?), requirements: source }];
         let target = match &self.case.to {
             Target::Pod(name) => Some(tap(name)),
             Target::Node(letter) => Some(self.nodes[letter].clone()),
             Target::Service(_) | Target::NodePort(_) | Target::World(_) | Target::Agents => None,
         };
         if let (Some(tap), Some(requirements)) = (target, &profile.target) {
-            ends.push(End { word: "target", tap, requirements });
+            ends.push(End { word: "target", tap, requirements: Cow::Borrowed(requirements) });
         }
         Ok(ends)
     }

@@ -13,6 +13,7 @@ mod events;
 mod firsts;
 mod pairs;
 mod rest;
+mod services;
 pub(crate) mod staged;
 mod verdicts;
 pub(crate) mod views;
@@ -67,6 +68,8 @@ pub(crate) struct Checker {
     connections: conntrack::Model,
     /// What may be believed of the objects.
     pub(crate) views: views::Views,
+    /// What may be believed of services.
+    pub(crate) services: services::ServiceViews,
     /// What staged policies would have decided otherwise, by node.
     pub(crate) staged: BTreeMap<NodeId, staged::Counted>,
     was_full: BTreeSet<NodeId>,

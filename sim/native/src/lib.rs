@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod agents;
+mod calls;
 mod caught;
 mod check;
 mod cni;

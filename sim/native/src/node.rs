@@ -110,6 +110,8 @@ impl SimNode {
         let [high, low] = u16::try_from(index + 1).unwrap_or(u16::MAX).to_be_bytes();
         let mac = [0x02, 0xee, 0, 0, high, low];
         let mut memory = MemoryNode::new(DEVICE, Faults::default());
+        let native = Native::new();
+        native.set_seed(seed);
         if let Some(device) = memory.link_mut(DEVICE) {
             device.mac = mac;
         }
@@ -119,7 +121,7 @@ impl SimNode {
             pod_cidrs: pod_cidrs(index, families, v4_bits),
             mac,
             mtu,
-            native: Native::new(),
+            native,
             memory,
             links: BTreeMap::new(),
             stack: sim_net::Node::new(seed),

@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use sim_net::{Action, Frame, Host, HostConfig, Link, LinkKind, Node, PacketId, Route, Server, ServerKind};
+use sim_net::{
+    Action, Frame, Host, HostConfig, Link, LinkKind, Machine, Node, PacketId, Route, Server, ServerKind,
+};
 
 use crate::fabric::Port;
 use crate::node::NODE_NETS;
@@ -138,7 +140,7 @@ impl World {
         }
     }
 
-    fn router_acts(&mut self, act: impl FnOnce(&mut Node, &mut dyn FnMut() -> PacketId) -> Vec<Action>) {
+    fn router_acts(&mut self, act: impl FnOnce(&mut Node, &mut dyn Machine) -> Vec<Action>) {
         let mut next = self.last_packet;
         let actions = act(&mut self.outside.router, &mut || {
             next += 1;

@@ -10,8 +10,9 @@ use dataplane_abi::program::Program;
 use dataplane_abi::{Addr, Family};
 use dataplane_core::Verdict;
 use dataplane_native::{Frame as NativeFrame, Tunnel};
-use sim_net::{Action, Frame, PacketId};
+use sim_net::{Action, Frame, Machine};
 
+use crate::calls::OWN_NETNS;
 use crate::fabric::{Passage, Port};
 use crate::kubelet::SandboxId;
 use crate::node::{TICKS_PER_S, UNDERLAY, UPTIME};
@@ -37,17 +38,6 @@ enum At {
 }
 
 impl World {
-    /// Numbers for packets that are made now.
-    fn with_ids<T>(&mut self, make: impl FnOnce(&mut Self, &mut dyn FnMut() -> PacketId) -> T) -> T {
-        let mut next = self.last_packet;
-        let made = make(self, &mut || {
-            next += 1;
-            PacketId(next)
-        });
-        self.last_packet = next;
-        made
-    }
-
     /// The stack of a pod is due.
     pub(crate) fn poll_pod(&mut self, n: NodeId, id: SandboxId, at: Duration) {
         let Some(sandbox) = self.nodes[n].kubelet.sandboxes.get_mut(&id) else { return };
@@ -55,10 +45,10 @@ impl World {
             return;
         }
         sandbox.due = None;
-        let now = self.now;
-        let frames = self.with_ids(|world, ids| {
-            let sandbox = world.nodes[n].kubelet.sandboxes.get_mut(&id)?;
-            sandbox.host.as_mut().map(|host| host.poll(now, ids))
+        let netns = OWN_NETNS + 1 + id.0;
+        let frames = self.with_machine(n, netns, |kubelet, _, now, machine| {
+            let host = kubelet.sandboxes.get_mut(&id)?.host.as_mut()?;
+            Some(host.poll(now, machine))
         });
         let Some(sandbox) = self.nodes[n].kubelet.sandboxes.get(&id) else { return };
         let netns = sandbox.netns.clone();
@@ -116,7 +106,7 @@ impl World {
             return;
         }
         self.nodes[n].stack_due = None;
-        self.with_stack(n, |stack, now, ids| stack.poll(now, ids));
+        self.with_stack(n, |stack, now, machine| stack.poll(now, machine));
         self.plan_stack(n);
     }
 
@@ -137,7 +127,7 @@ impl World {
     pub(crate) fn with_stack(
         &mut self,
         n: NodeId,
-        act: impl FnOnce(&mut sim_net::Node, Duration, &mut dyn FnMut() -> PacketId) -> Vec<Action>,
+        act: impl FnOnce(&mut sim_net::Node, Duration, &mut dyn Machine) -> Vec<Action>,
     ) {
         let mut work = VecDeque::new();
         self.stack_acts(n, &mut work, act);
@@ -148,10 +138,9 @@ impl World {
         &mut self,
         n: NodeId,
         work: &mut VecDeque<At>,
-        act: impl FnOnce(&mut sim_net::Node, Duration, &mut dyn FnMut() -> PacketId) -> Vec<Action>,
+        act: impl FnOnce(&mut sim_net::Node, Duration, &mut dyn Machine) -> Vec<Action>,
     ) {
-        let now = self.now;
-        let actions = self.with_ids(|world, ids| act(&mut world.nodes[n].stack, now, ids));
+        let actions = self.with_machine(n, OWN_NETNS, |_, stack, now, machine| act(stack, now, machine));
         for action in actions {
             match action {
                 Action::Transmit { ifindex, frame } => {
@@ -226,8 +215,8 @@ impl World {
                     self.program(n, program, ifindex, frame, tunnel, &mut work);
                 }
                 At::Stack { ifindex, frame, accepted } => {
-                    self.stack_acts(n, &mut work, |stack, now, ids| {
-                        stack.receive(now, ifindex, frame, accepted, ids)
+                    self.stack_acts(n, &mut work, |stack, now, machine| {
+                        stack.receive(now, ifindex, frame, accepted, machine)
                     });
                 }
                 At::Out { ifindex, frame } => self.leaves(n, ifindex, frame, &mut work),
@@ -348,8 +337,8 @@ impl World {
                 };
                 let remote: IpAddr = Addr(to.node).to_ip(family);
                 self.check_tunnel(n, remote, to.key, &frame);
-                self.stack_acts(n, work, |stack, now, ids| {
-                    stack.encapsulate(now, remote, to.key, frame, ids)
+                self.stack_acts(n, work, |stack, now, machine| {
+                    stack.encapsulate(now, remote, to.key, frame, machine)
                 });
             }
             Verdict::Neighbour { ifindex, family, address } => {
@@ -361,8 +350,8 @@ impl World {
                 if let Some(view) = View::of(&frame.bytes) {
                     self.check_hops(&view, &frame);
                 }
-                self.stack_acts(n, work, |stack, now, ids| {
-                    stack.send_to_neighbour(now, ifindex, next, frame, ids)
+                self.stack_acts(n, work, |stack, now, machine| {
+                    stack.send_to_neighbour(now, ifindex, next, frame, machine)
                 });
             }
         }

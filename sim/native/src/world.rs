@@ -499,6 +499,7 @@ impl World {
         if !self.bulk {
             let now = self.now;
             self.check.views.note(now, object, deleted);
+            self.check.services.note(now, object, deleted);
         }
     }
 

@@ -3,6 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use crate::calls::{Caller, Calls};
+use crate::frame::mix;
+use crate::ip;
 use crate::net::Net;
 use crate::ports::Ports;
 use crate::sockets::Servers;
@@ -89,6 +92,8 @@ impl ClientReport {
 /// What clients act on.
 pub(crate) struct World<'a> {
     pub(crate) now: Duration,
+    pub(crate) calls: &'a dyn Calls,
+    pub(crate) cookies: &'a mut u64,
     pub(crate) net: &'a Net,
     pub(crate) seed: u64,
     pub(crate) engines: &'a mut u64,
@@ -100,6 +105,12 @@ pub(crate) struct World<'a> {
 }
 
 impl World<'_> {
+    /// A new socket.
+    fn socket(&mut self, protocol: u8) -> Caller {
+        *self.cookies += 1;
+        Caller { socket: mix(self.seed, *self.cookies), protocol }
+    }
+
     /// A source port that nobody uses.
     fn port(&mut self) -> Option<u16> {
         let servers = self.servers;
@@ -113,7 +124,7 @@ impl World<'_> {
         self.tcp.get_or_insert_with(|| {
             *engines += 1;
             let mtu = net.links.values().map(|link| link.mtu).max().unwrap_or(1500);
-            Box::new(Tcp::new(now, crate::frame::mix(seed, *engines), mtu))
+            Box::new(Tcp::new(now, mix(seed, *engines), mtu))
         })
     }
 }
@@ -129,6 +140,8 @@ pub(crate) struct Client {
     spec: ClientSpec,
     report: ClientReport,
     work: Work,
+    /// The socket of a client that keeps one.
+    caller: Option<Caller>,
     /// What it held is given back.
     ended: bool,
 }
@@ -149,7 +162,8 @@ impl Client {
             ClientKind::Http => Work::Http(Http::new(now)),
             ClientKind::TcpEcho => Work::Echo(Echo::new(now)),
         };
-        Self { spec, report, work, ended: false }
+        let caller = (spec.kind == ClientKind::UdpEcho).then(|| world.socket(ip::UDP));
+        Self { spec, report, work, caller, ended: false }
     }
 
     pub(crate) fn report(&self) -> &ClientReport {
@@ -161,7 +175,7 @@ impl Client {
         let (spec, report) = (&self.spec, &mut self.report);
         if !report.finished {
             match &mut self.work {
-                Work::Datagrams(datagrams) => datagrams.step(world, spec, report),
+                Work::Datagrams(datagrams) => datagrams.step(world, self.caller, spec, report),
                 Work::Http(http) => http.step(world, spec, report),
                 Work::Echo(echo) => echo.step(world, spec, report),
             }
@@ -205,18 +219,18 @@ impl Client {
     pub(crate) fn datagram(
         &mut self,
         now: Duration,
+        calls: &dyn Calls,
         kind: ClientKind,
         from: SocketAddr,
         to: u16,
         data: &[u8],
     ) -> bool {
         let (spec, report) = (&self.spec, &mut self.report);
+        let is_its = !report.finished && spec.kind == kind && report.local_port == Some(to);
+        // Only the process whose socket it is is told who sent it.
+        let from = self.caller.filter(|_| is_its).map_or(from, |caller| calls.sender(caller, from));
         let expected = kind == ClientKind::Ping || from.port() == spec.port;
-        let ours = !report.finished
-            && spec.kind == kind
-            && spec.to == from.ip()
-            && expected
-            && report.local_port == Some(to);
+        let ours = is_its && spec.to == from.ip() && expected;
         if let (true, Work::Datagrams(datagrams)) = (ours, &mut self.work) {
             datagrams.answer(now, spec, report, data);
         }
@@ -225,10 +239,16 @@ impl Client {
 
     /// An ICMP error came in about a packet that this stack sent to `to`, with these ports (or, for ping, identifier).
     pub(crate) fn error(&mut self, world: &mut World<'_>, about: &About, too_big: bool) {
-        let ours = about.to == self.spec.to
+        let peer = match &self.work {
+            Work::Datagrams(datagrams) => datagrams.peer(),
+            Work::Http(http) => http.peer(),
+            Work::Echo(echo) => echo.peer(),
+        };
+        let peer = peer.unwrap_or(SocketAddr::new(self.spec.to, self.spec.port));
+        let ours = about.to == peer.ip()
             && about.kinds.contains(&self.spec.kind)
             && self.report.local_port == Some(about.local)
-            && about.remote.is_none_or(|port| port == self.spec.port);
+            && about.remote.is_none_or(|port| port == peer.port());
         if !ours || self.report.finished {
             return;
         }

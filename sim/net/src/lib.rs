@@ -13,6 +13,7 @@
 //! no connection waits in `TIME-WAIT`.
 #![forbid(unsafe_code)]
 
+mod calls;
 pub mod checksum;
 mod client;
 mod fragment;
@@ -29,6 +30,7 @@ mod sockets;
 mod stack;
 mod tcp;
 
+pub use calls::{AsIs, Caller, Calls, Machine};
 pub use client::{ClientId, ClientKind, ClientReport, ClientSpec};
 pub use frame::{Frame, Mac, PacketId};
 pub use net::{Link, LinkKind, Route};

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::stack::{Stack, Turn};
-use crate::{Action, ClientId, ClientReport, ClientSpec, Frame, Link, PacketId, Route, Server};
+use crate::{Action, ClientId, ClientReport, ClientSpec, Frame, Link, Machine, Route, Server};
 
 /// The network stack of a node.
 ///
@@ -41,9 +41,9 @@ impl Node {
         ifindex: u32,
         frame: Frame,
         accepted: bool,
-        ids: &mut dyn FnMut() -> PacketId,
+        machine: &mut dyn Machine,
     ) -> Vec<Action> {
-        self.turn(now, ids, |stack, turn| stack.receive(turn, ifindex, frame, accepted))
+        self.turn(now, machine, |stack, turn| stack.receive(turn, ifindex, frame, accepted))
     }
 
     /// A frame that a program redirected to a link's egress towards a next hop (`bpf_redirect_neigh`): the stack only finds the link
@@ -54,9 +54,9 @@ impl Node {
         ifindex: u32,
         next: IpAddr,
         frame: Frame,
-        ids: &mut dyn FnMut() -> PacketId,
+        machine: &mut dyn Machine,
     ) -> Vec<Action> {
-        self.turn(now, ids, |stack, turn| stack.reach(turn, ifindex, next, frame))
+        self.turn(now, machine, |stack, turn| stack.reach(turn, ifindex, next, frame))
     }
 
     /// What the VXLAN device does with a frame and its tunnel key: outer headers, then routing.
@@ -69,14 +69,14 @@ impl Node {
         remote: IpAddr,
         vni: u32,
         frame: Frame,
-        ids: &mut dyn FnMut() -> PacketId,
+        machine: &mut dyn Machine,
     ) -> Vec<Action> {
-        self.turn(now, ids, |stack, turn| stack.encapsulate(turn, remote, vni, frame))
+        self.turn(now, machine, |stack, turn| stack.encapsulate(turn, remote, vni, frame))
     }
 
     /// Runs local sockets, and the retries and timeouts of neighbours.
-    pub fn poll(&mut self, now: Duration, ids: &mut dyn FnMut() -> PacketId) -> Vec<Action> {
-        self.turn(now, ids, |_, _| ())
+    pub fn poll(&mut self, now: Duration, machine: &mut dyn Machine) -> Vec<Action> {
+        self.turn(now, machine, |_, _| ())
     }
 
     /// When [`Node::poll`] is due if nothing comes in.
@@ -107,10 +107,10 @@ impl Node {
     fn turn(
         &mut self,
         now: Duration,
-        ids: &mut dyn FnMut() -> PacketId,
+        machine: &mut dyn Machine,
         act: impl FnOnce(&mut Stack, &mut Turn<'_>),
     ) -> Vec<Action> {
-        let mut turn = Turn::new(now, ids);
+        let mut turn = Turn::new(now, machine);
         act(&mut self.0, &mut turn);
         self.0.run(&mut turn);
         turn.actions

@@ -7,9 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::stack::{Stack, Turn};
-use crate::{
-    Action, ClientId, ClientReport, ClientSpec, Frame, Link, LinkKind, Mac, PacketId, Route, Server,
-};
+use crate::{Action, ClientId, ClientReport, ClientSpec, Frame, Link, LinkKind, Mac, Machine, Route, Server};
 
 /// The number of the one device.
 const DEVICE: u32 = 1;
@@ -70,17 +68,17 @@ impl Host {
     }
 
     /// Runs stack and applications. Gives the frames to put on the wire, in order.
-    pub fn poll(&mut self, now: Duration, ids: &mut dyn FnMut() -> PacketId) -> Vec<Frame> {
+    pub fn poll(&mut self, now: Duration, machine: &mut dyn Machine) -> Vec<Frame> {
         let transmitted = |action| match action {
             Action::Transmit { frame, .. } => Some(frame),
             _ => None,
         };
-        self.actions(now, ids).into_iter().filter_map(transmitted).collect()
+        self.actions(now, machine).into_iter().filter_map(transmitted).collect()
     }
 
     /// As [`Host::poll`], but also says how what came in ended.
-    pub fn actions(&mut self, now: Duration, ids: &mut dyn FnMut() -> PacketId) -> Vec<Action> {
-        let mut turn = Turn::new(now, ids);
+    pub fn actions(&mut self, now: Duration, machine: &mut dyn Machine) -> Vec<Action> {
+        let mut turn = Turn::new(now, machine);
         while let Some(frame) = self.inbound.pop_front() {
             self.stack.receive(&mut turn, DEVICE, frame, false);
             self.stack.run(&mut turn);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use crate::calls::{AsIs, Calls};
 use crate::client::{About, Client, ClientId, ClientKind, ClientReport, ClientSpec, World};
 use crate::frame::{mix, put, u16_at, u32_at};
 use crate::icmp::Report;
@@ -63,14 +64,18 @@ pub(crate) struct Sockets {
     ports: Ports,
     tcp: Option<Box<Tcp>>,
     engines: u64,
+    /// Sockets that have been made.
+    cookies: u64,
     /// IP packets to send.
     pub(crate) out: Vec<Vec<u8>>,
 }
 
 macro_rules! world {
-    ($self:ident, $now:expr, $net:expr) => {
+    ($self:ident, $now:expr, $calls:expr, $net:expr) => {
         World {
             now: $now,
+            calls: $calls,
+            cookies: &mut $self.cookies,
             net: $net,
             seed: $self.seed,
             engines: &mut $self.engines,
@@ -92,6 +97,7 @@ impl Sockets {
             ports: Ports::new(seed),
             tcp: None,
             engines: 0,
+            cookies: 0,
             out: Vec::new(),
         }
     }
@@ -115,7 +121,8 @@ impl Sockets {
         // Identifiers of one host differ as long as it starts fewer than 65,536 clients.
         let first = mix(self.seed, u64::MAX) & 0xFFFF;
         let identifier = u16::try_from((first + u64::from(id.0)) & 0xFFFF).unwrap_or_default();
-        let mut world = world!(self, now, net);
+        // Nobody is called yet.
+        let mut world = world!(self, now, &AsIs, net);
         self.clients.insert(id, Client::start(&mut world, identifier, spec));
         id
     }
@@ -131,8 +138,8 @@ impl Sockets {
     }
 
     /// Lets everybody do what is due. What is to be sent is in `out` afterwards.
-    pub(crate) fn step(&mut self, now: Duration, net: &Net) {
-        let mut world = world!(self, now, net);
+    pub(crate) fn step(&mut self, now: Duration, calls: &dyn Calls, net: &Net) {
+        let mut world = world!(self, now, calls, net);
         for client in self.clients.values_mut() {
             client.step(&mut world);
         }
@@ -157,7 +164,14 @@ impl Sockets {
     }
 
     /// A segment came in whole and with a right checksum.
-    pub(crate) fn segment(&mut self, now: Duration, net: &Net, ip: &Ip, packet: &[u8]) -> Taken {
+    pub(crate) fn segment(
+        &mut self,
+        now: Duration,
+        calls: &dyn Calls,
+        net: &Net,
+        ip: &Ip,
+        packet: &[u8],
+    ) -> Taken {
         let (Some((from, to)), Some(flags)) = (ip.ports(packet), packet.get(ip.payload + 13)) else {
             return Taken::No;
         };
@@ -171,7 +185,7 @@ impl Sockets {
         let hop = net.route(ip.source, None).map_or(1500, |hop| hop.mtu);
         let buffer = usize::try_from(hop).unwrap_or_default().clamp(4096, 16_384);
         let listener = server.filter(|_| opens && !known).map(|kind| (kind, buffer));
-        let mut world = world!(self, now, net);
+        let mut world = world!(self, now, calls, net);
         let tcp = world.tcp();
         if let Some((kind, buffer)) = listener {
             tcp.listen(ends.0, ends.1, kind, buffer);
@@ -184,7 +198,7 @@ impl Sockets {
     }
 
     /// A datagram came in whole and with a right checksum.
-    pub(crate) fn datagram(&mut self, now: Duration, ip: &Ip, packet: &[u8]) -> Taken {
+    pub(crate) fn datagram(&mut self, now: Duration, calls: &dyn Calls, ip: &Ip, packet: &[u8]) -> Taken {
         let Some((from, to)) = ip.ports(packet) else {
             return Taken::No;
         };
@@ -202,26 +216,40 @@ impl Sockets {
             self.out.push(ip::build(ends, ip::UDP, 64, None, &answer));
             return Taken::Yes;
         }
-        self.offer(now, ClientKind::UdpEcho, SocketAddr::new(ip.source, from), to, &datagram[8..])
+        self.offer(now, calls, ClientKind::UdpEcho, SocketAddr::new(ip.source, from), to, &datagram[8..])
     }
 
     /// An echo reply came in: its message.
-    pub(crate) fn echo_reply(&mut self, now: Duration, from: IpAddr, message: &[u8]) -> Taken {
+    pub(crate) fn echo_reply(
+        &mut self,
+        now: Duration,
+        calls: &dyn Calls,
+        from: IpAddr,
+        message: &[u8],
+    ) -> Taken {
         match (u16_at(message, 4), message.get(6..)) {
             (Some(identifier), Some(data)) => {
-                self.offer(now, ClientKind::Ping, SocketAddr::new(from, 0), identifier, data)
+                self.offer(now, calls, ClientKind::Ping, SocketAddr::new(from, 0), identifier, data)
             }
             _ => Taken::No,
         }
     }
 
-    fn offer(&mut self, now: Duration, kind: ClientKind, from: SocketAddr, to: u16, data: &[u8]) -> Taken {
-        let taken = self.clients.values_mut().any(|client| client.datagram(now, kind, from, to, data));
+    fn offer(
+        &mut self,
+        now: Duration,
+        calls: &dyn Calls,
+        kind: ClientKind,
+        from: SocketAddr,
+        to: u16,
+        data: &[u8],
+    ) -> Taken {
+        let taken = self.clients.values_mut().any(|client| client.datagram(now, calls, kind, from, to, data));
         if taken { Taken::Yes } else { Taken::No }
     }
 
     /// An ICMP error came in about a packet of this stack.
-    pub(crate) fn error(&mut self, now: Duration, net: &Net, report: &Report<'_>) {
+    pub(crate) fn error(&mut self, now: Duration, calls: &dyn Calls, net: &Net, report: &Report<'_>) {
         let about = &report.about;
         let Some((first, second)) = about.ports(report.quote).filter(|_| about.is_first()) else {
             return;
@@ -247,7 +275,7 @@ impl Sockets {
             }
             _ => return,
         };
-        let mut world = world!(self, now, net);
+        let mut world = world!(self, now, calls, net);
         for client in self.clients.values_mut() {
             client.error(&mut world, &about, report.too_big.is_some());
         }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::calls::Machine;
 use crate::client::{ClientId, ClientReport, ClientSpec};
 use crate::fragment::Reassembly;
 use crate::frame::{
@@ -104,13 +105,13 @@ pub enum StackDrop {
 /// One call: its time, and what comes of it.
 pub(crate) struct Turn<'a> {
     pub(crate) now: Duration,
-    pub(crate) ids: &'a mut dyn FnMut() -> PacketId,
+    pub(crate) machine: &'a mut dyn Machine,
     pub(crate) actions: Vec<Action>,
 }
 
 impl<'a> Turn<'a> {
-    pub(crate) fn new(now: Duration, ids: &'a mut dyn FnMut() -> PacketId) -> Self {
-        Self { now, ids, actions: Vec::new() }
+    pub(crate) fn new(now: Duration, machine: &'a mut dyn Machine) -> Self {
+        Self { now, machine, actions: Vec::new() }
     }
 
     fn drop(&mut self, frame: Frame, why: StackDrop) {
@@ -226,11 +227,11 @@ impl Stack {
         turn.actions.append(&mut self.left);
         self.ask_again(turn);
         loop {
-            self.sockets.step(turn.now, &self.net);
+            self.sockets.step(turn.now, turn.machine.calls(), &self.net);
             let out = std::mem::take(&mut self.sockets.out);
             let quiet = out.is_empty() && self.loopback.is_empty();
             for bytes in out {
-                let id = (turn.ids)();
+                let id = turn.machine.id();
                 self.output(turn, Packet { id, bytes, via: None }, Origin::Local);
             }
             while let Some(packet) = self.loopback.pop_front() {
@@ -329,7 +330,7 @@ impl Stack {
             return;
         };
         if let Some(bytes) = icmp::error(error, from, about) {
-            let id = (turn.ids)();
+            let id = turn.machine.id();
             self.output(turn, Packet { id, bytes, via }, Origin::Local);
         }
     }

@@ -113,6 +113,12 @@ impl Builder {
         self
     }
 
+    /// Calls to services go to their endpoints.
+    pub const fn kube_proxy_replacement(mut self) -> Self {
+        self.scenario.cluster.kube_proxy_replacement = true;
+        self
+    }
+
     /// The next step is not before this time after the start.
     pub const fn at(mut self, at: Duration) -> Self {
         self.at = Some(at);

@@ -10,6 +10,7 @@ mod faults;
 mod nodes;
 mod pods;
 mod policies;
+mod services;
 mod traffic;
 
 use std::time::Duration;
@@ -39,7 +40,8 @@ pub fn generate(seed: u64, profile: &Profile, nodes: Option<u16>) -> Scenario {
     let mut of_nodes = Rng::stream(seed, "policies for nodes", 0);
     let host_firewall = policed && of_nodes.chance(0.5);
     let policy = policed || !Rng::stream(seed, "no identities", 0).chance(WITHOUT_IDENTITIES);
-    let cluster = Cluster { host_firewall, policy, ..cluster };
+    let kube_proxy_replacement = services::decide(seed, policy);
+    let cluster = Cluster { host_firewall, kube_proxy_replacement, policy, ..cluster };
     let mut generator = Generator {
         profile,
         cluster,
@@ -54,6 +56,11 @@ pub fn generate(seed: u64, profile: &Profile, nodes: Option<u16>) -> Scenario {
         may_cut: of_nodes.chance(0.4),
         policies: Vec::new(),
         policies_made: 0,
+        seed,
+        of_services: Rng::stream(seed, "services", 1),
+        services: Vec::new(),
+        services_made: 0,
+        services_called: 0,
         rng,
     };
     generator.rng = Rng::stream(seed, "start", 0);
@@ -128,6 +135,12 @@ struct Generator<'a> {
     may_cut: bool,
     policies: Vec<policies::Standing>,
     policies_made: u32,
+    seed: u64,
+    /// Random numbers of their own, so that services do not shift anything else.
+    of_services: Rng,
+    services: Vec<(&'static str, String)>,
+    services_made: u32,
+    services_called: u32,
 }
 
 impl Generator<'_> {
@@ -165,6 +178,7 @@ impl Generator<'_> {
         for _ in 0..self.rng.range(2..=4) {
             self.some_traffic();
         }
+        self.services();
     }
 
     fn round(&mut self) {
@@ -196,6 +210,7 @@ impl Generator<'_> {
                 self.some_traffic();
             }
         }
+        self.services();
         // Pods come and go under faults too.
         if self.rng.chance(0.5) {
             self.make_pod();
@@ -212,6 +227,7 @@ impl Generator<'_> {
                 self.policy_changes();
             }
         }
+        self.services();
         self.pause(200..=4000);
         if self.rng.chance(0.6) {
             self.heal();

@@ -111,6 +111,15 @@ fn is_about_policies(action: &Action) -> bool {
     }
 }
 
+/// Whether it is only about services: no pod comes or goes by it, and traffic between pods does not meet them.
+fn is_about_services(action: &Action) -> bool {
+    match action {
+        Action::Apply(objects) => objects.iter().all(|object| object["kind"] == "Service"),
+        Action::Delete(object) => object.kind == "Service",
+        _ => false,
+    }
+}
+
 /// The policies that it applies (true) or deletes, by kind, namespace and name.
 fn policies_of(action: &Action) -> Vec<(bool, (String, String, String))> {
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
@@ -137,6 +146,7 @@ fn may_make_pods(action: &Action) -> bool {
         Action::Apply(objects) => objects.iter().any(|object| {
             !matches!(object.get("kind").and_then(serde_json::Value::as_str), Some("Node" | "Namespace"))
                 && !is_about_policies(action)
+                && !is_about_services(action)
         }),
         _ => false,
     }
@@ -276,7 +286,11 @@ impl<'a> Judge<'a> {
                     open.spoilt.get_or_insert_with(|| format!("pod `{key}` is deleted meanwhile"));
                 }
             }
-            Action::Apply(_) | Action::Delete(_) if is_about_far_nodes(action) => self.rested = false,
+            Action::Apply(_) | Action::Delete(_)
+                if is_about_far_nodes(action) || is_about_services(action) =>
+            {
+                self.rested = false;
+            }
             Action::Apply(_) | Action::Delete(_) if is_about_policies(action) => {
                 self.rested = false;
                 for (applied, policy) in policies_of(action) {

@@ -56,6 +56,9 @@ pub struct Cluster {
     /// Policies for nodes are in force.
     #[serde(skip_serializing_if = "omit::default")]
     pub host_firewall: bool,
+    /// Calls to services (cluster IPs) go to their endpoints.
+    #[serde(skip_serializing_if = "omit::default")]
+    pub kube_proxy_replacement: bool,
     /// There are identities and policies; agents without serve pods from what they remember of their node alone.
     #[serde(skip_serializing_if = "omit::yes")]
     pub policy: bool,
@@ -71,6 +74,7 @@ impl Default for Cluster {
             pod_cidr_bits: 24,
             tables: BTreeMap::new(),
             host_firewall: false,
+            kube_proxy_replacement: false,
             policy: true,
         }
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use agent_control::ports::{HOST_LINK, OVERLAY_LINK};
 use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags, EndpointKey};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
-use dataplane_abi::metrics::EVENTS_LOST;
+use dataplane_abi::metrics::{Direction, EVENTS_LOST};
 use dataplane_abi::program::Program;
 use ipnet::IpNet;
 use sim_scenario::model::Routing;
@@ -44,6 +44,7 @@ impl World {
         let findings = [
             self.check_endpoints(n),
             self.check_ipcache(n),
+            self.check_services(n),
             self.check_programs(n),
             self.check_routes(n),
             self.check_ipam(n),
@@ -261,6 +262,8 @@ impl World {
         let counted: u64 = counters
             .iter()
             .filter(|(reason, ..)| dataplane_abi::metrics::from_index(EVENTS_LOST).0 != *reason)
+            // Calls of sockets are no packets.
+            .filter(|(_, direction, _)| *direction != Direction::Service)
             .map(|(.., packets)| *packets)
             .sum();
         (counted != node.runs)

@@ -141,6 +141,11 @@ impl Views {
         Self { options, ..Self::default() }
     }
 
+    /// When nothing was under way last.
+    pub(crate) const fn rest(&self) -> Duration {
+        self.rest
+    }
+
     /// Nothing is under way.
     pub(crate) fn at_rest(&mut self, now: Duration) {
         self.rest = now;

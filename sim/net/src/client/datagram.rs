@@ -1,10 +1,11 @@
 //! Clients without connections: ping and the echo over UDP.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::{ClientKind, ClientReport, ClientSpec, World};
+use crate::calls::Caller;
 use crate::frame::{put, u16_at, u32_at};
 use crate::{icmp, ip};
 
@@ -17,19 +18,35 @@ const HEADER: usize = 8;
 pub(super) struct Datagrams {
     due: Duration,
     outstanding: BTreeMap<u32, Duration>,
+    /// Where the last one went.
+    peer: Option<SocketAddr>,
 }
 
 impl Datagrams {
     pub(super) fn new(now: Duration) -> Self {
-        Self { due: now, outstanding: BTreeMap::new() }
+        Self { due: now, outstanding: BTreeMap::new(), peer: None }
     }
 
-    pub(super) fn step(&mut self, world: &mut World<'_>, spec: &ClientSpec, report: &mut ClientReport) {
+    /// Where the last one went.
+    pub(super) const fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    pub(super) fn step(
+        &mut self,
+        world: &mut World<'_>,
+        caller: Option<Caller>,
+        spec: &ClientSpec,
+        report: &mut ClientReport,
+    ) {
         let now = world.now;
         self.outstanding.retain(|_, sent| *sent + spec.timeout > now);
         while !all_sent(spec, report) && self.due <= now {
             report.sent = report.sent.saturating_add(1);
-            match request(world, spec, report) {
+            let to = SocketAddr::new(spec.to, spec.port);
+            let to = caller.map_or(Some(to), |caller| world.calls.send(caller, to));
+            self.peer = to;
+            match to.and_then(|to| request(world, to, spec, report)) {
                 Some(packet) => {
                     self.outstanding.insert(report.sent, now);
                     world.out.push(packet);
@@ -96,12 +113,17 @@ fn pattern(at: usize) -> u8 {
     u8::try_from(at & 0xFF).unwrap_or_default()
 }
 
-fn request(world: &mut World<'_>, spec: &ClientSpec, report: &ClientReport) -> Option<Vec<u8>> {
-    let from = world.net.source(spec.to, None)?;
+fn request(
+    world: &mut World<'_>,
+    to: SocketAddr,
+    spec: &ClientSpec,
+    report: &ClientReport,
+) -> Option<Vec<u8>> {
+    let from = world.net.source(to.ip(), None)?;
     let local = report.local_port?;
     let body = body(spec, report.sent);
     let most = if from.is_ipv4() { 65_535 - 20 } else { 65_535 };
-    let ends = (from, spec.to);
+    let ends = (from, to.ip());
     let (protocol, sum_at, mut payload) = match (spec.kind, from) {
         (ClientKind::Ping, from) => {
             let (kind, protocol) = match from {
@@ -116,7 +138,7 @@ fn request(world: &mut World<'_>, spec: &ClientSpec, report: &ClientReport) -> O
         _ => {
             let length = u16::try_from(body.len() + HEADER).ok()?;
             let mut datagram = Vec::with_capacity(body.len() + HEADER);
-            for field in [local, spec.port, length, 0] {
+            for field in [local, to.port(), length, 0] {
                 datagram.extend_from_slice(&field.to_be_bytes());
             }
             datagram.extend_from_slice(&body);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use smoltcp::socket::tcp::{Socket, State};
 
 use super::{ClientReport, ClientSpec, World};
+use crate::ip;
 use crate::tcp::Handle;
 
 /// The head of an answer is no longer than this.
@@ -21,21 +22,25 @@ const LEAST_INTERVAL: Duration = Duration::from_millis(1);
 struct Line {
     handle: Handle,
     port: u16,
+    /// The other end.
+    peer: SocketAddr,
 }
 
 impl Line {
     /// Seeks a connection; nothing if there is no way or no port.
     fn open(world: &mut World<'_>, spec: &ClientSpec, report: &mut ClientReport) -> Option<Self> {
-        let from = world.net.source(spec.to, None)?;
+        let caller = world.socket(ip::TCP);
+        let peer = world.calls.connect(caller, SocketAddr::new(spec.to, spec.port))?;
+        let from = world.net.source(peer.ip(), None)?;
         let port = world.port()?;
         report.local_port = Some(port);
-        let ends = (SocketAddr::new(from, port), SocketAddr::new(spec.to, spec.port));
+        let ends = (SocketAddr::new(from, port), peer);
         let buffer = usize::from(spec.size).clamp(LEAST_BUFFER, MOST_BUFFER);
         let handle = world.tcp().connect(ends.0, ends.1, buffer);
         if handle.is_none() {
             world.ports.give_back(port);
         }
-        Some(Self { handle: handle?, port })
+        Some(Self { handle: handle?, port, peer })
     }
 
     fn socket<'w>(&self, world: &'w mut World<'_>) -> &'w mut Socket<'static> {
@@ -99,6 +104,11 @@ impl Http {
             }
         }
         report.finished = self.request.is_none() && all_sent(spec, report);
+    }
+
+    /// The other end of the connection, if there is one.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        self.request.as_ref().map(|request| request.line.peer)
     }
 
     pub(super) fn next(&self, spec: &ClientSpec) -> Duration {
@@ -256,6 +266,11 @@ impl Echo {
                 Err(_) => return,
             }
         }
+    }
+
+    /// The other end of the connection, if there is one.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        self.line.map(|line| line.peer)
     }
 
     pub(super) fn next(&self, spec: &ClientSpec) -> Duration {

@@ -55,7 +55,7 @@ impl Stack {
                 if checksum::transport(ip.source, ip.destination, ip::TCP, payload) != 0 {
                     return Fate::Dropped(StackDrop::BadChecksum);
                 }
-                fate(self.sockets.segment(turn.now, &self.net, &ip, packet))
+                fate(self.sockets.segment(turn.now, turn.machine.calls(), &self.net, &ip, packet))
             }
             _ => {
                 self.tell(turn, icmp::Error::ProtocolUnreachable, packet, Some(arrival));
@@ -78,12 +78,12 @@ impl Stack {
             answer.extend_from_slice(&message[4..]);
             ip::seal(ends, protocol, 2, &mut answer);
             let bytes = ip::build(ends, protocol, 64, None, &answer);
-            let id = (turn.ids)();
+            let id = turn.machine.id();
             self.output(turn, Packet { id, bytes, via: Some(arrival) }, Origin::Local);
             return Fate::Local;
         }
         if message[0] == reply {
-            return fate(self.sockets.echo_reply(turn.now, ip.source, message));
+            return fate(self.sockets.echo_reply(turn.now, turn.machine.calls(), ip.source, message));
         }
         let Some(report) = icmp::report(v4, message).filter(|report| self.net.is_own(report.about.source))
         else {
@@ -92,7 +92,7 @@ impl Stack {
         if let Some(mtu) = report.too_big {
             self.net.learn_path_mtu(turn.now, report.about.destination, mtu);
         }
-        self.sockets.error(turn.now, &self.net, &report);
+        self.sockets.error(turn.now, turn.machine.calls(), &self.net, &report);
         Fate::Local
     }
 
@@ -115,7 +115,7 @@ impl Stack {
         if let Some(ifindex) = overlay {
             return tunnel::open(ifindex, ip.source, &datagram[8..]);
         }
-        match self.sockets.datagram(turn.now, ip, packet) {
+        match self.sockets.datagram(turn.now, turn.machine.calls(), ip, packet) {
             Taken::Yes => Fate::Local,
             Taken::No => {
                 self.tell(turn, icmp::Error::PortUnreachable, packet, Some(arrival));

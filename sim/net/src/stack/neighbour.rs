@@ -165,7 +165,7 @@ impl Stack {
             return;
         };
         let (own, source) = (link.mac, Ip::quoted(&packet.bytes).map(|ip| ip.source));
-        let id = (turn.ids)();
+        let id = turn.machine.id();
         let frame = match next {
             IpAddr::V4(target) => {
                 let source = source.filter(|source| source.is_ipv4() && self.net.is_own(*source));
@@ -221,7 +221,7 @@ impl Stack {
         }
         if asks_us {
             let body = arp(2, (own, target), (mac, sender));
-            let frame = Frame::around((turn.ids)(), mac, own, ETHERTYPE_ARP, &body);
+            let frame = Frame::around(turn.machine.id(), mac, own, ETHERTYPE_ARP, &body);
             turn.actions.push(Action::Transmit { ifindex, frame });
         }
     }
@@ -265,7 +265,7 @@ impl Stack {
         answer.extend_from_slice(&own);
         ip::seal((target, to), ip::ICMPV6, 2, &mut answer);
         let bytes = ip::build((target, to), ip::ICMPV6, 255, None, &answer);
-        let id = (turn.ids)();
+        let id = turn.machine.id();
         self.send(turn, ifindex, to, Packet { id, bytes, via: Some(ifindex) }, Origin::Tunnel);
         Fate::Local
     }

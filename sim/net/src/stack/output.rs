@@ -40,7 +40,7 @@ impl Stack {
             return self.fail(turn, &packet, origin, icmp::Error::TooBig(mtu), StackDrop::TooBig);
         };
         for (index, bytes) in pieces.into_iter().enumerate() {
-            let id = if index == 0 { packet.id } else { (turn.ids)() };
+            let id = if index == 0 { packet.id } else { turn.machine.id() };
             self.send(turn, hop.ifindex, hop.next, Packet { id, bytes, via: packet.via }, origin);
         }
     }

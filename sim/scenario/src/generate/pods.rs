@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Generator;
 use super::policies::{NAMESPACES, app};
+use super::services;
 use crate::judge::capacity;
 use crate::model::{Action, Families, Pod, Serve, ServeKind};
 
@@ -52,6 +53,10 @@ impl Generator<'_> {
         if self.policed {
             namespace = NAMESPACES[usize::from(self.rng.chance(0.3))];
             labels.insert("app".to_owned(), app(&mut self.rng).to_owned());
+        }
+        if self.cluster.kube_proxy_replacement {
+            let role = services::role(self.seed, self.pods_made);
+            labels.insert(services::LABEL.to_owned(), role.to_owned());
         }
         let name = format!("p{}", self.pods_made);
         let live = Live { namespace, name, node, serve, ready: false, anchor: false };

@@ -31,6 +31,9 @@ pub(super) fn check(walk: &mut Walk<'_>) {
     if cluster.host_firewall && !cluster.policy {
         walk.wrong("host-firewall", "without `policy` nobody puts policies for nodes in force");
     }
+    if cluster.kube_proxy_replacement && !cluster.policy {
+        walk.wrong("kube-proxy-replacement", "without `policy` agents hear of no services here");
+    }
     for (name, capacity) in &cluster.tables {
         walk.table(&format!("tables.{name}"), name);
         if *capacity == 0 {

@@ -1,0 +1,114 @@
+//! Services: they come and go, and pods and nodes call them.
+//!
+//! What a call must come to is not said by the scenario: endpoints come and go, and the checker knows at each moment who may answer.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Generator;
+use super::policies::NAMESPACES;
+use crate::model::{Action, Families, ObjectRef, Place, Traffic, TrafficKind};
+use crate::rng::Rng;
+
+/// Of clusters with identities so many have services.
+const OF_CLUSTERS: f64 = 0.5;
+/// More services than this at a time teach nothing.
+const MOST: usize = 3;
+/// Label by which services select pods.
+pub(super) const LABEL: &str = "role";
+/// Its values.
+const ROLES: [&str; 2] = ["front", "back"];
+
+/// Whether a scenario has services.
+pub(super) fn decide(seed: u64, policy: bool) -> bool {
+    Rng::stream(seed, "services", 0).chance(OF_CLUSTERS) && policy
+}
+
+/// The role of a pod, by its number.
+pub(super) fn role(seed: u64, pod: u32) -> &'static str {
+    let mut rng = Rng::stream(seed, "roles", u64::from(pod));
+    rng.pick(&ROLES).copied().unwrap_or(ROLES[0])
+}
+
+impl Generator<'_> {
+    /// Services come, change, go, and are called; not always.
+    pub(super) fn services(&mut self) {
+        if !self.cluster.kube_proxy_replacement {
+            return;
+        }
+        let mut rng = std::mem::replace(&mut self.of_services, Rng::stream(0, "", 0));
+        if self.services.is_empty() || (self.services.len() < MOST && rng.chance(0.3)) {
+            self.services_made += 1;
+            let name = format!("s{}", self.services_made);
+            let namespace = NAMESPACES[usize::from(self.policed && rng.chance(0.3))];
+            self.services.push((namespace, name));
+            let index = self.services.len() - 1;
+            self.apply_service(&mut rng, index);
+        } else if rng.chance(0.2) {
+            let index = rng.index(self.services.len());
+            self.apply_service(&mut rng, index);
+        } else if rng.chance(0.1) {
+            let (namespace, name) = self.services.remove(rng.index(self.services.len()));
+            self.push(Action::Delete(ObjectRef {
+                api_version: "v1".to_owned(),
+                kind: "Service".to_owned(),
+                name,
+                namespace: Some(namespace.to_owned()),
+            }));
+        }
+        for _ in 0..rng.range(0..=2) {
+            self.call(&mut rng);
+        }
+        self.of_services = rng;
+    }
+
+    fn apply_service(&mut self, rng: &mut Rng, index: usize) {
+        let (namespace, name) = self.services[index].clone();
+        let role = rng.pick(&ROLES).copied().unwrap_or(ROLES[0]);
+        let mut spec = json!({
+            "selector": {LABEL: role},
+            "ports": [
+                {"name": "http", "port": 80, "targetPort": 8080},
+                {"name": "tcp", "port": 9000},
+                {"name": "udp", "port": 53, "targetPort": 5353, "protocol": "UDP"},
+            ],
+            "internalTrafficPolicy": if rng.chance(0.2) { "Local" } else { "Cluster" },
+            "publishNotReadyAddresses": rng.chance(0.2),
+        });
+        if self.cluster.family == Families::Dual {
+            spec["ipFamilyPolicy"] = json!("PreferDualStack");
+        }
+        spec["sessionAffinity"] = Value::from(if rng.chance(0.3) { "ClientIP" } else { "None" });
+        self.push(Action::Apply(vec![json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": spec,
+        })]));
+    }
+
+    /// Somebody calls a service.
+    fn call(&mut self, rng: &mut Rng) {
+        let ready: Vec<_> = self.pods.iter().filter(|pod| pod.ready).cloned().collect();
+        let Some((namespace, name)) = rng.pick(&self.services).cloned() else { return };
+        let from = match rng.pick(&ready) {
+            Some(pod) if rng.chance(0.8) => {
+                Place::Pod { namespace: pod.namespace.to_owned(), name: pod.name.clone() }
+            }
+            _ => Place::Node(format!("node-{}", rng.range(1..=u64::from(self.cluster.nodes)))),
+        };
+        let kinds = [(TrafficKind::Http, 80), (TrafficKind::Tcp, 9000), (TrafficKind::Udp, 53)];
+        let (kind, port) = rng.pick(&kinds).copied().unwrap_or((TrafficKind::Http, 80));
+        self.services_called += 1;
+        let to = Place::Service { namespace: namespace.to_owned(), name };
+        let mut traffic = Traffic::new(&format!("c{}", self.services_called), from, to, kind);
+        traffic.port = Some(port);
+        if self.cluster.family == Families::Dual {
+            traffic.family = rng.pick(&[None, Some(Families::V6)]).copied().flatten();
+        }
+        traffic.count = u32::try_from(rng.range(1..=20)).unwrap_or(1);
+        traffic.interval = Duration::from_millis(rng.range(5..=400));
+        traffic.timeout = Duration::from_secs(2);
+        self.push(Action::Traffic(traffic));
+    }
+}
