@@ -17,6 +17,7 @@ Examples:
   bristle monitor --kind drop           drops as they happen, with their reason
   bristle monitor --endpoint 12         everything seen of one pod (ids: bristle endpoint list)
   bristle bpf ct list | grep 10.0.1.7   connections of one address
+  bristle service list                  where calls to services go
   bristle ipcache list -o json          the same as data, for jq and scripts
   bristle policy explain --help         why a connection passes or not: by an agent, or from manifests alone
 
@@ -70,6 +71,9 @@ Examples:
     /// Which identity an address has and how it is reached.
     #[command(subcommand)]
     Ipcache(IpcacheCommand),
+    /// Services as callers on this node meet them.
+    #[command(subcommand)]
+    Service(ServiceCommand),
     /// The nodes of the cluster as this agent knows them.
     #[command(subcommand)]
     Node(NodeCommand),
@@ -109,6 +113,13 @@ pub(crate) enum IpcacheCommand {
     List,
 }
 
+/// `bristle service …`
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum ServiceCommand {
+    /// All services with their addresses and endpoints, port by port and family by family.
+    List,
+}
+
 /// `bristle node …`
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum NodeCommand {
@@ -122,6 +133,9 @@ pub(crate) enum Bpf {
     /// Connections that the dataplane tracks.
     #[command(subcommand)]
     Ct(BpfCt),
+    /// Services as the dataplane has them.
+    #[command(subcommand)]
+    Lb(BpfLb),
     /// Any table, raw.
     #[command(subcommand)]
     Map(BpfMap),
@@ -131,6 +145,13 @@ pub(crate) enum Bpf {
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum BpfCt {
     /// All connections of both families.
+    List,
+}
+
+/// `bristle bpf lb …`
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum BpfLb {
+    /// All frontends with the backends in their slots.
     List,
 }
 

@@ -11,16 +11,18 @@ mod flags;
 mod live;
 mod monitor;
 mod policy;
+mod services;
 mod show;
 mod table;
 
 use agent_api::policy::Identity;
-use agent_api::{CtEntry, Endpoint, IpcacheEntry, MapDump, MapInfo, Node, paths};
+use agent_api::{CtEntry, Endpoint, IpcacheEntry, LbFrontend, MapDump, MapInfo, Node, Service, paths};
 use anyhow::Result;
 use clap::Parser as _;
 use client::Client;
 use flags::{
-    Bpf, BpfCt, BpfMap, Command, EndpointCommand, Flags, IdentityCommand, IpcacheCommand, NodeCommand, Output,
+    Bpf, BpfCt, BpfLb, BpfMap, Command, EndpointCommand, Flags, IdentityCommand, IpcacheCommand, NodeCommand,
+    Output, ServiceCommand,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -70,6 +72,12 @@ fn run(flags: &Flags) -> Result<ExitCode> {
         }
         Command::Bpf(Bpf::Ct(BpfCt::List)) => {
             print(output, &client.get::<Vec<CtEntry>>(paths::CT)?, |list| show::connections(list))?;
+        }
+        Command::Service(ServiceCommand::List) => {
+            print(output, &client.get::<Vec<Service>>(paths::SERVICES)?, |list| services::services(list))?;
+        }
+        Command::Bpf(Bpf::Lb(BpfLb::List)) => {
+            print(output, &client.get::<Vec<LbFrontend>>(paths::LB)?, |list| services::frontends(list))?;
         }
         Command::Bpf(Bpf::Map(BpfMap::List)) => {
             print(output, &client.get::<Vec<MapInfo>>(paths::MAPS)?, |list| show::maps(list))?;

@@ -2,7 +2,7 @@
 //!
 //! Two sockets, both below the runtime directory (`/run/bristle`):
 //! `bristle.sock` speaks HTTP/1.1 with JSON ([`paths`], [`status`], [`endpoint`], [`ipcache`], [`node`], [`map`],
-//! [`ct`], [`policy`], [`monitor`]); `cni.sock` takes one CNI request per packet.
+//! [`ct`], [`policy`], [`service`], [`monitor`]); `cni.sock` takes one CNI request per packet.
 //! Field names and the meaning of values are stable: fields are added, never renamed, and readers ignore unknown ones.
 //!
 //! This crate must not know how any of it is obtained: it holds no I/O, except the files of [`cni::delete_queue`], whose locking is the contract.
@@ -19,6 +19,7 @@ pub mod monitor;
 pub mod node;
 pub mod paths;
 pub mod policy;
+pub mod service;
 pub mod status;
 pub mod time;
 
@@ -29,5 +30,6 @@ pub use ipcache::IpcacheEntry;
 pub use map::{MapDump, MapInfo, MapRow};
 pub use monitor::MonitorEvent;
 pub use node::Node;
+pub use service::{LbBackend, LbFrontend, Service, ServiceBackend};
 pub use status::{AgentState, Health, RoutingMode, Status};
 pub use time::Timestamp;

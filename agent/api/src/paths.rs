@@ -23,6 +23,10 @@ pub const IDENTITIES: &str = "/v1/identities";
 pub const POLICIES: &str = "/v1/policies";
 /// [`crate::policy::Explanation`] of `?from=END&to=END&port=N&protocol=TCP`.
 pub const EXPLAIN: &str = "/v1/policies/explain";
+/// List of [`crate::Service`].
+pub const SERVICES: &str = "/v1/services";
+/// List of [`crate::LbFrontend`].
+pub const LB: &str = "/v1/lb";
 /// List of [`crate::MapInfo`]; one [`crate::MapDump`] below it by name.
 pub const MAPS: &str = "/v1/maps";
 /// List of [`crate::CtEntry`].

@@ -80,6 +80,8 @@ pub(crate) async fn serve(listener: UnixListener, sources: Sources) -> Result<()
         .route(paths::IDENTITIES, get(identities))
         .route(paths::POLICIES, get(policies))
         .route(paths::EXPLAIN, get(explain))
+        .route(paths::SERVICES, get(services))
+        .route(paths::LB, get(frontends))
         .route(paths::MAPS, get(maps))
         .route(&format!("{}/{{name}}", paths::MAPS), get(map))
         .route(paths::CT, get(connections))
@@ -195,6 +197,17 @@ async fn explain(State(sources): State<Sources>, Query(query): Query<ExplainQuer
         sources.control.query(move |view| view.agent.explain_policy(&from, &to, protocol, port)).await;
     let explanation = asked.map_err(stopping)?.map_err(|text| not_found(&text))?;
     Ok(axum::Json(explanation).into_response())
+}
+
+async fn services(State(sources): State<Sources>) -> Answer {
+    let list = sources.control.query(|view| view.agent.services()).await.map_err(stopping)?;
+    Ok(axum::Json(list).into_response())
+}
+
+async fn frontends(State(sources): State<Sources>) -> Answer {
+    let tables = Arc::clone(&sources.tables);
+    let list = tokio::task::spawn_blocking(move || tables.frontends()).await.map_err(internal)?;
+    Ok(axum::Json(list.map_err(unreadable)?).into_response())
 }
 
 async fn maps(State(sources): State<Sources>) -> Answer {

@@ -3,9 +3,13 @@
 
 mod connections;
 mod rows;
+mod services;
 
-use agent_api::{CtEntry, MapDump, MapInfo};
+use agent_api::{CtEntry, LbFrontend, MapDump, MapInfo};
+use dataplane_abi::Table as _;
+use dataplane_abi::backends::Backends;
 use dataplane_abi::metrics::{Direction, EVENTS_LOST, Metrics, MetricsEntry, from_index};
+use dataplane_abi::services::Services;
 use dataplane_abi::table::Writer;
 use dataplane_loader::{Object, Table, TableError, TableInfo, TableKind, TypedTable};
 use std::collections::BTreeMap;
@@ -95,6 +99,15 @@ impl Tables {
             })?;
         }
         Ok(Some(dump))
+    }
+
+    /// Frontends of services with what is in their slots.
+    ///
+    /// # Errors
+    /// When a table cannot be read.
+    pub fn frontends(&self) -> Result<Vec<LbFrontend>, TableError> {
+        let rows = |name: &str| self.all.get(name).map_or_else(|| Ok(Vec::new()), Table::rows);
+        Ok(services::frontends(&rows(Services::SPEC.name)?, &rows(Backends::SPEC.name)?))
     }
 
     /// Hands every connection to `each` until it has had enough (false). A slice at a time: a full table in words would

@@ -1,14 +1,19 @@
 //! Views for the local API.
 
 use agent_api::status::{AgentState, IpamStatus, NetworkStatus, RoutingMode};
-use agent_api::{Endpoint, EndpointPolicy, EndpointState, IpcacheEntry, Node};
+use std::net::{IpAddr, SocketAddr};
+
+use agent_api::{Endpoint, EndpointPolicy, EndpointState, IpcacheEntry, Node, Service, ServiceBackend};
+use dataplane_abi::backends::BackendState;
 use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags};
-use dataplane_abi::services::ServiceKey;
+use dataplane_abi::services::{ServiceFlags, ServiceKey};
 
 use super::Agent;
 use crate::config::Routing;
 use crate::controllers::ipcache;
+use crate::controllers::services::Offer;
 use crate::finding::Finding;
+use crate::objects::ObjectName;
 use crate::ports::PortError;
 use crate::state::endpoints::{Phase, mac_text};
 use crate::time::Now;
@@ -55,12 +60,12 @@ impl Agent {
                 container_id: record.attachment.as_ref().map(|a| a.container_id.clone()).unwrap_or_default(),
                 ifname: record.attachment.as_ref().map(|a| a.ifname.clone()).unwrap_or_default(),
                 ipv4: record.addresses.iter().find_map(|address| match address {
-                    std::net::IpAddr::V4(address) => Some(*address),
-                    std::net::IpAddr::V6(_) => None,
+                    IpAddr::V4(address) => Some(*address),
+                    IpAddr::V6(_) => None,
                 }),
                 ipv6: record.addresses.iter().find_map(|address| match address {
-                    std::net::IpAddr::V4(_) => None,
-                    std::net::IpAddr::V6(address) => Some(*address),
+                    IpAddr::V4(_) => None,
+                    IpAddr::V6(address) => Some(*address),
                 }),
                 mac: mac_text(record.pod_mac),
                 device: record.host_name.clone(),
@@ -71,6 +76,32 @@ impl Agent {
             }
         };
         self.state.endpoints.iter().map(view).collect()
+    }
+
+    /// Services, port by port and family by family, as callers on this node meet them. Empty unless services are looked at.
+    pub fn services(&self) -> Vec<Service> {
+        let backend = |state: &str, (address, port): &(IpAddr, u16)| ServiceBackend {
+            address: SocketAddr::new(*address, *port),
+            state: state.to_owned(),
+        };
+        let view = |offer: &Offer| {
+            let active = offer.active.iter().map(|place| backend(BackendState::Active.name(), place));
+            let kept = offer.kept.iter().map(|place| backend(BackendState::Terminating.name(), place));
+            let ObjectName { namespace, name } = offer.name.service.clone();
+            Service {
+                namespace,
+                name,
+                port: offer.name.port.to_string(),
+                protocol: if offer.name.proto == agent_policy::proto::UDP { "udp" } else { "tcp" }.to_owned(),
+                frontends: offer.frontends.iter().map(|f| SocketAddr::new(f.address, f.port)).collect(),
+                backends: active.chain(kept).collect(),
+                affinity_s: (offer.affinity_s != 0).then_some(offer.affinity_s),
+                local: offer.flags.contains(ServiceFlags::INTERNAL_LOCAL),
+                hinted: offer.flags.contains(ServiceFlags::ZONE_HINTS),
+                ending: offer.flags.contains(ServiceFlags::ENDING),
+            }
+        };
+        self.state.frontends.offers().map(view).collect()
     }
 
     /// The ipcache as it shall be.

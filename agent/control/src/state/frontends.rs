@@ -232,6 +232,11 @@ impl Frontends {
         self.restored.clear();
     }
 
+    /// What is offered, service by service.
+    pub(crate) fn offers(&self) -> impl Iterator<Item = &Offer> {
+        self.held.values().flat_map(|held| &held.offers)
+    }
+
     /// What is wrong with the objects.
     pub(crate) fn findings(&self) -> impl Iterator<Item = Finding> {
         let contested = self.claims.iter().filter(|(_, claims)| claims.len() > 1);

@@ -230,6 +230,24 @@ fn calls_go_where_the_objects_say() {
         .map(|(key, row)| (key.addr.to_v4()[3], row.affinity_timeout_s))
         .collect();
     assert_eq!(affinity, BTreeSet::from([(1, 0), (2, 10_800), (3, 0)]));
+    let told: Vec<String> = world
+        .agent
+        .services()
+        .iter()
+        .filter(|service| service.port == "web" && service.frontends[0].is_ipv4())
+        .map(|service| {
+            let backends = service.backends.iter().map(|b| format!(" {}:{}", b.address.ip(), b.state));
+            format!("{} {}{}", service.name, service.frontends[0], backends.collect::<Vec<_>>().concat())
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "ending 10.96.0.3:80 10.10.2.1:active 10.10.2.2:active",
+            "local 10.96.0.2:80 10.10.2.1:active",
+            "shop 10.96.0.1:80 10.10.2.1:active 10.10.2.2:active 10.10.2.3:terminating",
+        ]
+    );
     assert!(world.agent.findings().is_empty() && world.agent.failures().is_empty());
 }
 
