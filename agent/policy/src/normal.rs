@@ -92,8 +92,7 @@ impl Reader<'_> {
 /// # Errors
 /// What is wrong, with the fields. The object has no effect then.
 pub fn normalise(object: PolicyObject<'_>, cluster: &str) -> Result<Normal, Mistakes> {
-    let staged =
-        object.metadata().is_staged();
+    let staged = object.metadata().is_staged();
     let object_ref = Arc::new(object.name());
     let (findings, mistakes) = (Vec::new(), Vec::new());
     let mut reader = Reader { object: object_ref, cluster, staged, findings, mistakes };
