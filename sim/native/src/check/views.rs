@@ -151,11 +151,6 @@ impl Views {
         self.rest = now;
     }
 
-    /// When everybody had last heard of everything.
-    pub(super) const fn rest(&self) -> Duration {
-        self.rest
-    }
-
     /// Somebody believes again what was true until then.
     pub(crate) fn reach_back_to(&mut self, then: Duration) {
         self.rest = self.rest.min(then);
