@@ -168,15 +168,16 @@ impl ServiceViews {
             entries.iter().filter(|e| e.key.0 == "EndpointSlice").map(|entry| &entry.key).collect();
         let lives = |key: &Key| {
             let versions: Vec<&&Entry> = entries.iter().filter(|entry| entry.key == *key).collect();
-            let first = versions.partition_point(|entry| entry.at < since).saturating_sub(1);
-            versions[first..].iter().all(|entry| entry.object.as_ref().is_some_and(has_it))
+            let old = versions.partition_point(|entry| entry.at < since);
+            // Without an old version some may not know it yet.
+            old > 0 && versions[old - 1..].iter().all(|entry| entry.object.as_ref().is_some_and(has_it))
         };
-        // Services that are gone for a while, or have no such port, have no conversations.
+        // To who has not heard of the service, or hears of it anew, it is none or another.
         let services: BTreeSet<&Key> =
             entries.iter().filter(|e| e.key.0 == "Service").map(|entry| &entry.key).collect();
         let stands = |key: &Key| {
             let versions: Vec<&&Entry> = entries.iter().filter(|entry| entry.key == *key).collect();
-            versions.len() == 1 || versions.iter().skip(1).all(|entry| entry.at < since)
+            versions.iter().all(|entry| entry.at < since)
         };
         services.len() == 1 && services.into_iter().all(stands) && slices.into_iter().any(lives)
     }
