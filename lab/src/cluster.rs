@@ -205,7 +205,15 @@ impl Cluster {
     ///
     /// # Errors
     /// When the API server refuses it or does not know its kind.
-    pub fn apply_object(&self, mut object: Value) -> Result<(), ClusterError> {
+    pub fn apply_object(&self, object: Value) -> Result<(), ClusterError> {
+        self.apply_object_as("lab", object)
+    }
+
+    /// The same in the name of another field manager: what others have set and this object does not name stays.
+    ///
+    /// # Errors
+    /// As [`Self::apply_object`].
+    pub fn apply_object_as(&self, manager: &str, mut object: Value) -> Result<(), ClusterError> {
         let (version, kind) = (str_at(&object, &["apiVersion"]), str_at(&object, &["kind"]));
         let group = version.split_once('/').map_or("", |(group, _)| group);
         let unknown = || ClusterError::Manifest(format!("no resource is of kind {kind} in {version}"));
@@ -220,7 +228,7 @@ impl Cluster {
         }
         let object_name = name(&object).to_owned();
         let options =
-            WriteOptions { field_manager: Some("lab".into()), force: true, ..WriteOptions::default() };
+            WriteOptions { field_manager: Some(manager.to_owned()), force: true, ..WriteOptions::default() };
         self.store.patch(&resource.gr, &ns, &object_name, Sub::Main, &Patch::Apply(object), &options)?;
         Ok(())
     }

@@ -68,7 +68,8 @@ pub fn run(flags: &RunFlags) -> Result<()> {
 
     // 4. Tables (the pinned ones are taken over) and programs.
     let pins = Pins::new(&flags.bpffs);
-    let object = Object::load(&object_path, Some(&pins), &LoadOptions::default())
+    let options = LoadOptions::default().no_sockets(!flags.kube_proxy_replacement);
+    let object = Object::load(&object_path, Some(&pins), &options)
         .with_context(|| format!("cannot load {}", object_path.display()))?;
     for kept in object.kept_sizes() {
         warn!("{kept}");

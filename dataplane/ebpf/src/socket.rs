@@ -20,7 +20,7 @@ use dataplane_core::{Clock, SocketVerdict};
 use crate::host::with;
 use crate::tables;
 
-/// Whether the kernel has `bpf_set_retval` (5.18). The loader writes it before the verifier sees the programs, and what is not
+/// Whether the kernel has `bpf_set_retval` for these programs (6.1). The loader writes it before the verifier sees the programs, and what is not
 /// reached is not verified.
 #[unsafe(no_mangle)]
 static HAS_SET_RETVAL: u32 = 0;

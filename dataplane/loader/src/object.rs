@@ -22,9 +22,18 @@ use crate::test_run::{TestRun, TestRunError, TestRunResult};
 pub struct LoadOptions {
     /// Sizes of tables by name, instead of those in the object (rows; bytes for a ring buffer).
     pub max_entries: BTreeMap<String, u32>,
+    /// Programs on calls of sockets are left out: a kernel without cgroup programs has no use for them and refuses them.
+    pub no_sockets: bool,
 }
 
 impl LoadOptions {
+    /// Leaves programs on calls of sockets out.
+    #[must_use]
+    pub const fn no_sockets(mut self, no_sockets: bool) -> Self {
+        self.no_sockets = no_sockets;
+        self
+    }
+
     /// Sets the size of one table.
     #[must_use]
     pub fn max_entries(mut self, table: &str, rows: u32) -> Self {
@@ -245,7 +254,7 @@ impl Object {
         for (name, program) in ebpf.programs_mut() {
             let loaded = match program {
                 Program::SchedClassifier(program) => program.load(),
-                Program::CgroupSockAddr(program) => program.load(),
+                Program::CgroupSockAddr(program) if !options.no_sockets => program.load(),
                 _ => Ok(()),
             };
             loaded.map_err(|error| LoadError::of_program(name, error))?;

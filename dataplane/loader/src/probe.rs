@@ -14,7 +14,7 @@ pub const OLDEST_KERNEL: (u32, u32) = (5, 10);
 pub const TCX_KERNEL: (u32, u32) = (6, 6);
 
 /// First kernel in which a program on calls of sockets can say with which error a call fails (`bpf_set_retval`).
-pub const SET_RETVAL_KERNEL: (u32, u32) = (5, 18);
+pub const SET_RETVAL_KERNEL: (u32, u32) = (6, 1);
 
 /// Symbol by which the object is told whether it runs on such a kernel.
 pub(crate) const HAS_SET_RETVAL: &str = "HAS_SET_RETVAL";

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use sim_scenario::Outcome;
 use sim_scenario::judge::longest;
 use sim_scenario::model::{Action, Expect, Fault, FaultKind, Scenario, Until, Wait, time};
@@ -84,7 +85,9 @@ impl<'a> Run<'a> {
             Action::DeletePod(name) => objects::delete_pod(client, name).await,
             Action::Delete(object) => objects::delete(client, object).await,
             Action::Apply(list) => {
-                list.iter().try_for_each(|object| Ok(self.arm.cluster.apply_object(object.clone())?))
+                // Not in the name in which pods are made: of these it may name a part.
+                let apply = |object: &Value| self.arm.cluster.apply_object_as("scenario", object.clone());
+                list.iter().try_for_each(|object| Ok(apply(object)?))
             }
             Action::Traffic(traffic) => {
                 let running = Running::start(self.arm, traffic, self.scenario.cluster.family).await;

@@ -273,7 +273,7 @@ impl World {
     }
 
     /// Makes a node as slow and as small as what goes on there says: of faults of one kind the longest, or the narrowest, counts.
-    fn limit(&mut self, n: NodeId) {
+    pub(crate) fn limit(&mut self, n: NodeId) {
         let stalls = self.cluster_faults.at(n).filter_map(|active| match active {
             Active::Stall(until) => Some(*until),
             _ => None,
@@ -288,7 +288,7 @@ impl World {
             Active::Ring(records) => Some(*records),
             _ => None,
         });
-        let ring = rings.min().or_else(|| self.cluster.tables.get("EVENTS").copied());
+        let ring = rings.chain(self.cluster.tables.get("EVENTS").copied()).min();
         let mut full: BTreeMap<&str, u32> = BTreeMap::new();
         for active in self.cluster_faults.at(n) {
             if let Active::Table(table, rows) = active {
@@ -331,11 +331,13 @@ impl World {
                     let usual = self.cluster.tables.get(table).copied();
                     self.nodes[n].native.tables_mut().set_capacity(table, usual);
                 }
-                // What is left in it is read.
-                Active::Ring(_) => drop(self.nodes[n].native.drain_events()),
-                Active::Stall(_) => {}
+                Active::Ring(_) | Active::Stall(_) => {}
             }
             self.limit(n);
+            if matches!(active, Active::Ring(_)) && !self.cluster_faults.fills_ring(n) {
+                // What is left in it is read.
+                drop(self.nodes[n].native.drain_events());
+            }
             if let Active::Stall(_) = active {
                 self.goes_on(n);
             }

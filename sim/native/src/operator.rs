@@ -100,6 +100,7 @@ impl World {
         let OperatorProcess { life, death, .. } = std::mem::take(&mut self.operator);
         // What it has sent is done all the same; nobody hears of it.
         self.operator.life = life + 1;
+        self.limit(OPERATOR);
         self.note(0, "operator died", life);
         self.after(death.restart_after, Task::StartOperator(life + 1));
     }

@@ -30,7 +30,7 @@ use crate::agent::Agent;
 use crate::controllers::ipcache;
 use crate::controllers::policy::{self, BlockRow, L4Row};
 use crate::plan::Plan;
-use crate::ports::{MapStore, PortError, Table};
+use crate::ports::{MapStore, PortError, PortErrorKind, Table};
 use crate::state::State;
 use crate::state::endpoints::{EndpointId, host_net};
 use crate::state::host::NODE;
@@ -235,15 +235,6 @@ impl Agent {
             .chain(of_others)
             .filter(|(will, is)| will != is && self.state.policy.is_fresh(*will))
             .collect();
-        if !changes.is_empty() {
-            // Who has it already is met as before.
-            for (_, entry) in endpoints.all_present(..) {
-                changes.remove(&entry.identity);
-            }
-            for (_, entry) in ipcache.all_present(..) {
-                changes.remove(&entry.identity);
-            }
-        }
         if changes.is_empty() {
             return BTreeSet::new();
         }
@@ -257,6 +248,16 @@ impl Agent {
                 && rows.present(key).is_some()
         };
         let old: Vec<RowKey> = rows.open().filter(is_old).copied().collect();
+        if old.is_empty() {
+            return BTreeSet::new();
+        }
+        // Who has it already is met as before.
+        for (_, entry) in endpoints.all_present(..) {
+            changes.remove(&entry.identity);
+        }
+        for (_, entry) in ipcache.all_present(..) {
+            changes.remove(&entry.identity);
+        }
         let mut missing = BTreeSet::new();
         for (will, is) in changes {
             let rows = &self.outside.policy;
@@ -265,8 +266,13 @@ impl Agent {
                 let is = rows.present(&RowKey { identity: is, ..*key })?;
                 rows.present(&will).is_none().then_some((will, Some(*is)))
             };
-            let notes = old.iter().filter_map(note).collect();
-            if !self.set_rows_aside(run, notes) {
+            let notes: Vec<(RowKey, Option<Decision>)> = old.iter().filter_map(note).collect();
+            let keys: Vec<RowKey> = notes.iter().map(|(key, _)| *key).collect();
+            let is_noted = self.set_rows_aside(run, notes);
+            let failures = keys.iter().filter_map(|key| self.outside.policy.failure(key));
+            // Room comes only when the old policy has been left, which must not wait for this.
+            let is_full = failures.map(|error| error.kind).any(|kind| kind == PortErrorKind::Full);
+            if !is_noted && !is_full {
                 missing.insert(will);
             }
         }
@@ -520,6 +526,10 @@ impl Agent {
                 policies.extend(away.iter().map(|(_, to)| *to).filter(|to| !begun.contains(to)));
                 continue;
             }
+            // One that was held back stays so, however often it is asked for.
+            if !written.insert(number) {
+                continue;
+            }
             let mut is_left = true;
             for (address, to) in moves.remove(&number).unwrap_or_default() {
                 if self.misses_rows(to, true) {
@@ -529,7 +539,6 @@ impl Agent {
                     is_left &= self.outside.endpoints.settled(&address);
                 }
             }
-            written.insert(number);
             if is_left {
                 self.write_one_policy(run, number);
             }
