@@ -7,7 +7,7 @@
 //! - **ok**: both ends were ready when it began (a sure wait stood between their making and it) and are not deleted before it has surely
 //!   ended; no lossy fault (link, partition, stale list of nodes, conntrack or fragment table full) touches it; the conntrack and fragment tables are not made
 //!   small; something answers. Deaths, stalls and clocks of agents, the API server, the container runtime and a full ring of events touch no packet.
-//! - **survive**: a TCP stream that began undisturbed and that lossy faults touched, if it surely goes on for long enough after the last of them
+//! - **survive**: a TCP stream that began undisturbed and had its connection when lossy faults touched it, if it surely goes on for long enough after the last of them
 //!   ([`calm`]) for TCP's retransmission timer (RFC 6298, section 5.5: it doubles) to fire once more.
 //! - **fail**: TCP, HTTP or UDP to a port of a pod that no pod of the scenario listens on.
 //! - A lossy fault touches traffic whose ends are on different nodes, or whose nodes are unknown, if it is on one of these nodes.
@@ -157,6 +157,9 @@ pub fn longest(traffic: &Traffic) -> Duration {
     let runs = if traffic.family == Some(crate::model::Families::Dual) { 2 } else { 1 };
     (traffic.interval + traffic.timeout).saturating_mul(traffic.count).saturating_mul(runs)
 }
+
+/// What has gone on for so long undisturbed has its connection, and knows the way.
+const ESTABLISHED: Duration = Duration::from_millis(100);
 
 /// Traffic and what has happened to it so far.
 struct Open<'a> {
@@ -410,6 +413,11 @@ impl<'a> Judge<'a> {
         let clock = self.clock;
         for open in self.traffic.iter_mut().filter(|open| !open.ended && active.touches(&open.sides)) {
             open.lossy.get_or_insert_with(|| format!("the fault `{}` touches it", fault.kind.word()));
+            if clock.since(open.begun).least < ESTABLISHED {
+                open.spoilt.get_or_insert_with(|| {
+                    format!("the fault `{}` may keep it from beginning", fault.kind.word())
+                });
+            }
             open.endless += u32::from(fault.lasts.is_none());
         }
         if let Some(lasts) = fault.lasts {

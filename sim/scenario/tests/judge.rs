@@ -153,7 +153,9 @@ fn rest_ends_the_aftermath() {
 
 #[test]
 fn streams_survive_what_ends_long_before_they_do() {
-    sure(stream(start()).fault(loss(), |f| f.lasts(secs(3))), Survive);
+    sure(stream(start()).wait(secs(1)).fault(loss(), |f| f.lasts(secs(3))), Survive);
+    // It may not have its connection yet.
+    sure(stream(start()).fault(loss(), |f| f.lasts(secs(3))), Any);
     sure(stream(start()).wait(secs(2)).fault(FaultKind::Partition, |f| f).wait(secs(3)).heal(), Survive);
     // 2 s, 4 s of fault, 16 s of calm: more than 19.9 s.
     sure(stream(start()).wait(secs(2)).fault(loss(), |f| f.lasts(secs(4))), Any);
@@ -161,7 +163,9 @@ fn streams_survive_what_ends_long_before_they_do() {
     // Nobody knows when a wait ends.
     sure(stream(start()).wait_ready().fault(loss(), |f| f.lasts(secs(1))), Any);
     sure(stream(start().fault(loss(), |f| f.lasts(secs(1)))), Any);
-    let two = || stream(start()).fault(loss(), |f| f.node("node-1")).fault(loss(), |f| f.node("node-2"));
+    let two = || {
+        stream(start()).wait(secs(1)).fault(loss(), |f| f.node("node-1")).fault(loss(), |f| f.node("node-2"))
+    };
     sure(two().heal(), Survive);
     sure(two().fault(FaultKind::Heal, |f| f.node("node-1")), Any);
 }
