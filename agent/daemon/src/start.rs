@@ -68,8 +68,7 @@ pub fn run(flags: &RunFlags) -> Result<()> {
 
     // 4. Tables (the pinned ones are taken over) and programs.
     let pins = Pins::new(&flags.bpffs);
-    let options = LoadOptions::default().no_sockets(!flags.kube_proxy_replacement);
-    let object = Object::load(&object_path, Some(&pins), &options)
+    let object = Object::load(&object_path, Some(&pins), &load_options(flags))
         .with_context(|| format!("cannot load {}", object_path.display()))?;
     for kept in object.kept_sizes() {
         warn!("{kept}");
@@ -188,6 +187,10 @@ fn config(flags: &RunFlags, node: String) -> Config {
         Aggregation::Medium => MonitorAggregation::Medium,
     };
     config
+}
+
+fn load_options(flags: &RunFlags) -> LoadOptions {
+    LoadOptions::default().no_sockets(!flags.kube_proxy_replacement)
 }
 
 fn policy(flags: &RunFlags) -> PolicyConfig {

@@ -154,10 +154,9 @@ impl World {
 
     fn in_cluster(name: &str) -> Self {
         let mut config = agent_control::Config::new(crate::world::OWN, Routing::Vxlan);
-        config.policy = Some(PolicyConfig::default());
-        if let Some(policy) = &mut config.policy {
-            policy.engine.cluster = name.to_owned();
-        }
+        let mut policy = PolicyConfig::default();
+        name.clone_into(&mut policy.engine.cluster);
+        config.policy = Some(policy);
         World::with(config)
     }
 
