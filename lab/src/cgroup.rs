@@ -21,17 +21,7 @@ pub struct NoCgroup2Error;
 
 /// Mount point of the version 2 hierarchy.
 pub fn root() -> Result<PathBuf, NoCgroup2Error> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|_| NoCgroup2Error)?;
-    root_in(&mounts).ok_or(NoCgroup2Error)
-}
-
-/// Finds the hierarchy's root in the text of a mountinfo file (`man 5 proc`).
-fn root_in(mountinfo: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
-        let (front, back) = line.split_once(" - ")?;
-        let mount_point = front.split(' ').nth(4)?;
-        (back.split(' ').next()? == "cgroup2").then(|| PathBuf::from(mount_point))
-    })
+    agent_node::mount::cgroup2().ok_or(NoCgroup2Error)
 }
 
 /// Group of a lab.
@@ -73,19 +63,4 @@ pub fn remove_once(path: &Path) -> io::Result<()> {
 /// Moves the calling process into a group.
 pub fn join(path: &Path) -> io::Result<()> {
     fs::write(path.join("cgroup.procs"), "0")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn finds_the_hierarchy_on_hybrid_and_unified_systems() {
-        let hybrid = "29 24 0:25 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n30 29 0:26 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\n\
-                      40 29 0:36 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw\n";
-        assert_eq!(root_in(hybrid), Some("/sys/fs/cgroup/unified".into()));
-        let unified = "35 24 0:30 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
-        assert_eq!(root_in(unified), Some("/sys/fs/cgroup".into()));
-        assert_eq!(root_in("1 2 0:1 / / rw - ext4 /dev/vda rw\n"), None);
-    }
 }

@@ -116,7 +116,7 @@ pub(crate) fn cgroup(flags: &RunFlags) -> Result<Option<PathBuf>> {
     if !flags.kube_proxy_replacement {
         return Ok(None);
     }
-    let path = flags.cgroup_root.clone().or_else(dataplane_loader::cgroup::mount_point);
+    let path = flags.cgroup_root.clone().or_else(agent_node::mount::cgroup2);
     let path = path.context(
         "no cgroup2 file system is mounted: mount one with `mount -t cgroup2 none /sys/fs/cgroup/unified`, or run without --kube-proxy-replacement",
     )?;

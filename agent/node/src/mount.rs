@@ -1,4 +1,4 @@
-//! The BPF file system, where maps and links are pinned.
+//! File systems of the kernel: BPF's, where maps and links are pinned, and that of control groups.
 
 use std::fs;
 use std::io;
@@ -42,4 +42,33 @@ pub fn ensure_bpffs(path: &Path) -> Result<bool, MountError> {
     mount(Some("bpf"), path, Some("bpf"), flags, Some("mode=0700"))
         .map_err(|errno| error("mount the BPF file system on", errno.into()))?;
     Ok(true)
+}
+
+/// Where the version 2 hierarchy of control groups is mounted: alone, or beside version 1 on hybrid systems. `None`: nowhere.
+pub fn cgroup2() -> Option<PathBuf> {
+    cgroup2_in(&fs::read_to_string("/proc/self/mountinfo").ok()?)
+}
+
+/// Finds it in the text of a mountinfo file (`man 5 proc`).
+fn cgroup2_in(mountinfo: &str) -> Option<PathBuf> {
+    mountinfo.lines().find_map(|line| {
+        let (front, back) = line.split_once(" - ")?;
+        let mount_point = front.split(' ').nth(4)?;
+        (back.split(' ').next()? == "cgroup2").then(|| PathBuf::from(mount_point))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hierarchy_is_found_alone_and_beside_version_1() {
+        let hybrid = "29 24 0:25 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n30 29 0:26 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\n\
+                      40 29 0:36 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw\n";
+        assert_eq!(cgroup2_in(hybrid), Some("/sys/fs/cgroup/unified".into()));
+        let alone = "35 24 0:30 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
+        assert_eq!(cgroup2_in(alone), Some("/sys/fs/cgroup".into()));
+        assert_eq!(cgroup2_in("1 2 0:1 / / rw - ext4 /dev/vda rw\n"), None);
+    }
 }

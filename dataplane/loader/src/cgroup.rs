@@ -78,20 +78,6 @@ pub fn is_cgroup(path: &Path) -> bool {
     statfs(path).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC)
 }
 
-/// Where the version 2 hierarchy is mounted: alone, or beside version 1 on hybrid systems.
-pub fn mount_point() -> Option<PathBuf> {
-    mount_point_in(&std::fs::read_to_string("/proc/self/mountinfo").ok()?)
-}
-
-/// Finds it in the text of a mountinfo file (`man 5 proc`).
-fn mount_point_in(mountinfo: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
-        let (front, back) = line.split_once(" - ")?;
-        let mount_point = front.split(' ').nth(4)?;
-        (back.split(' ').next()? == "cgroup2").then(|| PathBuf::from(mount_point))
-    })
-}
-
 const fn attach_type(program: SocketProgram) -> bpf_attach_type {
     match program {
         SocketProgram::Connect4 => bpf_attach_type::BPF_CGROUP_INET4_CONNECT,
@@ -236,13 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hierarchy_is_found_alone_and_beside_version_1() {
-        let hybrid = "29 24 0:25 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n30 29 0:26 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\n\
-                      40 29 0:36 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw\n";
-        assert_eq!(mount_point_in(hybrid), Some("/sys/fs/cgroup/unified".into()));
-        let alone = "35 24 0:30 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
-        assert_eq!(mount_point_in(alone), Some("/sys/fs/cgroup".into()));
-        assert_eq!(mount_point_in("1 2 0:1 / / rw - ext4 /dev/vda rw\n"), None);
+    fn another_file_system_is_no_hierarchy() {
         assert!(!is_cgroup(Path::new("/proc")));
     }
 }

@@ -16,24 +16,11 @@ use sim_api::object::{list_at, name, namespace, str_at};
 use sim_api::resource::SERVICES;
 use sim_oracle::{Cluster, End, Protocol, Translation};
 
+use super::views::{Entry, Key, combined};
 use crate::calls::Called;
 use crate::queue::NodeId;
 use crate::view::UDP;
 use crate::world::World;
-
-/// More combinations than this are not looked at.
-const MOST_VIEWS: usize = 128;
-
-/// Kind, namespace, name.
-type Key = (String, String, String);
-
-#[derive(Debug)]
-struct Entry {
-    at: Duration,
-    key: Key,
-    /// `None`: it is gone.
-    object: Option<Value>,
-}
 
 /// What may come of a call.
 #[derive(Debug, Default)]
@@ -111,29 +98,9 @@ impl ServiceViews {
     fn possible(&self, node: &str, to: SocketAddr, protocol: Protocol, since: Duration) -> Option<Possible> {
         let entries = self.about(to.ip());
         let (old, new) = entries.split_at(entries.partition_point(|entry| entry.at < since));
-        let set = |cluster: &mut Cluster, entry: &Entry| match &entry.object {
-            // What the API server has is valid.
-            Some(object) => drop(cluster.set(object)),
-            None => cluster.remove(&entry.key.0, &entry.key.1, &entry.key.2),
-        };
         let mut base = Cluster::new();
-        old.iter().for_each(|entry| set(&mut base, entry));
-        let mut views = vec![base];
-        let changed: BTreeSet<&Key> = new.iter().map(|entry| &entry.key).collect();
-        for key in changed {
-            let versions: Vec<&&Entry> = new.iter().filter(|entry| entry.key == *key).collect();
-            if views.len() * (versions.len() + 1) > MOST_VIEWS {
-                return None;
-            }
-            let with = |view: &Cluster, entry: &Entry| {
-                let mut view = view.clone();
-                set(&mut view, entry);
-                view
-            };
-            let more: Vec<Cluster> =
-                views.iter().flat_map(|view| versions.iter().map(move |entry| with(view, entry))).collect();
-            views.extend(more);
-        }
+        old.iter().for_each(|entry| entry.set_in(&mut base));
+        let views = combined(base, new)?;
         let client = End::Node { name: node.to_owned() };
         let mut possible = Possible::default();
         for view in views {

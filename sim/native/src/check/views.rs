@@ -20,14 +20,48 @@ const MOST_VIEWS: usize = 128;
 /// Identity of pods whose labels are not known yet.
 const INIT: u64 = 5;
 
-type Key = (String, String, String);
+/// Kind, namespace, name.
+pub(super) type Key = (String, String, String);
 
+/// A change of an object.
 #[derive(Debug)]
-struct Entry {
-    at: Duration,
-    key: Key,
+pub(super) struct Entry {
+    pub(super) at: Duration,
+    pub(super) key: Key,
     /// `None`: it is gone.
-    object: Option<Value>,
+    pub(super) object: Option<Value>,
+}
+
+impl Entry {
+    /// Makes a cluster know of it. What is refused has not come here.
+    pub(super) fn set_in(&self, cluster: &mut Cluster) {
+        match &self.object {
+            Some(object) => drop(cluster.set(object)),
+            None => cluster.remove(&self.key.0, &self.key.1, &self.key.2),
+        }
+    }
+}
+
+/// Every combination of versions of what has changed since `base`; `None`: too many.
+pub(super) fn combined(base: Cluster, new: &[&Entry]) -> Option<Vec<Cluster>> {
+    let changed: BTreeSet<&Key> = new.iter().map(|entry| &entry.key).collect();
+    let mut views = vec![base];
+    for key in changed {
+        let versions: Vec<&&Entry> = new.iter().filter(|entry| entry.key == *key).collect();
+        if views.len() * (versions.len() + 1) > MOST_VIEWS {
+            return None;
+        }
+        let mut more = Vec::new();
+        for view in &views {
+            for entry in &versions {
+                let mut view = view.clone();
+                entry.set_in(&mut view);
+                more.push(view);
+            }
+        }
+        views.extend(more);
+    }
+    Some(views)
 }
 
 /// What the cluster was told of a pod's endpoint.
@@ -324,32 +358,8 @@ impl Views {
     /// Every combination of versions from the change number `from` on.
     fn views(&self, from: usize) -> Option<Vec<Cluster>> {
         let mut base = Cluster::with_options(self.options);
-        let set = |cluster: &mut Cluster, key: &Key, object: Option<&Value>| match object {
-            // What is refused has not come here.
-            Some(object) => drop(cluster.set(object)),
-            None => cluster.remove(&key.0, &key.1, &key.2),
-        };
-        for entry in &self.log[..from] {
-            set(&mut base, &entry.key, entry.object.as_ref());
-        }
-        let changed: BTreeSet<&Key> = self.log[from..].iter().map(|entry| &entry.key).collect();
-        let mut views = vec![base];
-        for key in changed {
-            let versions: Vec<&Entry> = self.log[from..].iter().filter(|entry| entry.key == *key).collect();
-            if views.len() * (versions.len() + 1) > MOST_VIEWS {
-                return None;
-            }
-            let mut more = Vec::new();
-            for view in &views {
-                for entry in &versions {
-                    let mut view = view.clone();
-                    set(&mut view, key, entry.object.as_ref());
-                    more.push(view);
-                }
-            }
-            views.extend(more);
-        }
-        Some(views)
+        self.log[..from].iter().for_each(|entry| entry.set_in(&mut base));
+        combined(base, &self.log[from..].iter().collect::<Vec<_>>())
     }
 }
 
