@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use lab::Cluster;
 use lab::plan::{Family, Routing};
+use sim_scenario::Outcome;
 use sim_scenario::model::{Action, Families, FaultKind, Kill, Routing as Routed, Scenario};
-use sim_scenario::{Known, Outcome};
 
 use crate::cluster;
 
@@ -20,6 +20,7 @@ pub mod report;
 mod agents;
 mod end;
 mod fault;
+mod flows;
 mod objects;
 mod steps;
 mod traffic;
@@ -41,9 +42,8 @@ pub const ARM: &str = "netns";
 /// # Errors
 /// What is wrong with it, with line and column.
 pub fn load(file: &std::path::Path) -> anyhow::Result<Scenario> {
-    let known =
-        Known { drop_reasons: sim_scenario::names::DROP_REASONS, tables: sim_scenario::names::TABLES };
-    Ok(Scenario::load_valid(file, &known)?)
+    // The lab's API server is the simulator's.
+    Ok(Scenario::load_valid(file, &sim_native::known())?)
 }
 
 /// A lab that is ready for a scenario.

@@ -37,7 +37,7 @@ mod tests {
     #[test]
     fn what_happened_and_what_failed_is_told() {
         let mut outcome = Outcome { scenario: "lossy".into(), ..Outcome::default() };
-        let of = TrafficOutcome { sent: 10, answered: 9, resets: 0, verdict: "lost".into() };
+        let of = TrafficOutcome { sent: 10, answered: 9, resets: 0, verdict: "lost".into(), flows: None };
         outcome.traffic.insert("a-long-name".into(), of);
         outcome.drops.insert("INVALID_SOURCE_IP".into(), 2);
         let expected = "TRAFFIC        SENT  ANSWERED  RESETS  VERDICT\n\

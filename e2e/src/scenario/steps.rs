@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sim_scenario::Outcome;
+use sim_scenario::flows::AFTERMATH;
 use sim_scenario::judge::longest;
 use sim_scenario::model::{Action, Expect, Fault, FaultKind, Scenario, Until, Wait, time};
 
+use super::flows::Monitors;
 use super::traffic::Running;
 use super::{ARM, Arm, agents, end, fault, objects};
 
@@ -23,13 +25,14 @@ pub(super) struct Run<'a> {
     progress: &'a dyn Fn(&str),
     start: Instant,
     traffic: BTreeMap<String, Running>,
+    monitors: Monitors,
     failures: Vec<String>,
     /// Drops before the first step.
     first_drops: agents::Drops,
     /// Drops before which nothing counts for `no-drops`.
     forgiven: agents::Drops,
-    /// When the last fault ended, as far as faults have ended.
-    healed: Option<Instant>,
+    /// When faults ended, or will end.
+    healed: Vec<Instant>,
     /// Number of changes made only to be seen.
     touches: u64,
 }
@@ -40,6 +43,7 @@ impl<'a> Run<'a> {
         scenario: &'a Scenario,
         progress: &'a dyn Fn(&str),
     ) -> anyhow::Result<Self> {
+        let monitors = Monitors::start(&arm.cluster);
         let drops = agents::drops(&arm.cluster).await?;
         Ok(Self {
             arm,
@@ -47,10 +51,11 @@ impl<'a> Run<'a> {
             progress,
             start: Instant::now(),
             traffic: BTreeMap::new(),
+            monitors,
             failures: Vec::new(),
             first_drops: drops.clone(),
             forgiven: drops,
-            healed: None,
+            healed: Vec::new(),
             touches: 0,
         })
     }
@@ -90,6 +95,7 @@ impl<'a> Run<'a> {
                 list.iter().try_for_each(|object| Ok(apply(object)?))
             }
             Action::Traffic(traffic) => {
+                self.monitors.ready().await;
                 let running = Running::start(self.arm, traffic, self.scenario.cluster.family).await;
                 self.traffic.insert(traffic.id.clone(), running);
                 Ok(())
@@ -123,12 +129,12 @@ impl<'a> Run<'a> {
             Some(on_lab) => {
                 cluster.fault(&on_lab).await?;
                 if let Some(after) = fault::ends_after(&on_lab) {
-                    self.healed = self.healed.max(Some(Instant::now() + after));
+                    self.healed.push(Instant::now() + after);
                 }
             }
             None => {
                 cluster.heal(of.node.as_deref())?;
-                self.healed = self.healed.max(Some(Instant::now()));
+                self.healed.push(Instant::now());
             }
         }
         Ok(())
@@ -261,6 +267,8 @@ impl<'a> Run<'a> {
                 }
             }
         }
+        // What belongs to traffic that ends just now is told a little later.
+        tokio::time::sleep(AFTERMATH).await;
         let mut outcome = Outcome {
             scenario: self.scenario.name.clone(),
             arm: ARM.to_owned(),
@@ -268,8 +276,8 @@ impl<'a> Run<'a> {
             ..Outcome::default()
         };
         for (id, running) in &self.traffic {
-            outcome.traffic.insert(id.clone(), running.outcome());
-            self.failures.extend(running.failure(self.healed));
+            outcome.traffic.insert(id.clone(), running.outcome(&self.monitors));
+            self.failures.extend(running.failure(&self.healed));
         }
         let now = agents::drops(&self.arm.cluster).await?;
         outcome.drops = agents::since(&self.first_drops, &now);

@@ -10,14 +10,15 @@ use anyhow::{Context as _, bail};
 use lab::Cluster;
 use lab::machine::rootfs::BIN_DIR;
 use lab::traffic::Tally;
+use sim_scenario::flows::Packets;
 use sim_scenario::model::{Families, Place, Traffic, TrafficExpect, TrafficKind, World};
 use sim_scenario::outcome::TrafficOutcome;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
-use super::Arm;
-use super::objects;
+use super::flows::Monitors;
+use super::{Arm, objects};
 
 /// What is known of traffic.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +29,8 @@ pub(super) struct Progress {
     pub(super) last_answer: Option<Instant>,
     /// It has ended.
     pub(super) ended: bool,
+    /// When it ended.
+    ended_at: Option<Instant>,
     /// Why it could not be sent.
     pub(super) problem: Option<String>,
 }
@@ -40,6 +43,9 @@ pub(super) struct Running {
     /// How many messages it shall be.
     pub(super) wanted: u32,
     progress: Arc<Mutex<Progress>>,
+    /// Which packets are its own, for each family; empty: that is not known before.
+    packets: Vec<Packets>,
+    begun: Instant,
     task: JoinHandle<()>,
 }
 
@@ -55,8 +61,9 @@ impl Running {
                 _ => families != Families::V6,
             }],
         };
-        let mut commands = Vec::new();
+        let (mut commands, mut packets) = (Vec::new(), Vec::new());
         for v4 in v4 {
+            packets.extend(own_packets(arm, traffic, v4).await);
             match command(arm, traffic, v4).await {
                 Ok(command) => commands.push(command),
                 Err(e) => {
@@ -67,8 +74,9 @@ impl Running {
             }
         }
         let runs = if traffic.family == Some(Families::Dual) { 2 } else { 1 };
+        let wanted = traffic.count.saturating_mul(runs);
         let task = tokio::spawn(run(commands, Arc::clone(&progress)));
-        Self { traffic: traffic.clone(), wanted: traffic.count.saturating_mul(runs), progress, task }
+        Self { traffic: traffic.clone(), wanted, progress, packets, begun: Instant::now(), task }
     }
 
     /// How far it is.
@@ -82,19 +90,20 @@ impl Running {
         tally.sent.saturating_sub(tally.answered)
     }
 
-    /// What came of it.
-    pub(super) fn outcome(&self) -> TrafficOutcome {
-        let tally = self.progress().tally;
+    /// What came of it, with what monitors have told of it.
+    pub(super) fn outcome(&self, monitors: &Monitors) -> TrafficOutcome {
+        let Progress { tally, ended_at, .. } = self.progress();
         TrafficOutcome {
             sent: tally.sent,
             answered: tally.answered,
             resets: tally.resets,
             verdict: verdict(&tally).to_owned(),
+            flows: ended_at.and_then(|ended| monitors.of(&self.packets, self.begun, ended)),
         }
     }
 
-    /// What is not as it shall be; `healed` is when the last fault ended.
-    pub(super) fn failure(&self, healed: Option<Instant>) -> Option<String> {
+    /// What is not as it shall be; `healed` is when faults ended. Those that went on after it ask nothing of it.
+    pub(super) fn failure(&self, healed: &[Instant]) -> Option<String> {
         let progress = self.progress();
         let Tally { sent, answered, resets, errors } = progress.tally;
         let Traffic { id, expect, background, .. } = &self.traffic;
@@ -111,7 +120,7 @@ impl Running {
             TrafficExpect::Fail if answered == 0 => None,
             TrafficExpect::Fail => Some(format!("{told}; none shall be answered")),
             TrafficExpect::Survive if resets > 0 => Some(format!("{told}; connections shall stay alive")),
-            TrafficExpect::Survive => match (progress.last_answer, healed) {
+            TrafficExpect::Survive => match (progress.last_answer, last_before(healed, progress.ended_at)) {
                 (None, _) => Some(format!("{told}; it shall survive")),
                 (Some(last), Some(healed)) if last < healed => {
                     Some(format!("{told}; none was answered after the last fault ended"))
@@ -126,6 +135,11 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// The last of some moments that was before the end, if there was one.
+fn last_before(moments: &[Instant], end: Option<Instant>) -> Option<Instant> {
+    moments.iter().copied().filter(|at| end.is_none_or(|end| *at < end)).max()
 }
 
 fn locked(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
@@ -151,7 +165,9 @@ async fn run(commands: Vec<Command>, progress: Arc<Mutex<Progress>>) {
             locked(&progress).problem = Some(format!("{e:#}"));
         }
     }
-    locked(&progress).ended = true;
+    let mut progress = locked(&progress);
+    progress.ended = true;
+    progress.ended_at = Some(Instant::now());
 }
 
 async fn follow(command: &mut Command, progress: &Mutex<Progress>) -> anyhow::Result<()> {
@@ -227,6 +243,20 @@ async fn command(arm: &Arm, traffic: &Traffic, v4: bool) -> anyhow::Result<Comma
     Ok(command)
 }
 
+/// What its packets are like; `None`: a service chooses whom they go to, or an end has no address.
+async fn own_packets(arm: &Arm, traffic: &Traffic, v4: bool) -> Option<Packets> {
+    let Traffic { from, to, kind, port, .. } = traffic;
+    if matches!(to, Place::Service { .. } | Place::NodePort(_) | Place::Address(_)) {
+        return None;
+    }
+    let sender = match (from, to) {
+        // What goes out into the world may go in the node's name.
+        (Place::Pod { .. }, Place::Pod { .. } | Place::Node(_)) => Some(address(arm, from, v4).await.ok()?),
+        _ => None,
+    };
+    Some(Packets { kind: *kind, from: sender, to: address(arm, to, v4).await.ok()?, port: *port })
+}
+
 /// The address of a place in one family.
 async fn address(arm: &Arm, place: &Place, v4: bool) -> anyhow::Result<IpAddr> {
     let node = |name: &str, cluster: &Cluster| cluster.node(name).map(lab::cluster::Node::addresses);
@@ -259,7 +289,8 @@ mod tests {
         let pod = |name: &str| Place::Pod { namespace: "default".into(), name: name.into() };
         let traffic =
             Traffic { expect, count: 4, ..Traffic::new("t", pod("a"), pod("b"), TrafficKind::Ping) };
-        Running { traffic, wanted: 4, progress: Arc::new(Mutex::new(progress)), task: tokio::spawn(async {}) }
+        let (packets, begun, progress) = (Vec::new(), Instant::now(), Arc::new(Mutex::new(progress)));
+        Running { traffic, wanted: 4, progress, packets, begun, task: tokio::spawn(async {}) }
     }
 
     fn tally(sent: u32, answered: u32, resets: u32) -> Tally {
@@ -282,8 +313,8 @@ mod tests {
             (Survive, tally(4, 0, 0), false),
         ] {
             let last_answer = (tally.answered > 0).then(Instant::now);
-            let progress = Progress { tally, last_answer, ended: true, problem: None };
-            assert_eq!(running(expect, progress).failure(None).is_none(), good, "{expect:?} {tally:?}");
+            let progress = Progress { tally, last_answer, ended: true, ..Progress::default() };
+            assert_eq!(running(expect, progress).failure(&[]).is_none(), good, "{expect:?} {tally:?}");
         }
     }
 
@@ -291,10 +322,17 @@ mod tests {
     async fn what_survives_is_answered_after_the_last_fault() {
         let before = Instant::now();
         let healed = before + Duration::from_secs(1);
-        for (last, good) in [(healed + Duration::from_secs(1), true), (before, false)] {
+        let after = healed + Duration::from_secs(1);
+        for (last, ended, good) in [
+            (after, None, true),
+            (before, None, false),
+            (before, Some(before), true),
+            (before, Some(after), false),
+        ] {
+            let (tally, last_answer) = (tally(4, 2, 0), Some(last));
             let progress =
-                Progress { tally: tally(4, 2, 0), last_answer: Some(last), ended: true, problem: None };
-            let failure = running(TrafficExpect::Survive, progress).failure(Some(healed));
+                Progress { tally, last_answer, ended: true, ended_at: ended, ..Progress::default() };
+            let failure = running(TrafficExpect::Survive, progress).failure(&[before, healed]);
             assert_eq!(failure.is_none(), good, "{failure:?}");
         }
     }

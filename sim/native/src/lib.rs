@@ -15,6 +15,7 @@ mod check;
 mod cni;
 mod fabric;
 mod faults;
+mod flows;
 mod kinds;
 mod kubelet;
 mod listen;
@@ -40,6 +41,6 @@ mod watch;
 mod world;
 
 pub use check::Violation;
-pub use run::{Options, Report, Said, Seen, knows_kind, run, write_capture};
+pub use run::{Options, Report, Said, Seen, known, knows_kind, run, write_capture};
 pub use scale::{ScaleReport, Stretch, scale};
 pub use world::Stats;

@@ -11,7 +11,7 @@ use sim_api::{Store, StoreOptions};
 use sim_net::{Frame, PacketId, pcap};
 use sim_scenario::model::{Action, FaultKind};
 use sim_scenario::replay::{Replay, RunOptions};
-use sim_scenario::{Outcome, Scenario};
+use sim_scenario::{Known, Outcome, Scenario};
 
 use crate::caught::caught;
 use crate::check::Violation;
@@ -29,6 +29,7 @@ pub struct Options {
     /// Nodes have two IPv4 pod CIDRs, and a small IPv6 one where those are small.
     pub odd_cidrs: bool,
     /// Pods send what they are told to and nothing else: no copies from another's address, no headers in unusual dress.
+    /// Then the flows of traffic are noted.
     pub plain_pods: bool,
     /// Pods (`namespace/name`) and nodes (`name`) whose frames are captured: of a pod those that go into and out of it,
     /// of a node those that its own stack makes and takes.
@@ -51,8 +52,8 @@ impl Options {
     pub fn of_replay(replay: &Replay) -> Self {
         let seed = replay.seed;
         match (replay.options, &replay.profile) {
-            (Some(RunOptions { quarantine, odd_cidrs }), _) => {
-                Self { seed, quarantine, odd_cidrs, ..Self::default() }
+            (Some(RunOptions { quarantine, odd_cidrs, plain_pods }), _) => {
+                Self { seed, quarantine, odd_cidrs, plain_pods, ..Self::default() }
             }
             (None, Some(profile)) => Self::of_generated(seed, profile),
             (None, None) => Self { seed, ..Self::default() },
@@ -61,7 +62,8 @@ impl Options {
 
     /// What of them a replay file has to say beside the seed.
     pub const fn for_replay(&self) -> RunOptions {
-        RunOptions { quarantine: self.quarantine, odd_cidrs: self.odd_cidrs }
+        let Self { quarantine, odd_cidrs, plain_pods, .. } = *self;
+        RunOptions { quarantine, odd_cidrs, plain_pods }
     }
 }
 
@@ -92,6 +94,9 @@ pub struct Report {
     pub stats: Stats,
     /// Virtual time that went by.
     pub virtual_time: Duration,
+    /// Why nobody could look at what must hold at rest in the end: who still had something to do. Empty: it was looked at, or the run
+    /// has failed before.
+    pub unrested: String,
     /// Faults that were made, by [`sim_scenario::model::Fault::words`], with how often.
     pub faults: BTreeMap<&'static str, u64>,
     /// The last frames that were seen, oldest first.
@@ -116,6 +121,11 @@ pub fn knows_kind(group: &str, kind: &str) -> bool {
     };
     crate::kinds::DEFINITIONS.iter().any(of_ours)
         || Store::new(StoreOptions::default()).resource_of_kind(group, kind).is_some()
+}
+
+/// The words of scenarios that the simulator knows, kinds of objects among them.
+pub fn known() -> Known<'static> {
+    Known { kinds: Some(knows_kind), ..Known::default() }
 }
 
 /// Writes frames as a capture that tcpdump and tshark read.
@@ -193,6 +203,7 @@ fn report(scenario: &Scenario, options: &Options, mut failures: Vec<String>, wor
         trace_hash: world.trace.hash(),
         stats: world.stats,
         virtual_time: world.now,
+        unrested: world.unrested.clone(),
         faults: world.cluster_faults.begun.clone(),
         frames: world.trace.frames().map(seen).collect(),
         taps: world
@@ -249,7 +260,7 @@ mod tests {
         assert_eq!(as_of(&replay), options.for_replay(), "an older file has the profile alone");
         assert_eq!(
             options.for_replay(),
-            RunOptions { quarantine: Some(Duration::from_secs(2)), odd_cidrs: true }
+            RunOptions { quarantine: Some(Duration::from_secs(2)), odd_cidrs: true, plain_pods: false }
         );
         replay.options = Some(options.for_replay());
         (replay.profile, replay.seed) = (None, 6);

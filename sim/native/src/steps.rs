@@ -266,8 +266,13 @@ impl<'a> Runner<'a> {
             if !self.sim.world().cluster_faults.any() {
                 self.restart_all();
             }
+        } else {
+            // The scenario ends in the middle of something, and nothing can be said but that.
+            let mut world = self.sim.world();
+            if !world.is_over() {
+                world.unrested = world.restless();
+            }
         }
-        // Otherwise the scenario ends in the middle of something, and nothing can be said.
     }
 
     /// All agents die and come back at rest: nothing of what they find may be changed.

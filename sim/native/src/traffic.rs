@@ -7,9 +7,11 @@ use std::time::Duration;
 use sim_api::object::{at, list_at};
 use sim_api::resource::SERVICES;
 use sim_net::{ClientId, ClientKind, ClientReport, ClientSpec};
+use sim_scenario::flows::{Flow, Packets};
 use sim_scenario::model::{Families, Place, Traffic, TrafficKind, World as OutsideServer};
 use sim_scenario::outcome::TrafficOutcome;
 
+use crate::flows;
 use crate::kubelet::SandboxId;
 use crate::outside::SERVERS;
 use crate::queue::{NodeId, Task};
@@ -48,6 +50,12 @@ pub(crate) struct TrafficState {
     pub(crate) nodes: BTreeSet<NodeId>,
     /// Since when its wires are whole; `None`: they are not. As it was when it ended, if it has.
     pub(crate) whole_since: Option<Duration>,
+    /// Which packets are its own, for each family that has begun.
+    pub(crate) packets: Vec<Packets>,
+    /// What was told of them; `None`: not all is known.
+    pub(crate) flows: Option<BTreeSet<Flow>>,
+    /// When it ended.
+    pub(crate) ended_at: Option<Duration>,
 }
 
 /// What was counted.
@@ -99,6 +107,7 @@ impl TrafficState {
             answered: counts.answered,
             resets: counts.resets + counts.refused,
             verdict: verdict.to_owned(),
+            flows: self.flows.clone(),
         }
     }
 }
@@ -125,6 +134,9 @@ impl World {
             last_answer: None,
             nodes: BTreeSet::new(),
             whole_since: None,
+            packets: Vec::new(),
+            flows: self.odd.is_none().then(BTreeSet::new),
+            ended_at: None,
         };
         self.traffic.insert(spec.id.clone(), state);
         self.go_on_with_traffic(&spec.id);
@@ -183,6 +195,7 @@ impl World {
     fn end_traffic(&mut self, id: &str) {
         if let Some(state) = self.traffic.get_mut(id) {
             state.ended = true;
+            state.ended_at = Some(self.now);
             state.whole_since = self.cluster_faults.wires_whole_since(&state.nodes);
         }
     }
@@ -238,6 +251,12 @@ impl World {
 
     fn start_client(&mut self, spec: &Traffic, v4: bool) -> Result<(Sender, ClientId), String> {
         let to = self.address_of(&spec.to, v4)?;
+        let from = match (&spec.from, &spec.to) {
+            // What goes out into the world may go in the node's name.
+            (Place::Pod { .. }, Place::Pod { .. } | Place::Node(_)) => Some(self.address_of(&spec.from, v4)?),
+            _ => None,
+        };
+        self.expect_packets(&spec.id, flows::packets(spec, from, to));
         let client = ClientSpec {
             kind: match spec.kind {
                 TrafficKind::Ping => ClientKind::Ping,
@@ -270,6 +289,14 @@ impl World {
                 Ok((Sender::Node(n), id))
             }
             other => Err(format!("{other} cannot send")),
+        }
+    }
+
+    fn expect_packets(&mut self, id: &str, packets: Option<Packets>) {
+        let Some(state) = self.traffic.get_mut(id) else { return };
+        match packets {
+            Some(packets) => state.packets.push(packets),
+            None => state.flows = None,
         }
     }
 

@@ -53,10 +53,19 @@ pub(crate) struct View {
 impl View {
     /// Reads a frame; `None` if it holds no whole IP packet.
     pub(crate) fn of(frame: &[u8]) -> Option<Self> {
+        Self::read(frame, true)
+    }
+
+    /// Reads the first bytes of a frame; `None` if they hold no IP header.
+    pub(crate) fn of_start(frame: &[u8]) -> Option<Self> {
+        Self::read(frame, false)
+    }
+
+    fn read(frame: &[u8], whole: bool) -> Option<Self> {
         let packet = frame.get(14..)?;
         match frame.get(12..14)? {
-            [0x08, 0x00] => v4(packet, true),
-            [0x86, 0xdd] => v6(packet, true),
+            [0x08, 0x00] => v4(packet, whole),
+            [0x86, 0xdd] => v6(packet, whole),
             _ => None,
         }
     }

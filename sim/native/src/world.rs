@@ -100,6 +100,8 @@ pub(crate) struct World {
     /// What the operator has said of policies.
     pub(crate) said: Vec<Said>,
     pub(crate) violation: Option<Violation>,
+    /// Why the end of the run was not at rest, if it was not.
+    pub(crate) unrested: String,
     pub(crate) rng: Rng,
     pub(crate) last_packet: u64,
     /// What pods send of their own accord, if they do.
@@ -185,6 +187,7 @@ impl World {
             stats: Stats::default(),
             said: Vec::new(),
             violation: None,
+            unrested: String::new(),
             rng: Rng::stream(seed, "world", 0),
             last_packet: 0,
             odd: Some(Odd::new(seed)),

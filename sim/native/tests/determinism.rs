@@ -23,7 +23,8 @@ fn hash(scenario: &Scenario, seed: u64) -> String {
 
 #[rstest]
 fn a_seed_decides_the_whole_run(
-    #[values("mixed", "quiet", "crash", "api", "net", "cni", "full", "policy", "order")] profile: &str,
+    #[values("mixed", "quiet", "crash", "api", "net", "cni", "full", "policy", "order", "split")]
+    profile: &str,
 ) {
     let mut hashes = BTreeSet::new();
     // As random runs are made, and one with the usual options, which scenario files have.
@@ -41,7 +42,7 @@ fn a_seed_decides_the_whole_run(
 #[test]
 fn no_profile_is_left_out() {
     let names: Vec<&str> = PROFILES.iter().map(|profile| profile.name).collect();
-    assert_eq!(names, ["mixed", "quiet", "crash", "api", "net", "cni", "full", "policy", "order"]);
+    assert_eq!(names, ["mixed", "quiet", "crash", "api", "net", "cni", "full", "policy", "order", "split"]);
 }
 
 #[test]

@@ -77,7 +77,8 @@ fn a_replay_file_of_a_defect_is_run_with_its_options() {
     let scenario = load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/address-reuse.yaml"));
     let violation = Violation { invariant: "drop".into(), at: Duration::ZERO, message: "a packet".into() };
     let mut replay = Replay::new(7, scenario.clone(), violation, "00");
-    let odd = RunOptions { quarantine: Some(Duration::from_secs(2)), odd_cidrs: true };
+    let odd =
+        RunOptions { quarantine: Some(Duration::from_secs(2)), odd_cidrs: true, ..RunOptions::default() };
     replay.options = Some(odd);
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("found.yaml");

@@ -1,8 +1,11 @@
 //! Whether two arms saw the same.
 //!
-//! Two arms differ in time, so only what does not hang on it is compared: what came of traffic of which something is expected, where pods
-//! and endpoints are at the end, what the ipcaches know, and whether the drop reasons occurred that the scenario speaks of.
+//! Two arms differ in time, so only what does not hang on it is compared: what came of traffic of which something is expected, the flows of
+//! traffic that nothing disturbs, where pods and endpoints are at the end, what the ipcaches know, and whether the drop reasons occurred
+//! that the scenario speaks of.
 //! Numbers of packets are not compared, nor on which node a pod is that the scheduler placed.
+
+mod flows;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +22,7 @@ pub fn compare(a: &Outcome, b: &Outcome, scenario: &Scenario) -> Vec<String> {
         ));
     }
     traffic(a, b, scenario, &mut found);
+    flows::flows(a, b, scenario, &mut found);
     drops(a, b, scenario, &mut found);
     let free = placed_by_scheduler(scenario);
     places("ready", a, b, &a.end.pods, &b.end.pods, &free, &mut found);

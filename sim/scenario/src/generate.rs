@@ -34,8 +34,10 @@ const WITHOUT_IDENTITIES: f64 = 0.4;
 pub fn generate(seed: u64, profile: &Profile, nodes: Option<u16>) -> Scenario {
     let mut rng = Rng::stream(seed, "cluster", 0);
     let cluster = cluster(&mut rng, profile, nodes);
-    let of_rows = profile.subject == Subject::Rows;
-    let rounds = if of_rows { rng.range(8..=16) } else { rng.range(3..=7) };
+    let rounds = match profile.subject {
+        Subject::Rows | Subject::Splits => rng.range(8..=16),
+        Subject::All | Subject::Policy => rng.range(3..=7),
+    };
     let policed = policies::decide(&mut Rng::stream(seed, "policies", 0), profile.policies);
     let mut of_nodes = Rng::stream(seed, "policies for nodes", 0);
     let host_firewall = policed && of_nodes.chance(0.5);
@@ -67,10 +69,10 @@ pub fn generate(seed: u64, profile: &Profile, nodes: Option<u16>) -> Scenario {
     generator.start();
     for round in 0..rounds {
         generator.rng = Rng::stream(seed, "round", round);
-        if of_rows {
-            generator.round_of_rows();
-        } else {
-            generator.round();
+        match profile.subject {
+            Subject::Rows => generator.round_of_rows(),
+            Subject::Splits => generator.split(),
+            Subject::All | Subject::Policy => generator.round(),
         }
     }
     generator.rng = Rng::stream(seed, "end", 0);

@@ -9,6 +9,7 @@
 // From data to text and back.
 pub mod compare;
 pub mod error;
+pub mod flows;
 pub mod model;
 pub mod names;
 mod object;

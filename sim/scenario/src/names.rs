@@ -109,6 +109,6 @@ pub const TABLES: &[&str] = &[
 impl Default for Known<'static> {
     /// [`DROP_REASONS`] and [`TABLES`].
     fn default() -> Self {
-        Self { drop_reasons: DROP_REASONS, tables: TABLES }
+        Self { drop_reasons: DROP_REASONS, tables: TABLES, kinds: None }
     }
 }

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::flows::Flow;
+
 /// What an arm reports of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -36,6 +38,9 @@ pub struct TrafficOutcome {
     pub resets: u32,
     /// One word for how it ended: `ok` (all answered), `lost` (some), `silent` (none, nothing came back), `refused` (a reset or an ICMP error came back).
     pub verdict: String,
+    /// What the nodes' programs told of its packets; `None`: not all of that is known (events were lost, or a service chose whom it goes to).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flows: Option<BTreeSet<Flow>>,
 }
 
 /// The cluster at the end of a scenario, by names that are the same on every arm.

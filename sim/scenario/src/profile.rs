@@ -38,6 +38,8 @@ pub enum Subject {
     Policy,
     /// Only changes of policies, many at one moment, while their rows fail or agents die.
     Rows,
+    /// Only changes after which pods of one policy have several, while rows fail.
+    Splits,
 }
 
 /// A way to make random scenarios.
@@ -224,6 +226,21 @@ pub const PROFILES: &[Profile] = &[
         node_churn: 0,
         policies: 100,
         changes: 6,
+        odd: 5,
+    },
+    Profile {
+        name: "split",
+        description: "rows of policy fail while pods of one policy part, some to another and some to other rules",
+        subject: Subject::Splits,
+        nodes: &[1, 1, 2],
+        breakages: &[],
+        most_faults: 0,
+        tiny_cidrs: 0,
+        small_tables: 0,
+        churn: 0,
+        node_churn: 0,
+        policies: 100,
+        changes: 0,
         odd: 5,
     },
 ];

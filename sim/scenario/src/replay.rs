@@ -47,6 +47,9 @@ pub struct RunOptions {
     /// Nodes had more than one pod CIDR of a family, and small ones.
     #[serde(skip_serializing_if = "omit::default")]
     pub odd_cidrs: bool,
+    /// Pods sent nothing of their own accord.
+    #[serde(skip_serializing_if = "omit::default")]
+    pub plain_pods: bool,
 }
 
 /// A broken invariant.

@@ -15,6 +15,9 @@ use crate::model::{Action, Expect, Place, Scenario, Until, Wait, time};
 use crate::path::Path;
 use objects::{Objects, PodKey};
 
+/// Whether the API server has objects of a kind, by its group (empty: the core group) and name.
+pub type KnowsKind = fn(&str, &str) -> bool;
+
 /// The words that the caller knows.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
@@ -22,6 +25,8 @@ pub struct Known<'a> {
     pub drop_reasons: &'a [&'a str],
     /// Names of tables.
     pub tables: &'a [&'a str],
+    /// Kinds of objects; `None`: any may be there.
+    pub kinds: Option<KnowsKind>,
 }
 
 impl Scenario {
@@ -92,7 +97,11 @@ impl Walk<'_> {
             }
             Action::Apply(items) => {
                 for item in items {
-                    if let Err(message) = self.objects.apply(item) {
+                    let known = self
+                        .objects
+                        .apply(item)
+                        .and_then(|()| self.objects.knows_kinds(item, self.known.kinds));
+                    if let Err(message) = known {
                         self.wrong("apply", message);
                     }
                 }

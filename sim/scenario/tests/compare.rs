@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sim_scenario::flows::Flow;
 use sim_scenario::model::{Expect, TrafficExpect};
 use sim_scenario::outcome::{EndState, TrafficOutcome};
 use sim_scenario::{Outcome, Scenario, compare};
@@ -99,4 +100,83 @@ fn what_may_not() {
         |o| o.failures.push("traffic ok: 1 lost".to_owned()),
         &["native passed, netns failed: traffic ok: 1 lost"],
     );
+}
+
+fn flow(event: &str) -> Flow {
+    Flow {
+        node: "node-1".to_owned(),
+        event: event.to_owned(),
+        source: "pod".to_owned(),
+        destination: "pod".to_owned(),
+        reply: false,
+    }
+}
+
+/// What is compared of the flows of `t`, which one arm alone has seen something of.
+fn compared(steps: &str) -> Vec<String> {
+    let text = format!(
+        "bristle: scenario/v1\nname: s\ncluster: {{nodes: 1}}\nsteps:\n- pod: {{name: a}}\n- pod: {{name: b}}\n{steps}"
+    );
+    let scenario = Scenario::parse(&text, "s.yaml").unwrap();
+    let of = |arm: &str, events: &[&str]| {
+        let flows = events.iter().map(|event| flow(event)).collect();
+        let traffic = TrafficOutcome { flows: Some(flows), ..TrafficOutcome::default() };
+        Outcome {
+            scenario: "s".to_owned(),
+            arm: arm.to_owned(),
+            traffic: BTreeMap::from([("t".to_owned(), traffic)]),
+            ..Outcome::default()
+        }
+    };
+    compare(
+        &of("native", &["trace to-endpoint"]),
+        &of("netns", &["trace to-endpoint", "trace to-host"]),
+        &scenario,
+    )
+}
+
+const TRAFFIC: &str = "- traffic: {id: t, from: pod/a, to: pod/b, kind: ping}\n";
+const REST: &str = "- wait: {for: rest}\n";
+
+#[test]
+fn flows_of_traffic_that_nothing_disturbs_are_the_same() {
+    let differs =
+        ["traffic t: `trace to-host` of a packet on node-1, pod to pod: seen on netns, not on native"];
+    let change = "- apply: [{apiVersion: v1, kind: Namespace, metadata: {name: x}}]\n";
+    let kill = "- fault: {node: node-1, kill: {}}\n";
+    let stall = "- fault: {node: node-1, stall: null}\n";
+    let heal = "- fault: heal\n";
+    for steps in [
+        format!("{REST}{TRAFFIC}"),
+        format!("{REST}{TRAFFIC}{REST}{change}"),
+        format!("{REST}{TRAFFIC}- wait: {{for: {{traffic: t}}}}\n{kill}"),
+        format!("{kill}{REST}{TRAFFIC}"),
+        format!("{stall}{heal}{REST}{TRAFFIC}"),
+    ] {
+        assert_eq!(compared(&steps), differs, "{steps}");
+    }
+    for steps in [
+        TRAFFIC.to_owned(),
+        format!("- wait: {{for: ready}}\n{TRAFFIC}"),
+        format!("{REST}{change}{TRAFFIC}"),
+        format!("{REST}{TRAFFIC}{change}"),
+        format!("{REST}{TRAFFIC}{kill}{REST}"),
+        format!("{stall}{REST}{TRAFFIC}"),
+        format!("{REST}- traffic: {{id: t, from: pod/a, to: pod/b, kind: ping, expect: any}}\n"),
+        format!("{REST}- traffic: {{id: t, from: pod/a, to: pod/b, kind: ping, background: true}}\n{REST}"),
+    ] {
+        assert_eq!(compared(&steps), Vec::<String>::new(), "{steps}");
+    }
+}
+
+#[test]
+fn flows_that_one_arm_does_not_know_are_not_compared() {
+    let (mut a, mut b) = (outcome("native"), outcome("netns"));
+    let scenario =
+        Scenario::builder("s").pod("a", |p| p).wait_rest().traffic("ok", "pod/a", "pod/a", |t| t).build();
+    let scenario = scenario.unwrap();
+    a.traffic.get_mut("ok").unwrap().flows = Some(BTreeSet::from([flow("trace to-host")]));
+    assert_eq!(compare(&a, &b, &scenario), Vec::<String>::new());
+    b.traffic.get_mut("ok").unwrap().flows = Some(BTreeSet::new());
+    assert_eq!(compare(&a, &b, &scenario).len(), 1);
 }

@@ -360,3 +360,32 @@ fn the_names_are_those_of_the_dataplane() {
     let tables: Vec<&str> = dataplane_abi::table::TABLES.iter().map(|table| table.name).collect();
     assert_eq!(known.tables, tables);
 }
+
+#[test]
+fn of_kinds_that_the_cluster_does_not_know() {
+    let known = Known { kinds: Some(|group, kind| (group, kind) == ("", "Service")), ..Known::default() };
+    let of = |step: &str| {
+        let text = format!("bristle: scenario/v1\nname: t\ncluster: {{nodes: 1}}\nsteps:\n{step}\n");
+        Scenario::parse_valid(&text, "t.yaml", &known).map_err(|error| error.to_string())
+    };
+    let widget = "{apiVersion: example.org/v1, kind: Widget, metadata: {name: w}}";
+    let definition = "{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: d}, \
+        spec: {group: example.org, names: {kind: Widget}}}";
+    of("- apply: [{apiVersion: v1, kind: Service, metadata: {name: s}}]").unwrap();
+    for step in [
+        format!("- apply: [{widget}]"),
+        format!("- apply: [{{apiVersion: v1, kind: List, items: [{widget}]}}]"),
+    ] {
+        assert_eq!(
+            of(&step).unwrap_err(),
+            "t.yaml:5:10: the cluster knows no kind `Widget` in `example.org/v1`, and no step defines it"
+        );
+    }
+    // The kind of definitions is not known here either.
+    assert!(of(&format!("- apply: [{definition}]")).unwrap_err().contains("CustomResourceDefinition"));
+    let all = Known { kinds: Some(|group, _| group == "apiextensions.k8s.io"), ..Known::default() };
+    let text = format!(
+        "bristle: scenario/v1\nname: t\ncluster: {{nodes: 1}}\nsteps:\n- apply: [{definition}, {widget}]\n"
+    );
+    Scenario::parse_valid(&text, "t.yaml", &all).unwrap();
+}

@@ -270,7 +270,8 @@ fn replay() -> Replay {
     };
     let mut replay = Replay::new(u64::MAX, built(), violation, "00ff");
     replay.profile = Some("cni".to_owned());
-    replay.options = Some(RunOptions { quarantine: Some(Duration::from_secs(2)), odd_cidrs: true });
+    replay.options =
+        Some(RunOptions { quarantine: Some(Duration::from_secs(2)), odd_cidrs: true, plain_pods: true });
     replay
 }
 
@@ -335,7 +336,7 @@ fn another_version_of_the_format_is_an_error() {
         (
             "bristle: scenario/v1",
             "bristle: scenario/v0",
-            "f.yaml:14:12: found format `scenario/v0`, this reads `scenario/v1` alone",
+            "f.yaml:15:12: found format `scenario/v0`, this reads `scenario/v1` alone",
         ),
         (
             "seed: 18446744073709551615",

@@ -112,7 +112,7 @@ fn both(file: &Path, words: &[OsString]) -> anyhow::Result<()> {
         drop(std::fs::remove_file(stale));
     }
     eprintln!("==> {} in the simulator", file.display());
-    let in_simulator = cmd::pass(native(&dir, file, words).arg("--outcome").arg(&a));
+    let in_simulator = cmd::pass(native(&dir, file, words).args(["--plain-pods", "--outcome"]).arg(&a));
     eprintln!("==> {} on network namespaces", file.display());
     let on_netns = cmd::pass(netns(&dir, file, words).arg("--outcome").arg(&b));
     for (result, outcome) in [(&in_simulator, &a), (&on_netns, &b)] {

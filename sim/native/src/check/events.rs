@@ -11,9 +11,13 @@ impl World {
     /// Takes out of the ring what a program has told of a packet, as an agent does at once; while a fault fills the ring nobody does.
     pub(crate) fn read_ring(&mut self, n: NodeId, program: Program, packet: u64, verdict: &Verdict) {
         if self.cluster_faults.fills_ring(n) || self.cluster.tables.contains_key("EVENTS") {
+            self.flows_are_lost();
             return;
         }
         let events = self.nodes[n].native.drain_events();
+        if self.odd.is_none() {
+            self.note_flows(n, &events);
+        }
         let Verdict::Drop(reason) = verdict else { return };
         let told = events
             .iter()

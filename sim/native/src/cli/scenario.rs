@@ -7,7 +7,6 @@ use sim_native::Options;
 use sim_scenario::Scenario;
 use sim_scenario::generate::generate as of_seed;
 use sim_scenario::profile::{PROFILES, Profile};
-use sim_scenario::validate::Known;
 
 use super::{Output, files, tell};
 
@@ -22,6 +21,9 @@ pub(crate) struct Args {
     /// Write the outcome, to compare it with another arm's.
     #[arg(long, value_name = "FILE.json")]
     outcome: Option<PathBuf>,
+    /// Pods send nothing of their own accord, as on other arms; the outcome then tells the flows of traffic.
+    #[arg(long)]
+    plain_pods: bool,
     /// Write the last frames that were seen, whatever comes of it.
     #[arg(long, value_name = "FILE.pcap")]
     pcap: Option<PathBuf>,
@@ -60,8 +62,8 @@ pub(crate) fn profile(name: &str) -> anyhow::Result<&'static Profile> {
 
 /// Runs it.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
-    let scenario = Scenario::load_valid(&args.file, &Known::default())?;
-    let options = Options { seed: args.seed, ..Options::default() };
+    let scenario = Scenario::load_valid(&args.file, &sim_native::known())?;
+    let options = Options { seed: args.seed, plain_pods: args.plain_pods, ..Options::default() };
     let report = sim_native::run(&scenario, &options);
     if args.twice {
         let again = sim_native::run(&scenario, &options);

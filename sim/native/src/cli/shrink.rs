@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use sim_native::{Options, Violation};
+use sim_scenario::Scenario;
 use sim_scenario::replay::Replay;
 use sim_scenario::shrink::shrink;
-use sim_scenario::{Known, Scenario};
 
 use super::{files, tell};
 
@@ -62,7 +62,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
 fn subject(args: &Args) -> anyhow::Result<Subject> {
     let broken = |scenario: &Scenario, options: &Options| sim_native::run(scenario, options).violation;
     if let Some(seed) = args.seed {
-        let scenario = Scenario::load_valid(&args.file, &Known::default())?;
+        let scenario = Scenario::load_valid(&args.file, &sim_native::known())?;
         let options = Options { seed, ..Options::default() };
         let broken = broken(&scenario, &options).with_context(|| {
             format!("{} does not fail with seed {seed}: there is nothing to shrink", args.file.display())

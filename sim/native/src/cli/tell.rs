@@ -29,6 +29,12 @@ pub(crate) fn outcome(report: &Report) {
     for failure in &outcome.failures {
         println!("failed: {failure}");
     }
+    if !report.unrested.is_empty() {
+        println!(
+            "not at rest in the end: {}; what must hold at rest was not looked at (end with `wait: {{for: rest}}`)",
+            report.unrested
+        );
+    }
     let stats = &report.stats;
     println!(
         "seed {}, {:.3} s of virtual time, {} packets through programs, {} events, trace {}",

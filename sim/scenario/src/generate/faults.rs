@@ -25,7 +25,8 @@ impl Generator<'_> {
         };
         let mut kind = self.kind(breakage);
         if breakage == Breakage::Operator {
-            self.push(Action::Fault(Fault { node: Some(OPERATOR.to_owned()), lasts: None, kind }));
+            let lasts = crate::validate::fault::lasts(&kind).then(|| ms(&mut self.rng, 200..=6000));
+            self.push(Action::Fault(Fault { node: Some(OPERATOR.to_owned()), lasts, kind }));
             return;
         }
         // A connection that goes on long after a short fault must survive it.
@@ -148,9 +149,12 @@ impl Generator<'_> {
     }
 
     fn kind(&mut self, breakage: Breakage) -> FaultKind {
+        let breaks_api = self.profile.breakages.iter().any(|(breakage, _)| *breakage == Breakage::Api);
         let rng = &mut self.rng;
         match breakage {
             Breakage::Kill => FaultKind::Kill(kill(rng)),
+            Breakage::Operator if rng.chance(0.15) => FaultKind::Stall,
+            Breakage::Operator if breaks_api && rng.chance(0.25) => FaultKind::Api(api(rng)),
             Breakage::Operator => {
                 let kill = kill(rng);
                 // It issues few commands.

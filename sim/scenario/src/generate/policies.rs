@@ -2,6 +2,8 @@
 //!
 //! All is drawn from few labels and the ports that pods serve, so that policies meet each other and the traffic.
 
+mod splits;
+
 use serde_json::{Value, json};
 
 use super::{Generator, percent};
@@ -28,12 +30,24 @@ pub(super) struct Standing {
     name: String,
     /// It is for nodes.
     host: bool,
-    /// Whom it is for, by the field of its spec.
-    subject: Option<(&'static str, Value)>,
+    /// Whom it is for.
+    subject: Option<Value>,
     /// All of it, once it is there.
     spec: Value,
     /// It is not in force. That never changes, so that what it would have decided otherwise can be counted.
     staged: bool,
+}
+
+impl Standing {
+    /// The field of the spec that says whom it is for.
+    fn subject_field(&self) -> &'static str {
+        match self.kind {
+            "NetworkPolicy" => "podSelector",
+            "ClusterNetworkPolicy" => "subject",
+            _ if self.host => "nodeSelector",
+            _ => "endpointSelector",
+        }
+    }
 }
 
 /// One of them. There must be one.
@@ -85,8 +99,16 @@ impl Generator<'_> {
     }
 
     fn new_policy(&mut self) {
+        if let Some(policy) = self.drawn_policy() {
+            let policy = self.apply_policy(policy);
+            self.policies.push(policy);
+        }
+    }
+
+    /// One that says nothing yet; `None`: there are enough.
+    fn drawn_policy(&mut self) -> Option<Standing> {
         if self.policies.len() >= MOST {
-            return;
+            return None;
         }
         self.policies_made += 1;
         let name = format!("q{}", self.policies_made);
@@ -101,10 +123,7 @@ impl Generator<'_> {
         let namespaced = matches!(kind, "NetworkPolicy" | "CiliumNetworkPolicy");
         let namespace = namespaced.then(|| one(&mut self.rng, &NAMESPACES));
         let staged = self.rng.chance(0.2);
-        let policy =
-            Standing { api_version, kind, namespace, name, host, subject: None, spec: Value::Null, staged };
-        let policy = self.apply_policy(policy);
-        self.policies.push(policy);
+        Some(Standing { api_version, kind, namespace, name, host, subject: None, spec: Value::Null, staged })
     }
 
     fn change_policy(&mut self) {
@@ -132,32 +151,36 @@ impl Generator<'_> {
 
     /// Another version of a policy. It is mostly for whom it was before.
     fn apply_policy(&mut self, mut policy: Standing) -> Standing {
-        let family = self.cluster.family;
-        let rng = &mut self.rng;
-        let mut spec = match policy.kind {
+        let mut spec = self.another_spec(&policy);
+        let field = policy.subject_field();
+        // Rows change before, or after, those whom they are for only where both change at once.
+        let stays = if self.profile.subject == Subject::Rows { 0.5 } else { 0.75 };
+        let others = self.rng.chance(0.4).then(|| with_other_cidrs(&mut self.rng, &policy.spec)).flatten();
+        match &policy.subject {
+            Some(_) if others.is_some() => spec = others.unwrap_or_default(),
+            Some(before) if self.rng.chance(stays) => spec[field] = before.clone(),
+            _ => policy.subject = Some(spec[field].clone()),
+        }
+        policy.spec = spec;
+        self.push_policy(&policy);
+        policy
+    }
+
+    /// A spec of the kind of a policy.
+    fn another_spec(&mut self, policy: &Standing) -> Value {
+        let (rng, family) = (&mut self.rng, self.cluster.family);
+        match policy.kind {
             "NetworkPolicy" => network_policy(rng, family),
             "ClusterNetworkPolicy" => cluster_policy(rng, family),
             _ if policy.host => for_nodes(rng, family),
             _ => cilium(rng, family),
-        };
-        let subject = match policy.kind {
-            "NetworkPolicy" => "podSelector",
-            "ClusterNetworkPolicy" => "subject",
-            _ if policy.host => "nodeSelector",
-            _ => "endpointSelector",
-        };
-        // Rows change before, or after, those whom they are for only where both change at once.
-        let stays = if self.profile.subject == Subject::Rows { 0.5 } else { 0.75 };
-        let others = rng.chance(0.4).then(|| with_other_cidrs(rng, &policy.spec)).flatten();
-        match &policy.subject {
-            Some(_) if others.is_some() => spec = others.unwrap_or_default(),
-            Some((field, before)) if rng.chance(stays) => spec[*field] = before.clone(),
-            _ => policy.subject = Some((subject, spec[subject].clone())),
         }
-        policy.spec = spec.clone();
+    }
+
+    fn push_policy(&mut self, policy: &Standing) {
         let mut object = json!({
             "apiVersion": policy.api_version, "kind": policy.kind,
-            "metadata": {"name": policy.name}, "spec": spec,
+            "metadata": {"name": policy.name}, "spec": policy.spec,
         });
         if policy.staged {
             object["metadata"]["annotations"] = json!({"bristle.io/staged": "true"});
@@ -169,7 +192,6 @@ impl Generator<'_> {
             object["metadata"]["namespace"] = json!(namespace);
         }
         self.push(Action::Apply(vec![object]));
-        policy
     }
 
     fn relabel_pod(&mut self) {

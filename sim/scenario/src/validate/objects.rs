@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::error::hint;
 use crate::model::{ObjectRef, Pod, Serve};
+use crate::validate::KnowsKind;
 
 /// Namespace and name of a pod.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,13 +61,16 @@ pub(super) struct Objects {
     pods: BTreeMap<PodKey, State>,
     /// Applied objects by kind, namespace, name.
     applied: BTreeSet<(String, String, String)>,
+    /// Kinds that steps define, by group and name.
+    defined: BTreeSet<(String, String)>,
     /// Ids of traffic that has begun.
     pub(super) traffic: BTreeSet<String>,
 }
 
 impl Objects {
     pub(super) fn new(nodes: u16) -> Self {
-        Self { nodes, pods: BTreeMap::new(), applied: BTreeSet::new(), traffic: BTreeSet::new() }
+        let (pods, applied) = (BTreeMap::new(), BTreeSet::new());
+        Self { nodes, pods, applied, defined: BTreeSet::new(), traffic: BTreeSet::new() }
     }
 
     pub(super) fn node(&self, name: &str) -> Result<(), String> {
@@ -159,6 +163,26 @@ impl Objects {
         }
         self.applied.insert((kind.to_owned(), namespace.to_owned(), name.to_owned()));
         Ok(())
+    }
+
+    /// Is the kind of an object, or of those in a list, there? Definitions that steps apply bring more.
+    pub(super) fn knows_kinds(&mut self, object: &Value, known: Option<KnowsKind>) -> Result<(), String> {
+        let Some(known) = known else { return Ok(()) };
+        let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
+        let (api_version, kind) = (text("/apiVersion"), text("/kind"));
+        let group = api_version.split_once('/').map_or("", |(group, _)| group);
+        if kind == "List" {
+            let items = object.get("items").and_then(Value::as_array);
+            return items.into_iter().flatten().try_for_each(|item| self.knows_kinds(item, Some(known)));
+        }
+        if kind == "CustomResourceDefinition" {
+            self.defined.insert((text("/spec/group").to_owned(), text("/spec/names/kind").to_owned()));
+        }
+        if known(group, kind) || self.defined.contains(&(group.to_owned(), kind.to_owned())) {
+            Ok(())
+        } else {
+            Err(format!("the cluster knows no kind `{kind}` in `{api_version}`, and no step defines it"))
+        }
     }
 
     pub(super) fn delete(&mut self, object: &ObjectRef) -> Result<(), String> {

@@ -79,6 +79,7 @@ pub(super) enum Profile {
     Full,
     Policy,
     Order,
+    Split,
 }
 
 impl Profile {
@@ -94,6 +95,7 @@ impl Profile {
             Self::Full => "full",
             Self::Policy => "policy",
             Self::Order => "order",
+            Self::Split => "split",
         }
     }
 }
