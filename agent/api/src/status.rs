@@ -151,7 +151,7 @@ pub struct ReconcileStatus {
     pub runs: u64,
     /// Runs in which something failed.
     pub failed_runs: u64,
-    /// Rows and links that still wait to be written or removed.
+    /// Rows and links that still wait to be written or removed, and pods that wait to change their identity.
     pub pending: u64,
     /// Duration of the last run in microseconds.
     pub last_us: u64,

@@ -62,6 +62,8 @@ pub struct ReconcileReport {
     pub errors: Vec<PortError>,
     /// Rows, routes and links that still wait.
     pub pending: usize,
+    /// Pods that keep an identity which is not that of their labels any more until others know the new one.
+    pub changing: usize,
 }
 
 impl ReconcileReport {
@@ -185,6 +187,7 @@ impl Agent {
                 config.policy.is_some(),
                 config.policy.as_ref().is_some_and(|policy| policy.host_firewall),
                 config.policy.as_ref().map(|policy| policy.engine.clone()).unwrap_or_default(),
+                config.policy.as_ref().map(|policy| policy.identity_change_grace_period).unwrap_or_default(),
             ),
             frontends: Frontends::new(config.kube_proxy_replacement, &config.node_name),
             underlay: None,
@@ -275,17 +278,17 @@ impl Agent {
             }
             Event::ListStarted(kind) => self.state.policy.list_started(kind),
             Event::Upsert { object, version } => {
-                let touched = self.state.policy.upsert(*object, version);
-                self.identities_changed(touched);
+                let touched = self.state.policy.upsert(now, *object, version);
+                self.identities_changed(now, touched);
             }
             Event::Unreadable { kind, name, error } => self.state.policy.unreadable(kind, name, error),
             Event::Delete { kind, name, version } => {
                 let touched = self.state.policy.delete(kind, &name, version);
-                self.identities_changed(touched);
+                self.identities_changed(now, touched);
             }
             Event::ListSynced(kind) => {
                 let touched = self.state.policy.list_synced(kind);
-                self.identities_changed(touched);
+                self.identities_changed(now, touched);
             }
             Event::Underlay(facts) => {
                 if self.state.underlay.as_ref() != Some(&facts) {
@@ -345,9 +348,9 @@ impl Agent {
         &self.config
     }
 
-    fn identities_changed(&mut self, touched: Touched) {
+    fn identities_changed(&mut self, now: Now, touched: Touched) {
         for id in touched.endpoints {
-            self.state.policy.refresh(id);
+            self.state.policy.refresh(now, id);
             self.mark_endpoint(id);
         }
         self.dirty.addresses.extend(touched.addresses);

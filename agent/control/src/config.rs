@@ -100,6 +100,8 @@ pub struct PolicyConfig {
     pub engine: agent_policy::Config,
     /// How long the ADD of a pod waits for its identity; after that the pod runs without, and is isolated until it has one.
     pub identity_wait: Duration,
+    /// How long an identity has been heard of before a pod changes to it from another one, so that by then every node has its rows.
+    pub identity_change_grace_period: Duration,
     /// Policies for nodes (`nodeSelector`) are in force for the node itself.
     pub host_firewall: bool,
 }
@@ -109,6 +111,7 @@ impl Default for PolicyConfig {
         Self {
             engine: agent_policy::Config::default(),
             identity_wait: CiliumIdentity::WAIT,
+            identity_change_grace_period: CiliumIdentity::CHANGE_GRACE,
             host_firewall: false,
         }
     }

@@ -128,6 +128,7 @@ impl Agent {
         // Endpoints that went may have been the last to use a router; then there is more to do at once.
         self.follow_plan();
         run.report.pending = self.pending();
+        run.report.changing = self.state.policy.changing();
         run.report
     }
 

@@ -38,6 +38,9 @@ impl CiliumIdentity {
     /// out, another one notices, reads all there is, and gives the number out.
     pub const WAIT: Duration = Duration::from_secs(2 * Self::LEASE_DURATION.as_secs());
 
+    /// How long a number is known before a pod that had another one takes it, unless the agent is told otherwise.
+    pub const CHANGE_GRACE: Duration = Duration::from_secs(5);
+
     /// The object for a set of labels. Its metadata repeat the labels from Kubernetes, so that it can be selected by them.
     pub fn new(number: u32, labels: &IdentityLabels) -> Self {
         let mut metadata = ObjectMeta::named(number.to_string());

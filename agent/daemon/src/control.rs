@@ -331,7 +331,7 @@ impl Loop {
     fn note(&mut self, report: &ReconcileReport, took: Duration) {
         self.status.runs += 1;
         self.status.last_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.status.pending = report.pending as u64;
+        self.status.pending = (report.pending + report.changing) as u64;
         let errors: Vec<String> = report.errors.iter().map(ToString::to_string).collect();
         if !errors.is_empty() {
             self.status.failed_runs += 1;

@@ -140,6 +140,13 @@ pub struct RunFlags {
     #[arg(long, env = "BRISTLE_IDENTITY_WAIT", default_value_t = Wait(CiliumIdentity::WAIT), value_parser = wait, global = true)]
     pub identity_wait: Wait,
 
+    /// How long an identity is known before a pod whose labels have changed takes it, as in `5s` or `500ms`.
+    ///
+    /// Until then the pod keeps the identity that it has, so that nodes that have not heard of the new one do not drop
+    /// what both may do. Identities that are known already are taken at once.
+    #[arg(long, env = "BRISTLE_IDENTITY_CHANGE_GRACE_PERIOD", default_value_t = Wait(CiliumIdentity::CHANGE_GRACE), value_parser = wait, global = true)]
+    pub identity_change_grace_period: Wait,
+
     /// How log lines look.
     #[arg(long, env = "BRISTLE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]
     pub log_format: LogFormat,
@@ -220,7 +227,7 @@ fn wait(text: &str) -> Result<Wait, String> {
         .ok_or_else(|| "give seconds or milliseconds, 0s to 120s, as in 10s or 500ms".to_owned())
 }
 
-/// Container runtimes do not wait longer for a pod's network.
+/// Container runtimes do not wait longer for a pod's network, and nodes that have not heard of an identity by then are cut off.
 const MOST_WAIT: Duration = Duration::from_secs(120);
 
 /// Which trace events the dataplane sends. Drops are always sent.

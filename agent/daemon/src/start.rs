@@ -207,6 +207,7 @@ fn policy(flags: &RunFlags) -> PolicyConfig {
             ..agent_policy::Config::default()
         },
         identity_wait: flags.identity_wait.0,
+        identity_change_grace_period: flags.identity_change_grace_period.0,
         host_firewall: flags.host_firewall,
     }
 }

@@ -242,7 +242,8 @@ impl World {
             return;
         }
         let deadline = agent.next_deadline();
-        node.agent.idle = report.pending == 0 && report.errors.is_empty();
+        let has_written_all = report.pending == 0 && report.errors.is_empty();
+        node.agent.idle = has_written_all && report.changing == 0;
         node.agent.agent = Some(agent);
         node.agent.told.set(None);
         if !self.has_told_all(n) {
@@ -251,6 +252,9 @@ impl World {
         }
         for reply in replies.into_iter().chain(report.replies) {
             self.agent_answers(n, reply);
+        }
+        if has_written_all {
+            self.note_identities(n);
         }
         self.check_half_made(n);
         if !self.nodes[n].agent.inbox.is_empty() {

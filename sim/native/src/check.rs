@@ -11,6 +11,7 @@ mod delivery;
 mod drops;
 mod events;
 mod firsts;
+mod identities;
 mod pairs;
 mod rest;
 mod services;
@@ -73,6 +74,8 @@ pub(crate) struct Checker {
     /// What staged policies would have decided otherwise, by node.
     pub(crate) staged: BTreeMap<NodeId, staged::Counted>,
     was_full: BTreeSet<NodeId>,
+    /// Of each node how many changes of identities have become rows.
+    identities: BTreeMap<NodeId, usize>,
     /// Drops of packets of pods by reason's name.
     pub(crate) drops: BTreeMap<&'static str, u64>,
     /// The same of packets that nobody forged: what a scenario expects is about these.

@@ -155,6 +155,22 @@ impl KindLog {
         self.changes.len()
     }
 
+    /// Whether an object is there after the first `position` changes.
+    pub(crate) fn has(&self, name: &ObjectName, position: usize) -> bool {
+        let before = &self.changes[..position.min(self.changes.len())];
+        before.iter().rev().find(|change| change.name == *name).is_some_and(|change| !change.deleted)
+    }
+
+    /// When the object that has this name now was made; `None`: nobody has it.
+    pub(crate) fn made(&self, name: &ObjectName) -> Option<Duration> {
+        let mut versions = self.changes.iter().rev().filter(|change| change.name == *name);
+        let mut made = None;
+        while let Some(change) = versions.next().filter(|change| !change.deleted) {
+            made = Some(change.at);
+        }
+        made
+    }
+
     /// The objects after the first `position` changes.
     pub(crate) fn at(&self, position: usize) -> Vec<Change> {
         let mut objects = BTreeMap::new();

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use sim_api::clock::rfc3339;
-use sim_api::object::{name, namespace, str_at};
+use sim_api::object::{at, name, namespace, str_at};
 use sim_api::resource::{CUSTOMRESOURCEDEFINITIONS, ENDPOINTSLICES, NODES, PODS};
 use sim_api::{ChangeKind, ManualClock, Store, StoreOptions, WriteOptions};
 use sim_controllers::{ControllerOptions, Controllers};
@@ -501,7 +501,13 @@ impl World {
         self.policies.staged |= !object["metadata"]["annotations"]["bristle.io/staged"].is_null();
         if !self.bulk {
             let now = self.now;
-            self.check.views.note(now, object, deleted);
+            if kind == "CiliumEndpoint" {
+                let identity = at(object, &["status", "identity", "id"]).as_u64().unwrap_or_default();
+                let surprises = self.may_surprise(identity);
+                self.check.views.note_endpoint(now, object, deleted, surprises);
+            } else {
+                self.check.views.note(now, object, deleted);
+            }
             self.check.services.note(now, object, deleted);
         }
     }

@@ -58,6 +58,7 @@ pub fn generate(seed: u64, profile: &Profile, nodes: Option<u16>) -> Scenario {
         may_cut: of_nodes.chance(0.4),
         policies: Vec::new(),
         policies_made: 0,
+        pods_relabelled: 0,
         seed,
         of_services: Rng::stream(seed, "services", 1),
         services: Vec::new(),
@@ -137,6 +138,7 @@ struct Generator<'a> {
     may_cut: bool,
     policies: Vec<policies::Standing>,
     policies_made: u32,
+    pods_relabelled: u32,
     seed: u64,
     /// Random numbers of their own, so that services do not shift anything else.
     of_services: Rng,

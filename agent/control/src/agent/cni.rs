@@ -46,7 +46,7 @@ impl Agent {
                             endpoint.record.created = Some(received);
                             let until =
                                 self.config.policy.as_ref().map(|policy| now.plus(policy.identity_wait));
-                            self.state.policy.add_own(&endpoint.record, None, until);
+                            self.state.policy.add_own(now, &endpoint.record, None, until);
                         }
                         None
                     })

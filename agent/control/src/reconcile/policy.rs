@@ -117,7 +117,7 @@ impl Agent {
             self.mark_endpoint(id);
         }
         let families = Families { v4: self.plan.v4, v6: self.plan.v6 };
-        let Some(changes) = self.state.policy.commit(families, &self.state.nodes) else { return };
+        let Some(changes) = self.state.policy.commit(run.now, families, &self.state.nodes) else { return };
         for id in self.state.policy.forget_restored() {
             self.mark_endpoint(id);
         }

@@ -15,6 +15,7 @@ use crate::finding::Finding;
 use crate::ports::{PodLink, PortError, Row, Table};
 use crate::state::endpoints::{Endpoint, EndpointId, EndpointRecord, Leaving, Phase};
 use crate::state::policy::InForce;
+use crate::time::Now;
 
 /// All that is read, before any of it is believed.
 struct Found {
@@ -73,7 +74,7 @@ impl Agent {
             }
         }
         self.meet_links(&found.links, &rows);
-        self.meet_policies(&rows);
+        self.meet_policies(run.now, &rows);
         self.outside.endpoints.read_back(rows);
 
         let mut prefixes = Vec::new();
@@ -146,7 +147,7 @@ impl Agent {
     }
 
     /// What holds for the endpoints that are there goes on until it is known what shall.
-    fn meet_policies(&mut self, rows: &BTreeMap<IpAddr, EndpointEntry>) {
+    fn meet_policies(&mut self, now: Now, rows: &BTreeMap<IpAddr, EndpointEntry>) {
         let mut of_host = rows.values().filter(|entry| entry.flags.contains(EndpointFlags::HOST));
         self.state.policy.host.restore(of_host.find(|entry| entry.policy != 0).map(InForce::from));
         for endpoint in self.state.endpoints.iter() {
@@ -157,7 +158,7 @@ impl Agent {
                 rows.get(address).filter(|entry| is_its(entry.id) && entry.ifindex == record.ifindex)
             };
             let restored = record.addresses.iter().find_map(its).map(InForce::from);
-            self.state.policy.add_own(record, restored, None);
+            self.state.policy.add_own(now, record, restored, None);
         }
     }
 

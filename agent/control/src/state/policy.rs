@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_crd::{CiliumIdentity, IdentityLabels};
 use agent_policy::{Changes, Endpoint, EndpointPolicy, Families, Kind, LabelSet, Node, ObjectRef, Policy};
@@ -81,6 +82,14 @@ impl fmt::Debug for Engine {
     }
 }
 
+/// An identity of the cluster.
+#[derive(Debug)]
+struct Known {
+    labels: Arc<IdentityLabels>,
+    /// When it was heard of.
+    since: Now,
+}
+
 /// What a change touches.
 #[derive(Debug, Default)]
 pub(crate) struct Touched {
@@ -101,7 +110,7 @@ pub(crate) struct PolicyState {
     lists: Lists,
     pods: BTreeMap<ObjectName, PodObject>,
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
-    identities: BTreeMap<u32, Arc<IdentityLabels>>,
+    identities: BTreeMap<u32, Known>,
     /// Numbers of a set of labels. Two can have been given out by two operators; the lower one is used.
     numbers: BTreeMap<Arc<IdentityLabels>, BTreeSet<u32>>,
     /// Identities whose object is gone, as long as somebody has them.
@@ -122,6 +131,10 @@ pub(crate) struct PolicyState {
     nodes_moved: bool,
     /// New endpoints that wait for their identity, and until when.
     waiting: BTreeMap<EndpointId, Now>,
+    /// Endpoints that keep the identity which they have for a while, and until when.
+    changing: BTreeMap<EndpointId, Now>,
+    /// How long an identity is known before an endpoint changes to it.
+    change_grace: Duration,
     services: Services,
     /// The node as an endpoint.
     pub(crate) host: HostState,
@@ -150,7 +163,12 @@ pub(crate) struct PolicyState {
 
 impl PolicyState {
     /// Nothing known. Not `enabled`: nothing will be, and nothing is enforced.
-    pub(crate) fn new(enabled: bool, host_firewall: bool, config: agent_policy::Config) -> Self {
+    pub(crate) fn new(
+        enabled: bool,
+        host_firewall: bool,
+        config: agent_policy::Config,
+        change_grace: Duration,
+    ) -> Self {
         Self {
             enabled,
             cluster: config.cluster.clone(),
@@ -171,6 +189,8 @@ impl PolicyState {
             restored_nodes: BTreeMap::new(),
             nodes_moved: true,
             waiting: BTreeMap::new(),
+            changing: BTreeMap::new(),
+            change_grace,
             services: Services::default(),
             host: HostState::new(enabled && host_firewall),
             cidrs: BTreeMap::new(),
@@ -227,7 +247,7 @@ impl PolicyState {
         self.engine.started.then_some(&mut self.engine.policy)
     }
 
-    fn start(&mut self, families: Families) {
+    fn start(&mut self, now: Now, families: Families) {
         self.engine.policy.set_families(families);
         self.engine.started = true;
         for number in self.identities.keys().copied().collect::<Vec<_>>() {
@@ -237,7 +257,7 @@ impl PolicyState {
             self.tell_service(&name);
         }
         for id in self.own.keys().copied().collect::<Vec<_>>() {
-            self.refresh(id);
+            self.refresh(now, id);
         }
     }
 
@@ -270,7 +290,7 @@ impl PolicyState {
     }
 
     /// An object as it is now.
-    pub(crate) fn upsert(&mut self, object: Object, version: u64) -> Touched {
+    pub(crate) fn upsert(&mut self, now: Now, object: Object, version: u64) -> Touched {
         let kind = object.kind();
         let name = self.lists.heard(kind, object.name());
         self.readable(kind, &name);
@@ -281,7 +301,7 @@ impl PolicyState {
                 self.of_pod(&name)
             }
             Object::Namespace(namespace) => self.set_namespace(namespace),
-            Object::Identity(identity) => self.set_identity(&identity),
+            Object::Identity(identity) => self.set_identity(now, &identity),
             Object::Endpoint(endpoint) => self.set_endpoint(&name, Some(endpoint)),
             Object::Service(service) => {
                 self.services.set_service(&name, Some(service));
@@ -465,18 +485,19 @@ impl PolicyState {
         self.fresh.contains(&identity.0)
     }
 
-    fn set_identity(&mut self, object: &CiliumIdentity) -> Touched {
+    fn set_identity(&mut self, now: Now, object: &CiliumIdentity) -> Touched {
         let Some(number) = object.number() else { return Touched::default() };
         let labels = Arc::new(object.labels());
         self.lingering.remove(&number);
-        let before = self.identities.insert(number, Arc::clone(&labels));
-        if before.as_ref() == Some(&labels) {
+        if self.identities.get(&number).is_some_and(|known| known.labels == labels) {
             return Touched::default();
         }
+        let known = Known { labels: Arc::clone(&labels), since: now };
+        let before = self.identities.insert(number, known);
         self.fresh.insert(number);
         let mut endpoints = BTreeSet::new();
         if let Some(before) = before {
-            endpoints.extend(self.forget_number(&before, number));
+            endpoints.extend(self.forget_number(&before.labels, number));
         }
         self.numbers.entry(Arc::clone(&labels)).or_default().insert(number);
         endpoints.extend(self.by_wanted.get(&labels).into_iter().flatten());
@@ -497,17 +518,17 @@ impl PolicyState {
 
     fn remove_identity(&mut self, name: &str) -> Touched {
         let Ok(number) = name.parse() else { return Touched::default() };
-        let Some(labels) = self.identities.remove(&number) else { return Touched::default() };
+        let Some(known) = self.identities.remove(&number) else { return Touched::default() };
         self.lingering.insert(number);
         self.users_left = true;
-        Touched { endpoints: self.forget_number(&labels, number), ..Touched::default() }
+        Touched { endpoints: self.forget_number(&known.labels, number), ..Touched::default() }
     }
 
     /// Tells the engine of an identity as it is now.
     fn tell_identity(&mut self, number: u32) {
-        let Some(labels) = self.identities.get(&number).filter(|_| self.engine.started) else { return };
+        let Some(known) = self.identities.get(&number).filter(|_| self.engine.started) else { return };
         let ports = self.elsewhere.named_ports(number);
-        self.engine.policy.upsert_identity(Identity(number), LabelSet::from(&**labels), &ports);
+        self.engine.policy.upsert_identity(Identity(number), LabelSet::from(&*known.labels), &ports);
     }
 
     /// What an agent says of an endpoint; `None`: it is gone.
@@ -612,7 +633,7 @@ impl PolicyState {
     }
 
     /// Works out what was heard, once all of it is known; `None` before. Endpoints of this node are in the changes by number.
-    pub(crate) fn commit(&mut self, families: Families, nodes: &Nodes) -> Option<Changes> {
+    pub(crate) fn commit(&mut self, now: Now, families: Families, nodes: &Nodes) -> Option<Changes> {
         if !self.enabled {
             return None;
         }
@@ -621,7 +642,7 @@ impl PolicyState {
             if !self.synced() || !nodes.synced() || !(families.v4 || families.v6) {
                 return None;
             }
-            self.start(families);
+            self.start(now, families);
         }
         if std::mem::take(&mut self.nodes_moved) {
             self.tell_nodes(nodes);
@@ -658,6 +679,17 @@ impl PolicyState {
             subject: finding.subject,
             message: finding.message,
         });
+
+/// Policies for nodes.
+fn node_policies(engine: &Policy) -> impl Iterator<Item = ObjectRef> {
+    let objects: BTreeSet<_> =
+        engine.store().specs().filter(|spec| spec.host).map(|spec| &spec.object).collect();
+    objects.into_iter().map(|object| (**object).clone())
+}
+
+fn is_for_node(engine: &Policy, object: &ObjectRef) -> bool {
+    engine.selected_by(object).contains(&NODE)
+}
         let unreadable = self.unreadable.iter().map(|((kind, name), error)| {
             let separator = if name.namespace.is_empty() { "" } else { "/" };
             Finding::error(
@@ -678,15 +710,4 @@ impl Touched {
         self.endpoints.extend(other.endpoints);
         self.addresses.extend(other.addresses);
     }
-}
-
-/// Policies for nodes.
-fn node_policies(engine: &Policy) -> impl Iterator<Item = ObjectRef> {
-    let objects: BTreeSet<_> =
-        engine.store().specs().filter(|spec| spec.host).map(|spec| &spec.object).collect();
-    objects.into_iter().map(|object| (**object).clone())
-}
-
-fn is_for_node(engine: &Policy, object: &ObjectRef) -> bool {
-    engine.selected_by(object).contains(&NODE)
 }

@@ -1,5 +1,6 @@
 //! Identities and policies: what a pod may do, at every moment.
 
+mod change;
 mod host;
 mod told;
 
@@ -394,6 +395,8 @@ fn a_change_of_labels_moves_a_pod() {
     assert_eq!(world.identity("b"), 301, "it keeps the one it has until the other is there");
     world.upsert(Object::Identity(CiliumIdentity::new(310, &identity_labels("new"))), 9);
     world.settle();
+    assert!(world.allows(a, b, 8080), "so it does while others may not know the other");
+    world.pass(CiliumIdentity::CHANGE_GRACE);
     assert_eq!(world.identity("b"), 310);
     assert!(!world.allows(a, b, 8080));
 }

@@ -18,7 +18,7 @@ use sim_scenario::model::Routing;
 use sim_scenario::rng::Rng;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
-use super::firsts::{Came, came, copy, run};
+use super::firsts::{self, Came, came, copy, run};
 use crate::node::UNDERLAY;
 use crate::queue::NodeId;
 use crate::world::World;
@@ -113,17 +113,27 @@ impl World {
             self.check.known = Known { rest, ..Known::default() };
         }
         let copy = copy(&self.nodes[n].native);
+        // Who has another identity now is met by others as that.
+        let all: Vec<Native> = match table {
+            Table::Endpoints => self.nodes.iter().map(|node| firsts::copy(&node.native)).collect(),
+            _ => Vec::new(),
+        };
         for ((home, source), to, attempt) in attempts {
-            let bytes = self.first((home, source), to, &attempt);
             let leaves = home == Some(n);
-            let verdict = if leaves {
-                self.first_step(&copy, n, source, to, bytes)
+            let way_through = leaves.then(|| self.goes_to(&all, n, source, to, &attempt)).flatten();
+            let (came, judged) = if let Some(came) = way_through {
+                (came, (true, true))
             } else {
-                self.enters(&copy, n, source, to, bytes)
+                let bytes = self.first((home, source), to, &attempt);
+                let verdict = if leaves {
+                    self.first_step(&copy, n, source, to, bytes)
+                } else {
+                    self.enters(&copy, n, source, to, bytes)
+                };
+                let Some(verdict) = verdict else { continue };
+                (came(n, verdict), (leaves, self.node_of(to) == Some(n)))
             };
-            let Some(verdict) = verdict else { continue };
-            let here = self.node_of(to) == Some(n);
-            let through = match came(n, verdict) {
+            let through = match came {
                 Came::Through => true,
                 Came::Stopped(_) => false,
                 Came::Lost(..) => continue,
@@ -135,13 +145,16 @@ impl World {
             let Some(possible) = self.check.views.possible(&attempt, [source, to], self.now) else {
                 continue;
             };
-            let judged = (leaves, here);
             let wrong = if through { !possible.passes(judged) } else { !possible.is_stopped(judged) };
             if wrong {
-                let word = if matches!(verdict, Verdict::Drop(_)) { "drops" } else { "lets through" };
+                let (at, word) = match came {
+                    Came::Stopped(at) => (at, "drops"),
+                    _ => (n, "lets through"),
+                };
                 let message = format!(
-                    "between two commands of its agent {} {word} {attempt}: {}",
+                    "between two commands of the agent of {} {} {word} {attempt}: {}",
                     self.nodes[n].name,
+                    self.nodes[at].name,
                     self.oracle.judge(&attempt)
                 );
                 self.violate("policy", message);
@@ -149,6 +162,25 @@ impl World {
             }
             self.check.known.attempts.insert(known, attempt);
         }
+    }
+
+    /// What becomes of a packet of a pod that goes to another node, all the way; `None`: it does not, or that cannot be said.
+    fn goes_to(
+        &self,
+        all: &[Native],
+        n: NodeId,
+        source: IpAddr,
+        to: IpAddr,
+        attempt: &Attempt,
+    ) -> Option<Came> {
+        let (m, ..) = self.owner(to).filter(|(m, ..)| *m != n && !all.is_empty())?;
+        self.link_of(n, source)?;
+        let row = all[n].tables().lookup("ENDPOINTS", EndpointKey::from_ip(source).as_bytes())?;
+        let identity = EndpointEntry::read_from_bytes(&row).ok()?.identity;
+        if self.may_not_know(m, n, identity) {
+            return None;
+        }
+        self.send_first(all, (Some(n), source), to, attempt)
     }
 
     /// What the first program says of a packet of a node, or of a pod of its.

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use agent_control::ports::{HOST_LINK, OVERLAY_LINK};
 use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
-use dataplane_abi::ipcache::IpCacheKey;
 use dataplane_abi::program::Program;
 use dataplane_abi::{Addr, DropReason};
 use dataplane_core::Verdict;
@@ -97,10 +96,7 @@ impl World {
                 let key = EndpointKey::from_ip(source);
                 let row = self.nodes[m].native.tables().lookup("ENDPOINTS", key.as_bytes())?;
                 let identity = EndpointEntry::read_from_bytes(&row).ok()?.identity;
-                // With an identity that this node does not know for it yet it is met as somebody else for a moment.
-                let (address, family) = Addr::from_ip(source);
-                let known = native.tables().ipcache.get(&IpCacheKey::host(address, family));
-                if known.is_none_or(|known| known.identity != identity) {
+                if self.may_not_know(n, m, identity) {
                     return None;
                 }
                 return self.out_of_tunnel(native, n, m, identity.0, bytes);

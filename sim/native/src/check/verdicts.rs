@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 
+use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
 use sim_net::Frame;
 use sim_oracle::{Attempt, End, Protocol};
+use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::views::Possible;
 use crate::kubelet::SandboxId;
@@ -191,7 +193,7 @@ impl World {
             // A reply whose connection could not be kept is judged as if it began one.
             return true;
         }
-        if self.has_lost_pods(view) || self.is_disputed(n, view, passport) {
+        if self.has_lost_pods(view) || self.is_disputed(n, view, passport) || self.is_unknown(n, view) {
             return true;
         }
         let Some(to) = self.end_at(view.dst) else { return true };
@@ -216,6 +218,15 @@ impl World {
         }
         let of_pods = self.nodes.iter().any(|node| node.pod_cidrs.iter().any(|cidr| cidr.contains(&address)));
         (!of_pods).then_some(End::Outside(address))
+    }
+
+    /// Whether the sender of a packet has an identity that this node may not know.
+    fn is_unknown(&self, n: NodeId, view: &View) -> bool {
+        let Some((home, ..)) = self.owner(view.src).filter(|(home, ..)| *home != n) else { return false };
+        let key = EndpointKey::from_ip(view.src);
+        let row = self.nodes[home].native.tables().lookup("ENDPOINTS", key.as_bytes());
+        let row = row.and_then(|row| EndpointEntry::read_from_bytes(&row).ok());
+        row.is_some_and(|row| self.may_not_know(n, home, row.identity))
     }
 
     /// Whether an end of a packet is a pod of a node whose agent has found an older state directory: of links that it does not

@@ -194,7 +194,6 @@ impl Views {
     pub(crate) fn note(&mut self, now: Duration, object: &Value, deleted: bool) {
         let kind = str_at(object, &["kind"]);
         match kind {
-            "CiliumEndpoint" => return self.note_endpoint(now, object, deleted),
             "CiliumIdentity" => return self.note_identity(object, deleted),
             "Pod" | "Node" | "Namespace" | "CiliumCIDRGroup" => {}
             "EndpointSlice" if name(object) == "kubernetes" => {
@@ -215,7 +214,8 @@ impl Views {
         }
     }
 
-    fn note_endpoint(&mut self, now: Duration, object: &Value, deleted: bool) {
+    /// The same of what is told of a pod. `surprises`: some may not know the identity that it has now.
+    pub(crate) fn note_endpoint(&mut self, now: Duration, object: &Value, deleted: bool, surprises: bool) {
         let pod = format!("{}/{}", namespace(object), name(object));
         let identity = at(object, &["status", "identity", "id"]).as_u64().unwrap_or(INIT);
         if deleted {
@@ -226,7 +226,12 @@ impl Views {
         let addressing = at(object, &["status", "networking", "addressing"]);
         let known = self.endpoints.get(&pod);
         if known.is_none_or(|told| told.identity != identity || told.addressing != *addressing) {
-            self.endpoints.insert(pod, Told { since: now, identity, addressing: addressing.clone() });
+            // Who has another identity than before is met as whom it was, or as whom it is.
+            let changes = known.filter(|told| {
+                told.identity != INIT && identity != INIT && told.addressing == *addressing && !surprises
+            });
+            let since = changes.map_or(now, |told| told.since);
+            self.endpoints.insert(pod, Told { since, identity, addressing: addressing.clone() });
         }
     }
 

@@ -196,10 +196,15 @@ impl Generator<'_> {
 
     fn relabel_pod(&mut self) {
         let Some(pod) = self.rng.pick(&self.pods).cloned() else { return };
-        let label = app(&mut self.rng);
+        let mut labels = json!({"app": app(&mut self.rng)});
+        if self.rng.chance(0.6) {
+            // Such labels nobody has had, and so no number yet.
+            self.pods_relabelled += 1;
+            labels["change"] = json!(self.pods_relabelled.to_string());
+        }
         self.push(Action::Apply(vec![json!({
             "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": pod.name, "namespace": pod.namespace, "labels": {"app": label}},
+            "metadata": {"name": pod.name, "namespace": pod.namespace, "labels": labels},
         })]));
     }
 

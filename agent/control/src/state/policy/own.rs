@@ -27,7 +27,13 @@ pub(super) struct Own {
 impl PolicyState {
     /// An endpoint of this node is there. `restored`: what the rows of an earlier agent say of it.
     /// `until`: how long a new one waits for its identity.
-    pub(crate) fn add_own(&mut self, record: &EndpointRecord, restored: Option<InForce>, until: Option<Now>) {
+    pub(crate) fn add_own(
+        &mut self,
+        now: Now,
+        record: &EndpointRecord,
+        restored: Option<InForce>,
+        until: Option<Now>,
+    ) {
         if !self.enabled {
             return;
         }
@@ -49,7 +55,7 @@ impl PolicyState {
         } else if let Some(until) = until.filter(|_| record.pod.is_some()) {
             self.waiting.insert(record.id, until);
         }
-        self.refresh(record.id);
+        self.refresh(now, record.id);
     }
 
     /// An endpoint of this node is gone, and so are its rows.
@@ -68,6 +74,7 @@ impl PolicyState {
         self.set_wanted(id, own.wanted, None);
         self.restored.remove(&id);
         self.waiting.remove(&id);
+        self.changing.remove(&id);
         if let Some(engine) = self.engine_mut() {
             engine.remove_endpoint(PolicyEndpoint(u32::from(id)));
         }
@@ -92,7 +99,7 @@ impl PolicyState {
 
     fn labels_of(&self, identity: Identity) -> LabelSet {
         match self.identities.get(&identity.0) {
-            Some(labels) => LabelSet::from(&**labels),
+            Some(known) => LabelSet::from(&*known.labels),
             None => identity.reserved_name().map(Label::reserved).into_iter().collect(),
         }
     }
@@ -106,7 +113,8 @@ impl PolicyState {
     /// Finds the identity of an endpoint of this node, and tells the engine of it.
     ///
     /// While the labels are not known, or have no number yet, it keeps the one that it has: a pod is never taken for another.
-    pub(crate) fn refresh(&mut self, id: EndpointId) {
+    /// So it does while others may not have heard of the number: see [`Self::keeps_identity`].
+    pub(crate) fn refresh(&mut self, now: Now, id: EndpointId) {
         let Some(own) = self.own.get(&id) else { return };
         let pod = own.pod.as_ref().and_then(|pod| self.pod_of(pod));
         let wanted = pod.and_then(|pod| {
@@ -120,12 +128,18 @@ impl PolicyState {
         });
         let named_ports = pod.map(|pod| pod.named_ports.clone()).unwrap_or_default();
         let number = wanted.as_ref().and_then(|labels| self.numbers.get(labels)?.first().copied());
-        let identity = number.map_or(own.identity, Identity);
+        let next = number.map_or(own.identity, Identity);
+        let until = self.keeps_identity(own, next).filter(|until| *until > now);
+        let identity = if until.is_some() { own.identity } else { next };
         let known = self.identities.contains_key(&identity.0) || own.labels.is_empty();
         let labels =
             if known || identity != own.identity { self.labels_of(identity) } else { own.labels.clone() };
         let is_no_pod = own.is_no_pod;
         let name = own.name.clone();
+        match until {
+            Some(until) => drop(self.changing.insert(id, until)),
+            None => drop(self.changing.remove(&id)),
+        }
         if identity != Identity::INIT {
             self.waiting.remove(&id);
         }
@@ -151,19 +165,43 @@ impl PolicyState {
         }
     }
 
-    /// New endpoints whose identity has not come in time: they go on without.
+    /// Until when an endpoint keeps the identity that it has although `next` is that of its labels; `None`: it has no other.
+    ///
+    /// Its packets carry its identity to nodes that may not have heard of a new one yet, and what is not known there falls to what
+    /// holds for everybody: they would drop what both identities are allowed. An identity that has been known for a while by this
+    /// node is known by all. Who has none of his own has nothing to keep, and whose identity nobody can explain must not go on with it.
+    fn keeps_identity(&self, own: &Own, next: Identity) -> Option<Now> {
+        // While lists are under way it may still come.
+        let is_explained =
+            !self.engine.started || !own.labels.is_empty() || self.identities.contains_key(&own.identity.0);
+        let known = self.identities.get(&next.0)?;
+        (own.identity != next && !own.identity.is_reserved() && is_explained)
+            .then(|| known.since.plus(self.change_grace))
+    }
+
+    /// New endpoints whose identity has not come in time: they go on without. And those that have kept theirs long enough.
     pub(crate) fn stop_waiting(&mut self, now: Now) -> Vec<EndpointId> {
-        let late: Vec<EndpointId> =
-            self.waiting.iter().filter(|(_, until)| **until <= now).map(|(id, _)| *id).collect();
+        let is_over = |(id, until): (&EndpointId, &Now)| (*until <= now).then_some(*id);
+        let mut late: Vec<EndpointId> = self.waiting.iter().filter_map(is_over).collect();
         for id in &late {
             self.waiting.remove(id);
         }
+        let change: Vec<EndpointId> = self.changing.iter().filter_map(is_over).collect();
+        for id in &change {
+            self.refresh(now, *id);
+        }
+        late.extend(change);
         late
     }
 
     /// When the first of them stops to wait.
     pub(crate) fn next_wait(&self) -> Option<Now> {
-        self.waiting.values().min().copied()
+        self.waiting.values().chain(self.changing.values()).min().copied()
+    }
+
+    /// How many endpoints have another identity than their labels ask for, for a while.
+    pub(crate) fn changing(&self) -> usize {
+        self.changing.len()
     }
 
     /// Whether a new endpoint waits for its identity, or for policies to be known.
