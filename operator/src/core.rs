@@ -196,7 +196,9 @@ impl Operator {
             Kind::Namespace => self.pods.listing_of_namespaces(),
             Kind::Identity => self.identities.listing(),
             Kind::Endpoint => self.endpoints.listing(),
-            Kind::NamespacedPolicy | Kind::ClusterwidePolicy => self.policies.listing(kind),
+            Kind::NamespacedPolicy | Kind::ClusterwidePolicy | Kind::ClusterPolicy => {
+                self.policies.listing(kind)
+            }
             Kind::NodeStatus => self.enforcement.listing(),
         }
     }
@@ -220,7 +222,9 @@ impl Operator {
             Kind::Namespace => self.pods.namespaces_list_started(),
             Kind::Identity => self.identities.list_started(),
             Kind::Endpoint => self.endpoints.start(),
-            Kind::NamespacedPolicy | Kind::ClusterwidePolicy => self.policies.list_started(kind),
+            Kind::NamespacedPolicy | Kind::ClusterwidePolicy | Kind::ClusterPolicy => {
+                self.policies.list_started(kind)
+            }
             Kind::NodeStatus => self.enforcement.list_started(),
         }
     }
@@ -235,7 +239,9 @@ impl Operator {
                     self.identities.endpoint_removed(endpoint.identity);
                 }
             }
-            Kind::NamespacedPolicy | Kind::ClusterwidePolicy => self.policies.list_synced(kind),
+            Kind::NamespacedPolicy | Kind::ClusterwidePolicy | Kind::ClusterPolicy => {
+                self.policies.list_synced(kind)
+            }
             Kind::NodeStatus => {
                 let touched = self.enforcement.list_synced();
                 self.policies.touch(touched);
@@ -275,7 +281,9 @@ impl Operator {
                     self.identities.endpoint_removed(old.identity);
                 }
             }
-            Kind::NamespacedPolicy | Kind::ClusterwidePolicy => self.policies.delete(key),
+            Kind::NamespacedPolicy | Kind::ClusterwidePolicy | Kind::ClusterPolicy => {
+                self.policies.delete(key)
+            }
             Kind::NodeStatus => {
                 let touched = self.enforcement.delete(&key.name);
                 self.policies.touch(touched);

@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 const IDENTITIES: Gr = Gr::new("cilium.io", "ciliumidentities");
 const ENDPOINTS: Gr = Gr::new("cilium.io", "ciliumendpoints");
 const POLICIES: Gr = Gr::new("cilium.io", "ciliumnetworkpolicies");
+const OF_TIERS: Gr = Gr::new("policy.networking.k8s.io", "clusternetworkpolicies");
 const CLUSTERWIDE: Gr = Gr::new("cilium.io", "ciliumclusterwidenetworkpolicies");
 
 /// That of these operators.
@@ -118,6 +119,8 @@ async fn pods_get_identities_and_policies_are_checked() {
     let cluster = cluster();
     let store = &cluster.store;
     pod(store, "a", "web");
+    // Who has policies of tiers has installed their definition.
+    create(store, &CUSTOMRESOURCEDEFINITIONS, "", agent_crd::crd::cluster_network_policy());
     let one = operator(&cluster, &["--lease-identity", "one", "--collect-after", "1"]);
     eventually("the identity", || number(store, "k8s:app", "web").filter(|n| *n == 256)).await;
     let definition = store.get(&CUSTOMRESOURCEDEFINITIONS, "", "ciliumidentities.cilium.io").unwrap();
@@ -139,10 +142,13 @@ async fn pods_get_identities_and_policies_are_checked() {
         json!({"endpointSelector": {}, "ingress": [{"fromCIDR": ["10.0.0.0/8"], "fromEntities": ["host"]}]});
     create(store, &POLICIES, "default", policy("mixed", mixed));
     create(store, &CLUSTERWIDE, "", policy("nodes", json!({"nodeSelector": {}, "egress": [{}]})));
+    let of_tier = json!({"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}});
+    create(store, &OF_TIERS, "", policy("first", of_tier));
     let success = ("True".to_owned(), "Policy validation succeeded".to_owned());
     let good = eventually("the condition", || valid(store, &POLICIES, "default", "good")).await;
     assert_eq!(good, success);
     assert_eq!(eventually("the condition", || valid(store, &CLUSTERWIDE, "", "nodes")).await, success);
+    assert_eq!(eventually("the condition", || valid(store, &OF_TIERS, "", "first")).await, success);
     let (status, message) = eventually("the condition", || valid(store, &POLICIES, "default", "mixed")).await;
     assert_eq!(status, "False");
     assert!(message.contains("fromCIDR and fromEntities exclude each other"), "{message}");
@@ -169,6 +175,8 @@ async fn another_takes_over_and_numbers_stay() {
     pod(store, "b", "db");
     let one = operator(&cluster, &["--lease-identity", "one"]);
     eventually("the identities", || number(store, "k8s:app", "web")).await;
+    // That there are no policies of tiers here is no reason to wait.
+    eventually("all lists", || one.shared.figures().1.synced.then_some(())).await;
     let two = operator(&cluster, &["--lease-identity", "two"]);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(one.shared.figures().0 && !two.shared.figures().0, "one leads, two waits");

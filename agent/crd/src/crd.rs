@@ -132,6 +132,8 @@ const NODE_COLUMNS: &[Column] = &[
         ".revisions.CiliumNetworkPolicy",
         "Version up to which CiliumNetworkPolicy objects are in force",
     ),
+    column("Enforcement", "string", ".enforcement", "Where it is not as policies say"),
+    column("Audit", "boolean", ".audit", "What is denied passes and is told of"),
     column("Problem", "string", ".problem", "Why newer ones are not"),
     AGE,
 ];

@@ -35,6 +35,12 @@ pub struct NodePolicyStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub staged: Vec<StagedPolicy>,
+    /// `always` or `never`, where the agent isolates every pod, or enforces nothing, whatever policies say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub enforcement: String,
+    /// What policies deny passes there, and is only told of.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub audit: bool,
     /// Why the newest policies are not in force yet, if writing them fails.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub problem: String,
@@ -45,6 +51,33 @@ object!(NodePolicyStatus, "bristle.io", "v1alpha1", "nodepolicystatuses", namesp
 impl NodePolicyStatus {
     /// Exceptions, and staged policies, that an object has at most: it must stay far below what the API takes.
     pub const MOST: usize = 500;
+
+    /// Why no policy is enforced on the node; `None`: as far as that goes all are.
+    pub fn lax(&self) -> Option<Lax> {
+        match self.enforcement.as_str() {
+            "never" => Some(Lax::Never),
+            _ => self.audit.then_some(Lax::Audited),
+        }
+    }
+}
+
+/// Why a node enforces no policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lax {
+    /// Its agent enforces nothing.
+    Never,
+    /// Its agent lets pass what policies deny, and tells of it.
+    Audited,
+}
+
+impl Lax {
+    /// The same in words, said of a policy.
+    pub const fn why(self) -> &'static str {
+        match self {
+            Self::Never => "enforcement is off there",
+            Self::Audited => "it is only audited there: what it denies passes",
+        }
+    }
 }
 
 /// A policy that is not enforced on a node as it is written.

@@ -63,8 +63,10 @@ impl PolicyObject<'_> {
 pub struct Normal {
     /// Its rules.
     pub specs: Vec<Spec>,
-    /// Parts of it that are not enforced as they are asked for.
+    /// What is worth knowing of it, parts that are not enforced among it.
     pub findings: Vec<Finding>,
+    /// Parts of it that no agent enforces as they are written, each with its field. What they would allow does not pass.
+    pub unenforced: Vec<String>,
 }
 
 /// What is needed to read an object.
@@ -73,6 +75,7 @@ struct Reader<'a> {
     cluster: &'a str,
     staged: bool,
     findings: Vec<Finding>,
+    unenforced: Vec<String>,
     mistakes: Vec<InvalidPolicy>,
 }
 
@@ -85,6 +88,12 @@ impl Reader<'_> {
     fn warn(&mut self, field: &str, message: &str) {
         self.findings.push(Finding::warning(&self.object, format!("{field}: {message}")));
     }
+
+    /// As [`Self::warn`], of a part that is not enforced as it is written.
+    fn not_enforced(&mut self, field: &str, message: &str) {
+        self.warn(field, message);
+        self.unenforced.push(format!("{field}: {message}"));
+    }
 }
 
 /// Brings an object into its normal form. `cluster` is the name of the cluster.
@@ -94,8 +103,14 @@ impl Reader<'_> {
 pub fn normalise(object: PolicyObject<'_>, cluster: &str) -> Result<Normal, Mistakes> {
     let staged = object.metadata().is_staged();
     let object_ref = Arc::new(object.name());
-    let (findings, mistakes) = (Vec::new(), Vec::new());
-    let mut reader = Reader { object: object_ref, cluster, staged, findings, mistakes };
+    let mut reader = Reader {
+        object: object_ref,
+        cluster,
+        staged,
+        findings: Vec::new(),
+        unenforced: Vec::new(),
+        mistakes: Vec::new(),
+    };
     let specs = match object {
         PolicyObject::Kubernetes(policy) => reader.network_policy(policy),
         PolicyObject::Cilium(policy) => {
@@ -106,7 +121,9 @@ pub fn normalise(object: PolicyObject<'_>, cluster: &str) -> Result<Normal, Mist
         PolicyObject::Cluster(policy) => reader.cluster_network_policy(policy),
     };
     match specs {
-        Ok(specs) if reader.mistakes.is_empty() => Ok(Normal { specs, findings: reader.findings }),
+        Ok(specs) if reader.mistakes.is_empty() => {
+            Ok(Normal { specs, findings: reader.findings, unenforced: reader.unenforced })
+        }
         read => {
             reader.mistakes.extend(read.err());
             Err(Mistakes(reader.mistakes))

@@ -1,7 +1,9 @@
 //! On which nodes policies are in force, by what the nodes' agents have told the cluster.
 
+use agent_control::{Object, ObjectKind};
 use agent_crd::meta::STAGED;
 use agent_crd::{NodePolicyStatus, Object as _};
+use agent_policy::{Config, normalise};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -32,6 +34,8 @@ pub(crate) struct PolicyStatus {
     pub(crate) in_force: Vec<String>,
     /// The other nodes, with why it is not.
     pub(crate) not_in_force: BTreeMap<String, String>,
+    /// Parts of it that no agent enforces as they are written.
+    pub(crate) unenforced: Vec<String>,
 }
 
 /// What an agent says.
@@ -43,6 +47,8 @@ pub(crate) struct NodeStatus {
     pub(crate) revisions: BTreeMap<String, u64>,
     /// Policies that are not enforced as they are written.
     pub(crate) not_enforced: u32,
+    /// Why no policy is enforced there; null: as far as that goes all are.
+    pub(crate) lax: Option<String>,
     /// Why newer versions are not in force; empty: nothing is known to be in the way.
     pub(crate) problem: String,
     /// Those policies, as far as they are wanted and listed.
@@ -97,14 +103,21 @@ fn policy(document: &Document, nodes: &[NodeStatus]) -> PolicyStatus {
     let (policy, metadata) = (document.key.to_string(), &document.object["metadata"]);
     let version = metadata["resourceVersion"].as_str().and_then(|version| version.parse().ok()).unwrap_or(0);
     let staged = metadata["annotations"][STAGED].as_str() == Some("true");
-    let mut status =
-        PolicyStatus { policy, version, staged, in_force: Vec::new(), not_in_force: BTreeMap::new() };
+    let mut status = PolicyStatus {
+        policy,
+        version,
+        staged,
+        in_force: Vec::new(),
+        not_in_force: BTreeMap::new(),
+        unenforced: unenforced(document),
+    };
     for node in nodes {
         let revision = node.revisions.get(&document.key.kind).copied().unwrap_or(0);
         let exception = node.exceptions.iter().find(|exception| exception.policy == status.policy);
         let why = match exception {
             Some(exception) => exception.message.clone(),
             None if staged => "staged".to_owned(),
+            None if node.lax.is_some() => node.lax.clone().unwrap_or_default(),
             None if revision >= version => {
                 status.in_force.push(node.node.clone());
                 continue;
@@ -115,6 +128,15 @@ fn policy(document: &Document, nodes: &[NodeStatus]) -> PolicyStatus {
         status.not_in_force.insert(node.node.clone(), why);
     }
     status
+}
+
+/// Parts of a policy that no agent enforces. Of one that cannot be read agents say that they have not taken it.
+fn unenforced(document: &Document) -> Vec<String> {
+    let object =
+        ObjectKind::of(&document.object).and_then(|kind| Object::read(kind, &document.object).ok()?);
+    let normal = object.as_ref().and_then(Object::as_policy);
+    let normal = normal.and_then(|policy| normalise(policy, &Config::default().cluster).ok());
+    normal.map(|normal| normal.unenforced).unwrap_or_default()
 }
 
 fn nodes(documents: &[Document], wanted: &[String]) -> Result<Vec<NodeStatus>> {
@@ -138,6 +160,7 @@ fn nodes(documents: &[Document], wanted: &[String]) -> Result<Vec<NodeStatus>> {
             not_enforced: status.not_enforced,
             exceptions: exceptions.collect(),
             staged: staged.collect(),
+            lax: status.lax().map(|lax| lax.why().to_owned()),
             revisions: status.revisions,
             problem: status.problem,
         };
@@ -175,7 +198,15 @@ pub(crate) fn text(status: &Status) -> String {
     text.push_str(&table.to_string());
     // Writing to a String does not fail.
     let mut add = |part: std::fmt::Arguments<'_>| text.write_fmt(part).expect("a String takes any text");
+    for policy in policies {
+        for part in &policy.unenforced {
+            add(format_args!("{}: {part}\n", policy.policy));
+        }
+    }
     for node in nodes {
+        if let Some(lax) = &node.lax {
+            add(format_args!("{}: every policy: {lax}\n", node.node));
+        }
         for exception in &node.exceptions {
             add(format_args!("{}: {}: {}\n", node.node, exception.policy, exception.message));
         }

@@ -59,3 +59,34 @@ fn without_anything_of_agents_it_says_where_to_get_it() {
     assert_eq!(ran.code, 2);
     assert!(ran.err.contains("kubectl get nodepolicystatuses"), "{}", ran.err);
 }
+
+#[test]
+fn what_is_not_enforced_though_it_is_taken_in_is_said() {
+    let input = r#"[
+        {"apiVersion": "bristle.io/v1alpha1", "kind": "NodePolicyStatus", "metadata": {"name": "n1"},
+         "revisions": {"CiliumNetworkPolicy": 9}, "audit": true},
+        {"apiVersion": "bristle.io/v1alpha1", "kind": "NodePolicyStatus", "metadata": {"name": "n2"},
+         "revisions": {"CiliumNetworkPolicy": 9}, "enforcement": "never"},
+        {"apiVersion": "bristle.io/v1alpha1", "kind": "NodePolicyStatus", "metadata": {"name": "n3"},
+         "revisions": {"CiliumNetworkPolicy": 9}, "enforcement": "always"},
+        {"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy",
+         "metadata": {"name": "web", "namespace": "shop", "resourceVersion": "9"},
+         "spec": {"endpointSelector": {}, "ingress": [
+            {"toPorts": [{"ports": [{"port": "80", "protocol": "TCP"}], "rules": {"http": [{"method": "GET"}]}}]}]}}
+    ]"#;
+    let list = format!("{{\"apiVersion\": \"v1\", \"kind\": \"List\", \"items\": {input}}}");
+    let ran = policy(&["status", "-f", "-"], &list);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    for line in [
+        "1/3       n1 (it is only audited there: what it denies passes), n2 (enforcement is off there)",
+        "CiliumNetworkPolicy/shop/web: spec.ingress[0].toPorts[0]: it needs a proxy",
+        "n1: every policy: it is only audited there",
+        "n2: every policy: enforcement is off there",
+    ] {
+        assert!(ran.out.contains(line), "{line}\n{}", ran.out);
+    }
+    let ran = policy(&["status", "-f", "-", "-o", "json"], &list);
+    let status: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(status["policies"][0]["in_force"], serde_json::json!(["n3"]));
+    assert_eq!(status["policies"][0]["unenforced"].as_array().unwrap().len(), 1);
+}

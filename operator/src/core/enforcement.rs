@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use agent_crd::meta::Condition;
+use agent_crd::node_policy_status::Lax;
 use agent_crd::{
-    CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy, NodePolicyStatus, Object as _, ObjectMeta,
+    CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy, ClusterNetworkPolicy, NodePolicyStatus, Object as _,
+    ObjectMeta,
 };
 
 use super::event::Kind;
@@ -26,6 +28,9 @@ const LONG_GRACE: Duration = Duration::from_secs(90);
 /// The reason why a policy is not in force that only says what it would do.
 pub(super) const STAGED: &str = "Staged";
 
+/// The reason why a policy is said to be in force.
+pub(super) const IN_FORCE: &str = "InForce";
+
 /// Nodes that are named in a message.
 const NAMED: usize = 3;
 
@@ -35,6 +40,8 @@ struct Node {
     revisions: BTreeMap<Kind, u64>,
     exceptions: BTreeMap<PolicyKey, String>,
     staged: BTreeMap<PolicyKey, (u64, u64)>,
+    /// Why no policy is enforced there.
+    lax: Option<Lax>,
     problem: String,
 }
 
@@ -118,12 +125,13 @@ impl Touched {
     }
 }
 
-const POLICIES: [Kind; 2] = [Kind::NamespacedPolicy, Kind::ClusterwidePolicy];
+const POLICIES: [Kind; 3] = [Kind::NamespacedPolicy, Kind::ClusterwidePolicy, Kind::ClusterPolicy];
 
 fn kind_named(name: &str) -> Option<Kind> {
     match name {
         CiliumNetworkPolicy::KIND => Some(Kind::NamespacedPolicy),
         CiliumClusterwideNetworkPolicy::KIND => Some(Kind::ClusterwidePolicy),
+        ClusterNetworkPolicy::KIND => Some(Kind::ClusterPolicy),
         _ => None,
     }
 }
@@ -135,6 +143,8 @@ pub(super) struct Enforcement {
     by_revision: BTreeMap<(Kind, u64), BTreeSet<String>>,
     exceptions: BTreeMap<PolicyKey, BTreeSet<String>>,
     staged: BTreeMap<PolicyKey, BTreeSet<String>>,
+    /// Nodes that enforce no policy.
+    lax: BTreeMap<String, Lax>,
 }
 
 impl Enforcement {
@@ -179,6 +189,7 @@ impl Enforcement {
             staged: staged
                 .filter_map(|s| Some((key(&s.kind, &s.namespace, &s.name)?, (s.would_allow, s.would_deny))))
                 .collect(),
+            lax: status.lax(),
             problem: status.problem.clone(),
         };
         let name = status.metadata.name.clone();
@@ -201,7 +212,8 @@ impl Enforcement {
             }
         }
         touched.policies.extend(new.exceptions.keys().chain(new.staged.keys()).cloned());
-        if self.nodes.rows().len() == 1 && old.is_none() {
+        let is_first = self.nodes.rows().len() == 1 && old.is_none();
+        if is_first || old.as_ref().and_then(|old| old.lax) != new.lax {
             touched.everything();
         }
         if let Some(old) = old {
@@ -229,6 +241,7 @@ impl Enforcement {
         for key in node.staged.keys() {
             self.staged.entry(key.clone()).or_default().insert(name.to_owned());
         }
+        self.lax.extend(node.lax.map(|lax| (name.to_owned(), lax)));
     }
 
     /// Takes out what a node has said before and does not say now.
@@ -253,12 +266,18 @@ impl Enforcement {
         for key in old.staged.keys().filter(|key| now.is_none_or(|now| !now.staged.contains_key(*key))) {
             remove(&mut self.staged, key, name);
         }
+        if now.is_none_or(|now| now.lax.is_none()) {
+            self.lax.remove(name);
+        }
     }
 
     fn unlink(&mut self, name: &str, node: &Node, touched: &mut Touched) {
         self.unlink_old(name, node);
         touched.policies.extend(node.exceptions.keys().chain(node.staged.keys()).cloned());
         touched.versions.extend(POLICIES.iter().map(|kind| (*kind, node.revision(*kind), u64::MAX)));
+        if node.lax.is_some() {
+            touched.everything();
+        }
     }
 
     fn node(&self, name: &str) -> Option<&Node> {
@@ -280,6 +299,10 @@ impl Enforcement {
             not.insert(name, message.cloned().unwrap_or_default());
         }
         let is_refused = !not.is_empty();
+        for (name, lax) in &self.lax {
+            not.entry(name).or_insert_with(|| lax.why().to_owned());
+        }
+        let is_off = self.lax.values().any(|lax| *lax == Lax::Never);
         let behind = self
             .by_revision
             .range((policy.0, 0)..(policy.0, asked.version))
@@ -293,13 +316,14 @@ impl Enforcement {
             for name in behind {
                 let problem = self.node(name).map(|node| node.problem.as_str()).unwrap_or_default();
                 let separator = if problem.is_empty() { "" } else { ": " };
-                not.insert(name, format!("it has not been taken in there yet{separator}{problem}"));
+                not.entry(name)
+                    .or_insert_with(|| format!("it has not been taken in there yet{separator}{problem}"));
             }
         }
         if not.is_empty() {
             return Said::So {
                 status: "True",
-                reason: "InForce",
+                reason: IN_FORCE,
                 message: "in force on every node".to_owned(),
             };
         }
@@ -308,7 +332,12 @@ impl Enforcement {
         let more = not.len() - named.len();
         let more = if more == 0 { String::new() } else { format!(", and {more} more") };
         let message = format!("not in force on {} of {all} nodes: {}{more}", not.len(), named.join(", "));
-        Said::So { status: "False", reason: if is_refused { "NotEnforced" } else { "Behind" }, message }
+        let reason = match () {
+            () if is_refused || is_off => "NotEnforced",
+            () if !self.lax.is_empty() => "Audited",
+            () => "Behind",
+        };
+        Said::So { status: "False", reason, message }
     }
 
     /// What a staged policy would have decided otherwise.

@@ -6,6 +6,8 @@ use agent_crd::cilium_network_policy::PolicyStatus;
 use agent_crd::meta::Condition;
 use agent_crd::{CiliumIdentity, NodePolicyStatus, ObjectMeta};
 
+use super::validity::Validity;
+
 /// A kind of objects that the operator watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -21,21 +23,29 @@ pub enum Kind {
     NamespacedPolicy,
     /// CiliumClusterwideNetworkPolicy.
     ClusterwidePolicy,
+    /// ClusterNetworkPolicy. A cluster may not have such a kind.
+    ClusterPolicy,
     /// NodePolicyStatus.
     NodeStatus,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Pod,
         Self::Namespace,
         Self::Identity,
         Self::Endpoint,
         Self::NamespacedPolicy,
         Self::ClusterwidePolicy,
+        Self::ClusterPolicy,
         Self::NodeStatus,
     ];
+
+    /// Whether a cluster may not have such a kind.
+    pub const fn is_optional(self) -> bool {
+        matches!(self, Self::ClusterPolicy)
+    }
 
     /// Plural name in the API.
     pub const fn plural(self) -> &'static str {
@@ -46,6 +56,7 @@ impl Kind {
             Self::Endpoint => "ciliumendpoints",
             Self::NamespacedPolicy => "ciliumnetworkpolicies",
             Self::ClusterwidePolicy => "ciliumclusterwidenetworkpolicies",
+            Self::ClusterPolicy => "clusternetworkpolicies",
             Self::NodeStatus => "nodepolicystatuses",
         }
     }
@@ -99,15 +110,15 @@ pub struct Endpoint {
     pub identity: Option<u32>,
 }
 
-/// A CiliumNetworkPolicy or CiliumClusterwideNetworkPolicy.
+/// A policy of a kind that has a status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Which of the two.
+    /// Which kind.
     pub kind: Kind,
     /// Metadata.
     pub metadata: ObjectMeta,
-    /// What is wrong with it, one sentence for each mistake.
-    pub mistakes: Vec<String>,
+    /// What is to be said of it by its text alone.
+    pub validity: Validity,
     /// Its status.
     pub status: PolicyStatus,
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use agent_crd::meta::Condition;
 
-use super::enforcement::{Asked, Enforcement, PolicyKey, STAGED, Said, Touched};
+use super::enforcement::{Asked, Enforcement, IN_FORCE, PolicyKey, STAGED, Said, Touched};
 use super::event::{Action, Command, Key, Kind, Outcome, Policy};
 use super::retry::{Attempt, CommandIds};
 use super::table::{Listing, Place, Table};
+use super::validity::Validity;
 
 /// The conditions that the operator writes: whether the policy could be understood, and whether it is in force on every node.
 const VALID: &str = "Valid";
@@ -23,13 +24,15 @@ const COUNTS_APART: Duration = Duration::from_secs(60);
 /// What it says of a policy without mistakes.
 const SUCCESS: &str = "Policy validation succeeded";
 
+/// Parts that are not enforced of which a message tells.
+const PARTS: usize = 3;
+
 /// A policy, as far as it matters here.
 #[derive(Debug, PartialEq, Eq)]
 struct Row {
     kind: Kind,
     resource_version: String,
-    /// What cannot be understood.
-    mistakes: Vec<String>,
+    validity: Validity,
     /// What nodes shall have in force.
     asked: Asked,
     /// All conditions as they are.
@@ -43,7 +46,7 @@ struct Row {
 
 impl Row {
     const fn is_valid(&self) -> bool {
-        self.mistakes.is_empty()
+        self.validity.mistakes.is_empty()
     }
 }
 
@@ -51,6 +54,7 @@ impl Row {
 pub(super) struct Policies {
     namespaced: Table<Row>,
     clusterwide: Table<Row>,
+    cluster: Table<Row>,
     /// Policies by the version that they ask for.
     by_version: BTreeSet<(Kind, u64, Place)>,
     /// Policies that are to be looked at.
@@ -61,20 +65,29 @@ pub(super) struct Policies {
 
 impl Policies {
     const fn table(&self, kind: Kind) -> &Table<Row> {
-        if matches!(kind, Kind::NamespacedPolicy) { &self.namespaced } else { &self.clusterwide }
+        match kind {
+            Kind::NamespacedPolicy => &self.namespaced,
+            Kind::ClusterPolicy => &self.cluster,
+            _ => &self.clusterwide,
+        }
     }
 
     const fn table_mut(&mut self, kind: Kind) -> &mut Table<Row> {
-        if matches!(kind, Kind::NamespacedPolicy) { &mut self.namespaced } else { &mut self.clusterwide }
+        match kind {
+            Kind::NamespacedPolicy => &mut self.namespaced,
+            Kind::ClusterPolicy => &mut self.cluster,
+            _ => &mut self.clusterwide,
+        }
     }
 
     fn rows(&self) -> impl Iterator<Item = &Row> {
-        self.namespaced.rows().values().chain(self.clusterwide.rows().values())
+        let tables = [&self.namespaced, &self.clusterwide, &self.cluster];
+        tables.into_iter().flat_map(|table| table.rows().values())
     }
 
     fn rows_mut(&mut self) -> impl Iterator<Item = ((&String, &String), &mut Row)> {
-        let rows = self.namespaced.rows_mut().chain(self.clusterwide.rows_mut());
-        rows.map(|((namespace, name), row)| ((namespace, name), row))
+        let tables = [&mut self.namespaced, &mut self.clusterwide, &mut self.cluster];
+        tables.into_iter().flat_map(Table::rows_mut).map(|((namespace, name), row)| ((namespace, name), row))
     }
 
     pub(super) const fn listing(&self, kind: Kind) -> Listing {
@@ -102,6 +115,7 @@ impl Policies {
     pub(super) fn doubt(&mut self) {
         self.namespaced.doubt();
         self.clusterwide.doubt();
+        self.cluster.doubt();
         self.rows_mut().for_each(|(_, row)| row.attempt = Attempt::default());
     }
 
@@ -131,7 +145,7 @@ impl Policies {
         let same = known.filter(|known| known.resource_version == policy.metadata.resource_version);
         let row = Row {
             kind,
-            mistakes: policy.mistakes,
+            validity: policy.validity,
             there: policy.status.conditions,
             wanted: same.and_then(|same| same.wanted.clone()),
             said: known.and_then(|known| known.said),
@@ -208,7 +222,7 @@ impl Policies {
     }
 
     pub(super) fn outcome(&mut self, now: Duration, id: u64, outcome: &Outcome) {
-        let tables = [&mut self.namespaced, &mut self.clusterwide];
+        let tables = [&mut self.namespaced, &mut self.clusterwide, &mut self.cluster];
         let mut rows = tables.into_iter().flat_map(Table::rows_mut);
         let Some((place, row)) = rows.find(|(_, row)| row.attempt.is(id)) else { return };
         match outcome {
@@ -238,10 +252,16 @@ fn is_said(conditions: &[Condition]) -> Option<Condition> {
 /// All conditions with ours as they should be, nothing if they are so already; and when to look again.
 fn conditions(row: &Row, said: Said, now: Duration) -> (Option<Vec<Condition>>, Option<Duration>) {
     let mut conditions = row.there.clone();
-    let (status, message) =
-        if row.is_valid() { ("True", SUCCESS.to_owned()) } else { ("False", row.mistakes.join("; ")) };
-    let valid =
-        Condition { kind: VALID.to_owned(), status: status.to_owned(), message, ..Condition::default() };
+    let mistakes = row.validity.mistakes.join("; ");
+    let (status, reason, message) =
+        if row.is_valid() { ("True", "Valid", SUCCESS.to_owned()) } else { ("False", "Invalid", mistakes) };
+    let valid = Condition {
+        kind: VALID.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        ..Condition::default()
+    };
     let mut is_other =
         set(&mut conditions, valid, |old, new| (&old.status, &old.message) == (&new.status, &new.message));
     let mut later = None;
@@ -249,6 +269,12 @@ fn conditions(row: &Row, said: Said, now: Duration) -> (Option<Vec<Condition>>, 
         Said::Nothing => {}
         Said::Later(at) => later = Some(at),
         Said::So { status, reason, message } => {
+            let (status, reason, message) = match parts(&row.validity).filter(|_| reason == IN_FORCE) {
+                Some(parts) => {
+                    ("False", "PartlyEnforced", format!("{message}, but for parts of it: {parts}"))
+                }
+                None => (status, reason, message),
+            };
             let enforced = Condition {
                 kind: ENFORCED.to_owned(),
                 status: status.to_owned(),
@@ -275,6 +301,14 @@ fn conditions(row: &Row, said: Said, now: Duration) -> (Option<Vec<Condition>>, 
         }
     }
     (is_other.then_some(conditions), later)
+}
+
+/// Parts of a policy that are not enforced, the first of them.
+fn parts(validity: &Validity) -> Option<String> {
+    let named = validity.unenforced.iter().take(PARTS).cloned().collect::<Vec<_>>().join("; ");
+    let more = validity.unenforced.len().saturating_sub(PARTS);
+    let more = if more == 0 { String::new() } else { format!("; and {more} more") };
+    (!named.is_empty()).then(|| format!("{named}{more}"))
 }
 
 /// Puts a condition in the place of the old one of its kind, unless that is the same; whether it did.

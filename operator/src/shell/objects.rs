@@ -4,14 +4,15 @@ use std::borrow::Cow;
 
 use agent_crd::cilium_network_policy::PolicyStatus;
 use agent_crd::{
-    CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy, NodePolicyStatus,
-    Object,
+    CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy,
+    ClusterNetworkPolicy, NodePolicyStatus, Object,
 };
 use kube::api::{ApiResource, DynamicObject, ObjectMeta};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::core::{self, Endpoint, Kind, Policy, Seen, validity};
+use crate::core::validity::Validity;
+use crate::core::{self, Endpoint, Kind, Policy, Seen};
 
 /// The parts of a core/v1 Pod that the operator reads. The rest is skipped while decoding.
 #[derive(Clone, Debug, Deserialize)]
@@ -96,10 +97,10 @@ pub(super) fn resource<T: Object>() -> ApiResource {
 
 /// How the API calls a kind of policy.
 pub(super) fn policy_resource(kind: Kind) -> ApiResource {
-    if kind == Kind::NamespacedPolicy {
-        resource::<CiliumNetworkPolicy>()
-    } else {
-        resource::<CiliumClusterwideNetworkPolicy>()
+    match kind {
+        Kind::NamespacedPolicy => resource::<CiliumNetworkPolicy>(),
+        Kind::ClusterPolicy => resource::<ClusterNetworkPolicy>(),
+        _ => resource::<CiliumClusterwideNetworkPolicy>(),
     }
 }
 
@@ -135,11 +136,15 @@ pub(super) fn endpoint_resource() -> ApiResource {
 }
 
 pub(super) fn namespaced_policy(object: &DynamicObject) -> Seen {
-    policy(Kind::NamespacedPolicy, object, validity::of_namespaced(json(object)))
+    policy(Kind::NamespacedPolicy, object, Validity::of_namespaced(json(object)))
 }
 
 pub(super) fn clusterwide_policy(object: &DynamicObject) -> Seen {
-    policy(Kind::ClusterwidePolicy, object, validity::of_clusterwide(json(object)))
+    policy(Kind::ClusterwidePolicy, object, Validity::of_clusterwide(json(object)))
+}
+
+pub(super) fn cluster_policy(object: &DynamicObject) -> Seen {
+    policy(Kind::ClusterPolicy, object, Validity::of_cluster(json(object)))
 }
 
 /// What an agent says of policies. One that cannot be read says that none is in force there.
@@ -152,12 +157,12 @@ pub(super) fn node_status(object: &DynamicObject) -> Seen {
     )
 }
 
-fn policy(kind: Kind, object: &DynamicObject, mistakes: Vec<String>) -> Seen {
+fn policy(kind: Kind, object: &DynamicObject, validity: Validity) -> Seen {
     let status = object.data.get("status").cloned().unwrap_or_default();
     Seen::Policy(Policy {
         kind,
         metadata: metadata(object),
-        mistakes,
+        validity,
         status: serde_json::from_value::<PolicyStatus>(status).unwrap_or_default(),
     })
 }

@@ -33,7 +33,7 @@ pub(super) fn start(client: &Client, events: &Sender<Event>, shared: &Arc<Shared
         events.clone(),
         Arc::clone(shared),
     ));
-    let custom: [(_, Kind, Read); 5] = [
+    let custom: [(_, Kind, Read); 6] = [
         (objects::resource::<CiliumIdentity>(), Kind::Identity, objects::identity),
         (objects::endpoint_resource(), Kind::Endpoint, objects::endpoint),
         (
@@ -46,6 +46,7 @@ pub(super) fn start(client: &Client, events: &Sender<Event>, shared: &Arc<Shared
             Kind::ClusterwidePolicy,
             objects::clusterwide_policy,
         ),
+        (objects::policy_resource(Kind::ClusterPolicy), Kind::ClusterPolicy, objects::cluster_policy),
         (objects::resource::<NodePolicyStatus>(), Kind::NodeStatus, objects::node_status),
     ];
     for (resource, kind, read) in custom {
@@ -94,6 +95,13 @@ async fn watch<K>(
                 debug!(kind = kind.plural(), "{}; listing anew", status.message);
                 continue;
             }
+            // A cluster need not have the kind; then there are none, until it is asked again.
+            Err(problem) if kind.is_optional() && is_unknown(&problem) => {
+                if events.send(Event::ListStarted(kind)).await.is_err() {
+                    return;
+                }
+                Event::ListSynced(kind)
+            }
             Err(problem) => {
                 shared.watch_failed(kind);
                 let problem = explain(kind, &problem);
@@ -108,6 +116,15 @@ async fn watch<K>(
         if events.send(event).await.is_err() {
             return;
         }
+    }
+}
+
+/// Whether the API server does not know the kind.
+fn is_unknown(problem: &watcher::Error) -> bool {
+    match problem {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
+        _ => false,
     }
 }
 

@@ -6,6 +6,7 @@ use agent_crd::cilium_network_policy::PolicyStatus;
 use agent_crd::meta::{Condition, STAGED};
 use agent_crd::node_policy_status::{PolicyException, StagedPolicy};
 use agent_crd::{NodePolicyStatus, ObjectMeta};
+use bristle_operator::core::validity::Validity;
 use bristle_operator::core::{Event, Key, Kind, Policy};
 
 use crate::world::World;
@@ -16,7 +17,7 @@ fn policy(name: &str, generation: i64) -> Policy {
     Policy {
         kind: Kind::NamespacedPolicy,
         metadata: ObjectMeta { namespace: "a".into(), generation, ..ObjectMeta::named(name) },
-        mistakes: Vec::new(),
+        validity: Validity::default(),
         status: PolicyStatus::default(),
     }
 }
@@ -219,4 +220,72 @@ fn a_staged_policy_says_what_it_would_do() {
     world.says(node("n2", world.revision()));
     world.settle();
     world.assert_enforced("p", "True", "InForce", "in force on every node");
+}
+
+#[test]
+fn parts_that_no_agent_enforces_are_told() {
+    let mut world = World::up();
+    let unenforced = ["a: needs a proxy", "b: needs a proxy", "c: is not known", "d: is not known"];
+    let validity = Validity { unenforced: unenforced.map(str::to_owned).into(), ..Validity::default() };
+    world.add_policy(Policy { validity, ..policy("p", 1) });
+    world.says(node("n1", 1));
+    world.settle();
+    world.assert_enforced(
+        "p",
+        "False",
+        "PartlyEnforced",
+        "in force on every node, but for parts of it: a: needs a proxy; b: needs a proxy; c: is not known; and 1 more",
+    );
+    // What keeps all of it from being in force comes first.
+    world.says(with_exception("n1", 1, "p"));
+    world.pass(Duration::from_secs(6));
+    world.assert_enforced("p", "False", "NotEnforced", "not in force on 1 of 1 nodes: n1 (too many rows)");
+}
+
+#[test]
+fn nodes_that_enforce_nothing_are_told() {
+    let mut world = World::up();
+    world.change("p", 1);
+    world.says(node("n1", 1));
+    world.says(node("n2", 1));
+    world.settle();
+    world.says(NodePolicyStatus { audit: true, ..node("n2", 1) });
+    world.pass(Duration::from_secs(6));
+    world.assert_enforced(
+        "p",
+        "False",
+        "Audited",
+        "not in force on 1 of 2 nodes: n2 (it is only audited there: what it denies passes)",
+    );
+    world.says(NodePolicyStatus { enforcement: "never".into(), ..node("n1", 1) });
+    world.pass(Duration::from_secs(6));
+    world.assert_enforced(
+        "p",
+        "False",
+        "NotEnforced",
+        "not in force on 2 of 2 nodes: n1 (enforcement is off there), n2 (it is only audited there: what it denies passes)",
+    );
+    // A policy that comes now says the same, and a node that goes is not named any more.
+    world.change("q", 1);
+    world.says(NodePolicyStatus { enforcement: "always".into(), ..node("n1", world.revision()) });
+    world.statuses.remove("n2");
+    world.event(Event::Deleted(Key { kind: Kind::NodeStatus, namespace: String::new(), name: "n2".into() }));
+    world.pass(Duration::from_secs(6));
+    world.assert_enforced("p", "True", "InForce", "in force on every node");
+    world.assert_enforced("q", "True", "InForce", "in force on every node");
+}
+
+#[test]
+fn policies_of_tiers_have_conditions_too() {
+    let mut world = World::up();
+    let metadata = ObjectMeta { generation: 1, ..ObjectMeta::named("p") };
+    world.add_policy(Policy { kind: Kind::ClusterPolicy, metadata, ..policy("p", 1) });
+    let revisions = [("ClusterNetworkPolicy".to_owned(), world.revision())].into();
+    world.says(NodePolicyStatus { revisions, ..node("n1", 1) });
+    world.settle();
+    let status = &world.policies[&(Kind::ClusterPolicy, String::new(), "p".to_owned())].status;
+    for (kind, reason) in [("Valid", "Valid"), ("Enforced", "InForce")] {
+        let condition = status.condition(kind).unwrap();
+        assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("True", reason));
+    }
 }

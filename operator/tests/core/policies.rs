@@ -3,16 +3,21 @@
 use agent_crd::ObjectMeta;
 use agent_crd::cilium_network_policy::PolicyStatus;
 use agent_crd::meta::Condition;
+use bristle_operator::core::validity::Validity;
 use bristle_operator::core::{Kind, Policy};
 
 use crate::world::World;
+
+fn wrong<'a>(mistakes: impl IntoIterator<Item = &'a str>) -> Validity {
+    Validity { mistakes: mistakes.into_iter().map(str::to_owned).collect(), ..Validity::default() }
+}
 
 /// A policy with at most one mistake.
 fn policy(name: &str, mistake: Option<&str>) -> Policy {
     Policy {
         kind: Kind::NamespacedPolicy,
         metadata: ObjectMeta { namespace: "a".into(), ..ObjectMeta::named(name) },
-        mistakes: mistake.into_iter().map(str::to_owned).collect(),
+        validity: wrong(mistake),
         status: PolicyStatus::default(),
     }
 }
@@ -27,7 +32,7 @@ fn says_whether_a_policy_could_be_understood() {
     let mut world = World::new();
     world.restart();
     world.add_policy(policy("good", None));
-    world.add_policy(Policy { mistakes: vec!["a: x".into(), "b: y".into()], ..policy("bad", None) });
+    world.add_policy(Policy { validity: wrong(["a: x", "b: y"]), ..policy("bad", None) });
     world.list_all();
     world.settle();
     let condition = valid(&world, "good");

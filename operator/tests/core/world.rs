@@ -134,7 +134,7 @@ impl World {
             Kind::Namespace => self.namespaces.values().cloned().map(Seen::Namespace).collect(),
             Kind::Identity => self.identities.values().cloned().map(Seen::Identity).collect(),
             Kind::Endpoint => self.endpoints.values().cloned().map(Seen::Endpoint).collect(),
-            Kind::NamespacedPolicy | Kind::ClusterwidePolicy => {
+            Kind::NamespacedPolicy | Kind::ClusterwidePolicy | Kind::ClusterPolicy => {
                 self.policies.values().filter(|p| p.kind == kind).cloned().map(Seen::Policy).collect()
             }
             Kind::NodeStatus => self.statuses.values().cloned().map(Seen::NodeStatus).collect(),

@@ -10,7 +10,8 @@ use agent_crd::{
     CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy,
     ClusterNetworkPolicy, NodePolicyStatus, Object as _, ObjectMeta,
 };
-use bristle_operator::core::{self as operator, Key, Kind, Seen, validity};
+use bristle_operator::core::validity::Validity;
+use bristle_operator::core::{self as operator, Key, Kind, Seen};
 use serde_json::Value;
 use sim_api::Gr;
 use sim_api::object::{at, label_map, name, namespace, resource_version, str_at};
@@ -56,6 +57,7 @@ pub(crate) fn kind_of(resource: &Gr) -> Option<ObjectKind> {
 pub(crate) fn policy_resource(kind: Kind) -> Gr {
     let kind = match kind {
         Kind::ClusterwidePolicy => ObjectKind::CiliumClusterwideNetworkPolicy,
+        Kind::ClusterPolicy => ObjectKind::ClusterNetworkPolicy,
         _ => ObjectKind::CiliumNetworkPolicy,
     };
     RESOURCES.iter().find(|(other, _)| *other == kind).map_or(PODS, |(_, gr)| gr.clone())
@@ -76,9 +78,9 @@ pub(crate) const fn of_operator(kind: ObjectKind) -> Option<Kind> {
         ObjectKind::Endpoint => Kind::Endpoint,
         ObjectKind::CiliumNetworkPolicy => Kind::NamespacedPolicy,
         ObjectKind::CiliumClusterwideNetworkPolicy => Kind::ClusterwidePolicy,
+        ObjectKind::ClusterNetworkPolicy => Kind::ClusterPolicy,
         ObjectKind::CidrGroup
         | ObjectKind::NetworkPolicy
-        | ObjectKind::ClusterNetworkPolicy
         | ObjectKind::Service
         | ObjectKind::EndpointSlice => return None,
     })
@@ -212,11 +214,11 @@ pub(crate) fn identity(object: &Value) -> CiliumIdentity {
         .unwrap_or_else(|_| CiliumIdentity { metadata: metadata(object), ..CiliumIdentity::default() })
 }
 
-fn policy(kind: Kind, object: &Value, mistakes: Vec<String>) -> Seen {
+fn policy(kind: Kind, object: &Value, validity: Validity) -> Seen {
     Seen::Policy(operator::Policy {
         kind,
         metadata: metadata(object),
-        mistakes,
+        validity,
         status: serde_json::from_value::<PolicyStatus>(object["status"].clone()).unwrap_or_default(),
     })
 }
@@ -243,8 +245,9 @@ fn for_operator(kind: ObjectKind, object: &Value) -> Option<Seen> {
                 .as_u64()
                 .and_then(|number| u32::try_from(number).ok()),
         }),
-        kind @ Kind::NamespacedPolicy => policy(kind, object, validity::of_namespaced(object.clone())),
-        kind @ Kind::ClusterwidePolicy => policy(kind, object, validity::of_clusterwide(object.clone())),
+        kind @ Kind::NamespacedPolicy => policy(kind, object, Validity::of_namespaced(object.clone())),
+        kind @ Kind::ClusterwidePolicy => policy(kind, object, Validity::of_clusterwide(object.clone())),
+        kind @ Kind::ClusterPolicy => policy(kind, object, Validity::of_cluster(object.clone())),
         // Told by `World::hear_statuses`: agents do not watch it.
         Kind::NodeStatus => return None,
     })

@@ -2,6 +2,7 @@
 
 use agent_crd::node_policy_status::{PolicyException, StagedPolicy};
 use agent_crd::{NodePolicyStatus, ObjectMeta};
+use agent_policy::Enforcement;
 
 use super::Agent;
 use crate::finding::{Finding, Severity};
@@ -30,6 +31,7 @@ impl Agent {
             };
             self.failures().into_iter().find(rows).map(|(_, error)| error.to_string())
         };
+        let mode = self.config.policy.as_ref().map(|policy| &policy.engine);
         Some(NodePolicyStatus {
             metadata: ObjectMeta::named(&self.config.node_name),
             revisions: self
@@ -40,6 +42,12 @@ impl Agent {
             not_enforced,
             exceptions,
             staged: staged.take(NodePolicyStatus::MOST).collect(),
+            enforcement: match mode.map(|mode| mode.enforcement) {
+                None | Some(Enforcement::Default) => String::new(),
+                Some(Enforcement::Always) => "always".to_owned(),
+                Some(Enforcement::Never) => "never".to_owned(),
+            },
+            audit: mode.is_some_and(|mode| mode.audit),
             problem: in_the_way().map(|text| cut(&text)).unwrap_or_default(),
         })
     }

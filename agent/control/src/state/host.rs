@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use agent_policy::{EndpointId as PolicyEndpoint, Kind, ObjectRef};
+use agent_policy::{EndpointId as PolicyEndpoint, Kind, LabelSet, ObjectRef, Spec};
 use dataplane_abi::Identity;
 use dataplane_abi::endpoints::EndpointFlags;
 
@@ -47,6 +47,8 @@ pub(crate) struct HostState {
     /// Policies that may cut nodes off.
     consents: BTreeSet<ObjectRef>,
     cuts: Cuts,
+    /// Labels by which policies select the node.
+    labels: LabelSet,
 }
 
 impl HostState {
@@ -56,6 +58,15 @@ impl HostState {
 
     pub(crate) fn enabled(&self) -> bool {
         self.enabled
+    }
+
+    pub(crate) fn set_labels(&mut self, labels: LabelSet) {
+        self.labels = labels;
+    }
+
+    /// Whether a rule is for the node.
+    pub(crate) fn is_subject_of(&self, spec: &Spec) -> bool {
+        spec.host && spec.subject.matches(&self.labels, None)
     }
 
     /// The rows of an earlier agent, for the node's addresses.
@@ -114,15 +125,11 @@ impl HostState {
         in_force
     }
 
-    /// What is to be said about policies for nodes. `all`: those that there are; `own`: those that are for this node.
-    pub(crate) fn findings(
-        &self,
-        all: impl Iterator<Item = ObjectRef>,
-        own: impl Iterator<Item = ObjectRef>,
-    ) -> Vec<Finding> {
+    /// What is to be said about policies for nodes. `own`: those that are for this one.
+    pub(crate) fn findings(&self, own: impl Iterator<Item = ObjectRef>) -> Vec<Finding> {
         if !self.enabled {
             let off = "nodeSelector: it is not enforced, since the agent runs without --host-firewall";
-            return all.map(|object| Finding::warning(object.to_string(), off)).collect();
+            return own.map(|object| Finding::error(object.to_string(), off)).collect();
         }
         let mut cut: BTreeMap<&ObjectRef, Vec<String>> = BTreeMap::new();
         for (server, objects) in &self.cuts.servers {

@@ -437,6 +437,7 @@ impl PolicyState {
                 others.insert(name.clone(), node);
             } else {
                 engine.set_host(&node);
+                self.host.set_labels(node.subject_labels());
                 if self.host.enabled() {
                     engine.upsert_endpoint(
                         NODE,
@@ -626,7 +627,7 @@ impl PolicyState {
             }
         }
         if cuts.is_unknown {
-            let own = node_policies(engine).filter(|object| is_for_node(engine, object)).collect();
+            let own = self.node_policies(engine).collect();
             cuts.is_unknown = !self.host.is_meant(&own);
         }
         self.host.set_cuts(cuts)
@@ -666,6 +667,13 @@ impl PolicyState {
         std::mem::take(&mut self.restored).into_keys().collect()
     }
 
+    /// Policies for this node.
+    fn node_policies(&self, engine: &Policy) -> impl Iterator<Item = ObjectRef> {
+        let specs = engine.store().specs().filter(|spec| self.host.is_subject_of(spec));
+        let objects: BTreeSet<_> = specs.map(|spec| &spec.object).collect();
+        objects.into_iter().map(|object| (**object).clone()).collect::<Vec<_>>().into_iter()
+    }
+
     /// What is wrong with the objects.
     pub(crate) fn findings(&self) -> Vec<Finding> {
         // Without policy nothing is heard but what somebody else needs, and that the engine does not know.
@@ -679,17 +687,6 @@ impl PolicyState {
             subject: finding.subject,
             message: finding.message,
         });
-
-/// Policies for nodes.
-fn node_policies(engine: &Policy) -> impl Iterator<Item = ObjectRef> {
-    let objects: BTreeSet<_> =
-        engine.store().specs().filter(|spec| spec.host).map(|spec| &spec.object).collect();
-    objects.into_iter().map(|object| (**object).clone())
-}
-
-fn is_for_node(engine: &Policy, object: &ObjectRef) -> bool {
-    engine.selected_by(object).contains(&NODE)
-}
         let unreadable = self.unreadable.iter().map(|((kind, name), error)| {
             let separator = if name.namespace.is_empty() { "" } else { "/" };
             Finding::error(
@@ -697,10 +694,7 @@ fn is_for_node(engine: &Policy, object: &ObjectRef) -> bool {
                 format!("it cannot be read: {error}; what was in force of it stays"),
             )
         });
-        let of_nodes = self.engine().map(|engine| {
-            let all = || node_policies(engine);
-            self.host.findings(all(), all().filter(|object| is_for_node(engine, object)))
-        });
+        let of_nodes = self.engine().map(|engine| self.host.findings(self.node_policies(engine)));
         of_engine.chain(unreadable).chain(of_nodes.into_iter().flatten()).collect()
     }
 }

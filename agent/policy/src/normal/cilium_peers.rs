@@ -95,7 +95,7 @@ impl Reader<'_> {
             peers.refs.insert(found);
         }
         if raw.groups.is_some_and(|groups| !groups.is_empty()) {
-            self.warn(path, &format!("{} is not supported: it selects nobody", names.groups));
+            self.not_enforced(path, &format!("{} is not supported: it selects nobody", names.groups));
         }
         for (at, name) in raw.fqdns.unwrap_or_default().iter().enumerate() {
             if name.match_name.is_some() == name.match_pattern.is_some() {
@@ -103,7 +103,7 @@ impl Reader<'_> {
             }
         }
         if raw.fqdns.is_some_and(|fqdns| !fqdns.is_empty()) {
-            self.warn(path, "toFQDNs needs the DNS proxy, which is not there yet: it selects nobody");
+            self.not_enforced(path, "toFQDNs needs the DNS proxy, which is not there yet: it selects nobody");
         }
         Ok(Some(peers))
     }

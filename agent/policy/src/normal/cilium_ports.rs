@@ -52,7 +52,7 @@ impl Reader<'_> {
                     into.any = true;
                     collect(&rule.ports, into).map_err(|error| error.within(&field))?;
                     if rule.needs_proxy() {
-                        self.warn(
+                        self.not_enforced(
                             &format!("{path}.{field}"),
                             "it needs a proxy, which is not there yet: what it would allow does not pass",
                         );

@@ -99,13 +99,13 @@ impl Reader<'_> {
             RuleAction::Deny => Some(Action::Deny),
             RuleAction::Pass => Some(Action::Pass),
             RuleAction::Other(word) => {
-                self.warn(&field, &format!("action `{word}` is not known: it denies everything"));
+                self.not_enforced(&field, &format!("action `{word}` is not known: it denies everything"));
                 None
             }
         };
         for what in &newer.0 {
             let then = if known == Some(Action::Allow) { "is left out" } else { "makes it deny everything" };
-            self.warn(&field, &format!("{what} that is not known {then}"));
+            self.not_enforced(&field, &format!("{what} that is not known {then}"));
         }
         let (action, peers, ports) = match known {
             Some(action) if newer.0.is_empty() || action == Action::Allow => (action, peers, ports),
@@ -160,7 +160,7 @@ impl Reader<'_> {
                     ));
                 }
                 let message = "domainNames needs the DNS proxy, which is not there yet: it selects nobody";
-                self.warn(&format!("{path}.to[{at}]"), message);
+                self.not_enforced(&format!("{path}.to[{at}]"), message);
             }
         }
         Ok(peers)

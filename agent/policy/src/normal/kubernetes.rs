@@ -68,7 +68,10 @@ impl Reader<'_> {
                 TransportProtocol::Sctp => proto::SCTP,
                 TransportProtocol::Other(word) => {
                     // The rule allows less than it says, which is the safe side.
-                    self.warn(&field("protocol"), &format!("`{word}` is not known: it allows nothing"));
+                    self.not_enforced(
+                        &field("protocol"),
+                        &format!("`{word}` is not known: it allows nothing"),
+                    );
                     continue;
                 }
             };

@@ -95,7 +95,7 @@ fn policies_for_nodes_are_not_in_force_unless_asked_for() {
     assert!(!world.firewall());
     assert_eq!((world.endpoints()[&ip(NODE)].policy, world.flags()), (0, EndpointFlags::empty()));
     let said = world.said("in");
-    assert!(said[0].0 == Severity::Warning && said[0].1.contains("--host-firewall"), "{said:?}");
+    assert!(said[0].0 == Severity::Error && said[0].1.contains("--host-firewall"), "{said:?}");
     restarts_in_any_order(&mut world, &objects);
 }
 

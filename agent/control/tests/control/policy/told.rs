@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use agent_control::ports::Table;
 use agent_control::{Event, Object, ObjectKind, ObjectName, PortError};
+use agent_crd::node_policy_status::Lax;
 use agent_crd::{CiliumNetworkPolicy, Object as _};
+use agent_policy::Enforcement;
 use dataplane_abi::policy::{PolicyEntry, PolicyVerdict, Staged, StagedCount, StagedKey};
 use serde_json::json;
 use zerocopy::{FromBytes as _, IntoBytes as _};
@@ -221,4 +223,24 @@ fn without_staged_policies_nobody_looks_for_counts() {
     world.later();
     let calls = world.faults.recorded();
     assert!(!calls.iter().any(|call| call.contains("STAGED")), "{calls:?}");
+}
+
+#[test]
+fn a_node_that_enforces_nothing_says_so() {
+    let told = |enforcement, audit| {
+        let mut config = agent_control::Config::new(crate::world::OWN, agent_control::Routing::Vxlan);
+        let mut policy = agent_control::PolicyConfig::default();
+        (policy.engine.enforcement, policy.engine.audit) = (enforcement, audit);
+        config.policy = Some(policy);
+        let mut world = World::with(config);
+        world.nodes();
+        world.lists(&Objects::new());
+        world.settle();
+        let status = world.agent.policy_status().unwrap();
+        (status.enforcement.clone(), status.lax())
+    };
+    assert_eq!(told(Enforcement::Default, false), (String::new(), None));
+    assert_eq!(told(Enforcement::Always, false), ("always".to_owned(), None));
+    assert_eq!(told(Enforcement::Always, true), ("always".to_owned(), Some(Lax::Audited)));
+    assert_eq!(told(Enforcement::Never, true), ("never".to_owned(), Some(Lax::Never)));
 }
