@@ -13,6 +13,8 @@ use std::time::Duration;
 
 pub use event::{Action, Command, Endpoint, Event, Key, Kind, Namespace, Outcome, Pod, Policy, Seen};
 
+use agent_crd::LabelFilter;
+
 use enforcement::Enforcement;
 use identities::Identities;
 use pods::Pods;
@@ -25,6 +27,8 @@ use table::{Change, Listing, Table};
 pub struct Config {
     /// Name of the cluster; part of every identity.
     pub cluster: String,
+    /// Which labels are part of identities; agents must have the same.
+    pub labels: LabelFilter,
     /// How long an identity must have been unused before its object is deleted.
     pub collect_after: Duration,
     /// Most commands that are under way at a time.
@@ -35,6 +39,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             cluster: agent_crd::identity_labels::DEFAULT_CLUSTER.to_owned(),
+            labels: LabelFilter::default(),
             collect_after: Duration::from_mins(15),
             most_in_flight: 32,
         }
@@ -82,7 +87,7 @@ impl Operator {
     /// One that knows nothing and does not lead.
     pub fn new(config: Config) -> Self {
         Self {
-            pods: Pods::new(config.cluster.clone()),
+            pods: Pods::new(config.cluster.clone(), config.labels.clone()),
             config,
             leading: false,
             identities: Identities::default(),
@@ -223,7 +228,7 @@ impl Operator {
             Kind::Identity => self.identities.list_started(),
             Kind::Endpoint => self.endpoints.start(),
             Kind::NamespacedPolicy | Kind::ClusterwidePolicy | Kind::ClusterPolicy => {
-                self.policies.list_started(kind)
+                self.policies.list_started(kind);
             }
             Kind::NodeStatus => self.enforcement.list_started(),
         }
@@ -240,7 +245,7 @@ impl Operator {
                 }
             }
             Kind::NamespacedPolicy | Kind::ClusterwidePolicy | Kind::ClusterPolicy => {
-                self.policies.list_synced(kind)
+                self.policies.list_synced(kind);
             }
             Kind::NodeStatus => {
                 let touched = self.enforcement.list_synced();
@@ -282,7 +287,7 @@ impl Operator {
                 }
             }
             Kind::NamespacedPolicy | Kind::ClusterwidePolicy | Kind::ClusterPolicy => {
-                self.policies.delete(key)
+                self.policies.delete(key);
             }
             Kind::NodeStatus => {
                 let touched = self.enforcement.delete(&key.name);

@@ -216,6 +216,7 @@ impl Flags {
     fn core(&self) -> core::Config {
         core::Config {
             cluster: self.cluster_name.clone(),
+            labels: self.labels.clone(),
             collect_after: Duration::from_secs(self.collect_after_s),
             ..core::Config::default()
         }

@@ -285,6 +285,7 @@ fn identity_labels(namespace: u32, app: u32) -> IdentityLabels {
         namespace_labels: &namespace_labels(namespace),
         service_account: "default",
         cluster: DEFAULT_CLUSTER,
+        filter: agent_crd::LabelFilter::DEFAULT,
     })
 }
 

@@ -183,12 +183,7 @@ impl Agent {
             nodes: Nodes::new(&config.node_name, node.as_ref()),
             endpoints: Endpoints::new(ipam.last_id),
             ipam: Ipam::new(config.quarantine, ipam.ipam.clone()),
-            policy: PolicyState::new(
-                config.policy.is_some(),
-                config.policy.as_ref().is_some_and(|policy| policy.host_firewall),
-                config.policy.as_ref().map(|policy| policy.engine.clone()).unwrap_or_default(),
-                config.policy.as_ref().map(|policy| policy.identity_change_grace_period).unwrap_or_default(),
-            ),
+            policy: PolicyState::new(config.policy.as_ref()),
             frontends: Frontends::new(config.kube_proxy_replacement, &config.node_name),
             underlay: None,
             base: None,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agent_crd::CiliumIdentity;
+use agent_crd::{CiliumIdentity, LabelFilter};
 use serde::{Deserialize, Serialize};
 
 /// How packets travel between nodes.
@@ -98,6 +98,8 @@ pub struct Config {
 pub struct PolicyConfig {
     /// What the engine is told. Families are those of the node.
     pub engine: agent_policy::Config,
+    /// Which labels are part of identities; the operator must have the same.
+    pub labels: LabelFilter,
     /// How long the ADD of a pod waits for its identity; after that the pod runs without, and is isolated until it has one.
     pub identity_wait: Duration,
     /// How long an identity has been heard of before a pod changes to it from another one, so that by then every node has its rows.
@@ -110,6 +112,7 @@ impl Default for PolicyConfig {
     fn default() -> Self {
         Self {
             engine: agent_policy::Config::default(),
+            labels: LabelFilter::default(),
             identity_wait: CiliumIdentity::WAIT,
             identity_change_grace_period: CiliumIdentity::CHANGE_GRACE,
             host_firewall: false,

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::label_filter::LabelFilter;
+
 /// Key of the label that names a pod's namespace.
 pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
 /// What precedes the keys of the labels of a pod's namespace, with a dot behind it.
@@ -30,6 +32,8 @@ pub struct PodFacts<'a> {
     pub service_account: &'a str,
     /// Name of its cluster.
     pub cluster: &'a str,
+    /// Which labels count.
+    pub filter: &'a LabelFilter,
 }
 
 /// The labels of an identity: `source:key` with their values, sorted. Agents hold those of a whole cluster.
@@ -42,11 +46,14 @@ impl IdentityLabels {
     /// Labels by which pods could claim to be in another namespace or cluster, or to have another service account, are
     /// those of the facts and never those that the pod has been given.
     pub fn of_pod(facts: &PodFacts<'_>) -> Self {
-        let own = facts.labels.iter().filter(|(key, _)| !is_given_by_us(key) && is_relevant(key));
+        let own = facts.labels.iter().filter(|(key, _)| !is_given_by_us(key) && facts.filter.counts(key));
         let mut labels: BTreeMap<String, String> =
             own.map(|(key, value)| (format!("k8s:{key}"), value.clone())).collect();
         for (key, value) in facts.namespace_labels {
-            labels.insert(format!("k8s:{NAMESPACE_LABELS}.{key}"), value.clone());
+            let key = format!("{NAMESPACE_LABELS}.{key}");
+            if facts.filter.counts_of_namespace(&key) {
+                labels.insert(format!("k8s:{key}"), value.clone());
+            }
         }
         labels.insert(format!("k8s:{POD_NAMESPACE}"), facts.namespace.to_owned());
         labels.insert(format!("k8s:{CLUSTER}"), facts.cluster.to_owned());
@@ -115,55 +122,9 @@ fn is_given_by_us(key: &str) -> bool {
     key == POD_NAMESPACE || key == CLUSTER || key == SERVICE_ACCOUNT || key.starts_with(NAMESPACE_LABELS)
 }
 
-/// Where a text stands in keys that a rule of the filter is about.
-enum Place {
-    Start(&'static str),
-    Anywhere(&'static str),
-}
-
-impl Place {
-    /// How far the rule reaches into the key, if it is about it.
-    fn reach(&self, key: &str) -> Option<usize> {
-        match self {
-            Self::Start(text) => key.starts_with(text).then_some(text.len()),
-            Self::Anywhere(text) => key.rfind(text).map(|at| at + text.len()),
-        }
-    }
-}
-
-/// Keys that count although a rule of [`LEFT_OUT`] is about them, if this one reaches further.
-const TAKEN: &[Place] = &[Place::Start("app.kubernetes.io")];
-
-/// Keys that do not count: those that systems set, many of them different for each pod.
-const LEFT_OUT: &[Place] = &[
-    Place::Start("io.kubernetes"),
-    Place::Start("kubernetes.io"),
-    Place::Start("statefulset.kubernetes.io/pod-name"),
-    Place::Start("apps.kubernetes.io/pod-index"),
-    Place::Start("batch.kubernetes.io/job-completion-index"),
-    Place::Start("batch.kubernetes.io/controller-uid"),
-    Place::Anywhere("beta.kubernetes.io"),
-    Place::Start("k8s.io"),
-    Place::Start("pod-template-generation"),
-    Place::Start("pod-template-hash"),
-    Place::Start("controller-revision-hash"),
-    Place::Start("controller-uid"),
-    Place::Start("annotation"),
-    Place::Start("etcd_node"),
-    Place::Start("topology.kubernetes.io"),
-];
-
-/// Whether a pod's own label counts. What no rule is about counts.
-fn is_relevant(key: &str) -> bool {
-    let out = LEFT_OUT.iter().filter_map(|rule| rule.reach(key)).min();
-    let taken = TAKEN.iter().filter_map(|rule| rule.reach(key)).max();
-    out.is_none_or(|out| taken.is_some_and(|taken| taken > out))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rstest::rstest;
 
     fn map<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
         pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
@@ -176,34 +137,8 @@ mod tests {
             namespace_labels,
             service_account: "cart",
             cluster: DEFAULT_CLUSTER,
+            filter: LabelFilter::DEFAULT,
         })
-    }
-
-    #[rstest]
-    #[case("app", true)]
-    #[case("app.kubernetes.io/name", true)]
-    #[case("example.com/k8s.io", true)]
-    #[case("name.kubernetes.io/x", true)]
-    #[case("io.kubernetes.container.name", false)]
-    #[case("kubernetes.io/os", false)]
-    #[case("statefulset.kubernetes.io/pod-name", false)]
-    #[case("apps.kubernetes.io/pod-index", false)]
-    #[case("batch.kubernetes.io/job-completion-index", false)]
-    #[case("batch.kubernetes.io/controller-uid", false)]
-    #[case("batch.kubernetes.io/job-name", true)]
-    #[case("beta.kubernetes.io/arch", false)]
-    #[case("failure-domain.beta.kubernetes.io/zone", false)]
-    #[case("k8s.io/x", false)]
-    #[case("pod-template-hash", false)]
-    #[case("pod-template-generation", false)]
-    #[case("controller-revision-hash", false)]
-    #[case("controller-uid", false)]
-    #[case("annotation.kubernetes.io/x", false)]
-    #[case("etcd_node", false)]
-    #[case("topology.kubernetes.io/zone", false)]
-    fn the_default_filter(#[case] key: &str, #[case] counts: bool) {
-        let labels = of(&map([(key, "v")]), &map([]));
-        assert_eq!(labels.get(&format!("k8s:{key}")), counts.then_some("v"));
     }
 
     #[test]
@@ -244,6 +179,7 @@ mod tests {
             namespace_labels: &namespace_labels,
             service_account: &long,
             cluster: DEFAULT_CLUSTER,
+            filter: LabelFilter::DEFAULT,
         });
         let of_object = labels.object_labels();
         assert_eq!(of_object.keys().collect::<Vec<_>>(), ["app", CLUSTER, POD_NAMESPACE]);

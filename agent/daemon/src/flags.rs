@@ -1,6 +1,6 @@
 //! The agent's command line. Every flag can also be given by the environment variable in brackets in `--help`.
 
-use agent_crd::CiliumIdentity;
+use agent_crd::{CiliumIdentity, LabelFilter};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::fmt;
 use std::net::SocketAddr;
@@ -108,6 +108,13 @@ pub struct RunFlags {
     /// Name of the cluster, as bristle-operator has it; it is a label of every identity.
     #[arg(long, env = "BRISTLE_CLUSTER_NAME", default_value = agent_crd::identity_labels::DEFAULT_CLUSTER, global = true)]
     pub cluster_name: String,
+
+    /// Which labels of pods and namespaces are part of identities, as bristle-operator has it: patterns with spaces between them.
+    ///
+    /// `k8s:app k8s:role` takes keys that begin so and those that are always taken; `k8s:!job-name` leaves out. Policies select by
+    /// no other labels.
+    #[arg(long, env = "BRISTLE_LABELS", default_value_t, value_parser = LabelFilter::read, global = true)]
+    pub labels: LabelFilter,
 
     /// Which pods are isolated: default does as policies say, always isolates also those that no policy selects, never enforces nothing.
     #[arg(long, env = "BRISTLE_ENABLE_POLICY", value_enum, default_value_t = Enforcement::Default, global = true)]

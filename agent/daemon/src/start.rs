@@ -206,6 +206,7 @@ fn policy(flags: &RunFlags) -> PolicyConfig {
             cluster: flags.cluster_name.clone(),
             ..agent_policy::Config::default()
         },
+        labels: flags.labels.clone(),
         identity_wait: flags.identity_wait.0,
         identity_change_grace_period: flags.identity_change_grace_period.0,
         host_firewall: flags.host_firewall,

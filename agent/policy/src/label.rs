@@ -168,6 +168,7 @@ mod tests {
             namespace_labels: &text(&[("env", "prod")]),
             service_account: "sa",
             cluster: "default",
+            filter: agent_crd::LabelFilter::DEFAULT,
         });
         assert_eq!(
             LabelSet::from(&labels).to_string(),

@@ -199,6 +199,7 @@ fn pod(
         namespace_labels: namespaces.get(&key.namespace).unwrap_or(&only_name),
         service_account,
         cluster: DEFAULT_CLUSTER,
+        filter: agent_crd::LabelFilter::DEFAULT,
     });
     pod.party.labels = LabelSet::from(&labels);
     let mut ports: Vec<NamedPort> = facts.named_ports;

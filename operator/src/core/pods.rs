@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use agent_crd::LabelFilter;
 use agent_crd::identity_labels::{IdentityLabels, PodFacts};
 
 use super::event::{Namespace, Pod};
@@ -13,6 +14,8 @@ use super::table::{Listing, Place, Table};
 #[expect(clippy::struct_field_names, reason = "pods are the main part of what it holds")]
 pub(super) struct Pods {
     cluster: String,
+    /// Which labels are part of identities.
+    filter: LabelFilter,
     pods: Table<Pod>,
     namespaces: Table<Namespace>,
     /// Labels of the identity of each pod that needs one and whose namespace is known.
@@ -26,9 +29,10 @@ pub(super) struct Pods {
 }
 
 impl Pods {
-    pub(super) fn new(cluster: String) -> Self {
+    pub(super) fn new(cluster: String, filter: LabelFilter) -> Self {
         Self {
             cluster,
+            filter,
             pods: Table::default(),
             namespaces: Table::default(),
             labels: BTreeMap::new(),
@@ -127,6 +131,7 @@ impl Pods {
                 namespace_labels: &known.labels,
                 service_account: &pod.service_account,
                 cluster: &self.cluster,
+                filter: &self.filter,
             })),
             _ => None,
         };

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use agent_crd::CiliumIdentity;
+use agent_crd::{CiliumIdentity, LabelFilter};
 use clap::{ArgAction, Parser, ValueEnum};
 
 use super::lease::LeaseSettings;
@@ -37,6 +37,13 @@ pub struct Flags {
     /// Name of the cluster; it is a label of every identity, so changing it changes all identities.
     #[arg(long, env = "BRISTLE_CLUSTER_NAME", default_value = agent_crd::identity_labels::DEFAULT_CLUSTER)]
     pub cluster_name: String,
+
+    /// Which labels of pods and namespaces are part of identities, as agents have it: patterns with spaces between them.
+    ///
+    /// `k8s:app k8s:role` takes keys that begin so and those that are always taken; `k8s:!job-name` leaves out. Changing it
+    /// changes identities.
+    #[arg(long, env = "BRISTLE_LABELS", default_value_t, value_parser = LabelFilter::read)]
+    pub labels: LabelFilter,
 
     /// Create or update the CustomResourceDefinitions at start; those of a newer version are left alone.
     #[arg(long, env = "BRISTLE_INSTALL_CRDS", default_value_t = true, action = ArgAction::Set)]

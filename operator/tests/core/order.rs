@@ -111,6 +111,7 @@ proptest! {
                     namespace_labels: &world.namespaces[&pod.namespace].labels,
                     service_account: &pod.service_account,
                     cluster: "default",
+                    filter: agent_crd::LabelFilter::DEFAULT,
                 });
                 labels.to_list()
             })

@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_crd::{CiliumIdentity, IdentityLabels};
+use agent_crd::{CiliumIdentity, IdentityLabels, LabelFilter};
 use agent_policy::{Changes, Endpoint, EndpointPolicy, Families, Kind, LabelSet, Node, ObjectRef, Policy};
 use dataplane_abi::Identity;
 use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags};
@@ -26,6 +26,7 @@ use super::endpoints::EndpointId;
 use super::host::{ALLOW_API_CUT, Cuts, HostState, NODE};
 use super::nodes::Nodes;
 use super::services::{Services, api_server};
+use crate::config::PolicyConfig;
 use crate::finding::Finding;
 use crate::objects::{
     EndpointObject, NamespaceObject, Object, ObjectKind, ObjectName, PodObject, SliceObject,
@@ -106,6 +107,8 @@ pub(crate) struct PolicyState {
     enabled: bool,
     /// Name of the cluster, which is a label of every identity.
     cluster: String,
+    /// Which labels are part of identities.
+    labels: LabelFilter,
     engine: Engine,
     lists: Lists,
     pods: BTreeMap<ObjectName, PodObject>,
@@ -162,17 +165,15 @@ pub(crate) struct PolicyState {
 }
 
 impl PolicyState {
-    /// Nothing known. Not `enabled`: nothing will be, and nothing is enforced.
-    pub(crate) fn new(
-        enabled: bool,
-        host_firewall: bool,
-        config: agent_policy::Config,
-        change_grace: Duration,
-    ) -> Self {
+    /// Nothing known. Without a configuration nothing will be, and nothing is enforced.
+    pub(crate) fn new(config: Option<&PolicyConfig>) -> Self {
+        let enabled = config.is_some();
+        let config = config.cloned().unwrap_or_default();
         Self {
             enabled,
-            cluster: config.cluster.clone(),
-            engine: Engine { policy: Policy::new(config), started: false },
+            cluster: config.engine.cluster.clone(),
+            labels: config.labels,
+            engine: Engine { policy: Policy::new(config.engine), started: false },
             lists: Lists::new(),
             pods: BTreeMap::new(),
             namespaces: BTreeMap::new(),
@@ -190,9 +191,9 @@ impl PolicyState {
             nodes_moved: true,
             waiting: BTreeMap::new(),
             changing: BTreeMap::new(),
-            change_grace,
+            change_grace: config.identity_change_grace_period,
             services: Services::default(),
-            host: HostState::new(enabled && host_firewall),
+            host: HostState::new(enabled && config.host_firewall),
             cidrs: BTreeMap::new(),
             unreadable: BTreeMap::new(),
             names_wanted: false,

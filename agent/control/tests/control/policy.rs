@@ -68,6 +68,7 @@ fn identity_labels_in(cluster: &str, app: &str) -> IdentityLabels {
         namespace_labels: &BTreeMap::from([("kubernetes.io/metadata.name".to_owned(), "default".to_owned())]),
         service_account: "",
         cluster,
+        filter: agent_crd::LabelFilter::DEFAULT,
     })
 }
 

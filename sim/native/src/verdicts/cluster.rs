@@ -500,6 +500,7 @@ fn labels_of_pods(case: &PolicyCase) -> Vec<(ObjectName, IdentityLabels)> {
             namespace_labels: namespaces.get(&name.namespace).unwrap_or(&BTreeMap::new()),
             service_account: pod["spec"]["serviceAccountName"].as_str().unwrap_or_default(),
             cluster: DEFAULT_CLUSTER,
+            filter: agent_crd::LabelFilter::DEFAULT,
         });
         (name, labels)
     };

@@ -124,6 +124,7 @@ impl PolicyState {
                 namespace_labels: self.namespaces.get(&pod.namespace)?,
                 service_account: &pod.service_account,
                 cluster: &self.cluster,
+                filter: &self.labels,
             }))
         });
         let named_ports = pod.map(|pod| pod.named_ports.clone()).unwrap_or_default();
