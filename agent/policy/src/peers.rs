@@ -35,6 +35,9 @@ impl Families {
     }
 }
 
+/// The label of whoever is outside of the cluster.
+const WORLD: &str = "world";
+
 /// Reserved identities with their labels. What stands for the rest of the world stands for the CIDR of all addresses too.
 pub(crate) fn reserved(families: Families) -> impl Iterator<Item = (Identity, Facts)> {
     let numbers = (1..=Identity::WORLD_IPV6.0).map(Identity);
@@ -44,9 +47,14 @@ pub(crate) fn reserved(families: Families) -> impl Iterator<Item = (Identity, Fa
             let all = all_addresses(v4);
             (families.has(&all) && families.world(v4) == identity).then_some(all)
         });
-        // Of API servers those on nodes have a reserved identity: addresses outside have that of their CIDR.
-        let node = (identity == Identity::KUBE_APISERVER).then_some("remote-node");
-        let labels = [name].into_iter().chain(node).map(Label::reserved).collect();
+        let also = match identity {
+            // Of API servers those on nodes have a reserved identity: addresses outside have that of their CIDR.
+            Identity::KUBE_APISERVER => Some("remote-node"),
+            // Who selects the world means all of it, whatever families there are.
+            Identity::WORLD_IPV4 | Identity::WORLD_IPV6 => Some(WORLD),
+            _ => None,
+        };
+        let labels = [name].into_iter().chain(also).map(Label::reserved).collect();
         Some((identity, Facts { labels, prefix }))
     })
 }
@@ -57,9 +65,10 @@ pub(crate) fn all_addresses(v4: bool) -> IpNet {
 
 /// What is known of the identity of a CIDR: it belongs to the world.
 pub(crate) fn cidr_facts(families: Families, net: IpNet) -> Facts {
-    let world = families.world(matches!(net, IpNet::V4(_))).reserved_name().unwrap_or("world");
-    let labels: LabelSet =
-        [Label::reserved(world), Label::new(source::CIDR, net.to_string(), "")].into_iter().collect();
+    let of_family = families.world(matches!(net, IpNet::V4(_))).reserved_name().unwrap_or(WORLD);
+    let reserved = [WORLD, of_family].map(Label::reserved);
+    let cidr = Label::new(source::CIDR, net.to_string(), "");
+    let labels: LabelSet = reserved.into_iter().chain([cidr]).collect();
     Facts { labels, prefix: Some(net) }
 }
 
@@ -106,7 +115,7 @@ impl Entity {
         Some(match self {
             Self::All => return None,
             Self::None => Vec::new(),
-            Self::World => reserved(&["world", "world-ipv4", "world-ipv6"]),
+            Self::World => reserved(&[WORLD]),
             Self::WorldIpv4 => reserved(&["world-ipv4"]),
             Self::WorldIpv6 => reserved(&["world-ipv6"]),
             Self::Host => reserved(&["host"]),
@@ -159,6 +168,8 @@ mod tests {
     #[case(Entity::Cluster, Identity::REMOTE_NODE, true)]
     #[case(Entity::Cluster, Identity::WORLD, false)]
     #[case(Entity::World, Identity::WORLD_IPV6, true)]
+    #[case(Entity::World, Identity::WORLD, true)]
+    #[case(Entity::WorldIpv4, Identity::WORLD_IPV4, true)]
     #[case(Entity::WorldIpv4, Identity::WORLD_IPV6, false)]
     #[case(Entity::World, Identity::HOST, false)]
     #[case(Entity::Unmanaged, Identity::UNMANAGED, true)]

@@ -155,15 +155,15 @@ pub enum PeerRef {
     },
     /// The pods of a service.
     Service {
-        /// Its namespace.
-        namespace: String,
+        /// Its namespace; `None`: each that has such a service.
+        namespace: Option<String>,
         /// Its name.
         name: String,
     },
     /// The pods of the services with such labels.
     Services {
-        /// Their namespace.
-        namespace: String,
+        /// Their namespace; `None`: any.
+        namespace: Option<String>,
         /// What is demanded of the labels of a service.
         selector: Vec<Requirement>,
     },

@@ -206,16 +206,29 @@ impl Store {
                 .flat_map(|group| cidrs(group, except))
                 .collect(),
             PeerRef::Service { namespace, name } => self
-                .services
-                .get(&(namespace.clone(), name.clone()))
-                .map_or_else(Vec::new, |service| behind(namespace, service)),
+                .named(namespace.as_deref(), name)
+                .flat_map(|(namespace, service)| behind(namespace, service))
+                .collect(),
             PeerRef::Services { namespace, selector } => self
                 .services
                 .iter()
-                .filter(|((own, _), service)| own == namespace && all(selector, &service.labels))
-                .flat_map(|(_, service)| behind(namespace, service))
+                .filter(|((own, _), service)| {
+                    namespace.as_ref().is_none_or(|namespace| own == namespace)
+                        && all(selector, &service.labels)
+                })
+                .flat_map(|((namespace, _), service)| behind(namespace, service))
                 .collect(),
         }
+    }
+
+    /// Services of a name, of one namespace or of all, with their namespaces.
+    fn named(&self, namespace: Option<&str>, name: &str) -> impl Iterator<Item = (&str, &Service)> {
+        let of_one = namespace.and_then(|namespace| {
+            let key = (namespace.to_owned(), name.to_owned());
+            self.services.get_key_value(&key)
+        });
+        let of_all = self.services.iter().filter(move |((_, own), _)| namespace.is_none() && own == name);
+        of_one.into_iter().chain(of_all).map(|((namespace, _), service)| (namespace.as_str(), service))
     }
 
     /// What a rule refers to and is not there.
@@ -225,13 +238,16 @@ impl Store {
                 Some(format!("CiliumCIDRGroup {name} does not exist: it selects nobody"))
             }
             PeerRef::Service { namespace, name } => {
-                match self.services.get(&(namespace.clone(), name.clone())) {
-                    None => Some(format!("Service {namespace}/{name} does not exist: it selects nobody")),
-                    Some(Service { selector: None, addresses, .. }) if addresses.is_empty() => Some(format!(
-                        "Service {namespace}/{name} has no selector and no endpoints: it selects nobody"
-                    )),
-                    Some(_) => None,
+                let text = namespace.as_ref().map_or_else(|| name.clone(), |own| format!("{own}/{name}"));
+                let mut found = self.named(namespace.as_deref(), name).peekable();
+                if found.peek().is_none() {
+                    return Some(format!("Service {text} does not exist: it selects nobody"));
                 }
+                let is_nobody =
+                    |service: &Service| service.selector.is_none() && service.addresses.is_empty();
+                found
+                    .all(|(_, service)| is_nobody(service))
+                    .then(|| format!("Service {text} has no selector and no endpoints: it selects nobody"))
             }
             _ => None,
         }
@@ -265,7 +281,7 @@ mod tests {
                     selector: vec![Requirement::equals(source::CIDR_GROUP, "team", "x")],
                     except: Vec::new(),
                 },
-                PeerRef::Service { namespace: "shop".into(), name: "web".into() },
+                PeerRef::Service { namespace: Some("shop".into()), name: "web".into() },
             ]),
             ..Peers::default()
         };

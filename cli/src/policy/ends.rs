@@ -162,7 +162,8 @@ impl<'a> Who<'a> {
             },
             Self::Outside(net) => {
                 let world = if net.addr().is_ipv4() { "world-ipv4" } else { "world-ipv6" };
-                Party { address: Some(*net), ..reserved(world) }
+                let labels = ["world", world].map(Label::reserved).into_iter().collect();
+                Party { address: Some(*net), labels, ..Party::default() }
             }
             Self::Entity(name) => reserved(name),
         }

@@ -73,6 +73,8 @@ const PARTS: &[(&str, &[(&str, u32)])] = &[
             ("k8sServiceSelector", 1),
             ("Nodes", 1),
             ("reserved:", 3),
+            ("reserved:world", 1),
+            ("reserved:kube-apiserver", 1),
             ("io.kubernetes.pod.namespace", 10),
             ("io.cilium.k8s.namespace.labels", 10),
             ("io.cilium.k8s.policy.serviceaccount", 3),

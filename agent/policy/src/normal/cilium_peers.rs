@@ -90,8 +90,8 @@ impl Reader<'_> {
             peers.selectors.insert(Selector::labels(own.into_iter().chain([remote])));
         }
         for (at, service) in raw.services.unwrap_or_default().iter().enumerate() {
-            let found = service_ref(service, scope)
-                .map_err(|error| error.within(format_args!("toServices[{at}]")))?;
+            let found =
+                service_ref(service).map_err(|error| error.within(format_args!("toServices[{at}]")))?;
             peers.refs.insert(found);
         }
         if raw.groups.is_some_and(|groups| !groups.is_empty()) {
@@ -131,13 +131,8 @@ fn one_kind(raw: &RawPeers<'_>, names: &Names) -> Result<(), InvalidPolicy> {
 /// Endpoints by labels. What does not say otherwise means pods: of the policy's namespace, or of any.
 fn endpoints(selector: &LabelSelector, scope: Scope<'_>) -> Result<Selector, InvalidPolicy> {
     let own = requirements(selector, Keys::WithSource(source::ANY))?;
-    let no_pods = |r: &Requirement| {
-        matches!(
-            r.source.as_str(),
-            source::RESERVED | source::CIDR | source::CIDR_GROUP | source::NODE | "fqdn"
-        )
-    };
-    if scope.init || own.iter().any(no_pods) {
+    // Reserved labels belong to no namespace, in policies of the cluster as in those of one.
+    if scope.init || own.iter().any(|r| r.source == source::RESERVED) {
         return Ok(Selector::labels(own));
     }
     let about_namespace = |r: &Requirement| {
@@ -197,19 +192,15 @@ fn entity(word: &RawEntity) -> Result<Entity, Problem> {
     })
 }
 
-fn service_ref(service: &Service, scope: Scope<'_>) -> Result<PeerRef, InvalidPolicy> {
-    let namespace = |own: &str| match (own, scope.namespace) {
-        ("", None) => Err(Problem::OneOf("namespace").of("namespace")),
-        ("", Some(namespace)) => Ok(namespace.to_owned()),
-        (own, _) => Ok(own.to_owned()),
-    };
+/// Services by name or by labels; without a namespace those of every one, whatever the policy's own.
+fn service_ref(service: &Service) -> Result<PeerRef, InvalidPolicy> {
+    let namespace = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     match (&service.k8s_service, &service.k8s_service_selector) {
-        (Some(named), None) => Ok(PeerRef::Service {
-            namespace: namespace(&named.namespace).map_err(|error| error.within("k8sService"))?,
-            name: named.service_name.clone(),
-        }),
+        (Some(named), None) => {
+            Ok(PeerRef::Service { namespace: namespace(&named.namespace), name: named.service_name.clone() })
+        }
         (None, Some(selected)) => Ok(PeerRef::Services {
-            namespace: namespace(&selected.namespace).map_err(|error| error.within("k8sServiceSelector"))?,
+            namespace: namespace(&selected.namespace),
             selector: requirements(&selected.selector, Keys::WithSource(source::K8S))
                 .map_err(|error| error.within("k8sServiceSelector.selector"))?,
         }),

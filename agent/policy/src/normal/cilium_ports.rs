@@ -111,6 +111,9 @@ fn collect(ports: &[PortProtocol], into: &mut Collected) -> Result<(), InvalidPo
         if digits || port.port.is_empty() {
             let first = if digits { port.port.parse().ok() } else { Some(0) };
             let first: u16 = first.ok_or_else(|| Problem::Port(port.port.clone()).of(path("port")))?;
+            if let Some(last) = port.end_port.filter(|last| !digits && *last != 0) {
+                return Err(Problem::Range(String::new(), last.into()).of(path("endPort")));
+            }
             let last = match (first, port.end_port.unwrap_or(0)) {
                 (0, 0) => u16::MAX,
                 (first, 0) => first,

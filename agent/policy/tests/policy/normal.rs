@@ -66,10 +66,7 @@ const PODS: &str = "k8s:io.kubernetes.pod.namespace";
 )]
 #[case::reserved("ingress: [{fromEndpoints: [{matchLabels: {'reserved:host': ''}}]}]", "reserved:host=")]
 #[case::ports_alone("ingress: [{toPorts: [{ports: [{port: '80'}]}]}]", "everybody")]
-#[case::entities(
-    "egress: [{toEntities: [world, host]}]",
-    "reserved:host | reserved:world | reserved:world-ipv4 | reserved:world-ipv6"
-)]
+#[case::entities("egress: [{toEntities: [world, host]}]", "reserved:host | reserved:world")]
 #[case::all("egress: [{toEntities: [all]}]", "everybody")]
 #[case::nodes("egress: [{toNodes: [{matchLabels: {zone: a}}]}]", "reserved:remote-node; node:zone=a")]
 #[case::cidrs("egress: [{toCIDR: [10.0.0.1, 10.1.2.3/16]}]", "10.0.0.1/32 | 10.1.0.0/16")]
@@ -79,8 +76,13 @@ const PODS: &str = "k8s:io.kubernetes.pod.namespace";
 )]
 #[case::service(
     "egress: [{toServices: [{k8sService: {serviceName: web}}]}]",
-    "Service { namespace: \"shop\", name: \"web\" }"
+    "Service { namespace: None, name: \"web\" }"
 )]
+#[case::service_of_a_namespace(
+    "egress: [{toServices: [{k8sService: {serviceName: web, namespace: x}}]}]",
+    "Service { namespace: Some(\"x\"), name: \"web\" }"
+)]
+#[case::labels_of_nodes("ingress: [{fromEndpoints: [{matchLabels: {'node:zone': a}}]}]", &format!("{SHOP}; node:zone=a"))]
 #[case::names_select_nobody("egress: [{toFQDNs: [{matchName: example.com}]}]", "")]
 fn peers_of_a_namespaced_policy(#[case] rule: &str, #[case] expected: &str) {
     let object = cilium(rule);
@@ -95,6 +97,14 @@ fn peers_of_a_namespaced_policy(#[case] rule: &str, #[case] expected: &str) {
 #[case::init(
     "endpointSelector: {matchLabels: {'reserved:init': ''}}, ingress: [{fromEndpoints: [{matchLabels: {app: a}}]}]",
     "any:app=a"
+)]
+#[case::reserved(
+    "endpointSelector: {}, ingress: [{fromEndpoints: [{matchLabels: {'reserved:host': ''}}]}]",
+    "reserved:host="
+)]
+#[case::services(
+    "endpointSelector: {}, egress: [{toServices: [{k8sServiceSelector: {selector: {}}}]}]",
+    "Services { namespace: None, selector: [] }"
 )]
 #[case::no_default("endpointSelector: {}, ingress: [{fromEndpoints: [{matchExpressions: [{key: app, operator: DoesNotExist}]}]}]",
     &format!("!any:app; {PODS}"))]
@@ -158,6 +168,7 @@ fn ranges(ports: &Ports) -> BTreeSet<PortRange> {
 #[rstest]
 #[case::any("{port: '80'}", &[PortRange::one(proto::TCP, 80), PortRange::one(proto::UDP, 80), PortRange::one(proto::SCTP, 80)])]
 #[case::range("{port: '80', endPort: 90, protocol: TCP}", &[PortRange { proto: proto::TCP, first: 80, last: 90 }])]
+#[case::range_from_zero("{port: '0', endPort: 90, protocol: TCP}", &[PortRange { proto: proto::TCP, first: 0, last: 90 }])]
 #[case::zero("{port: '0', protocol: UDP}", &[PortRange::all(proto::UDP)])]
 #[case::no_port("{protocol: GRE}", &[PortRange::all(47)])]
 fn ports(#[case] port: &str, #[case] expected: &[PortRange]) {
@@ -232,6 +243,10 @@ fn what_needs_a_proxy_is_told_apart_and_told_of() {
 #[case::range(
     "ingress: [{toPorts: [{ports: [{port: '80', endPort: 79}]}]}]",
     "spec.ingress[0].toPorts[0].ports[0].endPort: 80 to 79 is no range of ports"
+)]
+#[case::range_from_nowhere(
+    "ingress: [{toPorts: [{ports: [{endPort: 79}]}]}]",
+    "spec.ingress[0].toPorts[0].ports[0].endPort:  to 79 is no range of ports"
 )]
 #[case::range_of_names(
     "ingress: [{toPorts: [{ports: [{port: web, endPort: 79}]}]}]",

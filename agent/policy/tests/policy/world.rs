@@ -439,7 +439,7 @@ impl World {
             let world = if address.is_ipv4() { "world-ipv4" } else { "world-ipv6" };
             let server = api_server(&self.present).contains(&address);
             let server = server.then(|| Label::reserved("kube-apiserver"));
-            let labels = [Label::reserved(world)].into_iter().chain(server).collect();
+            let labels = ["world", world].map(Label::reserved).into_iter().chain(server).collect();
             let identity = self.tables.identity(FAMILIES, address);
             let peer = Peer { labels, address: Some(address), pod_address: None, named_ports: Vec::new() };
             peers.push((identity, peer));

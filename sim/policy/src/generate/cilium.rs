@@ -161,13 +161,17 @@ fn entity(draw: &mut Draw<'_>) -> Value {
 }
 
 fn service(draw: &mut Draw<'_>) -> Value {
-    if draw.percent(60) {
-        json!({"k8sService": {"serviceName": draw.pick(&["front", "store", "far", "nobody"]), "namespace": "shop"}})
+    let (member, mut service) = if draw.percent(60) {
+        ("k8sService", json!({"serviceName": draw.pick(&["front", "store", "far", "nobody"])}))
     } else {
-        json!({"k8sServiceSelector": {
-            "selector": {"matchLabels": {"tier": draw.pick(&["front", "back"])}}, "namespace": "shop",
-        }})
+        let selector = json!({"matchLabels": {"tier": draw.pick(&["front", "back"])}});
+        ("k8sServiceSelector", json!({"selector": selector}))
+    };
+    // Without one it is about all.
+    if draw.percent(70) {
+        service["namespace"] = json!("shop");
     }
+    json!({member: service})
 }
 
 fn port_rule(draw: &mut Draw<'_>, place: Place) -> Value {
@@ -188,7 +192,8 @@ fn port_rule(draw: &mut Draw<'_>, place: Place) -> Value {
 fn port(draw: &mut Draw<'_>) -> Value {
     let (protocol, number) = draw.pick(PORTS);
     let number = number.to_string();
-    match draw.number(0, 11) {
+    match draw.number(0, 12) {
+        12 => json!({"port": "0", "endPort": draw.pick(&[80, 80, 8080, 65535]), "protocol": protocol}),
         0 => json!({"port": "0", "protocol": protocol}),
         1 => json!({"port": "0"}),
         2 => json!({"protocol": protocol}),

@@ -225,6 +225,12 @@ fn others(draw: &mut Draw<'_>, nodes: &[Node]) -> Vec<Value> {
         others.push(service("front", &json!({"app": "web"}), "front"));
         others.push(service("store", &json!({"app": "db", "tier": "back"}), "back"));
         others.push(service("far", &json!({}), "back"));
+        // Whose names are those of others, in another namespace.
+        for name in ["front", "far"] {
+            let mut other = service(name, &json!({"tier": "back"}), "front");
+            other["metadata"]["namespace"] = json!(NAMESPACES[1]);
+            others.push(other);
+        }
         let address = draw.pick(&["203.0.113.77", "192.0.2.1", "198.51.100.9"]);
         others.push(slice("shop", "far", address));
     }

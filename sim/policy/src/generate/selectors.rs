@@ -89,9 +89,10 @@ pub(super) fn of_subjects(draw: &mut Draw<'_>) -> Value {
     selector(draw, &|key| format!("{source}{key}"))
 }
 
-/// A selector in `fromEndpoints` and `toEndpoints`. `namespaced` is for policies of a namespace.
+/// A selector in `fromEndpoints` and `toEndpoints`. `namespaced` is for policies of a namespace; in those of the cluster reserved
+/// labels are what tells nodes and the world from pods.
 pub(super) fn of_endpoints(draw: &mut Draw<'_>, namespaced: bool) -> Value {
-    if namespaced && draw.has(Feature::ReservedKeys) && draw.percent(8) {
+    if draw.has(Feature::ReservedKeys) && draw.percent(if namespaced { 8 } else { 12 }) {
         return reserved(draw);
     }
     let source = draw.pick(&["", "", "k8s:", "any:"]);
@@ -129,9 +130,17 @@ pub(super) fn of_endpoints(draw: &mut Draw<'_>, namespaced: bool) -> Value {
 }
 
 fn reserved(draw: &mut Draw<'_>) -> Value {
-    match draw.number(0, 2) {
+    match draw.number(0, 5) {
         0 => json!({"matchLabels": {"reserved:host": ""}}),
         1 => json!({"matchLabels": {"reserved:remote-node": ""}}),
+        2 => json!({"matchLabels": {"reserved:world": ""}}),
+        3 if draw.has(Feature::ApiServer) => {
+            json!({"matchExpressions": [{"key": "reserved:kube-apiserver", "operator": "Exists"}]})
+        }
+        3 | 4 => json!({"matchExpressions": [
+            {"key": "reserved:world", "operator": "DoesNotExist"},
+            {"key": "tier", "operator": "DoesNotExist"},
+        ]}),
         _ => json!({"matchExpressions": [
             {"key": "reserved:remote-node", "operator": "DoesNotExist"},
             {"key": "app", "operator": draw.pick(&["Exists", "DoesNotExist"])},

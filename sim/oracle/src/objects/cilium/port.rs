@@ -105,7 +105,8 @@ fn port_rule(rule: &Field<'_>, context: Context<'_>) -> Result<Vec<Port>, Oracle
     Ok(ports)
 }
 
-/// A number, a name, or nothing or "0" for all. The protocol is any unless said. endPort needs a number that is not above it.
+/// A number, a name, or nothing or "0" for all. The protocol is any unless said. endPort needs a number that is not above it; with
+/// "0" the range begins at the first port.
 fn port(item: &Field<'_>) -> Result<Port, OracleError> {
     let protocol = item.at("protocol")?;
     let protocol = match protocol.text()? {
@@ -116,8 +117,10 @@ fn port(item: &Field<'_>) -> Result<Port, OracleError> {
     let end = item.at("endPort")?;
     let last = end.number(0, u64::from(u16::MAX))?.and_then(|last| u16::try_from(last).ok()).unwrap_or(0);
     let port = match field.text()?.unwrap_or_default() {
-        "" | "0" if last != 0 => return Err(end.wrong("must not stand without port")),
-        "" | "0" => PortMatch::Any,
+        "" if last != 0 => return Err(end.wrong("must not stand without port")),
+        "" => PortMatch::Any,
+        // Zeros in front change nothing.
+        text if text.bytes().all(|byte| byte == b'0') && last == 0 => PortMatch::Any,
         text if text.bytes().all(|byte| byte.is_ascii_digit()) => {
             let first: u16 = text.parse().map_err(|error| field.wrong(format!("{text:?}: {error}")))?;
             match last {

@@ -113,20 +113,19 @@ pub(crate) fn of_subject(field: &Field<'_>, namespace: Option<&str>) -> Result<L
 }
 
 /// A selector of peers. Unless it says which namespaces it is about, it is about that of the policy; in a policy of the cluster about all that have
-/// one, so about pods. Reserved labels belong to no namespace.
+/// one, so about pods. One with reserved labels is taken as it stands, in either kind: these belong to no namespace.
 pub(crate) fn of_peers(
     field: &Field<'_>,
     namespace: Option<&str>,
     selects_init: bool,
 ) -> Result<LabelSelector, OracleError> {
     let mut selector = plain(field)?;
-    if selector.names_namespaces() {
+    if selector.names_namespaces() || selector.names_any_reserved() {
         return Ok(selector);
     }
     match namespace {
-        Some(_) if selector.names_any_reserved() => {}
         Some(namespace) => selector.require(Source::K8s, NAMESPACE, Operator::In, &[namespace]),
-        None if selects_init || selector.names_reserved("init") => {}
+        None if selects_init => {}
         None => selector.require(Source::K8s, NAMESPACE, Operator::Exists, &[]),
     }
     Ok(selector)

@@ -56,6 +56,10 @@ use crate::support::{ccnp, check, cluster, cnp};
     "{endpointSelector: {}, ingress: [{toPorts: [{ports: [{port: '80', endPort: 79}]}]}]}",
     "spec.ingress[0].toPorts[0].ports[0].endPort"
 )]
+#[case::end_of_nothing(
+    "{endpointSelector: {}, ingress: [{toPorts: [{ports: [{endPort: 79}]}]}]}",
+    "spec.ingress[0].toPorts[0].ports[0].endPort"
+)]
 #[case::end_of_a_name(
     "{endpointSelector: {}, ingress: [{toPorts: [{ports: [{port: web, endPort: 79}]}]}]}",
     "spec.ingress[0].toPorts[0].ports[0].endPort"

@@ -81,6 +81,8 @@ fn objects(policies: &[Value]) -> Vec<Value> {
 #[case::service_with_selector("toServices: [{k8sService: {serviceName: front, namespace: mine}}]", &["mine/frontend"])]
 #[case::services_by_labels("toServices: [{k8sServiceSelector: {selector: {matchLabels: {tier: front}}, namespace: mine}}]", &["mine/frontend"])]
 #[case::services_of_another_namespace("toServices: [{k8sServiceSelector: {selector: {}, namespace: alice}}]", &[])]
+#[case::services_of_any_namespace("toServices: [{k8sServiceSelector: {selector: {matchLabels: {tier: front}}}}]", &["mine/frontend"])]
+#[case::service_of_any_namespace("toServices: [{k8sService: {serviceName: front}}]", &["mine/frontend"])]
 #[case::names("toFQDNs: [{matchName: example.com}, {matchPattern: '*'}]", &[])]
 #[case::clouds("toGroups: [{aws: {region: moon}}]", &[])]
 #[case::nodes("toNodes: [{}]", &["node:node-2"])]

@@ -68,6 +68,13 @@ fn peers_of_a_policy_of_a_namespace(#[case] selector: &str, #[case] allowed: &[&
 #[case::all_with_the_label("{matchLabels: {role: frontend}}", &["default/frontend", "mine/frontend"])]
 #[case::one_namespace("{matchLabels: {'k8s:io.kubernetes.pod.namespace': mine}}", &["mine/worker", "mine/frontend"])]
 #[case::pods_without_the_label("{matchExpressions: [{key: role, operator: DoesNotExist}]}", &["default/plain"])]
+#[case::other_nodes("{matchLabels: {'reserved:remote-node': ''}}", &["node:node-2", "default/host"])]
+#[case::the_world("{matchExpressions: [{key: 'reserved:world', operator: Exists}]}", &["10.0.0.1"])]
+#[case::reserved_keys_are_of_no_namespace(
+    "{matchExpressions: [{key: 'reserved:remote-node', operator: DoesNotExist}, {key: role, operator: DoesNotExist}]}",
+    &["default/plain", "10.0.0.1"]
+)]
+#[case::labels_of_nodes_are_of_no_pod("{matchExpressions: [{key: 'node:zone', operator: Exists}]}", &[])]
 fn peers_of_a_policy_of_the_cluster(#[case] selector: &str, #[case] allowed: &[&str]) {
     let spec = format!(
         "{{endpointSelector: {{matchLabels: {{role: db}}}}, ingress: [{{fromEndpoints: [{selector}]}}]}}"
