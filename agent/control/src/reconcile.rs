@@ -14,6 +14,7 @@
 //! rows without a raised revision are noticed by their digest in `CONFIG`.
 
 pub(crate) mod conntrack;
+mod identities;
 pub(crate) mod inspect;
 mod pods;
 pub(crate) mod policy;

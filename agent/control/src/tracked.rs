@@ -357,6 +357,11 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
         self.things.get(key).is_none_or(Sides::settled)
     }
 
+    /// Whether the next pass looks at `key`: it is not what it shall be, and has not just failed.
+    pub(crate) fn is_due(&self, key: &K) -> bool {
+        self.dirty.contains(key)
+    }
+
     /// The last failure of `key`.
     pub(crate) fn failure(&self, key: &K) -> Option<&PortError> {
         self.failures.get(key).map(|failure| &failure.error)

@@ -70,7 +70,7 @@ fn profiles_break_what_they_say() {
     for (name, expected) in [
         ("quiet", &["heal"][..]),
         ("crash", &["failures", "heal", "kill", "skew", "stall"]),
-        ("api", &["api", "heal", "kill"]),
+        ("api", &["api", "heal", "kill", "stall"]),
         ("net", &["heal", "link", "partition"]),
         ("cni", &["cni", "failures", "heal", "kill", "stall"]),
         ("full", &["failures", "heal", "kill", "ring-full", "table-full"]),

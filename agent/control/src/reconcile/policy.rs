@@ -7,7 +7,7 @@
 //! 3. policy by policy: endpoints that leave it move, then rows of identities, then the row of everybody, then identities to whom
 //!    the row of everybody holds now lose their own;
 //!    then new identities, to which addresses are about to change, get the rows of whom they are now where a policy is left behind
-//!    that somebody still has;
+//!    that somebody still has (`identities.rs`);
 //! 4. after this module, what points to them: endpoints that are no longer bound in a direction, CIDRs that leave the ipcache,
 //!    endpoints that are bound from now on; and addresses of identities;
 //! 5. after the revision was raised, what nobody looks up any more.
@@ -25,12 +25,12 @@ use ipnet::IpNet;
 use zerocopy::IntoBytes as _;
 
 use super::Run;
-use super::rows::{put_endpoint, put_prefix};
+use super::rows::put_prefix;
 use crate::agent::Agent;
 use crate::controllers::ipcache;
 use crate::controllers::policy::{self, BlockRow, L4Row};
 use crate::plan::Plan;
-use crate::ports::{MapStore, PortError, PortErrorKind, Table};
+use crate::ports::{MapStore, PortError, Table};
 use crate::state::State;
 use crate::state::endpoints::{EndpointId, host_net};
 use crate::state::host::NODE;
@@ -212,71 +212,15 @@ impl Agent {
             policies.retain(of_all);
             self.write_policies(run, policies);
         }
-        let identities = self.keep_old_policies(run);
+        let changes = self.fresh_identities();
+        let mut identities = self.unknown_yet(&changes);
+        identities.extend(self.keep_old_policies(run, changes));
         let mut unwritten = Unwritten { identities, cidrs, ..Unwritten::default() };
         for key in self.unwritten_rows() {
             unwritten.policies.insert(key.policy);
             unwritten.identities.insert(key.identity);
         }
         unwritten
-    }
-
-    /// Who still has a policy, or is bound in a direction, of which nothing shall be there any more meets those whose identity is
-    /// about to change as whom they have been: their new ones get these rows there. Returns those of which that is not so.
-    fn keep_old_policies(&mut self, run: &mut Run<'_>) -> BTreeSet<Identity> {
-        let (endpoints, ipcache) = (&self.outside.endpoints, &self.outside.ipcache);
-        let of_endpoints = endpoints.open().filter_map(|address| {
-            Some((endpoints.wanted(address)?.identity, endpoints.present(address)?.identity))
-        });
-        let of_others = ipcache
-            .open()
-            .filter_map(|prefix| Some((ipcache.wanted(prefix)?.identity, ipcache.present(prefix)?.identity)));
-        let mut changes: BTreeMap<Identity, Identity> = of_endpoints
-            .chain(of_others)
-            .filter(|(will, is)| will != is && self.state.policy.is_fresh(*will))
-            .collect();
-        if changes.is_empty() {
-            return BTreeSet::new();
-        }
-        let in_use: BTreeSet<u32> =
-            endpoints.open().filter_map(|address| Some(endpoints.present(address)?.policy)).collect();
-        let rows = &self.outside.policy;
-        let is_old = |key: &&RowKey| {
-            key.identity == EVERYBODY
-                && in_use.contains(&key.policy)
-                && rows.wanted(key).is_none()
-                && rows.present(key).is_some()
-        };
-        let old: Vec<RowKey> = rows.open().filter(is_old).copied().collect();
-        if old.is_empty() {
-            return BTreeSet::new();
-        }
-        // Who has it already is met as before.
-        for (_, entry) in endpoints.all_present(..) {
-            changes.remove(&entry.identity);
-        }
-        for (_, entry) in ipcache.all_present(..) {
-            changes.remove(&entry.identity);
-        }
-        let mut missing = BTreeSet::new();
-        for (will, is) in changes {
-            let rows = &self.outside.policy;
-            let note = |key: &RowKey| {
-                let will = RowKey { identity: will, ..*key };
-                let is = rows.present(&RowKey { identity: is, ..*key })?;
-                rows.present(&will).is_none().then_some((will, Some(*is)))
-            };
-            let notes: Vec<(RowKey, Option<Decision>)> = old.iter().filter_map(note).collect();
-            let keys: Vec<RowKey> = notes.iter().map(|(key, _)| *key).collect();
-            let is_noted = self.set_rows_aside(run, notes);
-            let failures = keys.iter().filter_map(|key| self.outside.policy.failure(key));
-            // Room comes only when the old policy has been left, which must not wait for this.
-            let is_full = failures.map(|error| error.kind).any(|kind| kind == PortErrorKind::Full);
-            if !is_noted && !is_full {
-                missing.insert(will);
-            }
-        }
-        missing
     }
 
     /// Rows of policies that are not as they shall be. One that is still to be removed is not missed by anybody.
@@ -314,18 +258,10 @@ impl Agent {
             .filter(|(address, entry)| !audits(entry) && endpoints.wanted(address).is_some_and(audits))
             .map(|(address, entry)| (*address, *entry))
             .collect();
-        let mut pass = Pass::default();
-        let done = late.into_iter().all(|(address, mut entry)| {
+        late.into_iter().all(|(address, mut entry)| {
             entry.flags |= EndpointFlags::AUDIT_EGRESS;
-            let act = |address: &IpAddr, entry: Option<&EndpointEntry>| match entry {
-                Some(entry) => put_endpoint(run.maps, *address, entry),
-                None => Ok(()),
-            };
-            self.outside.endpoints.set_aside(run.now, address, Some(entry), act, &mut pass)
-        });
-        self.outside.moved |= pass.done > 0;
-        run.wrote(Table::Endpoints, pass);
-        done
+            self.set_endpoint_aside(run, address, entry)
+        })
     }
 
     /// CIDRs without a row in the ipcache, and addresses of nodes with an identity that nobody has yet, get theirs, after what
@@ -463,7 +399,11 @@ impl Agent {
     }
 
     /// Makes rows something else than they shall be, until the next pass or their removal. Whether all of it succeeded.
-    fn set_rows_aside(&mut self, run: &mut Run<'_>, rows: Vec<(RowKey, Option<Decision>)>) -> bool {
+    pub(super) fn set_rows_aside(
+        &mut self,
+        run: &mut Run<'_>,
+        rows: Vec<(RowKey, Option<Decision>)>,
+    ) -> bool {
         let mut pass = Pass::default();
         let done = rows.into_iter().all(|(key, decision)| {
             let act = |key: &RowKey, decision: Option<&Decision>| match decision {
@@ -509,11 +449,8 @@ impl Agent {
             let (Some(is), Some(will)) = (endpoints.present(address), endpoints.wanted(address)) else {
                 continue;
             };
-            // Another identity, and an end of auditing, have to wait for other things.
-            if is.policy != will.policy
-                && is.identity == will.identity
-                && !is.flags.contains(EndpointFlags::HOST)
-            {
+            // An end of auditing has to wait for other things.
+            if is.policy != will.policy && !is.flags.contains(EndpointFlags::HOST) {
                 moves.entry(is.policy).or_default().push((*address, will.policy));
             }
         }
@@ -535,8 +472,7 @@ impl Agent {
                 if self.misses_rows(to, true) {
                     is_left &= !written.contains(&to);
                 } else {
-                    self.move_endpoint(run, address);
-                    is_left &= self.outside.endpoints.settled(&address);
+                    is_left &= self.move_endpoint(run, address);
                 }
             }
             if is_left {
@@ -545,16 +481,17 @@ impl Agent {
         }
     }
 
-    fn move_endpoint(&mut self, run: &mut Run<'_>, address: IpAddr) {
-        let pass = self.outside.endpoints.write_range(
-            run.now,
-            Knowledge::Full,
-            address..=address,
-            |_, _| true,
-            |address, entry| put_endpoint(run.maps, *address, entry),
-        );
-        self.outside.moved |= pass.done > 0;
-        run.wrote(Table::Endpoints, pass);
+    /// Gives an endpoint its policy; another identity, for which others have to be ready, comes later. Whether it has it.
+    fn move_endpoint(&mut self, run: &mut Run<'_>, address: IpAddr) -> bool {
+        let endpoints = &self.outside.endpoints;
+        let Some((is, will)) = endpoints.present(&address).zip(endpoints.wanted(&address)) else {
+            return true;
+        };
+        if is.policy == will.policy || !endpoints.is_due(&address) {
+            return is.policy == will.policy;
+        }
+        let entry = EndpointEntry { identity: is.identity, ..*will };
+        self.set_endpoint_aside(run, address, entry)
     }
 
     fn write_one_policy(&mut self, run: &mut Run<'_>, number: u32) {

@@ -15,7 +15,7 @@ use crate::agent::Agent;
 use crate::controllers::{config, endpoints, ipcache, programs, routes};
 use crate::ports::{MapStore, PortError, Table};
 use crate::state::endpoints::{EndpointId, host_net};
-use crate::tracked::Knowledge;
+use crate::tracked::{Knowledge, Pass};
 
 /// Index of the only row of `CONFIG`.
 const CONFIG_KEY: u32 = 0;
@@ -133,21 +133,35 @@ impl Agent {
         let may_be = |entry: &EndpointEntry| {
             unwritten.allows_policy(entry.policy) && unwritten.allows_identity(entry.identity)
         };
-        let mut pass = self.outside.endpoints.write_some(
+        let pass = self.outside.endpoints.write_some(
             run.now,
             knowledge,
             |address, entry| may_be(entry) && !not_bound_yet.contains_key(address),
             |address, entry| put_endpoint(run.maps, *address, entry),
         );
-        for (address, entry) in not_bound_yet.into_iter().filter(|(_, entry)| may_be(entry)) {
-            let act = |address: &IpAddr, entry: Option<&EndpointEntry>| match entry {
-                Some(entry) => put_endpoint(run.maps, *address, entry),
-                None => Ok(()),
-            };
-            self.outside.endpoints.set_aside(run.now, address, Some(entry), act, &mut pass);
-        }
         self.outside.moved |= pass.done > 0;
         run.wrote(Table::Endpoints, pass);
+        for (address, entry) in not_bound_yet.into_iter().filter(|(_, entry)| may_be(entry)) {
+            self.set_endpoint_aside(run, address, entry);
+        }
+    }
+
+    /// Makes an endpoint something else than it shall be, until the next pass. Whether it is that.
+    pub(super) fn set_endpoint_aside(
+        &mut self,
+        run: &mut Run<'_>,
+        address: IpAddr,
+        entry: EndpointEntry,
+    ) -> bool {
+        let mut pass = Pass::default();
+        let act = |address: &IpAddr, entry: Option<&EndpointEntry>| match entry {
+            Some(entry) => put_endpoint(run.maps, *address, entry),
+            None => Ok(()),
+        };
+        let done = self.outside.endpoints.set_aside(run.now, address, Some(entry), act, &mut pass);
+        self.outside.moved |= pass.done > 0;
+        run.wrote(Table::Endpoints, pass);
+        done
     }
 
     pub(super) fn write_rows(&mut self, run: &mut Run<'_>, knowledge: Knowledge, unwritten: &Unwritten) {
