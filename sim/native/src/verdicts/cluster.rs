@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use agent_api::Timestamp;
 use agent_api::cni::{self, Attachment, Operation, PodRef};
@@ -88,7 +89,10 @@ impl MapStore for Maps<'_> {
 
 impl Member {
     fn new(n: u8, name: &str, addresses: Vec<IpAddr>, routing: Routing) -> Self {
-        let policy = PolicyConfig { host_firewall: true, ..PolicyConfig::default() };
+        // All agents are told of everything at once, and no time passes.
+        let identity_change_grace_period = Duration::ZERO;
+        let policy =
+            PolicyConfig { host_firewall: true, identity_change_grace_period, ..PolicyConfig::default() };
         let config = Config { policy: Some(policy), ..Config::new(name, routing) };
         let native = Native::new();
         native.set_clock(ClockEntry { ticks: 1_000_000, ktime_ns: 4_000_000_000_000 });
