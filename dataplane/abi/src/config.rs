@@ -72,8 +72,12 @@ pub struct NodeConfig {
     /// Sum over the rows of `ENDPOINTS` and `IPCACHE` that this revision stands for, kept by the agent so that the death of one
     /// between writing rows and raising the revision is noticed at the next start. The programs do not read it.
     pub rows_digest: [u8; 8],
+    /// First port that services may have at every node; zero: they have none.
+    pub node_port_min: u16,
+    /// Last one.
+    pub node_port_max: u16,
     /// Zero; room for what services need.
-    pub reserved: [u8; 12],
+    pub reserved: [u8; 8],
 }
 
 /// How packets get to other nodes.

@@ -20,7 +20,7 @@ table! {
     Services = "SERVICES": Hash<ServiceKey, ServiceEntry>[65_536], flags F_NO_PREALLOC, writer Agent
 }
 
-/// A frontend, or one of its slots.
+/// A frontend, or one of its slots. That of a node port, which is reached at every address of every node, has the address zero.
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
@@ -62,7 +62,8 @@ impl ServiceKey {
     }
 }
 
-/// From where a frontend is seen: traffic policies may leave different backends for each.
+/// From where a frontend is seen: traffic policies may leave different backends for each. Where they do not, there is the internal
+/// one alone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum ServiceScope {
@@ -135,6 +136,31 @@ bitflags! {
         const ZONE_HINTS = 4;
         /// No backend is ready: those in its slots are ending.
         const ENDING = 8;
+        /// A port of every node.
+        const NODE_PORT = 16;
+        /// An address that somebody sees to that it leads to nodes (`externalIPs`).
+        const EXTERNAL_IP = 32;
+        /// An address of a load balancer.
+        const LOAD_BALANCER = 64;
+        /// Only backends of the node that is called are in its slots (`externalTrafficPolicy: Local`).
+        const EXTERNAL_LOCAL = 128;
+    }
+}
+
+impl ServiceFlags {
+    /// How a frontend is called, as lists show it.
+    pub const fn kind(self) -> &'static str {
+        if self.contains(Self::CLUSTER_IP) {
+            "ClusterIP"
+        } else if self.contains(Self::NODE_PORT) {
+            "NodePort"
+        } else if self.contains(Self::LOAD_BALANCER) {
+            "LoadBalancer"
+        } else if self.contains(Self::EXTERNAL_IP) {
+            "ExternalIP"
+        } else {
+            "unknown"
+        }
     }
 }
 

@@ -65,14 +65,18 @@ pub trait Packet: Copy {
     }
 }
 
-/// The tables.
-pub trait Maps: Copy {
+/// The tables that say who is where.
+pub trait Places: Copy {
     /// The node's configuration.
     fn config(&self) -> Option<&NodeConfig>;
     /// A local endpoint.
     fn endpoint(&self, key: &EndpointKey) -> Option<&EndpointEntry>;
     /// Longest prefix that covers an address.
     fn ipcache(&self, key: &IpCacheKey) -> Option<&IpCacheEntry>;
+}
+
+/// The tables that packets need.
+pub trait Maps: Places {
     /// What a policy says of an identity.
     fn policy(&self, key: &PolicyKey) -> Option<&PolicyEntry>;
     /// Longest block that covers an address.

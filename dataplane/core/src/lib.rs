@@ -39,7 +39,7 @@ pub mod service;
 pub mod socket;
 pub mod verdict;
 
-pub use host::{Clock, Events, Host, Maps, Packet, Raw};
+pub use host::{Clock, Events, Host, Maps, Packet, Places, Raw};
 pub use programs::{run, run_socket};
 pub use socket::{Peer, SocketHost, SocketVerdict};
 pub use verdict::{Step, Verdict};

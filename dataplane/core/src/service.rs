@@ -2,24 +2,26 @@
 //!
 //! A call to a frontend costs two look-ups in `SERVICES` and one in `BACKENDS`. What clients stay with comes on top: for
 //! services with session affinity, and for datagrams, of which each is a call of its own and all together are one conversation.
+//! A call to a port that services may have at every node costs one more, and if one has it, the look whether a node is called.
 //! Which backends may be chosen, and which only keep what they have, is settled by who writes the tables.
 
 use dataplane_abi::affinity::{AffinityEntry, AffinityKey, ClientKind, DATAGRAM_TIMEOUT_S};
 use dataplane_abi::backends::{BackendEntry, BackendState};
+use dataplane_abi::endpoints::{EndpointFlags, EndpointKey};
+use dataplane_abi::ipcache::IpCacheKey;
 use dataplane_abi::metrics::{self, Direction};
 use dataplane_abi::services::{ServiceEntry, ServiceKey, ServiceScope};
 use dataplane_abi::sock_revnat::{SockRevNatEntry, SockRevNatKey};
-use dataplane_abi::{DropReason, ForwardReason};
+use dataplane_abi::{Addr, DropReason, Family, ForwardReason};
 
+use crate::host::Places;
 use crate::socket::{Peer, ServiceMaps, SocketHost, SocketVerdict};
 
 /// Sends a call to a backend if it is one to a service. `DATAGRAM`: the call is about one datagram alone.
 #[inline(always)]
 pub fn translate<H: SocketHost, const DATAGRAM: bool>(host: H) -> SocketVerdict {
     let Some(called) = Peer::of(host) else { return SocketVerdict::Pass };
-    let key =
-        ServiceKey::frontend(called.addr, called.family, called.port, called.proto, ServiceScope::Internal);
-    let Some(service) = host.service(&key) else { return SocketVerdict::Pass };
+    let Some((key, service)) = find(host, &called) else { return SocketVerdict::Pass };
     let (number, timeout_s, count) = (service.service, service.affinity_timeout_s, service.count);
     let Some(backend) = select::<H, DATAGRAM>(host, key, number, timeout_s, count) else {
         host.count(metrics::index(DropReason::NoServiceBackend.number(), Direction::Service));
@@ -44,6 +46,35 @@ pub fn restore<H: SocketHost>(host: H) {
     let key = SockRevNatKey::new(host.cookie(), answers.addr, answers.family, answers.port, answers.proto);
     if let Some(row) = host.sock_revnat(&key) {
         Peer { addr: row.addr, port: row.port, ..answers }.set_in(host);
+    }
+}
+
+/// The frontend that is called, if it is one. A node port has one for all nodes, and one of its own where a node is different.
+#[inline(always)]
+fn find<H: Places + ServiceMaps>(host: H, called: &Peer) -> Option<(ServiceKey, ServiceEntry)> {
+    let exact =
+        ServiceKey::frontend(called.addr, called.family, called.port, called.proto, ServiceScope::Internal);
+    if let Some(service) = host.service(&exact) {
+        return Some((exact, *service));
+    }
+    let port = called.port.get();
+    let config = host.config()?;
+    if port < config.node_port_min || port > config.node_port_max {
+        return None;
+    }
+    let key = ServiceKey { addr: Addr::ZERO, ..exact };
+    let service = *host.service(&key)?;
+    is_node(host, called.addr, called.family).then_some((key, service))
+}
+
+/// Whether an address is that of a node, this or another. Router addresses, which are for pods alone, do not count.
+#[inline(always)]
+fn is_node<H: Places>(host: H, addr: Addr, family: Family) -> bool {
+    match host.endpoint(&EndpointKey::new(addr, family)) {
+        Some(here) => here.flags & (EndpointFlags::HOST | EndpointFlags::ROUTER) == EndpointFlags::HOST,
+        None => {
+            host.ipcache(&IpCacheKey::host(addr, family)).is_some_and(|entry| entry.identity.is_remote_node())
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use dataplane_abi::services::{ServiceEntry, ServiceKey};
 use dataplane_abi::sock_revnat::{SockRevNatEntry, SockRevNatKey};
 use dataplane_abi::{Addr, Be16, Family};
 
-use crate::host::Clock;
+use crate::host::{Clock, Places};
 use crate::ip::l4;
 
 /// `IPPROTO_MPTCP`: TCP to everybody but the socket.
@@ -57,9 +57,9 @@ pub trait Random: Copy {
 }
 
 /// A host of these programs is all of them.
-pub trait SocketHost: Call + ServiceMaps + Random + Clock {}
+pub trait SocketHost: Call + Places + ServiceMaps + Random + Clock {}
 
-impl<T: Call + ServiceMaps + Random + Clock> SocketHost for T {}
+impl<T: Call + Places + ServiceMaps + Random + Clock> SocketHost for T {}
 
 /// How a call ends that is about to speak with somebody.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

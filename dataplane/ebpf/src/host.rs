@@ -25,8 +25,9 @@ use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
 use dataplane_abi::metrics::EVENTS_LOST;
 use dataplane_abi::policy::{BlockKey, L4Key, PolicyEntry, PolicyKey, PolicyVerdict, StagedCount, StagedKey};
 use dataplane_core::ends::Meeting;
-use dataplane_core::{Clock, Events, Maps, Packet, Raw, Verdict};
+use dataplane_core::{Clock, Events, Maps, Packet, Places, Raw, Verdict};
 
+use crate::socket::SockAddr;
 use crate::tables;
 
 /// `BPF_NOEXIST`.
@@ -297,25 +298,35 @@ pub(crate) unsafe fn with<T, R>(value: Option<*mut T>, f: impl FnOnce(&mut T) ->
     value.map(|value| f(unsafe { &mut *value }))
 }
 
+/// Tells a host who is where: every program asks the same tables.
+macro_rules! places {
+    ($host:ty $(, $parameter:ident: $kind:ty)?) => {
+        impl $(<const $parameter: $kind>)? Places for $host {
+            #[inline(always)]
+            fn config(&self) -> Option<&NodeConfig> {
+                tables::CONFIG.get(0)
+            }
+
+            #[inline(always)]
+            fn endpoint(&self, key: &EndpointKey) -> Option<&EndpointEntry> {
+                // SAFETY: rows are replaced whole by the agent; a reader may see an old one while it runs.
+                unsafe { tables::ENDPOINTS.get(key) }
+            }
+
+            #[inline(always)]
+            fn ipcache(&self, key: &IpCacheKey) -> Option<&IpCacheEntry> {
+                // SAFETY: the map's key is the length of the prefix and the bytes behind it, which is what the row type is.
+                let key = unsafe { &*ptr::from_ref(key).cast() };
+                tables::IPCACHE.get(key)
+            }
+        }
+    };
+}
+
+places!(Kernel);
+places!(SockAddr<V6>, V6: bool);
+
 impl Maps for Kernel {
-    #[inline(always)]
-    fn config(&self) -> Option<&NodeConfig> {
-        tables::CONFIG.get(0)
-    }
-
-    #[inline(always)]
-    fn endpoint(&self, key: &EndpointKey) -> Option<&EndpointEntry> {
-        // SAFETY: rows are replaced whole by the agent; a reader may see an old one while it runs.
-        unsafe { tables::ENDPOINTS.get(key) }
-    }
-
-    #[inline(always)]
-    fn ipcache(&self, key: &IpCacheKey) -> Option<&IpCacheEntry> {
-        // SAFETY: the map's key is the length of the prefix and the bytes behind it, which is what the row type is.
-        let key = unsafe { &*ptr::from_ref(key).cast() };
-        tables::IPCACHE.get(key)
-    }
-
     #[inline(always)]
     fn policy(&self, key: &PolicyKey) -> Option<&PolicyEntry> {
         // SAFETY: as for endpoints; what an old row decided is judged again at the revision that the agent writes last.

@@ -11,7 +11,7 @@ use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
 use dataplane_abi::metrics::EVENTS_LOST;
 use dataplane_abi::policy::{BlockKey, L4Key, PolicyEntry, PolicyKey, PolicyVerdict, StagedCount, StagedKey};
 use dataplane_core::ends::Meeting;
-use dataplane_core::{Clock, Events, Maps, Packet, Raw};
+use dataplane_core::{Clock, Events, Maps, Packet, Places, Raw};
 
 use crate::{Frame, Native, Tunnel};
 
@@ -109,7 +109,7 @@ impl Packet for Handle<'_> {
     }
 }
 
-impl Maps for Handle<'_> {
+impl Places for Handle<'_> {
     fn config(&self) -> Option<&NodeConfig> {
         self.node.tables.config.get(0)
     }
@@ -121,7 +121,9 @@ impl Maps for Handle<'_> {
     fn ipcache(&self, key: &IpCacheKey) -> Option<&IpCacheEntry> {
         self.node.tables.ipcache.get(key)
     }
+}
 
+impl Maps for Handle<'_> {
     fn policy(&self, key: &PolicyKey) -> Option<&PolicyEntry> {
         self.node.tables.policy.get(key)
     }

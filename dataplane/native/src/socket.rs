@@ -5,11 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use dataplane_abi::affinity::{AffinityEntry, AffinityKey};
 use dataplane_abi::backends::BackendEntry;
+use dataplane_abi::config::NodeConfig;
+use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
+use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
 use dataplane_abi::program::SocketProgram;
 use dataplane_abi::services::{ServiceEntry, ServiceKey};
 use dataplane_abi::sock_revnat::{SockRevNatEntry, SockRevNatKey};
 use dataplane_abi::{Addr, Be16};
-use dataplane_core::host::Clock;
+use dataplane_core::host::{Clock, Places};
 use dataplane_core::socket::{Call, Random, ServiceMaps};
 
 use crate::Native;
@@ -76,6 +79,20 @@ impl Call for Handle<'_> {
 
     fn netns_cookie(self) -> u64 {
         self.call.get().netns
+    }
+}
+
+impl Places for Handle<'_> {
+    fn config(&self) -> Option<&NodeConfig> {
+        self.node.tables.config.get(0)
+    }
+
+    fn endpoint(&self, key: &EndpointKey) -> Option<&EndpointEntry> {
+        self.node.tables.endpoints.get(key)
+    }
+
+    fn ipcache(&self, key: &IpCacheKey) -> Option<&IpCacheEntry> {
+        self.node.tables.ipcache.get(key)
     }
 }
 

@@ -344,6 +344,137 @@ fn who_could_not_be_told_whom_it_called_sends_no_datagram() {
     assert_eq!(world.native.counters(), [(7, Direction::Service, 2)]);
 }
 
+/// Node ports: rows of a service for all nodes, and of another one that is different at one of them.
+mod node_ports {
+    use dataplane_abi::Identity;
+    use dataplane_abi::config::NodeConfig;
+    use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags, EndpointKey};
+    use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
+
+    use super::*;
+
+    fn ip(family: u8, n: u8) -> IpAddr {
+        if family == 4 {
+            IpAddr::from([172, 18, 0, n])
+        } else {
+            IpAddr::from([0xfd00, 0x18, 0, 0, 0, 0, 0, u16::from(n)])
+        }
+    }
+
+    const OWN: u8 = 1;
+    const ROUTER: u8 = 2;
+    const REMOTE: u8 = 3;
+    const API: u8 = 4;
+    const LABELLED: u8 = 5;
+    const ELSEWHERE: u8 = 6;
+
+    /// A node that knows others, and a service at port 30080 of all nodes.
+    fn world(family: u8, range: (u16, u16)) -> World {
+        let world = World::new(family, &[(1, ACTIVE)], 0);
+        let World { mut native, .. } = world;
+        let tables = native.tables_mut();
+        let config = NodeConfig { node_port_min: range.0, node_port_max: range.1, ..NodeConfig::default() };
+        tables.config.set(0, config);
+        let own = |flags| EndpointEntry { flags, identity: Identity::HOST, ..EndpointEntry::default() };
+        for (n, flags) in [(OWN, EndpointFlags::HOST), (ROUTER, EndpointFlags::HOST | EndpointFlags::ROUTER)]
+        {
+            assert!(tables.endpoints.insert(EndpointKey::from_ip(ip(family, n)), own(flags)));
+        }
+        let row = EndpointEntry { id: 7, identity: Identity(3000), ..EndpointEntry::default() };
+        assert!(tables.endpoints.insert(EndpointKey::from_ip(pod(family, 1)), row));
+        for (n, identity) in [
+            (REMOTE, Identity::REMOTE_NODE),
+            (API, Identity::KUBE_APISERVER),
+            (LABELLED, Identity(0x0200_0001)),
+            (ELSEWHERE, Identity::WORLD),
+        ] {
+            let bits = if family == 4 { 32 } else { 128 };
+            let key = IpCacheKey::prefix(ip(family, n), bits);
+            tables.ipcache.insert(key, IpCacheEntry::new(identity)).expect("room in the table");
+        }
+        let mut world = World { native, family };
+        for proto in [TCP, UDP] {
+            let cluster_ip = world.key(proto);
+            let key = ServiceKey { addr: Addr::ZERO, port: Be16::new(30_080), ..cluster_ip };
+            world.copy(cluster_ip, key, ServiceFlags::NODE_PORT);
+        }
+        world
+    }
+
+    impl World {
+        /// Gives a frontend the backends of another one.
+        fn copy(&mut self, from: ServiceKey, to: ServiceKey, flags: ServiceFlags) {
+            let tables = self.native.tables_mut();
+            let front = *tables.services.get(&from).expect("a frontend");
+            for slot in 1..=front.count {
+                let row = *tables.services.get(&from.slot(slot)).expect("a slot");
+                assert!(tables.services.insert(to.slot(slot), row));
+            }
+            assert!(tables.services.insert(to, ServiceEntry { flags, ..front }));
+        }
+
+        fn call_at(&self, to: SocketAddr) -> [Option<SocketAddr>; 2] {
+            let connect = self.program(SocketProgram::Connect4, SocketProgram::Connect6);
+            let sendmsg = self.program(SocketProgram::Sendmsg4, SocketProgram::Sendmsg6);
+            let outcome = |program, protocol| self.outcome(program, &mut Self::call(to, protocol, 5));
+            [outcome(connect, TCP), outcome(sendmsg, UDP)]
+        }
+    }
+
+    #[test]
+    fn a_port_of_every_node_is_a_service_and_of_nobody_else() {
+        for family in [4, 6] {
+            let world = world(family, (30_000, 32_767));
+            let backend = SocketAddr::new(pod(family, 1), 8080);
+            let at = |n, port| SocketAddr::new(ip(family, n), port);
+            for n in [OWN, REMOTE, API, LABELLED] {
+                assert_eq!(world.call_at(at(n, 30_080)), [Some(backend); 2], "{n}");
+                assert_eq!(world.call_at(at(n, 30_081)), [Some(at(n, 30_081)); 2], "{n}: another port");
+            }
+            for n in [ROUTER, ELSEWHERE, 9] {
+                assert_eq!(world.call_at(at(n, 30_080)), [Some(at(n, 30_080)); 2], "{n}");
+            }
+            let to_pod = SocketAddr::new(pod(family, 1), 30_080);
+            assert_eq!(world.call_at(to_pod), [Some(to_pod); 2]);
+            let getpeername = world.program(SocketProgram::Getpeername4, SocketProgram::Getpeername6);
+            assert_eq!(world.told(getpeername, backend, TCP, 5), at(LABELLED, 30_080));
+            assert_eq!(world.native.counters(), []);
+        }
+    }
+
+    #[test]
+    fn ports_beyond_the_range_are_not_looked_for() {
+        for family in [4, 6] {
+            let to = SocketAddr::new(ip(family, OWN), 30_080);
+            for range in [(0, 0), (30_081, 32_767), (30_000, 30_079)] {
+                assert_eq!(world(family, range).call_at(to), [Some(to); 2], "{range:?}");
+            }
+            let backend = SocketAddr::new(pod(family, 1), 8080);
+            assert_eq!(world(family, (30_080, 30_080)).call_at(to), [Some(backend); 2]);
+        }
+    }
+
+    /// As with `externalTrafficPolicy: Local`.
+    #[test]
+    fn a_node_may_be_different_from_the_others() {
+        for family in [4, 6] {
+            let mut world = world(family, (30_000, 32_767));
+            for proto in [TCP, UDP] {
+                let cluster_ip = world.key(proto);
+                let all = ServiceKey { addr: Addr::ZERO, port: Be16::new(30_080), ..cluster_ip };
+                let own = ServiceKey { addr: Addr::from_ip(ip(family, OWN)).0, ..all };
+                world.copy(cluster_ip, own, ServiceFlags::NODE_PORT);
+                let nobody = ServiceEntry { count: 0, ..*world.native.tables().services.get(&all).unwrap() };
+                assert!(world.native.tables_mut().services.insert(all, nobody));
+            }
+            let backend = SocketAddr::new(pod(family, 1), 8080);
+            assert_eq!(world.call_at(SocketAddr::new(ip(family, OWN), 30_080)), [Some(backend); 2]);
+            assert_eq!(world.call_at(SocketAddr::new(ip(family, REMOTE), 30_080)), [None; 2]);
+            assert_eq!(world.native.counters(), [(158, Direction::Service, 2)]);
+        }
+    }
+}
+
 proptest! {
     /// Whatever the rows, a call goes to an active backend of the service, to one that the client has had before, or fails; and what
     /// a process is told of who answers is whom it has called.
