@@ -1,17 +1,26 @@
 //! `bristle service list` and `bristle bpf lb list` as text for people.
 
 use crate::table::Table;
-use agent_api::{LbBackend, LbFrontend, Service};
+use agent_api::{LbBackend, LbFrontend, Service, ServiceFrontend};
 
 /// What is the same for all endpoints of a service's port, in words.
 fn notes(service: &Service) -> String {
     let notes = [
         service.affinity_s.map(|seconds| format!("affinity {seconds}s")),
-        service.local.then(|| "this node only".to_owned()),
+        service.node.as_ref().map(|node| format!("{node} only")),
         service.hinted.then(|| "by hints".to_owned()),
         service.ending.then(|| "none is ready".to_owned()),
     ];
     notes.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// How a service is called; what is not said is a cluster IP.
+fn frontend(frontend: &ServiceFrontend) -> String {
+    match (frontend.kind.as_str(), frontend.outside) {
+        ("ClusterIP", _) => frontend.address.to_string(),
+        (kind, false) => format!("{} ({kind})", frontend.address),
+        (kind, true) => format!("{} ({kind} from outside)", frontend.address),
+    }
 }
 
 /// `bristle service list`
@@ -26,7 +35,7 @@ pub(crate) fn services(services: &[Service]) -> String {
             format!("{}/{}", service.namespace, service.name),
             service.port.clone(),
             service.protocol.clone(),
-            service.frontends.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            service.frontends.iter().map(frontend).collect::<Vec<_>>().join(", "),
             backends.collect::<Vec<_>>().join(", "),
             notes(service),
         ]);
@@ -67,7 +76,7 @@ pub(crate) fn frontends(frontends: &[LbFrontend]) -> String {
 #[cfg(test)]
 mod tests {
     use super::{frontends, services};
-    use agent_api::{LbBackend, LbFrontend, Service, ServiceBackend};
+    use agent_api::{LbBackend, LbFrontend, Service, ServiceBackend, ServiceFrontend};
 
     #[test]
     fn services_are_a_table() {
@@ -75,20 +84,29 @@ mod tests {
             address: address.parse().unwrap(),
             state: state.to_owned(),
         };
+        let way = |address: &str, kind: &str, outside| ServiceFrontend {
+            address: address.parse().unwrap(),
+            kind: kind.to_owned(),
+            outside,
+        };
         let service = Service {
             namespace: "shop".into(),
             name: "web".into(),
             protocol: "tcp".into(),
-            frontends: vec!["10.96.0.1:80".parse().unwrap()],
+            frontends: vec![
+                way("10.96.0.1:80", "ClusterIP", false),
+                way("0.0.0.0:30080", "NodePort", false),
+                way("192.0.2.1:80", "LoadBalancer", true),
+            ],
             backends: vec![backend("10.1.0.1:8080", "active"), backend("10.1.0.2:8080", "terminating")],
             affinity_s: Some(30),
-            local: true,
+            node: Some("node-1".into()),
             ..Service::default()
         };
         assert_eq!(
             services(&[service]),
-            "SERVICE   PORT  PROTO  FRONTENDS     BACKENDS                                    NOTES\n\
-             shop/web  -     tcp    10.96.0.1:80  10.1.0.1:8080, 10.1.0.2:8080 (terminating)  affinity 30s, this node only\n"
+            "SERVICE   PORT  PROTO  FRONTENDS                                                                         BACKENDS                                    NOTES\n\
+             shop/web  -     tcp    10.96.0.1:80, 0.0.0.0:30080 (NodePort), 192.0.2.1:80 (LoadBalancer from outside)  10.1.0.1:8080, 10.1.0.2:8080 (terminating)  affinity 30s, node-1 only\n"
         );
     }
 

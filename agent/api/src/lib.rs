@@ -30,6 +30,6 @@ pub use ipcache::IpcacheEntry;
 pub use map::{MapDump, MapInfo, MapRow};
 pub use monitor::MonitorEvent;
 pub use node::Node;
-pub use service::{LbBackend, LbFrontend, Service, ServiceBackend};
+pub use service::{LbBackend, LbFrontend, Service, ServiceBackend, ServiceFrontend};
 pub use status::{AgentState, Health, RoutingMode, Status};
 pub use time::Timestamp;

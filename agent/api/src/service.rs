@@ -15,22 +15,34 @@ pub struct Service {
     pub port: String,
     /// Protocol in words: `tcp` or `udp`.
     pub protocol: String,
-    /// Addresses and ports under which it is called.
-    pub frontends: Vec<SocketAddr>,
+    /// How it is called.
+    pub frontends: Vec<ServiceFrontend>,
     /// Endpoints that callers on this node may reach.
     pub backends: Vec<ServiceBackend>,
     /// Seconds for which a client stays with its backend; absent without session affinity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity_s: Option<u32>,
-    /// Only endpoints of this node count (`internalTrafficPolicy: Local`).
-    #[serde(default)]
-    pub local: bool,
+    /// The node whose endpoints alone count; absent: those of all nodes do (a traffic policy says `Local`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// Only endpoints that hints mean for this node or its zone take new connections.
     #[serde(default)]
     pub hinted: bool,
     /// No endpoint is ready: those that are ending take new connections.
     #[serde(default)]
     pub ending: bool,
+}
+
+/// One way to call a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceFrontend {
+    /// Address and port; the address zero stands for every address of every node.
+    pub address: SocketAddr,
+    /// `ClusterIP`, `NodePort`, `ExternalIP` or `LoadBalancer`.
+    pub kind: String,
+    /// Only for what comes from outside the cluster: inside the same address may have other endpoints.
+    #[serde(default)]
+    pub outside: bool,
 }
 
 /// An endpoint of a service.

@@ -355,6 +355,7 @@ impl Agent {
         let own = touched.own;
         if touched.any {
             self.state.policy.nodes_moved();
+            self.state.frontends.nodes_moved();
         }
         for cidr in &touched.cidrs {
             self.dirty.addresses.extend(self.state.policy.addresses_in(cidr));

@@ -1,5 +1,6 @@
 //! What the daemon is told by flags and keeps for its whole life.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use agent_crd::{CiliumIdentity, LabelFilter};
@@ -64,6 +65,9 @@ impl Default for CtGcConfig {
     }
 }
 
+/// Ports that API servers give to services at every node unless they are told otherwise.
+pub const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
+
 /// The agent's configuration. Nothing in it changes while the process lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -91,6 +95,8 @@ pub struct Config {
     pub policy: Option<PolicyConfig>,
     /// Calls of this node's pods and processes to services go to their endpoints, so that no kube-proxy is needed for them.
     pub kube_proxy_replacement: bool,
+    /// Ports that the API server gives to services at every node.
+    pub node_ports: RangeInclusive<u16>,
 }
 
 /// Identities and policy.
@@ -141,6 +147,7 @@ impl Config {
             ct_gc: CtGcConfig::default(),
             policy: None,
             kube_proxy_replacement: false,
+            node_ports: NODE_PORTS,
         }
     }
 }

@@ -38,7 +38,7 @@ mod tracked;
 
 pub use agent::{Agent, PartyNames, ReconcileReport, RuleNames};
 pub use cni::{CniRequest, Netns, NetnsHandle, Reply, RequestId};
-pub use config::{Config, CtGcConfig, FamilyMode, MonitorAggregation, PolicyConfig, Routing};
+pub use config::{Config, CtGcConfig, FamilyMode, MonitorAggregation, NODE_PORTS, PolicyConfig, Routing};
 pub use event::{DeviceFacts, Event, NodeObject};
 pub use finding::{Finding, Severity};
 pub use objects::{

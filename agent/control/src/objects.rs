@@ -247,10 +247,16 @@ pub struct ServiceObject {
     pub cluster_ips: BTreeSet<IpAddr>,
     /// `metadata.creationTimestamp`; of two that claim one frontend the later one has it.
     pub created: Box<str>,
+    /// `spec.externalIPs`. What is no address is left out.
+    pub external_ips: BTreeSet<IpAddr>,
+    /// `status.loadBalancer.ingress`, for a service of that type: addresses at which nodes take its traffic (`ipMode` is not `Proxy`).
+    pub balancer_ips: BTreeSet<IpAddr>,
     /// `spec.ports`, those of protocols that are translated.
     pub ports: Vec<ServicePort>,
     /// `spec.internalTrafficPolicy` is `Local`: clients get endpoints of their own node only.
     pub internal_local: bool,
+    /// `spec.externalTrafficPolicy` is `Local`: from outside, and at its port, a node gives its own endpoints only.
+    pub external_local: bool,
     /// Seconds for which a client stays with its backend (`spec.sessionAffinity` is `ClientIP`).
     pub affinity_s: Option<u32>,
     /// It is left to another proxy (label `service.kubernetes.io/service-proxy-name`), or is only a name (type `ExternalName`).
@@ -266,6 +272,8 @@ pub struct ServicePort {
     pub proto: u8,
     /// Port at the service's addresses.
     pub port: u16,
+    /// Port at every node, for services that have such ports.
+    pub node_port: Option<u16>,
 }
 
 /// What the agent reads of an `EndpointSlice`.

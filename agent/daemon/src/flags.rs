@@ -1,9 +1,11 @@
 //! The agent's command line. Every flag can also be given by the environment variable in brackets in `--help`.
 
+use agent_control::NODE_PORTS;
 use agent_crd::{CiliumIdentity, LabelFilter};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -137,6 +139,10 @@ pub struct RunFlags {
     #[arg(long, env = "BRISTLE_KUBE_PROXY_REPLACEMENT", global = true)]
     pub kube_proxy_replacement: bool,
 
+    /// Ports that the API server gives to services at every node (its --service-node-port-range).
+    #[arg(long, env = "BRISTLE_NODE_PORT_RANGE", default_value_t = Ports(NODE_PORTS), value_parser = ports, global = true)]
+    pub node_port_range: Ports,
+
     /// Cgroup (version 2) whose processes call services: the root of the hierarchy [default: where it is mounted].
     #[arg(long, env = "BRISTLE_CGROUP_ROOT", global = true)]
     pub cgroup_root: Option<PathBuf>,
@@ -237,6 +243,26 @@ fn wait(text: &str) -> Result<Wait, String> {
 /// Container runtimes do not wait longer for a pod's network, and nodes that have not heard of an identity by then are cut off.
 const MOST_WAIT: Duration = Duration::from_secs(120);
 
+/// A range of ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ports(pub RangeInclusive<u16>);
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(range) = self;
+        write!(f, "{}-{}", range.start(), range.end())
+    }
+}
+
+fn ports(text: &str) -> Result<Ports, String> {
+    let parsed =
+        text.split_once('-').and_then(|(first, last)| Some(first.parse().ok()?..=last.parse().ok()?));
+    parsed
+        .filter(|range: &RangeInclusive<u16>| *range.start() > 0 && !range.is_empty())
+        .map(Ports)
+        .ok_or_else(|| "give the first and the last port, as in 30000-32767".to_owned())
+}
+
 /// Which trace events the dataplane sends. Drops are always sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Aggregation {
@@ -336,6 +362,20 @@ mod tests {
         assert_eq!(wait("0s").unwrap(), Wait(Duration::ZERO));
         for wrong in ["10", "1m", "-1s", "121s", "s", ""] {
             assert!(wait(wrong).unwrap_err().to_string().contains("10s or 500ms"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn ranges_of_ports_have_two_ends() {
+        let range = |text: &str| {
+            Flags::try_parse_from(["bristle-agent".to_owned(), format!("--node-port-range={text}")])
+                .map(|flags| flags.run.node_port_range)
+        };
+        assert_eq!(range("20000-22767").unwrap().0, 20_000..=22_767);
+        let usual = Flags::try_parse_from(["bristle-agent"]).unwrap().run.node_port_range;
+        assert_eq!(usual.to_string(), "30000-32767");
+        for wrong in ["30000", "30000-", "0-9", "9-1", "1-70000", "30000,32767", ""] {
+            assert!(range(wrong).unwrap_err().to_string().contains("30000-32767"), "{wrong}");
         }
     }
 

@@ -180,6 +180,7 @@ fn config(flags: &RunFlags, node: String) -> Config {
     config.ipv6 = family(flags.ipv6);
     config.mtu = (flags.mtu > 0).then_some(flags.mtu);
     config.kube_proxy_replacement = flags.kube_proxy_replacement;
+    config.node_ports = flags.node_port_range.0.clone();
     config.policy = (flags.policy == Switch::On).then(|| policy(flags));
     config.monitor_aggregation = match flags.monitor_aggregation {
         Aggregation::None => MonitorAggregation::None,

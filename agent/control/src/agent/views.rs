@@ -3,15 +3,17 @@
 use agent_api::status::{AgentState, IpamStatus, NetworkStatus, RoutingMode};
 use std::net::{IpAddr, SocketAddr};
 
-use agent_api::{Endpoint, EndpointPolicy, EndpointState, IpcacheEntry, Node, Service, ServiceBackend};
+use agent_api::{
+    Endpoint, EndpointPolicy, EndpointState, IpcacheEntry, Node, Service, ServiceBackend, ServiceFrontend,
+};
 use dataplane_abi::backends::BackendState;
 use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags};
-use dataplane_abi::services::{ServiceFlags, ServiceKey};
+use dataplane_abi::services::{ServiceFlags, ServiceKey, ServiceScope};
 
 use super::Agent;
 use crate::config::Routing;
 use crate::controllers::ipcache;
-use crate::controllers::services::Offer;
+use crate::controllers::services::{Frontend, Offer, Reach};
 use crate::finding::Finding;
 use crate::objects::ObjectName;
 use crate::ports::PortError;
@@ -84,6 +86,11 @@ impl Agent {
             address: SocketAddr::new(*address, *port),
             state: state.to_owned(),
         };
+        let frontend = |(frontend, own): (&Frontend, &ServiceFlags)| ServiceFrontend {
+            address: SocketAddr::new(frontend.address, frontend.port),
+            kind: own.kind().to_owned(),
+            outside: frontend.scope == ServiceScope::External,
+        };
         let view = |offer: &Offer| {
             let active = offer.active.iter().map(|place| backend(BackendState::Active.name(), place));
             let kept = offer.kept.iter().map(|place| backend(BackendState::Terminating.name(), place));
@@ -93,15 +100,20 @@ impl Agent {
                 name,
                 port: offer.name.port.to_string(),
                 protocol: if offer.name.proto == agent_policy::proto::UDP { "udp" } else { "tcp" }.to_owned(),
-                frontends: offer.frontends.iter().map(|f| SocketAddr::new(f.address, f.port)).collect(),
+                frontends: offer.frontends.iter().map(frontend).collect(),
                 backends: active.chain(kept).collect(),
                 affinity_s: (offer.affinity_s != 0).then_some(offer.affinity_s),
-                local: offer.flags.contains(ServiceFlags::INTERNAL_LOCAL),
+                node: match &offer.name.reach {
+                    Reach::Node(node) => Some(node.to_string()),
+                    Reach::Cluster | Reach::Nobody => None,
+                },
                 hinted: offer.flags.contains(ServiceFlags::ZONE_HINTS),
                 ending: offer.flags.contains(ServiceFlags::ENDING),
             }
         };
-        self.state.frontends.offers().map(view).collect()
+        // At nodes without endpoints there is nothing to show of a service that gives only their own.
+        let offers = self.state.frontends.offers().filter(|offer| offer.name.reach != Reach::Nobody);
+        offers.map(view).collect()
     }
 
     /// The ipcache as it shall be.

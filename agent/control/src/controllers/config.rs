@@ -19,6 +19,8 @@ pub(crate) fn row(config: &Config, plan: &Plan, listeners: bool, ticks_per_s: u3
     flags.set(ConfigFlags::HOST_FIREWALL, config.host_firewall());
     flags.set(ConfigFlags::IPV4, plan.v4);
     flags.set(ConfigFlags::IPV6, plan.v6);
+    let (first, last) = (*config.node_ports.start(), *config.node_ports.end());
+    let (node_port_min, node_port_max) = if config.kube_proxy_replacement { (first, last) } else { (0, 0) };
     let interval_ms = u128::from(ticks_per_s).saturating_mul(config.report_interval.as_millis()) / 1000;
     Some(NodeConfig {
         abi_version: ABI_VERSION,
@@ -52,6 +54,8 @@ pub(crate) fn row(config: &Config, plan: &Plan, listeners: bool, ticks_per_s: u3
         node_v6: plan.node_v6.map_or([0; 16], |node| node.octets()),
         world_v4: world(plan, true),
         world_v6: world(plan, false),
+        node_port_min,
+        node_port_max,
         ..NodeConfig::default()
     })
 }

@@ -1,7 +1,7 @@
-//! `SERVICES` and `BACKENDS`: where calls to cluster IPs go.
+//! `SERVICES` and `BACKENDS`: where calls to services go, and what comes to them from outside.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane_abi::backends::{BackendEntry, BackendState};
 use dataplane_abi::services::{ServiceEntry, ServiceFlags, ServiceKey, ServiceScope};
@@ -12,21 +12,38 @@ use super::row_hash;
 use crate::objects::{ObjectName, ServiceObject, ServicePort, SliceEndpoint, SliceObject};
 use crate::ports::Row;
 
-/// A port of a service in one family: what has backends.
+/// Which endpoints of a service's port stand behind an address: traffic policies leave different ones.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reach {
+    /// Those of all nodes.
+    Cluster,
+    /// Those of one node.
+    Node(Box<str>),
+    /// None: those of the node that is called, which has none (`externalTrafficPolicy: Local`).
+    Nobody,
+}
+
+/// A port of a service in one family, with the endpoints that count: what has backends.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PortName {
     pub(crate) service: ObjectName,
     pub(crate) port: Box<str>,
     pub(crate) proto: u8,
     pub(crate) is_v4: bool,
+    pub(crate) reach: Reach,
 }
 
 impl PortName {
     /// Where to begin looking for a number of it.
     pub(crate) fn hash(&self) -> u32 {
-        let Self { service: ObjectName { namespace, name }, port, proto, is_v4 } = self;
+        let Self { service: ObjectName { namespace, name }, port, proto, is_v4, reach } = self;
+        let reach = match reach {
+            Reach::Cluster => "",
+            Reach::Node(node) => node,
+            Reach::Nobody => "/",
+        };
         // Names have no slashes.
-        let text = format!("{namespace}/{name}/{port}/{proto}/{is_v4}");
+        let text = format!("{namespace}/{name}/{port}/{proto}/{is_v4}/{reach}");
         fold(row_hash(b'N', text.as_bytes(), &[]))
     }
 }
@@ -56,24 +73,27 @@ fn fold(hash: u64) -> u32 {
     u32::try_from(hash >> 32).unwrap_or_default()
 }
 
-/// An address, a protocol and a port under which a service is reached.
+/// An address, a protocol and a port under which a service is reached; the address that is none stands for all of all nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Frontend {
     pub(crate) address: IpAddr,
     pub(crate) proto: u8,
     pub(crate) port: u16,
+    /// From where.
+    pub(crate) scope: ServiceScope,
 }
 
 impl Frontend {
     /// Key bytes of its row at slot 0.
     pub(crate) fn key(&self) -> ServiceKey {
         let (addr, family) = Addr::from_ip(self.address);
-        ServiceKey::frontend(addr, family, Be16::new(self.port), self.proto, ServiceScope::Internal)
+        ServiceKey::frontend(addr, family, Be16::new(self.port), self.proto, self.scope)
     }
 
     /// The one that a row is about.
     pub(crate) fn of(key: &ServiceKey) -> Option<Self> {
-        Some(Self { address: key.ip()?, proto: key.proto, port: key.port.get() })
+        let scope = ServiceScope::from_number(key.scope)?;
+        Some(Self { address: key.ip()?, proto: key.proto, port: key.port.get(), scope })
     }
 }
 
@@ -81,8 +101,8 @@ impl Frontend {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Offer {
     pub(crate) name: PortName,
-    /// How it is called.
-    pub(crate) frontends: Vec<Frontend>,
+    /// How it is called, and what is different there.
+    pub(crate) frontends: BTreeMap<Frontend, ServiceFlags>,
     /// Endpoints that take new connections, in order.
     pub(crate) active: Vec<(IpAddr, u16)>,
     /// Endpoints that only keep what they have, in order.
@@ -99,6 +119,8 @@ pub(crate) struct Place {
     pub(crate) node: String,
     /// Its zone (label `topology.kubernetes.io/zone`).
     pub(crate) zone: Option<String>,
+    /// Addresses of nodes, this one's too.
+    pub(crate) addresses: BTreeMap<Box<str>, BTreeSet<IpAddr>>,
 }
 
 /// What a service offers, port by port and family by family. A headless service, or one that is another proxy's, offers nothing.
@@ -112,19 +134,77 @@ pub(crate) fn offers<'a>(
     }
     let mut offers = Vec::new();
     for is_v4 in [true, false] {
-        let addresses = || service.cluster_ips.iter().filter(move |address| address.is_ipv4() == is_v4);
-        if addresses().next().is_none() {
+        // The families of a service are those of its cluster IPs.
+        if !service.cluster_ips.iter().any(|address| address.is_ipv4() == is_v4) {
             continue;
         }
         for port in &service.ports {
-            let frontends = addresses()
-                .map(|address| Frontend { address: *address, proto: port.proto, port: port.port })
-                .collect();
             let endpoints = endpoints(port, is_v4, slices.clone());
-            offers.push(offer(service, port, is_v4, frontends, &endpoints, place));
+            for (reach, frontends) in frontends(service, port, is_v4, &endpoints, place) {
+                offers.push(offer(service, port, is_v4, reach, frontends, &endpoints, place));
+            }
         }
     }
     offers
+}
+
+/// How a service's port is called in a family, by the endpoints that stand behind it there.
+fn frontends(
+    service: &ServiceObject,
+    port: &ServicePort,
+    is_v4: bool,
+    endpoints: &Endpoints<'_>,
+    place: &Place,
+) -> BTreeMap<Reach, BTreeMap<Frontend, ServiceFlags>> {
+    let mut frontends: BTreeMap<Reach, BTreeMap<Frontend, ServiceFlags>> = BTreeMap::new();
+    let (mut known, proto) = (BTreeSet::new(), port.proto);
+    let mut add = |reach: &Reach, address: IpAddr, port: u16, scope, flags| {
+        let frontend = Frontend { address, proto, port, scope };
+        // An address that is there twice is what it is first: cluster IPs come before others.
+        if known.insert(frontend) {
+            frontends.entry(reach.clone()).or_default().insert(frontend, flags);
+        }
+    };
+    let of_family = |all: &BTreeSet<IpAddr>| -> Vec<IpAddr> {
+        all.iter().copied().filter(|address| address.is_ipv4() == is_v4).collect()
+    };
+    let here = Reach::Node(place.node.as_str().into());
+    let inside = if service.internal_local { &here } else { &Reach::Cluster };
+    let mut flags = ServiceFlags::CLUSTER_IP;
+    flags.set(ServiceFlags::INTERNAL_LOCAL, service.internal_local);
+    for address in of_family(&service.cluster_ips) {
+        add(inside, address, port.port, ServiceScope::Internal, flags);
+    }
+    let local = if service.external_local { ServiceFlags::EXTERNAL_LOCAL } else { ServiceFlags(0) };
+    let outer = [
+        (&service.external_ips, ServiceFlags::EXTERNAL_IP),
+        (&service.balancer_ips, ServiceFlags::LOAD_BALANCER),
+    ];
+    for (addresses, kind) in outer {
+        for address in of_family(addresses) {
+            // For those inside the policy is always that of the whole cluster.
+            add(&Reach::Cluster, address, port.port, ServiceScope::Internal, kind | local);
+            if service.external_local {
+                add(&here, address, port.port, ServiceScope::External, kind | local);
+            }
+        }
+    }
+    let Some(number) = port.node_port else { return frontends };
+    let all: IpAddr = if is_v4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let reach = if service.external_local { &Reach::Nobody } else { &Reach::Cluster };
+    add(reach, all, number, ServiceScope::Internal, ServiceFlags::NODE_PORT | local);
+    if service.external_local {
+        // Nodes with endpoints of their own are different from the others, and from each other.
+        let nodes: BTreeSet<&str> = endpoints.values().map(|endpoint| &*endpoint.node).collect();
+        for node in nodes {
+            let addresses = place.addresses.get(node).map(of_family).unwrap_or_default();
+            let reach = Reach::Node(node.into());
+            for address in addresses {
+                add(&reach, address, number, ServiceScope::Internal, ServiceFlags::NODE_PORT | local);
+            }
+        }
+    }
+    frontends
 }
 
 /// What is known of an endpoint, from all slices that have it.
@@ -157,14 +237,18 @@ fn offer(
     service: &ServiceObject,
     port: &ServicePort,
     is_v4: bool,
-    frontends: Vec<Frontend>,
+    reach: Reach,
+    frontends: BTreeMap<Frontend, ServiceFlags>,
     endpoints: &Endpoints<'_>,
     place: &Place,
 ) -> Offer {
-    let mut flags = ServiceFlags::CLUSTER_IP;
-    flags.set(ServiceFlags::INTERNAL_LOCAL, service.internal_local);
-    // With `internalTrafficPolicy: Local` the service is for its callers as if it had no others.
-    let in_scope = |endpoint: &SliceEndpoint| !service.internal_local || *endpoint.node == *place.node;
+    let mut flags = ServiceFlags(0);
+    // Where a policy says `Local` the service is for its callers as if it had no others.
+    let in_scope = |endpoint: &SliceEndpoint| match &reach {
+        Reach::Cluster => true,
+        Reach::Node(node) => endpoint.node == *node,
+        Reach::Nobody => false,
+    };
     let scope: Endpoints<'_> =
         endpoints.iter().filter(|(_, e)| in_scope(e)).map(|(at, e)| (*at, *e)).collect();
     let ready: Endpoints<'_> = scope.iter().filter(|(_, e)| e.ready).map(|(at, e)| (*at, *e)).collect();
@@ -174,7 +258,7 @@ fn offer(
         let ending: Vec<_> = ending.map(|(at, _)| *at).collect();
         flags.set(ServiceFlags::ENDING, !ending.is_empty());
         ending
-    } else if let Some(meant) = meant_for(place, &ready).filter(|_| !service.internal_local) {
+    } else if let Some(meant) = meant_for(place, &ready).filter(|_| reach == Reach::Cluster) {
         flags |= ServiceFlags::ZONE_HINTS;
         meant
     } else {
@@ -190,6 +274,7 @@ fn offer(
             port: port.name.clone(),
             proto: port.proto,
             is_v4,
+            reach,
         },
         frontends,
         kept: kept.map(|(at, _)| *at).collect(),
@@ -212,9 +297,10 @@ fn meant_for(place: &Place, ready: &Endpoints<'_>) -> Option<Vec<(IpAddr, u16)>>
     pick(&place.node, |endpoint| &endpoint.nodes).or_else(by_zone)
 }
 
-/// Rows of a frontend: its slots and itself. `backends` are numbers of those that take new connections, in order.
+/// Rows of a frontend: its slots and itself. `own` is what is different there, `backends` are numbers of those that take new
+/// connections, in order.
 pub(crate) fn rows(
-    frontend: &Frontend,
+    (frontend, own): (&Frontend, ServiceFlags),
     offer: &Offer,
     service: u32,
     backends: &[u32],
@@ -223,7 +309,7 @@ pub(crate) fn rows(
     let slots =
         (1..).zip(backends).map(|(slot, backend)| (key.slot(slot), ServiceEntry::slot(service, *backend)));
     let count = u16::try_from(backends.len()).unwrap_or(u16::MAX);
-    let itself = ServiceEntry::frontend(service, count, offer.affinity_s, offer.flags);
+    let itself = ServiceEntry::frontend(service, count, offer.affinity_s, offer.flags | own);
     slots.chain([(key, itself)]).collect()
 }
 
@@ -280,7 +366,7 @@ mod tests {
     }
 
     fn port(name: &str, proto: u8, port: u16) -> ServicePort {
-        ServicePort { name: name.into(), proto, port }
+        ServicePort { name: name.into(), proto, port, node_port: None }
     }
 
     /// An endpoint by the last byte of its address: `r` ready, `s` serving, `t` terminating.
@@ -311,7 +397,9 @@ mod tests {
     }
 
     fn here() -> Place {
-        Place { node: "node-1".to_owned(), zone: Some("z1".to_owned()) }
+        let node = |n: u8| (format!("node-{n}").into(), [IpAddr::from([172, 18, 0, n])].into());
+        let addresses = [node(1), node(2)].into();
+        Place { node: "node-1".to_owned(), zone: Some("z1".to_owned()), addresses }
     }
 
     /// Last bytes of those that take new connections, of those that keep what they have, and the flags.
@@ -325,7 +413,77 @@ mod tests {
             };
             list.iter().map(byte).collect()
         };
-        (last(&offer.active), last(&offer.kept), offer.flags)
+        let (_, own) = offer.frontends.first_key_value().unwrap();
+        (last(&offer.active), last(&offer.kept), offer.flags | *own)
+    }
+
+    /// Frontends and their flags, with the last bytes of those that take new connections.
+    fn outer(service: &ServiceObject, endpoints: Vec<SliceEndpoint>) -> Vec<String> {
+        let text = |offer: Offer| {
+            let active: Vec<String> = offer.active.iter().map(|(address, _)| address.to_string()).collect();
+            let line = move |(frontend, flags): (Frontend, F)| {
+                let Frontend { address, port, scope, .. } = frontend;
+                format!("{address} {port} {} {:#x} {}", scope.name(), flags.0, active.join(" "))
+            };
+            offer.frontends.into_iter().map(line).collect::<Vec<_>>()
+        };
+        offers(service, &[slice(endpoints)].iter(), &here()).into_iter().flat_map(text).collect()
+    }
+
+    /// A service that is reached in every way.
+    fn balanced() -> ServiceObject {
+        ServiceObject {
+            external_ips: [ip("192.0.2.1"), ip("2001:db8::1"), ip("10.96.0.1")].into(),
+            balancer_ips: [ip("198.51.100.1")].into(),
+            ports: vec![ServicePort { node_port: Some(30_080), ..port("web", 6, 80) }],
+            ..web()
+        }
+    }
+
+    #[test]
+    fn a_service_has_a_frontend_for_each_way_to_it() {
+        let endpoints = || vec![endpoint(1, "node-1", "r"), endpoint(2, "node-2", "r"), endpoint(3, "", "r")];
+        assert_eq!(
+            outer(&balanced(), endpoints()),
+            [
+                "0.0.0.0 30080 internal 0x10 10.1.0.1 10.1.0.2 10.1.0.3",
+                // An external address that is the cluster's own is a cluster IP.
+                "10.96.0.1 80 internal 0x1 10.1.0.1 10.1.0.2 10.1.0.3",
+                "192.0.2.1 80 internal 0x20 10.1.0.1 10.1.0.2 10.1.0.3",
+                "198.51.100.1 80 internal 0x40 10.1.0.1 10.1.0.2 10.1.0.3",
+            ]
+        );
+    }
+
+    #[test]
+    fn local_traffic_from_outside_stays_on_the_node_that_is_called() {
+        let service = ServiceObject { external_local: true, ..balanced() };
+        let endpoints =
+            || vec![endpoint(1, "node-1", "r"), endpoint(2, "node-2", "st"), endpoint(3, "", "r")];
+        let of_nodes = [
+            "10.96.0.1 80 internal 0x1 10.1.0.1 10.1.0.3",
+            "192.0.2.1 80 internal 0xa0 10.1.0.1 10.1.0.3",
+            "198.51.100.1 80 internal 0xc0 10.1.0.1 10.1.0.3",
+            // The cluster IP is an external address to those outside.
+            "10.96.0.1 80 external 0xa0 10.1.0.1",
+            "172.18.0.1 30080 internal 0x90 10.1.0.1",
+            "192.0.2.1 80 external 0xa0 10.1.0.1",
+            "198.51.100.1 80 external 0xc0 10.1.0.1",
+            // A node whose endpoints all end has those.
+            "172.18.0.2 30080 internal 0x90 10.1.0.2",
+            // All others have none.
+            "0.0.0.0 30080 internal 0x90 ",
+        ];
+        assert_eq!(outer(&service, endpoints()), of_nodes);
+        let both = ServiceObject { internal_local: true, ..service };
+        let mut lines = of_nodes.map(str::to_owned);
+        lines[0] = "10.96.0.1 80 internal 0x3 10.1.0.1".to_owned();
+        let mut found = outer(&both, endpoints());
+        found.sort();
+        lines.sort();
+        assert_eq!(found, lines);
+        let nobody = outer(&both, vec![endpoint(9, "node-9", "r")]);
+        assert!(nobody.iter().all(|line| !line.contains("172.18") && !line.contains("external 0xc0 10")));
     }
 
     #[test]
@@ -422,7 +580,7 @@ mod tests {
             },
         ];
         let text = |offer: Offer| {
-            let front = &offer.frontends[0];
+            let (front, _) = offer.frontends.first_key_value().unwrap();
             assert_eq!((offer.frontends.len(), offer.affinity_s), (1, 9));
             let words = [format!("{} {} {}", front.address, front.proto, front.port)];
             let places = offer.active.iter().map(|(address, port)| format!("{address}:{port}"));
@@ -450,7 +608,8 @@ mod tests {
         let service = ServiceObject { affinity_s: Some(7), ..web() };
         let slices = [slice(vec![endpoint(1, "", "r"), endpoint(2, "", "r")])];
         let offer = offers(&service, &slices.iter(), &here()).remove(0);
-        let rows = rows(&offer.frontends[0], &offer, 5, &[21, 22]);
+        let (frontend, own) = offer.frontends.first_key_value().unwrap();
+        let rows = rows((frontend, *own), &offer, 5, &[21, 22]);
         assert_eq!(rows.iter().map(|(key, _)| key.slot).collect::<Vec<_>>(), [1, 2, 0]);
         assert_eq!(rows[2].1, ServiceEntry::frontend(5, 2, 7, F::CLUSTER_IP));
         for (key, entry) in rows {
@@ -468,14 +627,14 @@ mod tests {
 
     #[test]
     fn foreign_bytes_are_no_rows() {
-        let key = Frontend { address: ip("10.96.0.1"), proto: 6, port: 80 }.key();
+        let scope = ServiceScope::External;
+        let key = Frontend { address: ip("10.96.0.1"), proto: 6, port: 80, scope }.key();
         let row = |key: ServiceKey, entry: ServiceEntry| Row {
             key: key.as_bytes().to_vec(),
             value: entry.as_bytes().to_vec(),
         };
-        let outer = ServiceKey { scope: ServiceScope::External as u8, ..key };
         for row in [
-            row(outer, ServiceEntry::frontend(1, 0, 0, F::CLUSTER_IP)),
+            row(ServiceKey { scope: 2, ..key }, ServiceEntry::frontend(1, 0, 0, F::CLUSTER_IP)),
             row(key, ServiceEntry::slot(1, 2)),
             row(key.slot(1), ServiceEntry::frontend(1, 0, 0, F::CLUSTER_IP)),
             row(key.slot(1), ServiceEntry { count: 1, ..ServiceEntry::slot(1, 2) }),

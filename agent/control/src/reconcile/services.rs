@@ -2,7 +2,8 @@
 //!
 //! 1. backends, before slots name them;
 //! 2. slots, each of which names a backend that takes connections before and after;
-//! 3. frontends, whose count covers slots that are written;
+//! 3. frontends, whose count covers slots that are written; new ones first, for one that stands for all nodes may lose what a
+//!    node has from now on for itself;
 //! 4. what is not covered any more: frontends of services that are gone, then slots above the count;
 //! 5. backends that no slot names.
 //!
@@ -29,7 +30,8 @@ impl Agent {
         if self.state.frontends.enabled() && !known {
             return;
         }
-        let touched = self.state.policy.take_touched_services();
+        let mut touched = self.state.policy.take_touched_services();
+        touched.extend(self.state.frontends.locate(&self.state.nodes, &self.plan.host_addresses));
         let zone = self.state.nodes.own().and_then(|own| own.labels.get(ZONE)).map(String::as_str);
         let changes = self.state.frontends.commit(self.state.policy.services(), touched, zone);
         for (number, entry) in changes.backends {
@@ -95,15 +97,18 @@ impl Agent {
             let count = services.wanted(key).map_or(0, |frontend| frontend.count);
             (1..=count).all(|slot| services.settled(&key.slot(slot)))
         };
-        let whole: BTreeSet<ServiceKey> =
-            services.open().filter(|key| key.slot == 0 && is_whole(key)).copied().collect();
-        let pass = self.outside.services.write_some(
-            run.now,
-            Knowledge::Full,
-            |key, _| whole.contains(key),
-            |key, entry| run.maps.upsert(Table::Services, key.as_bytes(), entry.as_bytes()),
-        );
-        run.wrote(Table::Services, pass);
+        let whole = services.open().filter(|key| key.slot == 0 && is_whole(key)).copied();
+        let (known, new): (BTreeSet<ServiceKey>, BTreeSet<ServiceKey>) =
+            whole.partition(|key| services.present(key).is_some());
+        for some in [new, known] {
+            let pass = self.outside.services.write_some(
+                run.now,
+                Knowledge::Full,
+                |key, _| some.contains(key),
+                |key, entry| run.maps.upsert(Table::Services, key.as_bytes(), entry.as_bytes()),
+            );
+            run.wrote(Table::Services, pass);
+        }
     }
 
     fn remove_frontends(&mut self, run: &mut Run<'_>) {

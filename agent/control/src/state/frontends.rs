@@ -1,13 +1,15 @@
 //! What is offered under the addresses of services: from objects to the rows that `SERVICES` and `BACKENDS` shall have.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use dataplane_abi::backends::{BackendEntry, BackendState};
 use dataplane_abi::services::{ServiceEntry, ServiceKey};
 
+use super::nodes::Nodes;
 use super::numbers::Numbers;
 use super::services::Services;
-use crate::controllers::services::{self, BackendName, Frontend, Offer, Place, PortName};
+use crate::controllers::services::{self, BackendName, Frontend, Offer, Place, PortName, Reach};
 use crate::finding::Finding;
 use crate::objects::ObjectName;
 
@@ -22,6 +24,9 @@ pub(crate) struct Changes {
 /// and the news of it is under way.
 type Claim = (Box<str>, ObjectName);
 
+/// A number is no further than this from its name's hash: so many names never hash alike.
+const NEAR: u32 = 64;
+
 /// What one service has.
 #[derive(Debug, Default)]
 struct Held {
@@ -35,7 +40,12 @@ struct Held {
 
 impl Held {
     fn frontends(&self) -> impl Iterator<Item = &Frontend> {
-        self.offers.iter().flat_map(|offer| &offer.frontends)
+        self.offers.iter().flat_map(|offer| offer.frontends.keys())
+    }
+
+    /// Whether addresses of nodes are among its frontends, or would be if they were known.
+    fn is_bound_to_nodes(&self) -> bool {
+        self.offers.iter().any(|offer| offer.name.reach == Reach::Nobody)
     }
 }
 
@@ -47,9 +57,13 @@ pub(crate) struct Frontends {
     /// All services and slices have been heard of once, and what follows from them is known.
     started: bool,
     place: Place,
+    /// Nodes have other addresses than in `place`, or may have.
+    nodes_moved: bool,
     ports: Numbers<PortName>,
     backends: Numbers<BackendName>,
     held: BTreeMap<ObjectName, Held>,
+    /// Services that are different at each node.
+    bound: BTreeSet<ObjectName>,
     claims: BTreeMap<Frontend, BTreeSet<Claim>>,
     /// Numbers of frontends that rows of an earlier agent have.
     restored: BTreeMap<Frontend, u32>,
@@ -61,10 +75,12 @@ impl Frontends {
         Self {
             enabled,
             started: false,
-            place: Place { node: node.to_owned(), zone: None },
+            place: Place { node: node.to_owned(), ..Place::default() },
+            nodes_moved: true,
             ports: Numbers::new(),
             backends: Numbers::new(),
             held: BTreeMap::new(),
+            bound: BTreeSet::new(),
             claims: BTreeMap::new(),
             restored: BTreeMap::new(),
         }
@@ -94,6 +110,30 @@ impl Frontends {
         for (number, entry) in backends {
             self.backends.found(*number, BackendName::of(entry));
         }
+    }
+
+    /// Nodes have come, gone, or changed.
+    pub(crate) fn nodes_moved(&mut self) {
+        self.nodes_moved = true;
+    }
+
+    /// Takes over the addresses of nodes; `own` are this one's.
+    pub(crate) fn locate(&mut self, nodes: &Nodes, own: &BTreeSet<IpAddr>) -> BTreeSet<ObjectName> {
+        let is_known = self.place.addresses.get(self.place.node.as_str()) == Some(own);
+        if !self.enabled || (is_known && !self.nodes_moved) {
+            return BTreeSet::new();
+        }
+        self.nodes_moved = false;
+        let others = nodes.iter().filter(|(name, _)| **name != self.place.node);
+        let others = others.map(|(name, node)| {
+            (name.as_str().into(), node.internal_ips.iter().copied().collect::<BTreeSet<_>>())
+        });
+        let addresses = others.chain([(self.place.node.as_str().into(), own.clone())]).collect();
+        if self.place.addresses == addresses {
+            return BTreeSet::new();
+        }
+        self.place.addresses = addresses;
+        self.bound.clone()
     }
 
     /// Works out what follows from services and slices of which something was heard.
@@ -145,6 +185,11 @@ impl Frontends {
         let before = claims(held);
         (held.offers, held.created) = (offers, created);
         let after = claims(held);
+        if held.is_bound_to_nodes() {
+            self.bound.insert(name.clone());
+        } else {
+            self.bound.remove(name);
+        }
         let mut moved = Vec::new();
         for (frontend, created) in before.difference(&after) {
             if let Some(all) = self.claims.get_mut(frontend) {
@@ -173,9 +218,11 @@ impl Frontends {
         }
         for offer in self.held.get(name).map(|held| held.offers.clone()).unwrap_or_default() {
             let its = |frontend: &&Frontend| self.owner(frontend) == Some(name);
-            let of_rows = offer.frontends.iter().filter(its).find_map(|frontend| self.restored.get(frontend));
-            if let Some(number) = of_rows.copied() {
-                self.ports.take(&offer.name, Some(number), offer.name.hash());
+            let of_rows = offer.frontends.keys().filter(its).find_map(|frontend| self.restored.get(frontend));
+            // A traffic policy that has changed has given the frontend to other endpoints: the number is theirs no more.
+            let hash = offer.name.hash();
+            if let Some(number) = of_rows.copied().filter(|number| number.wrapping_sub(hash) < NEAR) {
+                self.ports.take(&offer.name, Some(number), hash);
             }
         }
     }
@@ -185,8 +232,8 @@ impl Frontends {
         let Some(mut held) = self.held.remove(name) else { return };
         let mut now = Held { created: std::mem::take(&mut held.created), ..Held::default() };
         for offer in &held.offers {
-            let its = |frontend: &&Frontend| self.owner(frontend) == Some(name);
-            let frontends: Vec<Frontend> = offer.frontends.iter().filter(its).copied().collect();
+            let its = |(frontend, _): &(&Frontend, &_)| self.owner(frontend) == Some(name);
+            let frontends: Vec<_> = offer.frontends.iter().filter(its).map(|(f, own)| (*f, *own)).collect();
             if frontends.is_empty() {
                 continue;
             }
@@ -205,8 +252,8 @@ impl Frontends {
                     now.names.insert(backend);
                 }
             }
-            for frontend in &frontends {
-                now.rows.extend(services::rows(frontend, offer, number, &active));
+            for (frontend, own) in &frontends {
+                now.rows.extend(services::rows((frontend, *own), offer, number, &active));
             }
         }
         now.offers = std::mem::take(&mut held.offers);

@@ -13,7 +13,7 @@ use dataplane_abi::services::{ServiceEntry, ServiceKey, ServiceScope};
 use dataplane_abi::{Addr, Be16};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use sim_oracle::{Cluster, End, Protocol, Translation};
+use sim_oracle::{Backend, Cluster, End, Protocol, Translation};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use crate::world::{OWN, World, node, underlay};
@@ -41,7 +41,8 @@ impl Objects {
     }
 }
 
-/// A service of namespace "default" with ports web (80 to 8080) and dns (UDP 53 to 5353) and the cluster IPs of a number.
+/// A service of namespace "default" with ports web (80 to 8080) and dns (UDP 53 to 5353) and the cluster IPs of a number. Of a type
+/// that has node ports these are 30000 and 31000 and the number.
 fn service(name: &str, vip: u8, spec: &Value) -> Value {
     let mut object = json!({
         "apiVersion": "v1", "kind": "Service",
@@ -56,7 +57,17 @@ fn service(name: &str, vip: u8, spec: &Value) -> Value {
     for (key, value) in spec.as_object().into_iter().flatten() {
         object["spec"][key] = value.clone();
     }
+    if matches!(object["spec"]["type"].as_str(), Some("NodePort" | "LoadBalancer")) {
+        object["spec"]["ports"][0]["nodePort"] = json!(30_000 + u16::from(vip));
+        object["spec"]["ports"][1]["nodePort"] = json!(31_000 + u16::from(vip));
+    }
+    object["status"] = json!({"loadBalancer": {"ingress": [{"ip": format!("198.51.100.{vip}")}]}});
     object
+}
+
+/// Addresses of both nodes.
+fn nodes() -> impl Iterator<Item = IpAddr> {
+    (1..=2).flat_map(|n| node(n).internal_ips).map(|ip| ip.parse().unwrap())
 }
 
 /// A slice: endpoints by the last byte of their address, their node and their conditions (`r`, `s`, `t`).
@@ -84,31 +95,77 @@ fn slice(service: &str, n: u8, is_v4: bool, endpoints: &[(u8, &str, &str)]) -> V
     })
 }
 
-/// Cluster IPs that the tests use, with the ports that services have there.
+/// Addresses that the tests use, with the ports that services have there.
 fn frontends() -> impl Iterator<Item = (SocketAddr, Protocol)> {
-    let addresses = (1_u8..=4).flat_map(|n| {
-        [IpAddr::from([10, 96, 0, n]), IpAddr::from([0xfd00, 0x96, 0, 0, 0, 0, 0, u16::from(n)])]
-    });
-    addresses
-        .flat_map(|ip| [(SocketAddr::new(ip, 80), Protocol::Tcp), (SocketAddr::new(ip, 53), Protocol::Udp)])
+    let ports = |ip, first, second| {
+        [(SocketAddr::new(ip, first), Protocol::Tcp), (SocketAddr::new(ip, second), Protocol::Udp)]
+    };
+    (1_u8..=6).flat_map(move |n| {
+        let own = [
+            IpAddr::from([10, 96, 0, n]),
+            IpAddr::from([0xfd00, 0x96, 0, 0, 0, 0, 0, u16::from(n)]),
+            IpAddr::from([192, 0, 2, n]),
+            IpAddr::from([198, 51, 100, n]),
+        ];
+        let at_nodes = nodes().flat_map(move |ip| ports(ip, 30_000 + u16::from(n), 31_000 + u16::from(n)));
+        own.into_iter().flat_map(move |ip| ports(ip, 80, 53)).chain(at_nodes)
+    })
 }
 
 /// Where calls go: `None` it is no service, nowhere they fail.
 type Way = Option<BTreeSet<SocketAddr>>;
 
-/// What the oracle says of the same objects.
-fn expected(objects: &Objects, to: SocketAddr, protocol: Protocol) -> Way {
+/// The objects as the oracle has them.
+fn oracle(objects: &Objects) -> Cluster {
     let mut cluster = Cluster::new();
     for object in objects.0.values() {
         cluster.set(object).unwrap();
     }
-    let client = End::Node { name: OWN.to_owned() };
-    match cluster.translate(&client, to.ip(), protocol, to.port()) {
+    for n in 1..=2 {
+        let addresses = node(n).internal_ips;
+        let addresses: Vec<_> =
+            addresses.iter().map(|ip| json!({"type": "InternalIP", "address": ip})).collect();
+        let object = json!({"apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": format!("node-{n}")}, "status": {"addresses": addresses}});
+        cluster.set(&object).unwrap();
+    }
+    cluster
+}
+
+fn way_of(translation: Translation, counts: impl Fn(&Backend) -> bool) -> Way {
+    match translation {
         Translation::NotAService => None,
         Translation::NoEndpoints { .. } => Some(BTreeSet::new()),
         Translation::Backends(all) => {
-            Some(all.into_iter().map(|backend| SocketAddr::new(backend.ip, backend.port)).collect())
+            Some(all.iter().filter(|b| counts(b)).map(|b| SocketAddr::new(b.ip, b.port)).collect())
         }
+    }
+}
+
+/// What the oracle says of the same objects, to somebody on the node.
+fn expected(objects: &Objects, to: SocketAddr, protocol: Protocol) -> Way {
+    let client = End::Node { name: OWN.to_owned() };
+    way_of(oracle(objects).translate(&client, to.ip(), protocol, to.port()), |_| true)
+}
+
+/// The same to somebody outside whose packets come to this node. With policies that know local endpoints alone the oracle says what
+/// any node would do.
+fn expected_outside(objects: &Objects, to: SocketAddr, protocol: Protocol) -> Way {
+    let client = End::Outside(IpAddr::from([203, 0, 113, 9]));
+    let is_local = objects.of_kind(ObjectKind::Service).any(|service| {
+        let text = to.ip().to_string();
+        let has_it = service["spec"]["externalIPs"].as_array().is_some_and(|all| all.contains(&json!(text)))
+            || service["status"]["loadBalancer"]["ingress"][0]["ip"] == json!(text);
+        has_it && service["spec"]["externalTrafficPolicy"] == "Local"
+    });
+    let counts = |backend: &Backend| !is_local || backend.node.as_deref() == Some(OWN);
+    way_of(oracle(objects).translate(&client, to.ip(), protocol, to.port()), counts)
+}
+
+fn is_cluster_ip(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.octets()[0] == 10,
+        IpAddr::V6(ip) => ip.segments()[1] == 0x96,
     }
 }
 
@@ -153,12 +210,29 @@ impl World {
         Some(ServiceEntry::read_from_bytes(row).unwrap())
     }
 
-    /// Where the tables send calls.
+    /// Where the tables send calls of those on the node.
     fn way(&self, to: SocketAddr, protocol: Protocol) -> Way {
-        let (addr, family) = Addr::from_ip(to.ip());
+        self.way_from(&[ServiceScope::Internal], to, protocol)
+    }
+
+    /// Where they send what comes from outside.
+    fn way_outside(&self, to: SocketAddr, protocol: Protocol) -> Way {
+        self.way_from(&[ServiceScope::External, ServiceScope::Internal], to, protocol)
+    }
+
+    /// What there is of the first of these scopes; at nodes, what there is for all of them.
+    fn way_from(&self, scopes: &[ServiceScope], to: SocketAddr, protocol: Protocol) -> Way {
         let proto = if protocol == Protocol::Tcp { 6 } else { 17 };
-        let key = ServiceKey::frontend(addr, family, Be16::new(to.port()), proto, ServiceScope::Internal);
-        let frontend = self.service_row(&key)?;
+        let at = |ip| {
+            let (addr, family) = Addr::from_ip(ip);
+            scopes
+                .iter()
+                .map(|scope| ServiceKey::frontend(addr, family, Be16::new(to.port()), proto, *scope))
+                .find_map(|key| Some((key, self.service_row(&key)?)))
+        };
+        let all = if to.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+        let (key, frontend) =
+            at(to.ip()).or_else(|| nodes().any(|node| node == to.ip()).then(|| at(all)).flatten())?;
         let slot = |slot: u16| {
             let slot = self.service_row(&key.slot(slot)).unwrap_or_else(|| panic!("{to} has no slot {slot}"));
             let row = self.maps.rows(Table::Backends).get(slot.backend.as_bytes());
@@ -177,6 +251,11 @@ impl World {
     fn assert_services(&self, objects: &Objects) {
         for (to, protocol) in frontends() {
             assert_eq!(self.way(to, protocol), expected(objects, to, protocol), "{to} {protocol:?}");
+            // Cluster IPs are for those inside alone, which is not said by their rows.
+            if !is_cluster_ip(to.ip()) {
+                let outside = expected_outside(objects, to, protocol);
+                assert_eq!(self.way_outside(to, protocol), outside, "{to} {protocol:?} from outside");
+            }
         }
         let rows = self.maps.rows(Table::Services);
         let mut named = BTreeSet::new();
@@ -210,6 +289,15 @@ fn shop() -> Objects {
         slice("ending", 1, true, &[(1, "node-1", "st"), (2, "node-2", "st"), (3, "node-2", "t")]),
         service("headless", 4, &json!({"clusterIP": "None", "clusterIPs": ["None"]})),
         slice("headless", 1, true, &[(1, "node-1", "r")]),
+        service(
+            "outer",
+            5,
+            &json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "externalIPs": ["192.0.2.5"]}),
+        ),
+        slice("outer", 1, true, &[(1, "node-1", "r"), (2, "node-2", "r"), (3, "node-2", "r")]),
+        slice("outer", 2, false, &[(2, "node-2", "st")]),
+        service("ported", 6, &json!({"type": "NodePort", "internalTrafficPolicy": "Local"})),
+        slice("ported", 1, true, &[(4, "node-2", "r"), (5, "node-1", "st")]),
     ])
 }
 
@@ -226,26 +314,39 @@ fn calls_go_where_the_objects_say() {
         .map(|(key, row)| {
             (ServiceKey::read_from_bytes(key).unwrap(), ServiceEntry::read_from_bytes(row).unwrap())
         })
-        .filter(|(key, _)| key.slot == 0 && key.family == 1)
+        .filter(|(key, _)| key.slot == 0 && key.family == 1 && key.addr.to_v4()[0] == 10)
         .map(|(key, row)| (key.addr.to_v4()[3], row.affinity_timeout_s))
         .collect();
-    assert_eq!(affinity, BTreeSet::from([(1, 0), (2, 10_800), (3, 0)]));
+    assert_eq!(affinity, BTreeSet::from([(1, 0), (2, 10_800), (3, 0), (5, 0), (6, 0)]));
     let told: Vec<String> = world
         .agent
         .services()
         .iter()
-        .filter(|service| service.port == "web" && service.frontends[0].is_ipv4())
+        .filter(|service| service.port == "web" && service.frontends[0].address.is_ipv4())
         .map(|service| {
+            let ways = service.frontends.iter().map(|way| {
+                let outside = if way.outside { " from outside" } else { "" };
+                format!(" {} {}{outside},", way.kind, way.address)
+            });
+            let node = service.node.as_deref().map(|node| format!(" {node} only")).unwrap_or_default();
             let backends = service.backends.iter().map(|b| format!(" {}:{}", b.address.ip(), b.state));
-            format!("{} {}{}", service.name, service.frontends[0], backends.collect::<Vec<_>>().concat())
+            let (ways, backends) = (ways.collect::<String>(), backends.collect::<String>());
+            format!("{}:{ways}{node}{backends}", service.name)
         })
         .collect();
     assert_eq!(
         told,
         [
-            "ending 10.96.0.3:80 10.10.2.1:active 10.10.2.2:active",
-            "local 10.96.0.2:80 10.10.2.1:active",
-            "shop 10.96.0.1:80 10.10.2.1:active 10.10.2.2:active 10.10.2.3:terminating",
+            "ending: ClusterIP 10.96.0.3:80, 10.10.2.1:active 10.10.2.2:active",
+            "local: ClusterIP 10.96.0.2:80, node-1 only 10.10.2.1:active",
+            "outer: ClusterIP 10.96.0.5:80, ExternalIP 192.0.2.5:80, LoadBalancer 198.51.100.5:80, \
+             10.10.2.1:active 10.10.2.2:active 10.10.2.3:active",
+            "outer: NodePort 172.30.0.1:30005, ExternalIP 192.0.2.5:80 from outside, \
+             LoadBalancer 198.51.100.5:80 from outside, node-1 only 10.10.2.1:active",
+            "outer: NodePort 172.30.0.2:30005, node-2 only 10.10.2.2:active 10.10.2.3:active",
+            "ported: NodePort 0.0.0.0:30006, 10.10.2.4:active 10.10.2.5:terminating",
+            "ported: ClusterIP 10.96.0.6:80, node-1 only 10.10.2.5:active",
+            "shop: ClusterIP 10.96.0.1:80, 10.10.2.1:active 10.10.2.2:active 10.10.2.3:terminating",
         ]
     );
     assert!(world.agent.findings().is_empty() && world.agent.failures().is_empty());
@@ -483,6 +584,14 @@ fn an_agent_that_dies_after_any_call_leaves_calls_a_way() {
         slice("ending", 1, true, &[(1, "node-1", "st"), (8, "node-2", "r")]),
         service("headless", 4, &json!({})),
         slice("headless", 1, true, &[(1, "node-1", "r")]),
+        service("outer", 5, &json!({"type": "LoadBalancer", "externalIPs": ["192.0.2.5"]})),
+        slice("outer", 1, true, &[(1, "node-1", "r"), (4, "node-2", "r")]),
+        service(
+            "ported",
+            6,
+            &json!({"type": "NodePort", "internalTrafficPolicy": "Local", "externalTrafficPolicy": "Local"}),
+        ),
+        slice("ported", 1, true, &[(4, "node-2", "r"), (5, "node-1", "st")]),
     ]);
     for (from, to) in
         [(&first, &second), (&second, &first), (&first, &Objects::default()), (&Objects::default(), &second)]
@@ -572,24 +681,35 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Names of services, whose number is one more than their place.
+const NAMES: [&str; 6] = ["shop", "local", "ending", "headless", "outer", "ported"];
+
 /// A service or slice as it may be at some time.
 fn object() -> impl Strategy<Value = Value> {
-    let name = prop::sample::select(vec!["shop", "local", "ending", "headless"]);
+    let name = prop::sample::select(NAMES.to_vec());
     let flags = prop::sample::select(vec!["r", "r", "r", "st", "t", "", "rt"]);
     let at = prop::sample::select(vec!["node-1", "node-2"]);
     let endpoints = prop::collection::btree_map(1_u8..6, (at, flags), 0..4);
+    let kind = prop::sample::select(vec!["ClusterIP", "NodePort", "LoadBalancer"]);
     prop_oneof![
-        (name.clone(), 1_u8..5, any::<bool>(), any::<bool>()).prop_map(|(name, _, local, affinity)| {
-            let vip = 1 + u8::try_from(
-                ["shop", "local", "ending", "headless"].iter().position(|n| *n == name).unwrap(),
-            )
-            .unwrap();
-            let mut spec = json!({"internalTrafficPolicy": if local { "Local" } else { "Cluster" }});
-            if affinity {
-                spec["sessionAffinity"] = json!("ClientIP");
+        (name.clone(), any::<[bool; 4]>(), kind).prop_map(
+            |(name, [local, affinity, outer, external], kind)| {
+                let vip = 1 + u8::try_from(NAMES.iter().position(|n| *n == name).unwrap()).unwrap();
+                let policy = |local| if local { "Local" } else { "Cluster" };
+                let mut spec = json!({
+                    "type": kind,
+                    "internalTrafficPolicy": policy(local),
+                    "externalTrafficPolicy": policy(outer),
+                });
+                if affinity {
+                    spec["sessionAffinity"] = json!("ClientIP");
+                }
+                if external {
+                    spec["externalIPs"] = json!([format!("192.0.2.{vip}")]);
+                }
+                service(name, vip, &spec)
             }
-            service(name, vip, &spec)
-        }),
+        ),
         (name, 1_u8..4, any::<bool>(), endpoints).prop_map(|(name, n, is_v4, endpoints)| {
             let endpoints: Vec<(u8, &str, &str)> =
                 endpoints.into_iter().map(|(last, (node, flags))| (last, node, flags)).collect();

@@ -26,6 +26,38 @@ pub(super) struct Service {
     metadata: Metadata,
     #[serde(default)]
     spec: ServiceSpec,
+    #[serde(default)]
+    status: ServiceStatus,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct ServiceStatus {
+    load_balancer: Option<LoadBalancerStatus>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct LoadBalancerStatus {
+    ingress: Option<Vec<Ingress>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Ingress {
+    ip: Option<IpText>,
+    ip_mode: Option<String>,
+}
+
+/// An address in an object; where it is none, as where a load balancer has names alone, nothing is reached at it.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct IpText(String);
+
+impl IpText {
+    fn read(&self) -> Option<IpAddr> {
+        self.0.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -41,6 +73,9 @@ struct ServiceSpec {
     kind: Option<String>,
     ports: Option<Vec<Port>>,
     internal_traffic_policy: Option<String>,
+    external_traffic_policy: Option<String>,
+    #[serde(rename = "externalIPs")]
+    external_ips: Option<Vec<IpText>>,
     session_affinity: Option<String>,
     session_affinity_config: Option<AffinityConfig>,
 }
@@ -66,6 +101,8 @@ struct Port {
     protocol: Option<String>,
     #[serde(rename = "port")]
     number: Option<u16>,
+    #[serde(rename = "nodePort")]
+    at_nodes: Option<u16>,
 }
 
 impl Port {
@@ -80,7 +117,8 @@ impl Port {
             Some("UDP") => proto::UDP,
             Some(_) => return None,
         };
-        Some(ServicePort { name: self.name.unwrap_or_default(), proto, port: self.number? })
+        let node_port = self.at_nodes.filter(|port| *port != 0);
+        Some(ServicePort { name: self.name.unwrap_or_default(), proto, port: self.number?, node_port })
     }
 }
 
@@ -131,9 +169,16 @@ fn names(list: Option<Vec<Named>>) -> Box<[Box<str>]> {
 
 impl From<Service> for ServiceObject {
     fn from(service: Service) -> Self {
-        let Service { metadata, spec } = service;
-        let is_name = spec.kind.as_deref() == Some("ExternalName");
-        let is_anothers = is_name || metadata.labels.contains_key(PROXY_NAME);
+        let Service { metadata, spec, status } = service;
+        let is = |kind: &str| spec.kind.as_deref() == Some(kind);
+        let is_anothers = is("ExternalName") || metadata.labels.contains_key(PROXY_NAME);
+        // What an earlier type has left says nothing.
+        let (is_balanced, has_node_ports) = (is("LoadBalancer"), is("NodePort") || is("LoadBalancer"));
+        let ports = spec.ports.into_iter().flatten().filter_map(Port::read);
+        let ports =
+            ports.map(|port| ServicePort { node_port: port.node_port.filter(|_| has_node_ports), ..port });
+        let ingress = status.load_balancer.and_then(|status| status.ingress).into_iter().flatten();
+        let ingress = ingress.filter(|ingress| is_balanced && ingress.ip_mode.as_deref() != Some("Proxy"));
         let texts = spec.cluster_ips.filter(|all| !all.is_empty());
         let texts = texts.unwrap_or_else(|| spec.cluster_ip.into_iter().collect());
         let timeout = spec.session_affinity_config.and_then(|config| config.client_ip?.timeout_seconds);
@@ -143,9 +188,12 @@ impl From<Service> for ServiceObject {
             labels: metadata.labels,
             selector: spec.selector.unwrap_or_default(),
             cluster_ips: texts.iter().filter_map(|text| text.parse().ok()).collect(),
+            external_ips: spec.external_ips.iter().flatten().filter_map(IpText::read).collect(),
+            balancer_ips: ingress.filter_map(|ingress| ingress.ip?.read()).collect(),
             created: metadata.creation_timestamp.unwrap_or_default().into(),
-            ports: spec.ports.into_iter().flatten().filter_map(Port::read).collect(),
+            ports: ports.collect(),
             internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
+            external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
             affinity_s: (spec.session_affinity.as_deref() == Some("ClientIP"))
                 .then(|| timeout.unwrap_or(AFFINITY_S)),
             is_anothers,
@@ -243,7 +291,7 @@ mod tests {
             "internalTrafficPolicy": "Local",
             "sessionAffinity": "ClientIP",
         }));
-        let port = |name: &str, proto, port| ServicePort { name: name.into(), proto, port };
+        let port = |name: &str, proto, port| ServicePort { name: name.into(), proto, port, node_port: None };
         assert_eq!(
             read.cluster_ips,
             BTreeSet::from(["10.96.0.1", "fd00:96::1"].map(|ip| ip.parse().unwrap()))
@@ -267,6 +315,45 @@ mod tests {
         let nothing =
             service(&json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": null, "selector": null}));
         assert_eq!((nothing.cluster_ips.len(), nothing.ports.len(), nothing.affinity_s), (0, 0, None));
+    }
+
+    #[test]
+    fn a_service_is_read_with_what_it_has_outside() {
+        let object = |kind: &str| {
+            json!({
+                "metadata": {"namespace": "shop", "name": "web"},
+                "spec": {
+                    "type": kind,
+                    "clusterIP": "10.96.0.1",
+                    "ports": [{"name": "web", "port": 80, "nodePort": 30_080}, {"name": "admin", "port": 81, "nodePort": 0}],
+                    "externalIPs": ["192.0.2.1", "2001:db8::1", "web.example"],
+                    "externalTrafficPolicy": "Local",
+                },
+                "status": {"loadBalancer": {"ingress": [
+                    {"ip": "198.51.100.1"},
+                    {"ip": "198.51.100.2", "ipMode": "Proxy"},
+                    {"ip": "198.51.100.3", "ipMode": "VIP"},
+                    {"hostname": "web.example"},
+                ]}},
+            })
+        };
+        let read = |kind| match Object::read(ObjectKind::Service, &object(kind)).unwrap() {
+            Some(Object::Service(service)) => service,
+            other => panic!("{other:?}"),
+        };
+        let addresses = |all: &[&str]| all.iter().map(|ip| ip.parse().unwrap()).collect::<BTreeSet<IpAddr>>();
+        let balanced = addresses(&["198.51.100.1", "198.51.100.3"]);
+        for (kind, node_port, balancer) in [
+            ("LoadBalancer", Some(30_080), balanced),
+            ("NodePort", Some(30_080), addresses(&[])),
+            ("ClusterIP", None, addresses(&[])),
+        ] {
+            let service = read(kind);
+            let ports: Vec<_> = service.ports.iter().map(|port| port.node_port).collect();
+            assert_eq!((ports, service.balancer_ips), (vec![node_port, None], balancer), "{kind}");
+            assert_eq!(service.external_ips, addresses(&["192.0.2.1", "2001:db8::1"]));
+            assert!(service.external_local && !service.internal_local);
+        }
     }
 
     #[test]
