@@ -61,6 +61,7 @@ pub fn generate(seed: u64, profile: &Profile, nodes: Option<u16>) -> Scenario {
         pods_relabelled: 0,
         seed,
         of_services: Rng::stream(seed, "services", 1),
+        of_outer_services: Rng::stream(seed, "services", 2),
         services: Vec::new(),
         services_made: 0,
         services_called: 0,
@@ -142,6 +143,8 @@ struct Generator<'a> {
     seed: u64,
     /// Random numbers of their own, so that services do not shift anything else.
     of_services: Rng,
+    /// Likewise for what services have outside.
+    of_outer_services: Rng,
     services: Vec<(&'static str, String)>,
     services_made: u32,
     services_called: u32,

@@ -13,8 +13,8 @@ use dataplane_abi::services::{ServiceEntry, ServiceKey, ServiceScope};
 use dataplane_abi::{Addr, Be16};
 use serde_json::Value;
 use sim_api::object::{list_at, name, namespace, str_at};
-use sim_api::resource::SERVICES;
-use sim_oracle::{Cluster, End, Protocol, Translation};
+use sim_api::resource::{ENDPOINTSLICES, SERVICES};
+use sim_oracle::{Backend, Cluster, End, Protocol, Translation};
 
 use super::views::{Entry, Key, combined};
 use crate::calls::Called;
@@ -41,8 +41,31 @@ pub(crate) struct ServiceViews {
     conversations: BTreeMap<(NodeId, u64, SocketAddr), (SocketAddr, Duration)>,
 }
 
+/// Addresses of a service itself.
 fn ips(service: &Value) -> impl Iterator<Item = IpAddr> + '_ {
-    list_at(service, &["spec", "clusterIPs"]).iter().filter_map(|ip| ip.as_str()?.parse().ok())
+    let texts =
+        list_at(service, &["spec", "clusterIPs"]).iter().chain(list_at(service, &["spec", "externalIPs"]));
+    texts.filter_map(|ip| ip.as_str()?.parse().ok())
+}
+
+/// Addresses of a node.
+fn node_ips(node: &Value) -> impl Iterator<Item = IpAddr> + '_ {
+    let all = list_at(node, &["status", "addresses"]).iter();
+    all.filter_map(|address| address["address"].as_str()?.parse().ok())
+}
+
+fn number(port: &Value, field: &str) -> u16 {
+    port[field].as_u64().and_then(|number| u16::try_from(number).ok()).unwrap_or_default()
+}
+
+/// Whether a service has a port at every node.
+fn has_node_port(service: &Value, port: u16) -> bool {
+    list_at(service, &["spec", "ports"]).iter().any(|its| port != 0 && number(its, "nodePort") == port)
+}
+
+/// Whether a service gives different endpoints to callers at different places.
+fn is_local(service: &Value) -> bool {
+    ["internalTrafficPolicy", "externalTrafficPolicy"].iter().any(|policy| service["spec"][policy] == "Local")
 }
 
 fn service_of(slice: &Value) -> &str {
@@ -60,16 +83,35 @@ impl ServiceViews {
     /// Takes a change in.
     pub(crate) fn note(&mut self, now: Duration, object: &Value, deleted: bool) {
         let kind = str_at(object, &["kind"]);
-        if !matches!(kind, "Service" | "EndpointSlice") {
+        if !matches!(kind, "Service" | "EndpointSlice" | "Node") {
             return;
         }
         let key = (kind.to_owned(), namespace(object).to_owned(), name(object).to_owned());
+        let addresses = |node: &Value| node_ips(node).collect::<BTreeSet<_>>();
+        let last =
+            self.log.iter().rev().find(|entry| entry.key == key).and_then(|entry| entry.object.as_ref());
+        if kind == "Node" && !deleted && last.is_some_and(|last| addresses(last) == addresses(object)) {
+            // Nodes tell all the time that they are there.
+            return;
+        }
         self.log.push(Entry { at: now, key, object: (!deleted).then(|| object.clone()) });
     }
 
-    /// Changes that say something of an address.
-    fn about(&self, address: IpAddr) -> Vec<&Entry> {
-        let has_it = |entry: &&Entry| entry.object.as_ref().is_some_and(|o| ips(o).any(|ip| ip == address));
+    /// Changes that say something of an address and a port.
+    fn about(&self, to: SocketAddr) -> Vec<&Entry> {
+        let nodes: BTreeSet<&Key> = self
+            .log
+            .iter()
+            .filter(|entry| entry.key.0 == "Node")
+            .filter(|entry| entry.object.as_ref().is_some_and(|o| node_ips(o).any(|ip| ip == to.ip())))
+            .map(|entry| &entry.key)
+            .collect();
+        let has_it = |entry: &&Entry| {
+            entry.object.as_ref().is_some_and(|service| {
+                ips(service).any(|ip| ip == to.ip())
+                    || (!nodes.is_empty() && has_node_port(service, to.port()))
+            })
+        };
         let services: BTreeSet<(&str, &str)> = self
             .log
             .iter()
@@ -89,6 +131,7 @@ impl ServiceViews {
             .collect();
         let counts = |entry: &&Entry| match entry.key.0.as_str() {
             "Service" => services.contains(&(entry.key.1.as_str(), entry.key.2.as_str())),
+            "Node" => nodes.contains(&entry.key),
             _ => slices.contains(&entry.key),
         };
         self.log.iter().filter(counts).collect()
@@ -96,7 +139,7 @@ impl ServiceViews {
 
     /// What may come of a call from a node, with all that counts since then; `None`: too much is under way to tell.
     fn possible(&self, node: &str, to: SocketAddr, protocol: Protocol, since: Duration) -> Option<Possible> {
-        let entries = self.about(to.ip());
+        let entries = self.about(to);
         let (old, new) = entries.split_at(entries.partition_point(|entry| entry.at < since));
         let mut base = Cluster::new();
         old.iter().for_each(|entry| entry.set_in(&mut base));
@@ -116,13 +159,9 @@ impl ServiceViews {
     }
 
     /// Whether an endpoint keeps what it has in every version that counts.
-    fn is_kept(&self, service: IpAddr, backend: SocketAddr, since: Duration) -> bool {
-        let entries = self.about(service);
-        let local = |entry: &&&Entry| {
-            let policy = |object: &Value| object["spec"]["internalTrafficPolicy"] == "Local";
-            entry.object.as_ref().is_some_and(policy)
-        };
-        if entries.iter().any(|entry| local(&entry)) {
+    fn is_kept(&self, called: SocketAddr, backend: SocketAddr, since: Duration) -> bool {
+        let entries = self.about(called);
+        if entries.iter().any(|entry| entry.object.as_ref().is_some_and(is_local)) {
             return false;
         }
         let has_it = |object: &Value| {
@@ -184,7 +223,7 @@ impl World {
             return self.violate("service", message);
         }
         if let Some((peer, _)) = before.filter(|_| !stays && became.is_some())
-            && views.is_kept(to.ip(), peer, since)
+            && views.is_kept(to, peer, since)
             && !self.nodes[n].troubled
         {
             let message =
@@ -200,56 +239,122 @@ impl World {
     /// `SERVICES` and `BACKENDS` have what the objects ask for, and nothing else.
     pub(super) fn check_services(&self, n: NodeId) -> Option<(&'static str, String)> {
         let wrong = |what| Some(("tables", what));
-        let node = &self.nodes[n];
-        let tables = node.native.tables();
-        let client = End::Node { name: node.name.clone() };
-        let mut frontends = BTreeSet::new();
-        let wanted =
-            if self.cluster.kube_proxy_replacement { self.store.list(&SERVICES, "") } else { Vec::new() };
-        for service in &wanted {
-            for (ip, port) in ips(service)
-                .flat_map(|ip| list_at(service, &["spec", "ports"]).iter().map(move |port| (ip, port)))
-            {
-                let udp = port["protocol"] == "UDP";
-                let number = u16::try_from(port["port"].as_u64().unwrap_or_default()).unwrap_or_default();
-                let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
-                let expected: BTreeSet<SocketAddr> =
-                    match self.oracle.translate(&client, ip, protocol, number) {
-                        Translation::NotAService => continue,
-                        Translation::NoEndpoints { .. } => BTreeSet::new(),
-                        Translation::Backends(all) => {
-                            all.into_iter().map(|b| SocketAddr::new(b.ip, b.port)).collect()
-                        }
-                    };
-                let (addr, family) = Addr::from_ip(ip);
-                let proto = if udp { 17 } else { 6 };
-                let key =
-                    ServiceKey::frontend(addr, family, Be16::new(number), proto, ServiceScope::Internal);
-                let count = tables.services.get(&key).map(|row| row.count);
-                let slot = |slot| -> Option<SocketAddr> {
-                    let ServiceEntry { backend, .. } = tables.services.get(&key.slot(slot))?;
-                    let row: &BackendEntry = tables.backends.get(backend)?;
-                    let active = row.state == BackendState::Active as u8;
-                    active.then_some(SocketAddr::new(row.ip()?, row.port.get()))
-                };
-                let found: Option<BTreeSet<SocketAddr>> =
-                    count.and_then(|count| (1..=count).map(slot).collect());
-                if found.as_ref() != Some(&expected) {
-                    return wrong(format!(
-                        "SERVICES sends {ip} port {number} to {found:?}, not to {expected:?}"
-                    ));
-                }
-                let slots = count.into_iter().flat_map(|count| 0..=count).map(|slot| key.slot(slot));
-                frontends.extend(slots);
+        let tables = self.nodes[n].native.tables();
+        let mut expected = BTreeMap::new();
+        if self.cluster.kube_proxy_replacement {
+            for service in self.store.list(&SERVICES, "") {
+                self.expect_frontends(n, &service, &mut expected);
             }
         }
-        let rows = tables.dump("SERVICES").unwrap_or_default().len();
-        if rows != frontends.len() {
-            return wrong(format!("SERVICES has {rows} rows, the objects ask for {}", frontends.len()));
+        let mut rows = 0;
+        for (key, backends) in &expected {
+            let count = tables.services.get(key).map(|row| row.count);
+            let slot = |slot| -> Option<SocketAddr> {
+                let ServiceEntry { backend, .. } = tables.services.get(&key.slot(slot))?;
+                let row: &BackendEntry = tables.backends.get(backend)?;
+                let active = row.state == BackendState::Active as u8;
+                active.then_some(SocketAddr::new(row.ip()?, row.port.get()))
+            };
+            let found: Option<BTreeSet<SocketAddr>> = count.and_then(|count| (1..=count).map(slot).collect());
+            if found.as_ref() != Some(backends) {
+                let (ip, port) = (key.ip(), key.port.get());
+                return wrong(format!(
+                    "SERVICES sends {ip:?} port {port} of protocol {}, scope {}, to {found:?}, not to {backends:?}",
+                    key.proto, key.scope
+                ));
+            }
+            rows += usize::from(count.unwrap_or_default()) + 1;
         }
-        if node.memory.sockets() != self.cluster.kube_proxy_replacement {
+        let found = tables.dump("SERVICES").unwrap_or_default().len();
+        if rows != found {
+            return wrong(format!("SERVICES has {found} rows, the objects ask for {rows}"));
+        }
+        if self.nodes[n].memory.sockets() != self.cluster.kube_proxy_replacement {
             return Some(("programs", "those on calls of sockets are not as they shall be".to_owned()));
         }
         None
+    }
+
+    /// The frontends of a service that a node shall have, with their backends.
+    fn expect_frontends(
+        &self,
+        n: NodeId,
+        service: &Value,
+        expected: &mut BTreeMap<ServiceKey, BTreeSet<SocketAddr>>,
+    ) {
+        let here = self.nodes[n].name.as_str();
+        let inside = End::Node { name: here.to_owned() };
+        // Somebody whose packets come to this node.
+        let outside = End::Outside(IpAddr::from([203, 0, 113, 9]));
+        let is_external_local = service["spec"]["externalTrafficPolicy"] == "Local";
+        for port in list_at(service, &["spec", "ports"]) {
+            let udp = port["protocol"] == "UDP";
+            let (protocol, proto) = if udp { (Protocol::Udp, 17) } else { (Protocol::Tcp, 6) };
+            let key = |ip: IpAddr, port: u16, scope| {
+                let (addr, family) = Addr::from_ip(ip);
+                ServiceKey::frontend(addr, family, Be16::new(port), proto, scope)
+            };
+            // `None`: it is not to be found there.
+            let backends =
+                |client: &End, ip: IpAddr, port: u16| match self.oracle.translate(client, ip, protocol, port)
+                {
+                    Translation::NotAService => None,
+                    Translation::NoEndpoints { .. } => Some(Vec::new()),
+                    Translation::Backends(all) => Some(all),
+                };
+            let places = |all: &[Backend]| all.iter().map(|b| SocketAddr::new(b.ip, b.port)).collect();
+            let number = number(port, "port");
+            for ip in ips(service) {
+                if let Some(all) = backends(&inside, ip, number) {
+                    expected.insert(key(ip, number, ServiceScope::Internal), places(&all));
+                }
+                if let Some(mut all) = backends(&outside, ip, number)
+                    && is_external_local
+                {
+                    all.retain(|backend| backend.node.as_deref() == Some(here));
+                    expected.insert(key(ip, number, ServiceScope::External), places(&all));
+                }
+            }
+            let number = self::number(port, "nodePort");
+            if number == 0 {
+                continue;
+            }
+            for is_v4 in [true, false] {
+                let every = if is_v4 { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+                let mut known = false;
+                for node in &self.nodes {
+                    let addresses = node.addresses.iter().filter(|ip| ip.is_ipv4() == is_v4);
+                    for (ip, all) in addresses.filter_map(|ip| Some((*ip, backends(&inside, *ip, number)?))) {
+                        known = true;
+                        // Nodes are different where each has its own endpoints, and those without are alike.
+                        if is_external_local && !self.endpoints_of(service, is_v4, &node.name, port) {
+                            continue;
+                        }
+                        if is_external_local {
+                            expected.insert(key(ip, number, ServiceScope::Internal), places(&all));
+                        } else {
+                            expected.insert(key(every, number, ServiceScope::Internal), places(&all));
+                        }
+                    }
+                }
+                if is_external_local && known {
+                    expected.insert(key(every, number, ServiceScope::Internal), BTreeSet::new());
+                }
+            }
+        }
+    }
+
+    /// Whether a slice has an endpoint of a service's port on a node, be it of no use.
+    fn endpoints_of(&self, service: &Value, is_v4: bool, node: &str, port: &Value) -> bool {
+        let family = if is_v4 { "IPv4" } else { "IPv6" };
+        self.store.list(&ENDPOINTSLICES, namespace(service)).iter().any(|slice| {
+            service_of(slice) == name(service)
+                && slice["addressType"] == family
+                && list_at(slice, &["ports"]).iter().any(|its| {
+                    str_at(its, &["name"]) == str_at(port, &["name"])
+                        && (its["protocol"] == "UDP") == (port["protocol"] == "UDP")
+                })
+                && list_at(slice, &["endpoints"]).iter().any(|endpoint| endpoint["nodeName"] == node)
+        })
     }
 }

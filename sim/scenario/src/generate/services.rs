@@ -20,6 +20,9 @@ pub(super) const LABEL: &str = "role";
 /// Its values.
 const ROLES: [&str; 2] = ["front", "back"];
 
+/// First of the node ports that are asked for; each service has ten of its own.
+const NODE_PORT: u64 = 30_100;
+
 /// Whether a scenario has services.
 pub(super) fn decide(seed: u64, policy: bool) -> bool {
     Rng::stream(seed, "services", 0).chance(OF_CLUSTERS) && policy
@@ -80,11 +83,48 @@ impl Generator<'_> {
             spec["ipFamilyPolicy"] = json!("PreferDualStack");
         }
         spec["sessionAffinity"] = Value::from(if rng.chance(0.3) { "ClientIP" } else { "None" });
+        self.open_to_outside(&name, &mut spec);
         self.push(Action::Apply(vec![json!({
             "apiVersion": "v1", "kind": "Service",
             "metadata": {"name": name, "namespace": namespace},
             "spec": spec,
         })]));
+    }
+
+    /// Services that are reached from outside too: at ports of nodes, at external addresses.
+    fn open_to_outside(&mut self, name: &str, spec: &mut Value) {
+        let rng = &mut self.of_outer_services;
+        let number: u64 = name.trim_start_matches('s').parse().unwrap_or_default();
+        let kind = rng.pick(&["ClusterIP", "NodePort", "LoadBalancer"]).copied().unwrap_or("ClusterIP");
+        spec["type"] = Value::from(kind);
+        if kind != "ClusterIP" {
+            for (index, port) in (0..).zip(spec["ports"].as_array_mut().into_iter().flatten()) {
+                port["nodePort"] = Value::from(NODE_PORT + number * 10 + index);
+            }
+        }
+        let is_external = rng.chance(0.4);
+        if is_external {
+            spec["externalIPs"] = json!([external_ip(number)]);
+        }
+        if is_external || kind != "ClusterIP" {
+            spec["externalTrafficPolicy"] = Value::from(if rng.chance(0.4) { "Local" } else { "Cluster" });
+        }
+    }
+
+    /// Where a service may be called beside its own address, and at which port.
+    fn outer_place(&mut self, name: &str, index: u64) -> Option<(Place, Option<u16>)> {
+        let rng = &mut self.of_outer_services;
+        let number: u64 = name.trim_start_matches('s').parse().unwrap_or_default();
+        if rng.chance(0.5) {
+            return None;
+        }
+        let is_v4 = self.cluster.family != Families::V6;
+        if is_v4 && rng.chance(0.3) {
+            return Some((Place::Address(external_ip(number).parse().ok()?), None));
+        }
+        let node = format!("node-{}", rng.range(1..=u64::from(self.cluster.nodes)));
+        let port = u16::try_from(NODE_PORT + number * 10 + index).ok()?;
+        Some((Place::NodePort(node), Some(port)))
     }
 
     /// Somebody calls a service.
@@ -100,10 +140,15 @@ impl Generator<'_> {
         let kinds = [(TrafficKind::Http, 80), (TrafficKind::Tcp, 9000), (TrafficKind::Udp, 53)];
         let (kind, port) = rng.pick(&kinds).copied().unwrap_or((TrafficKind::Http, 80));
         self.services_called += 1;
-        let to = Place::Service { namespace: namespace.to_owned(), name };
+        let index = kinds.iter().zip(0..).find(|(its, _)| its.1 == port).map_or(0, |(_, index)| index);
+        let outer = self.outer_place(&name, index);
+        let is_address = matches!(outer, Some((Place::Address(_), _)));
+        let service = Place::Service { namespace: namespace.to_owned(), name };
+        let (to, outer_port) = outer.unwrap_or((service, None));
         let mut traffic = Traffic::new(&format!("c{}", self.services_called), from, to, kind);
-        traffic.port = Some(port);
-        if self.cluster.family == Families::Dual {
+        traffic.port = Some(outer_port.unwrap_or(port));
+        // An address has one family.
+        if self.cluster.family == Families::Dual && !is_address {
             traffic.family = rng.pick(&[None, Some(Families::V6)]).copied().flatten();
         }
         traffic.count = u32::try_from(rng.range(1..=20)).unwrap_or(1);
@@ -111,4 +156,9 @@ impl Generator<'_> {
         traffic.timeout = Duration::from_secs(2);
         self.push(Action::Traffic(traffic));
     }
+}
+
+/// The external address of a service.
+fn external_ip(number: u64) -> String {
+    format!("192.0.2.{}", number % 250 + 1)
 }
