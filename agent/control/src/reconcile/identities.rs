@@ -42,8 +42,7 @@ impl Agent {
             return BTreeSet::new();
         }
         let rows = &self.outside.policy;
-        let is_full =
-            |key: &RowKey| rows.failure(key).is_some_and(|error| error.kind == PortErrorKind::Full);
+        let is_full = |key: &RowKey| rows.failure(key).is_some_and(|error| error.kind == PortErrorKind::Full);
         let waits = |key: &&RowKey| {
             let is_there = rows.wanted(key).is_some() && rows.present(key).is_some();
             key.identity == EVERYBODY && is_there && !is_full(key)
