@@ -179,6 +179,10 @@ impl Generator<'_> {
             self.make_pod();
         }
         self.wait(Until::Ready);
+        if self.profile.subject == Subject::Splits {
+            self.some_traffic();
+            return;
+        }
         for _ in 0..self.rng.range(1..=3) {
             self.stream(50..=250);
         }

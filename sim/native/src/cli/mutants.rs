@@ -1,7 +1,7 @@
 //! Seeded defects, one after the other: which seed finds each, and how long that takes.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// Most seeds for one mutant.
     #[arg(long, default_value_t = 2000)]
     seeds: u64,
-    /// Most seconds for one mutant.
+    /// Most seconds for one mutant, of CPU where the machine tells.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
     /// Most seconds for all of them together, of CPU where the machine tells: what takes longer is no check that anybody runs.
@@ -76,9 +76,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
             println!("{:width$} {:>6} {:>8}  not looked for: {why}", mutant.id, "-", "-");
             continue;
         }
-        let started = Instant::now();
+        let watch = Stopwatch::start();
         let found = look(mutant, args)?;
-        let seconds = started.elapsed().as_secs_f64();
+        let seconds = watch.read().counts().as_secs_f64();
         match &found {
             Some(found) => println!(
                 "{:width$} {:>6} {seconds:>8.2}  {}: {}",
@@ -118,9 +118,9 @@ fn look(mutant: &Mutant, args: &Args) -> anyhow::Result<Option<Found>> {
         bail!("this build does not have the mutant {}: build it again", mutant.id);
     };
     let profile = scenario::profile(mutant.profile.as_deref().unwrap_or("mixed"))?;
-    let started = Instant::now();
+    let watch = Stopwatch::start();
     for seed in 1..=args.seeds {
-        if started.elapsed() > Duration::from_secs(args.seconds) {
+        if watch.read().counts() > Duration::from_secs(args.seconds) {
             break;
         }
         dataplane_abi::mutant::set(number);

@@ -76,7 +76,10 @@ impl Generator<'_> {
             }
             6 => self.remove_policy(),
             7 | 8 if self.cluster.host_firewall && self.rng.chance(0.3) => self.relabel_node(),
-            7 | 8 => self.relabel_pod(),
+            7 | 8 => {
+                let anew = self.rng.chance(0.6);
+                self.relabel_pod(anew);
+            }
             _ => self.relabel_namespace(),
         }
     }
@@ -194,11 +197,11 @@ impl Generator<'_> {
         self.push(Action::Apply(vec![object]));
     }
 
-    fn relabel_pod(&mut self) {
+    /// Gives a pod other labels; `anew`: such that nobody has had, and so no number yet.
+    fn relabel_pod(&mut self, anew: bool) {
         let Some(pod) = self.rng.pick(&self.pods).cloned() else { return };
         let mut labels = json!({"app": app(&mut self.rng)});
-        if self.rng.chance(0.6) {
-            // Such labels nobody has had, and so no number yet.
+        if anew {
             self.pods_relabelled += 1;
             labels["change"] = json!(self.pods_relabelled.to_string());
         }

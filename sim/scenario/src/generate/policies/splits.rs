@@ -4,6 +4,7 @@
 //! Such a commit has the most to order: what some shall have from now on has to be there before they move, and what they leave may not change
 //! before, for it is still theirs.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -45,7 +46,14 @@ impl Generator<'_> {
         }
         let Some(first) = self.policy_for_all() else { return };
         self.wait(Until::Rest);
-        self.rows_fail();
+        // A pod with new labels gets its identity about five seconds after they are known: in the midst of what follows, or before the end
+        // of a fault that was there when the labels came.
+        let (early, late) = (self.rng.chance(0.2), self.rng.chance(0.2));
+        if early {
+            self.relabel_pod(true);
+            self.pause(4_850..=5_050);
+        }
+        self.rows_fail(if late { 5_500..=7_000 } else { 1..=400 });
         // One step after the other without a pause between is one moment to agents.
         match self.rng.below(4) {
             // Some get another policy beside it, and it changes for all.
@@ -64,11 +72,12 @@ impl Generator<'_> {
             _ => self.change(first, false),
         }
         match self.rng.below(5) {
+            _ if late => self.relabel_pod(true),
             0 => self.relabel_namespace(),
-            1 | 2 => self.relabel_pod(),
+            1 | 2 => self.relabel_pod(false),
             _ => {}
         }
-        self.pause(30..=300);
+        self.pause(if late { 5_000..=5_600 } else { 30..=300 });
         self.heal();
         self.wait(Until::Rest);
     }
@@ -156,12 +165,12 @@ impl Generator<'_> {
     }
 
     /// Rows of a table cannot be written, most of them or every other.
-    fn rows_fail(&mut self) {
+    fn rows_fail(&mut self, milliseconds: RangeInclusive<u64>) {
         let failures = Failures {
             probability: one(&mut self.rng, &[0.5, 0.5, 0.9]),
             of: Some(one(&mut self.rng, &TABLES).to_owned()),
         };
-        let lasts = Duration::from_millis(self.rng.range(1..=400));
+        let lasts = Duration::from_millis(self.rng.range(milliseconds));
         let kind = FaultKind::Failures(failures);
         self.push(Action::Fault(Fault { node: None, lasts: Some(lasts), kind }));
     }
