@@ -73,8 +73,9 @@ impl Generator<'_> {
         }
         match self.rng.below(5) {
             _ if late => self.relabel_pod(true),
-            0 => self.relabel_namespace(),
-            1 | 2 => self.relabel_pod(false),
+            // Back to labels whose identity is still there, for the most part: such a one is taken at once.
+            0 | 1 => self.relabel_namespace(),
+            2 => self.relabel_pod(false),
             _ => {}
         }
         self.pause(if late { 5_000..=5_600 } else { 30..=300 });
