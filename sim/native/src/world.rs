@@ -234,7 +234,9 @@ impl World {
     /// The wire of a node, its object, and its agent's start.
     fn boot_node(&mut self, n: NodeId) {
         self.fabric.connect(Port::Node(n), self.nodes[n].mac);
-        self.nodes[n].listened = self.rng.chance(0.5);
+        let by_chance = self.rng.chance(0.5);
+        // Where flows are noted, programs have to tell them.
+        self.nodes[n].listened = by_chance || self.odd.is_none();
         for (table, rows) in self.cluster.tables.clone() {
             self.nodes[n].native.tables_mut().set_capacity(&table, Some(rows));
         }
