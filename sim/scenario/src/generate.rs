@@ -59,6 +59,7 @@ pub fn generate(seed: u64, profile: &Profile, nodes: Option<u16>) -> Scenario {
         policies: Vec::new(),
         policies_made: 0,
         pods_relabelled: 0,
+        are_blue: [false; 2],
         seed,
         of_services: Rng::stream(seed, "services", 1),
         of_outer_services: Rng::stream(seed, "services", 2),
@@ -140,6 +141,8 @@ struct Generator<'a> {
     policies: Vec<policies::Standing>,
     policies_made: u32,
     pods_relabelled: u32,
+    /// Of which team namespaces are, where that is known.
+    are_blue: [bool; 2],
     seed: u64,
     /// Random numbers of their own, so that services do not shift anything else.
     of_services: Rng,
@@ -181,6 +184,7 @@ impl Generator<'_> {
         self.wait(Until::Ready);
         if self.profile.subject == Subject::Splits {
             self.some_traffic();
+            self.get_to_know_teams();
             return;
         }
         for _ in 0..self.rng.range(1..=3) {

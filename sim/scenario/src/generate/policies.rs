@@ -222,6 +222,10 @@ impl Generator<'_> {
     fn relabel_namespace(&mut self) {
         let name = one(&mut self.rng, &NAMESPACES);
         let team = one(&mut self.rng, &TEAMS);
+        self.set_team(name, team);
+    }
+
+    fn set_team(&mut self, name: &str, team: &str) {
         self.push(Action::Apply(vec![json!({
             "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"team": team}},
         })]));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{CIDRS, Generator, Standing, app, one, with_other_cidrs};
+use super::{CIDRS, Generator, NAMESPACES, Standing, TEAMS, app, one, with_other_cidrs};
 use crate::model::{Action, Failures, Families, Fault, FaultKind, Until};
 use crate::rng::Rng;
 
@@ -51,9 +51,13 @@ impl Generator<'_> {
         let (early, late) = (self.rng.chance(0.2), self.rng.chance(0.2));
         if early {
             self.relabel_pod(true);
-            self.pause(4_850..=5_050);
+            self.pause(4_900..=5_100);
         }
-        self.rows_fail(if late { 5_500..=7_000 } else { 1..=400 });
+        match (early, late) {
+            (_, true) => self.rows_fail(5_500..=7_000, &[0.9]),
+            (true, _) => self.rows_fail(200..=600, &[0.9]),
+            _ => self.rows_fail(1..=400, &[0.5, 0.5, 0.9]),
+        }
         // One step after the other without a pause between is one moment to agents.
         match self.rng.below(4) {
             // Some get another policy beside it, and it changes for all.
@@ -74,13 +78,30 @@ impl Generator<'_> {
         match self.rng.below(5) {
             _ if late => self.relabel_pod(true),
             // Back to labels whose identity is still there, for the most part: such a one is taken at once.
-            0 | 1 => self.relabel_namespace(),
+            0 | 1 => self.change_team(),
             2 => self.relabel_pod(false),
             _ => {}
         }
         self.pause(if late { 5_000..=5_600 } else { 30..=300 });
         self.heal();
         self.wait(Until::Rest);
+    }
+
+    /// All pods of a namespace get the identities of another team, or those of before: once both are known they are taken at once.
+    fn change_team(&mut self) {
+        let which = self.rng.index(NAMESPACES.len());
+        self.are_blue[which] ^= true;
+        self.set_team(NAMESPACES[which], TEAMS[usize::from(self.are_blue[which])]);
+    }
+
+    /// Pods of all namespaces have been of both teams.
+    pub(in crate::generate) fn get_to_know_teams(&mut self) {
+        for team in TEAMS.iter().rev() {
+            for name in NAMESPACES {
+                self.set_team(name, team);
+            }
+            self.wait(Until::Rest);
+        }
     }
 
     /// Makes one that all pods have. Where it is in the list.
@@ -165,10 +186,10 @@ impl Generator<'_> {
         })
     }
 
-    /// Rows of a table cannot be written, most of them or every other.
-    fn rows_fail(&mut self, milliseconds: RangeInclusive<u64>) {
+    /// Rows of a table cannot be written, with one of these probabilities for each try.
+    fn rows_fail(&mut self, milliseconds: RangeInclusive<u64>, probabilities: &[f64]) {
         let failures = Failures {
-            probability: one(&mut self.rng, &[0.5, 0.5, 0.9]),
+            probability: one(&mut self.rng, probabilities),
             of: Some(one(&mut self.rng, &TABLES).to_owned()),
         };
         let lasts = Duration::from_millis(self.rng.range(milliseconds));
