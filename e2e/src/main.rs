@@ -97,7 +97,7 @@ enum Suite {
     NetworkPolicy,
     /// The L3/L4 and deny tests of Cilium's connectivity check
     Connectivity,
-    /// Random policies beside the oracle, a seed each (300 without --case); not in the simulator, which has its own
+    /// Random policies beside the oracle, a seed each (300 without --case)
     Generated,
 }
 
@@ -368,9 +368,8 @@ fn native_suite(args: &NativeArgs) -> anyhow::Result<ExitCode> {
             suite::native::run_connectivity(&suite::connectivity::select(wish)?, &options, &mut progress)?
         }
         Some(Suite::Generated) => {
-            bail!(
-                "random policies in the simulator: cargo xtask sim policy, which compares verdicts with the oracle"
-            )
+            let seeds = suite::numbers(wish.unwrap_or(SEEDS), MOST_SEEDS)?;
+            suite::native::run_generated(&seeds, &options, &mut progress)?
         }
         _ => {
             suite::native::run_network_policy(&suite::network_policy::select(wish)?, &options, &mut progress)?

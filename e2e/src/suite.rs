@@ -1,7 +1,7 @@
 //! Many policies on one standing cluster: what pods reach each other is compared with what must be so.
 //!
 //! [`network_policy`] and [`connectivity`] run the cases of `sim-policy`'s suites and compare with their tables; [`generated`] runs random policies and
-//! compares with the oracle. [`native`] runs the first two in the simulator; on a cluster all make their pods once ([`standing`]) and change only policies and labels from case to case, through the Kubernetes API.
+//! compares with the oracle. [`native`] runs all of them in the simulator; on a cluster all make their pods once ([`standing`]) and change only policies and labels from case to case, through the Kubernetes API.
 //! A question to the cluster is one try of `bristle-lab probe` in a pod, so pods need the lab's own image.
 
 pub mod connectivity;

@@ -1,9 +1,10 @@
 //! Random policies on standing pods, beside the oracle.
 //!
-//! The pods and namespaces are those of one random cluster; each case takes the policies of its seed's own random cluster and puts them there,
-//! where namespaces, labels and ports come from the same small vocabulary. The oracle is told the objects that the API server then shows.
+//! The pods, namespaces and services are those of one random cluster, and each node has its labels and a pod in its network, which is the node
+//! to policies. Each case takes the policies of its seed's own random cluster and puts them there, where namespaces, labels and ports come from
+//! the same small vocabulary. The oracle is told the objects that the API server then shows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -11,6 +12,7 @@ use kube::Client;
 use lab::probe::Target;
 use serde_json::{Value, json};
 use sim_oracle::{Attempt, Cluster, End, Options as Reading, Protocol};
+use sim_policy::connectivity::PLACE;
 use sim_policy::suite::Pod;
 use sim_policy::{Feature, Plan};
 
@@ -24,16 +26,8 @@ use crate::report::{self as reports, Report};
 /// The word for it on the command line and in reports.
 pub const NAME: &str = "generated";
 
-/// What cases do not ask for: what agents do not do yet (host policies, services and the API server as peers, nodes by their labels), what the
-/// API server refuses, and names of ports, which standing pods give to other ports than the policies' own.
-const NOT_ASKED: [Feature; 6] = [
-    Feature::HostPolicies,
-    Feature::Services,
-    Feature::ApiServer,
-    Feature::Nodes,
-    Feature::Invalid,
-    Feature::NamedPorts,
-];
+/// What cases do not ask for: host policies, which agents of labs do not put in force unless they are told to, and what the API server refuses.
+const NOT_ASKED: [Feature; 2] = [Feature::HostPolicies, Feature::Invalid];
 /// What is taken from a case's random cluster.
 const POLICIES: [&str; 5] = [
     "CiliumCIDRGroup",
@@ -43,7 +37,16 @@ const POLICIES: [&str; 5] = [
     "ClusterNetworkPolicy",
 ];
 /// Kinds that the oracle has to know besides.
-const SURROUNDINGS: [&str; 3] = ["Namespace", "Node", "Pod"];
+const SURROUNDINGS: [(&str, &str); 5] = [
+    ("v1", "Namespace"),
+    ("v1", "Node"),
+    ("v1", "Pod"),
+    ("v1", "Service"),
+    ("discovery.k8s.io/v1", "EndpointSlice"),
+];
+/// Labels of the nodes in turn.
+const NODES: [&[(&str, &str)]; 3] =
+    [&[("zone", "east")], &[("zone", "west"), ("disk", "ssd")], &[("disk", "ssd")]];
 /// Every pod's ports.
 const TCP: [u16; 5] = [80, 81, 5432, 8080, 8085];
 const UDP: [u16; 2] = [53, 80];
@@ -67,7 +70,8 @@ pub async fn run(
 ) -> anyhow::Result<Report> {
     let started = Instant::now();
     let nodes = usable_nodes(client).await?;
-    let objects = surroundings().context("no seed makes a cluster that is large enough")?;
+    let mut objects = surroundings().context("no seed makes a cluster that is large enough")?;
+    objects.extend((0..nodes.len()).map(node_pod));
     let pods: Vec<Pod> = objects
         .iter()
         .filter(|object| object["kind"] == "Pod")
@@ -76,7 +80,11 @@ pub async fn run(
             Pod { namespace, name }
         })
         .collect();
-    let standing = Standing::make(client, &objects, &nodes, options.ready_limit).await?;
+    let mut standing = Standing::make(client, &objects, &nodes, options.ready_limit).await?;
+    for (place, node) in nodes.iter().enumerate() {
+        let node = Reference::new("v1", "Node", "", &node.name);
+        standing.objects.label(&node, &node_labels(place)).await?;
+    }
     progress(&format!("{} pods are ready after {:.1} s", pods.len(), started.elapsed().as_secs_f64()));
     let mut session =
         Session { standing, pods, families: options.families.clone(), in_force: BTreeSet::new() };
@@ -150,8 +158,8 @@ impl Session {
     /// An oracle that knows what there is.
     async fn oracle(&mut self, policies: &[Value]) -> anyhow::Result<Cluster> {
         let mut oracle = Cluster::with_options(Reading::by_identity());
-        for kind in SURROUNDINGS {
-            for object in self.standing.objects.list("v1", kind).await? {
+        for (api_version, kind) in SURROUNDINGS {
+            for object in self.standing.objects.list(api_version, kind).await? {
                 oracle.set(&object).with_context(|| format!("tell the oracle of a {kind}"))?;
             }
         }
@@ -161,73 +169,121 @@ impl Session {
         Ok(oracle)
     }
 
-    /// Every pod to every other in every family: TCP 80, another port of TCP, one of UDP, and a ping.
     fn questions(&self, seed: u64, oracle: &Cluster) -> anyhow::Result<Vec<Question>> {
-        let pick = |ports: &[u16]| ports[usize::try_from(seed).unwrap_or_default() % ports.len()];
-        let mut questions = Vec::new();
-        for (from, to) in self.pods.iter().flat_map(|from| self.pods.iter().map(move |to| (from, to))) {
-            if from == to {
-                continue;
-            }
-            for family in &self.families {
-                let (of_oracle, echo) = match family {
-                    Family::V4 => (sim_oracle::Family::V4, 8),
-                    Family::V6 => (sim_oracle::Family::V6, 128),
-                };
-                let address = self.standing.address(to, *family);
-                let address = address.with_context(|| format!("pod {} has no address", to.name))?;
-                for (protocol, port) in [
-                    (Protocol::Tcp, TCP[0]),
-                    (Protocol::Tcp, pick(&TCP[1..])),
-                    (Protocol::Udp, pick(&UDP)),
-                    (Protocol::Icmp, echo),
-                ] {
-                    let attempt = Attempt {
-                        from: end(from),
-                        to: end(to),
-                        family: of_oracle,
-                        protocol,
-                        port: Some(port),
-                    };
-                    let kind = kind(protocol);
-                    let port = if protocol == Protocol::Icmp { 0 } else { port };
-                    questions.push(Question {
-                        from: from.clone(),
-                        to: to.clone(),
-                        target: Target { kind, to: address, port },
-                        expected: oracle.judge(&attempt).allowed,
-                    });
-                }
+        let ends: Vec<End> = self.pods.iter().map(end).collect();
+        let question = |attempt: Attempt| {
+            let (from, to) = (pod(&attempt.from)?, pod(&attempt.to)?);
+            let family = match attempt.family {
+                sim_oracle::Family::V4 => Family::V4,
+                sim_oracle::Family::V6 => Family::V6,
+            };
+            let port = attempt.port.filter(|_| attempt.protocol != Protocol::Icmp).unwrap_or_default();
+            let target =
+                Target { kind: kind(attempt.protocol), to: self.standing.address(&to, family)?, port };
+            Some(Question { from, to, target, expected: oracle.judge(&attempt).allowed })
+        };
+        attempts(seed, &ends, &self.families)
+            .into_iter()
+            .map(|attempt| {
+                let text = attempt.to_string();
+                question(attempt).with_context(|| format!("an end has no address: {text}"))
+            })
+            .collect()
+    }
+}
+
+/// Every end to every other in every family: TCP 80, another port of TCP, one of UDP, and a ping.
+pub(super) fn attempts(seed: u64, ends: &[End], families: &[Family]) -> Vec<Attempt> {
+    let pick = |ports: &[u16]| ports[usize::try_from(seed).unwrap_or_default() % ports.len()];
+    let mut attempts = Vec::new();
+    for (from, to) in ends.iter().flat_map(|from| ends.iter().map(move |to| (from, to))) {
+        if from == to {
+            continue;
+        }
+        for family in families {
+            let (family, echo) = match family {
+                Family::V4 => (sim_oracle::Family::V4, 8),
+                Family::V6 => (sim_oracle::Family::V6, 128),
+            };
+            for (protocol, port) in [
+                (Protocol::Tcp, TCP[0]),
+                (Protocol::Tcp, pick(&TCP[1..])),
+                (Protocol::Udp, pick(&UDP)),
+                (Protocol::Icmp, echo),
+            ] {
+                let (from, to) = (from.clone(), to.clone());
+                attempts.push(Attempt { from, to, family, protocol, port: Some(port) });
             }
         }
-        Ok(questions)
     }
+    attempts
 }
 
 fn end(pod: &Pod) -> End {
     End::Pod { namespace: pod.namespace.clone(), name: pod.name.clone() }
 }
 
+fn pod(end: &End) -> Option<Pod> {
+    let End::Pod { namespace, name } = end else { return None };
+    Some(Pod::new(namespace, name))
+}
+
 fn plan() -> Plan {
     NOT_ASKED.into_iter().fold(Plan { attempts: 0, most_pods: MOST_PODS, ..Plan::default() }, Plan::without)
 }
 
+/// The labels of the node of this place.
+pub(super) fn node_labels(place: usize) -> Value {
+    let labels: BTreeMap<&str, &str> = NODES[place % NODES.len()].iter().copied().collect();
+    json!(labels)
+}
+
 /// The policies of a seed's random cluster, and the groups of addresses that they speak of.
-fn policies(seed: u64) -> Vec<Value> {
+pub(super) fn policies(seed: u64) -> Vec<Value> {
     let objects = sim_policy::generate(seed, &plan()).objects;
     objects.into_iter().filter(|object| POLICIES.iter().any(|kind| object["kind"] == *kind)).collect()
 }
 
-/// Namespaces and pods of the first random cluster that is large enough.
-fn surroundings() -> Option<Vec<Value>> {
+/// Namespaces, services and pods of the first random cluster that is large enough.
+pub(super) fn surroundings() -> Option<Vec<Value>> {
     let is = |object: &Value, kind: &str| object["kind"] == kind && object["spec"]["hostNetwork"] != true;
     (1..1000).find_map(|seed| {
         let objects = sim_policy::generate(seed, &plan()).objects;
         let namespaces: Vec<Value> =
             objects.iter().filter(|object| is(object, "Namespace")).cloned().collect();
-        let pods: Vec<Value> = objects.iter().filter(|object| is(object, "Pod")).map(serving).collect();
-        (namespaces.len() == NAMESPACES && pods.len() >= LEAST_PODS).then(|| [namespaces, pods].concat())
+        let is_service = |object: &&Value| {
+            object["kind"] == "Service"
+                || (object["kind"] == "EndpointSlice" && object["metadata"]["namespace"] != "default")
+        };
+        let services: Vec<Value> = objects.iter().filter(is_service).cloned().collect();
+        let pods: Vec<Value> = objects.iter().filter(|object| is(object, "Pod")).cloned().collect();
+        let pods: Vec<Value> = alike(pods).iter().map(serving).collect();
+        (namespaces.len() == NAMESPACES && pods.len() >= LEAST_PODS)
+            .then(|| [namespaces, services, pods].concat())
     })
+}
+
+/// Pods of a namespace give a name to the same port: rules about pods elsewhere go by identities, and an identity has one set of names.
+fn alike(mut pods: Vec<Value>) -> Vec<Value> {
+    let mut first: BTreeMap<String, Value> = BTreeMap::new();
+    for pod in &mut pods {
+        let namespace = pod["metadata"]["namespace"].to_string();
+        let containers = first.entry(namespace).or_insert_with(|| pod["spec"]["containers"].clone());
+        pod["spec"]["containers"] = containers.clone();
+    }
+    pods
+}
+
+/// A pod in the network of the node of this place: as an end it is the node.
+fn node_pod(place: usize) -> Value {
+    let mut pod = serving(&json!({
+        "metadata": {
+            "namespace": "tools", "name": format!("node-{place}"), "annotations": {PLACE: place.to_string()},
+        },
+        "spec": {"containers": [{"ports": []}]},
+    }));
+    pod["spec"]["hostNetwork"] = json!(true);
+    pod
 }
 
 /// The pod as one that runs in a lab and answers at all ports.
@@ -240,7 +296,10 @@ fn serving(pod: &Value) -> Value {
         "spec": {
             "serviceAccountName": pod["spec"]["serviceAccountName"],
             "terminationGracePeriodSeconds": 0,
-            "containers": [{"name": "main", "image": "bristle/echo", "args": args}],
+            "containers": [{
+                "name": "main", "image": "bristle/echo", "args": args,
+                "ports": pod["spec"]["containers"][0]["ports"],
+            }],
         },
     })
 }
@@ -266,5 +325,31 @@ mod tests {
             }
         }
         assert_eq!(seen, POLICIES.map(str::to_owned).into());
+    }
+
+    #[test]
+    fn policies_speak_of_everything_that_stands() {
+        let standing = surroundings().expect("a cluster");
+        let has = |kind: &str| standing.iter().any(|object| object["kind"] == kind);
+        assert!(has("Service") && has("EndpointSlice"));
+        // The cluster's own is not to be replaced by a drawn one.
+        let is_api_server = |object: &&Value| object["metadata"]["name"] == "kubernetes-1";
+        assert_eq!(standing.iter().find(is_api_server), None);
+        let text: String = (1..=100).flat_map(policies).map(|policy| policy.to_string()).collect();
+        for word in ["toServices", "fromNodes", "toNodes", "\"kube-apiserver\"", "\"port\":\"web\""] {
+            assert!(text.contains(word), "no policy has {word}");
+        }
+    }
+
+    #[test]
+    fn pods_of_a_namespace_name_the_same_port_alike() {
+        let standing = surroundings().expect("a cluster");
+        let mut ports: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for pod in standing.iter().filter(|object| object["kind"] == "Pod") {
+            let own = pod["spec"]["containers"][0]["ports"].to_string();
+            ports.entry(pod["metadata"]["namespace"].to_string()).or_default().insert(own);
+        }
+        assert!(ports.values().all(|sets| sets.len() == 1), "{ports:?}");
+        assert!(ports.values().flatten().any(|set| set.contains("web")), "{ports:?}");
     }
 }

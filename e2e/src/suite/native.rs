@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
+use anyhow::Context as _;
 use serde_json::{Value, json};
 use sim_native::verdicts::{Outcome, Standing};
-use sim_oracle::{Attempt, End, Family as OracleFamily};
+use sim_oracle::{Attempt, End, Family as OracleFamily, Options as Reading};
 use sim_policy::connectivity::{self, PLACE, Who};
 use sim_policy::suite::{self, Change, Pod};
 use sim_scenario::model::Routing;
 
 use super::objects::Reference;
-use super::{connectivity as live, network_policy, report};
+use super::{connectivity as live, generated, network_policy, report};
 use crate::cluster::Family;
 use crate::report::{self as reports, Report};
 
@@ -39,7 +40,7 @@ pub fn run_network_policy(
     options: &Options,
     progress: &mut dyn FnMut(&str),
 ) -> anyhow::Result<Report> {
-    let mut session = Session::new(suite::objects(), options)?;
+    let mut session = Session::new(suite::objects(), options, |_| json!({}))?;
     let title = |case: &suite::Case| format!("{}: {}", case.name, case.shows);
     Ok(run(cases, network_policy::NAME, options, progress, title, |case| session.network_policy(case)))
 }
@@ -55,9 +56,25 @@ pub fn run_connectivity(
 ) -> anyhow::Result<Report> {
     // Nodes speak themselves here.
     let objects = connectivity::objects().into_iter().filter(|object| object["spec"]["hostNetwork"] != true);
-    let mut session = Session::new(objects.collect(), options)?;
+    let mut session = Session::new(objects.collect(), options, |_| json!({}))?;
     let title = |case: &connectivity::Case| format!("{}: {}", case.name, case.shows);
     Ok(run(cases, live::NAME, options, progress, title, |case| session.connectivity(case)))
+}
+
+/// Runs random policies, a seed each, beside the oracle.
+///
+/// # Errors
+/// When the cluster cannot be made.
+pub fn run_generated(
+    seeds: &[u64],
+    options: &Options,
+    progress: &mut dyn FnMut(&str),
+) -> anyhow::Result<Report> {
+    let objects = generated::surroundings().context("no seed makes a cluster that is large enough")?;
+    let mut session = Session::new(objects, options, generated::node_labels)?;
+    let cases: Vec<(u64, u64)> = seeds.iter().map(|seed| (*seed, *seed)).collect();
+    let title = |seed: &u64| format!("seed {seed}");
+    Ok(run(&cases, generated::NAME, options, progress, title, |seed| session.generated(*seed)))
 }
 
 fn run<C>(
@@ -89,13 +106,17 @@ struct Session {
 }
 
 impl Session {
-    fn new(objects: Vec<Value>, options: &Options) -> anyhow::Result<Self> {
+    fn new(
+        objects: Vec<Value>,
+        options: &Options,
+        node_labels: impl Fn(usize) -> Value,
+    ) -> anyhow::Result<Self> {
         let nodes = (0..NODES.len()).map(|node| {
             let addresses: Vec<Value> = Family::ALL
                 .iter()
                 .map(|family| json!({"type": "InternalIP", "address": node_address(node, *family)}))
                 .collect();
-            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODES[node]},
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODES[node], "labels": node_labels(node)},
                 "status": {"addresses": addresses}})
         });
         let mut pods = 0;
@@ -208,6 +229,31 @@ impl Session {
         Ok(())
     }
 
+    fn generated(&mut self, seed: u64) -> Result<(), String> {
+        let policies = generated::policies(seed);
+        let mut set = BTreeSet::new();
+        for policy in &policies {
+            set.insert(Reference::of(policy));
+            self.set(policy)?;
+        }
+        let mut oracle = sim_oracle::Cluster::with_options(Reading::by_identity());
+        for object in self.standing.objects() {
+            oracle.set(&object).map_err(|error| error.to_string())?;
+        }
+        let pods = self.objects.iter().filter(|object| object["kind"] == "Pod").map(|object| {
+            let Reference { namespace, name, .. } = Reference::of(object);
+            End::Pod { namespace, name }
+        });
+        let nodes = NODES.iter().map(|name| End::Node { name: (*name).to_owned() });
+        let ends: Vec<End> = pods.chain(nodes).collect();
+        let mut wrong = Wrong::default();
+        for attempt in generated::attempts(seed, &ends, &self.families) {
+            self.ask(&attempt, oracle.judge(&attempt).allowed, &mut wrong)?;
+        }
+        self.reset(set)?;
+        wrong.settle()
+    }
+
     fn set(&mut self, object: &Value) -> Result<(), String> {
         self.standing.set(object).map_err(|error| error.to_string())
     }
@@ -311,6 +357,16 @@ mod tests {
             let cases = live::select(None).expect("all");
             let report = run_connectivity(&cases, &options, &mut |_| {}).expect("a cluster");
             assert_eq!((report.cases.len(), failed(&report)), (cases.len(), Vec::new()));
+        }
+    }
+
+    #[test]
+    fn random_policies_are_decided_as_the_oracle_says() {
+        for (routing, seeds) in [(Routing::Vxlan, 1..=15), (Routing::Native, 16..=30)] {
+            let options = Options { routing, families: Family::ALL.to_vec() };
+            let seeds: Vec<u64> = seeds.collect();
+            let report = run_generated(&seeds, &options, &mut |_| {}).expect("a cluster");
+            assert_eq!((report.cases.len(), failed(&report)), (seeds.len(), Vec::new()));
         }
     }
 }
