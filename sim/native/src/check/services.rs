@@ -43,9 +43,12 @@ pub(crate) struct ServiceViews {
 
 /// Addresses of a service itself.
 fn ips(service: &Value) -> impl Iterator<Item = IpAddr> + '_ {
-    let texts =
-        list_at(service, &["spec", "clusterIPs"]).iter().chain(list_at(service, &["spec", "externalIPs"]));
-    texts.filter_map(|ip| ip.as_str()?.parse().ok())
+    let external = list_at(service, &["spec", "externalIPs"]).iter();
+    cluster_ips(service).chain(external.filter_map(|ip| ip.as_str()?.parse().ok()))
+}
+
+fn cluster_ips(service: &Value) -> impl Iterator<Item = IpAddr> + '_ {
+    list_at(service, &["spec", "clusterIPs"]).iter().filter_map(|ip| ip.as_str()?.parse().ok())
 }
 
 /// Addresses of a node.
@@ -337,7 +340,9 @@ impl World {
                         }
                     }
                 }
-                if is_external_local && known {
+                // In a family in which no node has an address nobody can call it there.
+                let has_family = cluster_ips(service).any(|ip| ip.is_ipv4() == is_v4);
+                if (is_external_local && known) || (has_family && !known) {
                     expected.insert(key(every, number, ServiceScope::Internal), BTreeSet::new());
                 }
             }
