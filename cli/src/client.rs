@@ -5,6 +5,7 @@
 use agent_api::status::AgentState;
 use agent_api::{ApiError, Status, paths};
 use anyhow::{Context as _, Result, bail};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write as _};
 use std::os::unix::net::UnixStream;
@@ -88,7 +89,21 @@ impl Client {
 
     /// One object.
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        let response = self.request(path, Some(TIMEOUT))?;
+        self.ask("GET", path, &[])
+    }
+
+    /// The answer to what is sent.
+    pub(crate) fn send<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        what: &impl Serialize,
+    ) -> Result<T> {
+        self.ask(method, path, &serde_json::to_vec(what)?)
+    }
+
+    fn ask<T: DeserializeOwned>(&self, method: &str, path: &str, body: &[u8]) -> Result<T> {
+        let response = self.request(method, path, body, Some(TIMEOUT))?;
         let mut text = Vec::new();
         let Response { code, mut body } = response;
         body.read_to_end(&mut text).with_context(|| {
@@ -104,7 +119,7 @@ impl Client {
 
     /// Lines as they come.
     pub(crate) fn lines(&self, path: &str) -> Result<impl Iterator<Item = std::io::Result<String>> + use<>> {
-        let Response { code, mut body } = self.request(path, None)?;
+        let Response { code, mut body } = self.request("GET", path, &[], None)?;
         if code >= 400 {
             let mut text = Vec::new();
             body.read_to_end(&mut text)?;
@@ -125,13 +140,18 @@ impl Client {
         }
     }
 
-    fn request(&self, path: &str, timeout: Option<Duration>) -> Result<Response> {
+    fn request(&self, method: &str, path: &str, body: &[u8], timeout: Option<Duration>) -> Result<Response> {
         let mut stream = UnixStream::connect(&self.socket).map_err(|problem| self.unreachable(&problem))?;
         stream.set_read_timeout(timeout)?;
+        let about = if body.is_empty() {
+            String::new()
+        } else {
+            format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len())
+        };
         let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: bristle\r\nAccept: application/json\r\nConnection: close\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nHost: bristle\r\nAccept: application/json\r\n{about}Connection: close\r\n\r\n"
         );
-        stream.write_all(request.as_bytes())?;
+        stream.write_all(&[request.as_bytes(), body].concat())?;
         let mut reader = BufReader::new(stream);
         head(&mut reader)
             .with_context(|| format!("no answer from {}; is it the agent's socket?", self.socket.display()))

@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use agent_api::paths;
-use agent_api::policy::{Explanation, Identity, Party, Policy, Side, Staged};
+use agent_api::policy::{Change, Explanation, Identity, Party, Policy, Side, Staged, WhatIf};
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::client::Client;
 use crate::flags::Output;
 use crate::policy::flags::ExplainFlags;
-
+use crate::policy::{self, documents};
 use crate::show::identity;
 use crate::table::{Facts, Table};
 
@@ -24,8 +24,15 @@ pub(crate) fn explain(client: &Client, flags: &ExplainFlags, output: Output) -> 
     let (from, to) = (end(&flags.from).context("--from")?, end(&flags.to).context("--to")?);
     let (number, protocol) = port(&flags.port).context("--port")?;
     let path = format!("{}?from={from}&to={to}&port={number}&protocol={protocol}", paths::EXPLAIN);
-    crate::print(output, &client.get::<Explanation>(&path)?, explanation)?;
-    Ok(ExitCode::SUCCESS)
+    if flags.with.is_empty() && flags.without.is_empty() {
+        crate::print(output, &client.get::<Explanation>(&path)?, explanation)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let with = documents::read(&flags.with)?.into_iter().map(|document| document.object).collect();
+    let without = flags.without.iter().map(|text| policy::named(text)).collect::<Result<_>>()?;
+    let answer: WhatIf = client.send("POST", &path, &Change { with, without })?;
+    crate::print(output, &answer, what_if)?;
+    Ok(ExitCode::from(u8::from(answer.changes)))
 }
 
 /// Names and addresses have no other characters, and these need no quoting in a query.
@@ -97,6 +104,17 @@ pub(crate) fn explanation(explanation: &Explanation) -> String {
     facts.fact("Ingress", side(explanation.ingress.as_ref()));
     facts.fact("Result", if explanation.passes { "passes" } else { "does not pass" });
     facts.to_string()
+}
+
+/// `bristle policy explain --with …`
+fn what_if(answer: &WhatIf) -> String {
+    let word = |explanation: &Explanation| if explanation.passes { "passes" } else { "does not pass" };
+    let end = if answer.changes {
+        format!("the answer changes: it {} now, it {} then", word(&answer.now), word(&answer.then))
+    } else {
+        format!("the answer stays: it {}", word(&answer.now))
+    };
+    format!("Now\n{}\nThen\n{}\n{end}\n", explanation(&answer.now), explanation(&answer.then))
 }
 
 fn side(side: Option<&Side>) -> String {

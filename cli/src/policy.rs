@@ -4,7 +4,7 @@
 
 mod answer;
 mod cluster;
-mod documents;
+pub(crate) mod documents;
 mod ends;
 pub(crate) mod flags;
 mod status;
@@ -13,6 +13,7 @@ mod validate;
 use crate::client::Client;
 use crate::flags::Output;
 use crate::live;
+use agent_api::policy::ObjectRef;
 use answer::Answer;
 use anyhow::{Context as _, Result, bail, ensure};
 use cluster::Cluster;
@@ -117,18 +118,23 @@ fn ask(flags: &ExplainFlags, documents: &Documents) -> Result<Answer> {
 }
 
 /// The object that is meant by `KIND/[NAMESPACE/]NAME`.
-fn key(text: &str, documents: &Documents) -> Result<Key> {
+pub(crate) fn named(text: &str) -> Result<ObjectRef> {
     let parts: Vec<&str> = text.split('/').collect();
     let (kind, namespace, name) = match parts[..] {
-        [kind, name] => (kind, None, name),
-        [kind, namespace, name] => (kind, Some(namespace), name),
+        [kind, name] if is_of_cluster(kind) => (kind, "", name),
+        [kind, name] => (kind, "default", name),
+        [kind, namespace, name] => (kind, namespace, name),
         _ => bail!("--without {text}: write KIND/NAMESPACE/NAME, or KIND/NAME for objects of the cluster"),
     };
-    let of_kind = |key: &&Key| key.kind.eq_ignore_ascii_case(kind);
-    let wanted = |key: &&Key| {
-        let default = if is_of_cluster(&key.kind) { "" } else { "default" };
-        key.name == name && key.namespace == namespace.unwrap_or(default)
-    };
+    let [kind, namespace, name] = [kind, namespace, name].map(str::to_owned);
+    Ok(ObjectRef { kind, namespace, name })
+}
+
+/// The one of the files.
+fn key(text: &str, documents: &Documents) -> Result<Key> {
+    let ObjectRef { kind, namespace, name } = named(text)?;
+    let of_kind = |key: &&Key| key.kind.eq_ignore_ascii_case(&kind);
+    let wanted = |key: &&Key| key.name == name && key.namespace == namespace;
     if let Some(found) = documents.keys().filter(of_kind).find(wanted) {
         return Ok(found.clone());
     }

@@ -21,7 +21,8 @@ pub const NODES: &str = "/v1/nodes";
 pub const IDENTITIES: &str = "/v1/identities";
 /// List of [`crate::policy::Policy`].
 pub const POLICIES: &str = "/v1/policies";
-/// [`crate::policy::Explanation`] of `?from=END&to=END&port=N&protocol=TCP`.
+/// [`crate::policy::Explanation`] of `?from=END&to=END&port=N&protocol=TCP`; with a [`crate::policy::Change`] posted, a
+/// [`crate::policy::WhatIf`].
 pub const EXPLAIN: &str = "/v1/policies/explain";
 /// List of [`crate::Service`].
 pub const SERVICES: &str = "/v1/services";

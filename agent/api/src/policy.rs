@@ -1,6 +1,7 @@
-//! `GET /v1/identities`, `GET /v1/policies`, `GET /v1/policies/explain`: who is who, and who may speak with whom.
+//! `GET /v1/identities`, `GET /v1/policies`, `GET` and `POST /v1/policies/explain`: who is who, and who may speak with whom.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// A set of labels and its number.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +62,40 @@ pub struct Explanation {
     /// What the policies of `to` say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress: Option<Side>,
+}
+
+/// Objects that are to be changed: the body of `POST /v1/policies/explain`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// Policies and groups of CIDRs as they would be applied, as the Kubernetes API has them.
+    #[serde(default)]
+    pub with: Vec<Value>,
+    /// Those that would be deleted; before any is applied.
+    #[serde(default)]
+    pub without: Vec<ObjectRef>,
+}
+
+/// Which policy or group of CIDRs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectRef {
+    /// Its kind in full; upper and lower case are the same.
+    pub kind: String,
+    /// Its namespace; empty for objects of the cluster.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What a [`Change`] would do to a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhatIf {
+    /// It passes now and would not then, or the other way round.
+    pub changes: bool,
+    /// As it is.
+    pub now: Explanation,
+    /// As it would be.
+    pub then: Explanation,
 }
 
 /// An end of a connection.

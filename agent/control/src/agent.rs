@@ -6,6 +6,7 @@ mod policy_status;
 mod policy_views;
 mod publish;
 mod views;
+mod what_if;
 
 pub(crate) use cni::{done, refuse};
 pub use names::{PartyNames, RuleNames};

@@ -47,4 +47,5 @@ pub use objects::{
 };
 pub use ports::{MapStore, NodeOps, PortError};
 pub use state::host::ALLOW_API_CUT;
+pub use state::services::Services;
 pub use time::Now;

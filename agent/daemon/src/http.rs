@@ -9,11 +9,13 @@ use crate::tables::Tables;
 use crate::watch::WatchStatus;
 use crate::{process, status};
 use agent_api::error::ApiError;
+use agent_api::policy::Change;
 use agent_api::{paths, status::Status};
 use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -26,6 +28,9 @@ use answers::{Answer, internal, not_found, stopping, unreadable};
 
 /// A table is shown with at most so many rows; the agent's memory matters more than a complete dump of half a million.
 const MAP_ROWS: usize = 10_000;
+
+/// Bytes of objects that may come with a question what they would change.
+const MOST_CHANGES: usize = 16 << 20;
 
 /// Bytes of a long list that are sent together.
 const LIST_PART: usize = 16 * 1024;
@@ -79,7 +84,7 @@ pub(crate) async fn serve(listener: UnixListener, sources: Sources) -> Result<()
         .route(paths::NODES, get(nodes))
         .route(paths::IDENTITIES, get(identities))
         .route(paths::POLICIES, get(policies))
-        .route(paths::EXPLAIN, get(explain))
+        .route(paths::EXPLAIN, get(explain).post(what_if).layer(DefaultBodyLimit::max(MOST_CHANGES)))
         .route(paths::SERVICES, get(services))
         .route(paths::LB, get(frontends))
         .route(paths::MAPS, get(maps))
@@ -185,18 +190,35 @@ struct ExplainQuery {
     protocol: String,
 }
 
+impl ExplainQuery {
+    fn protocol(&self) -> Result<u8, Response> {
+        crate::words::protocol_number(&self.protocol).ok_or_else(|| {
+            answers::bad_request(&format!(
+                "`{}` is no protocol; give tcp, udp, sctp, icmp, icmpv6 or a number",
+                self.protocol
+            ))
+        })
+    }
+}
+
 async fn explain(State(sources): State<Sources>, Query(query): Query<ExplainQuery>) -> Answer {
-    let protocol = crate::words::protocol_number(&query.protocol).ok_or_else(|| {
-        answers::bad_request(&format!(
-            "`{}` is no protocol; give tcp, udp, sctp, icmp, icmpv6 or a number",
-            query.protocol
-        ))
-    })?;
+    let protocol = query.protocol()?;
     let ExplainQuery { from, to, port, .. } = query;
     let asked =
         sources.control.query(move |view| view.agent.explain_policy(&from, &to, protocol, port)).await;
     let explanation = asked.map_err(stopping)?.map_err(|text| not_found(&text))?;
     Ok(axum::Json(explanation).into_response())
+}
+
+async fn what_if(State(sources): State<Sources>, Query(query): Query<ExplainQuery>, body: Bytes) -> Answer {
+    let protocol = query.protocol()?;
+    let change: Change = serde_json::from_slice(&body)
+        .map_err(|problem| answers::bad_request(&format!("the changes cannot be read: {problem}")))?;
+    let ExplainQuery { from, to, port, .. } = query;
+    let asked =
+        sources.control.query(move |view| view.agent.what_if(&from, &to, protocol, port, &change)).await;
+    let answer = asked.map_err(stopping)?.map_err(|text| not_found(&text))?;
+    Ok(axum::Json(answer).into_response())
 }
 
 async fn services(State(sources): State<Sources>) -> Answer {

@@ -68,9 +68,61 @@ fn policies_on_a_cluster_explain_themselves() {
     let here = start_pod(&cluster, "here", names[0]);
     let there = start_pod(&cluster, "there", names[1]);
 
+    a_policy_can_be_tried_before_it_is_applied(&cluster);
     a_drop_names_the_policy(&cluster, &here, &there);
     a_staged_policy_is_counted(&cluster, &here, &there);
     a_policy_says_where_it_is_in_force(&cluster);
+}
+
+fn a_policy_can_be_tried_before_it_is_applied(cluster: &BlockingCluster) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("closed.yaml");
+    let closed = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: closed}\n\
+                  spec: {podSelector: {}, policyTypes: [Ingress], ingress: [{ports: [{port: 443}]}]}\n";
+    std::fs::write(&file, closed).expect("write");
+    let ask = |port: &str, more: &[&str]| {
+        let what = ["policy", "explain", "--from", "default/there", "--to", "default/here", "--port", port];
+        bristle(cluster).args(what).args(more).output().expect("bristle starts")
+    };
+    // Both pods have to be known, one of them by what the other node tells.
+    eventually("an answer", || ask("80", &[]).status.success().then_some(()));
+    let with = ["--with", file.to_str().expect("text")];
+    for (port, code, told) in [
+        ("80", 1, "the answer changes: it passes now, it does not pass then"),
+        ("443", 0, "the answer stays"),
+    ] {
+        let output = ask(port, &with);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(text.contains(told), "{text}");
+    }
+    let output = ask("80", &["--without", "NetworkPolicy/default/none"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("there is no NetworkPolicy default/none"), "{text}");
+    // Nothing of it is in force.
+    assert_eq!(json(cluster, &["policy", "list"]), serde_json::json!([]));
+    // The other node is a node, whatever identity it has.
+    let node = cluster.nodes()[1].name();
+    let object = cluster.store().get(&sim_api::resource::NODES, "", node).expect("it is there");
+    let addresses = object["status"]["addresses"].as_array().expect("addresses");
+    let address = addresses.iter().find(|address| address["type"] == "InternalIP").expect("one");
+    let address = address["address"].as_str().expect("text");
+    let peers = format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: nodes, namespace: default}}\n\
+         spec: {{endpointSelector: {{}}, ingress: [{{fromNodes: [{{matchLabels: {{kubernetes.io/hostname: {node}}}}}]}}]}}\n"
+    );
+    cluster.apply(&peers).expect("the policy is accepted");
+    let question = ["policy", "explain", "--from", address, "--to", "default/here", "--port", "80"];
+    eventually("the answer about the node", || {
+        let answer = json(cluster, &question);
+        let of_node = answer["from"]["labels"]
+            .as_array()?
+            .contains(&format!("node:kubernetes.io/hostname={node}").into());
+        (of_node && answer["ingress"]["judged"] == true && answer["passes"] == true).then_some(())
+    });
+    cluster.store().delete(&POLICIES, "default", "nodes", &DeleteOptions::default()).expect("it is there");
+    eventually("no policy", || (json(cluster, &["policy", "list"]) == serde_json::json!([])).then_some(()));
 }
 
 fn a_drop_names_the_policy(cluster: &BlockingCluster, here: &Pod, there: &Pod) {

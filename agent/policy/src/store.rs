@@ -90,6 +90,12 @@ impl Store {
         result
     }
 
+    /// A policy object is gone. Whether there was one.
+    pub fn remove(&mut self, object: &ObjectRef) -> bool {
+        self.staged.remove(object);
+        self.objects.remove(object).is_some()
+    }
+
     /// What is in force of an object when it is as given.
     pub(crate) fn after(
         &mut self,

@@ -149,13 +149,14 @@ fn answer_in(cluster: &Cluster, from: Who<'_>, to: Who<'_>, (protocol, port): (u
     let store = cluster.policies.store();
     let side = |own: Who<'_>, direction, peer: Who<'_>| match own {
         Who::Pod(_) => {
-            let (own, peer) = (own.party(&peer, v4), peer.party(&own, v4));
+            let (own, peer) = (own.party(&peer, v4, cluster), peer.party(&own, v4, cluster));
             Half::from(explain_side(store, &own, direction, &peer, protocol, port))
         }
         Who::Node(name) if store.specs().any(|spec| spec.host) => {
-            let labels = cluster.node_labels.get(name).cloned().unwrap_or_default();
+            let labels = cluster.nodes.get(name).map(|node| node.facts.subject_labels()).unwrap_or_default();
             let node = Party { labels, host: true, ..Party::default() };
-            Half::from(explain_side(store, &node, direction, &peer.party(&own, v4), protocol, port))
+            let peer = peer.party(&own, v4, cluster);
+            Half::from(explain_side(store, &node, direction, &peer, protocol, port))
         }
         _ => Half::passes(Word::NotEnforced),
     };

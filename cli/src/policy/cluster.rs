@@ -1,13 +1,13 @@
 //! What the files say of the cluster: its pods, its nodes, and the policies in the engine that agents use.
 
 use super::documents::{Document, Documents, KINDS};
-use agent_control::{Object, ObjectKind};
+use agent_control::{Object, ObjectKind, Services};
 use agent_crd::IdentityLabels;
 use agent_crd::identity_labels::{DEFAULT_CLUSTER, PodFacts};
-use agent_policy::{Config, LabelSet, NamedPort, Node, Party, Policy, Severity};
+use agent_policy::{Config, LabelSet, NamedPort, Node as NodeFacts, Party, Policy, Severity};
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Label that the API server gives each namespace.
@@ -46,14 +46,22 @@ impl Pod {
     }
 }
 
+/// A node.
+#[derive(Debug, Default)]
+pub(crate) struct Node {
+    pub(crate) addresses: Vec<IpAddr>,
+    /// What selectors can know of it.
+    pub(crate) facts: NodeFacts,
+}
+
 /// All of it.
 pub(crate) struct Cluster {
     pub(crate) policies: Policy,
     pub(crate) pods: Vec<Pod>,
-    /// Nodes with their addresses.
-    pub(crate) nodes: BTreeMap<String, Vec<IpAddr>>,
-    /// Labels by which policies for nodes select them.
-    pub(crate) node_labels: BTreeMap<String, LabelSet>,
+    /// Nodes by name.
+    pub(crate) nodes: BTreeMap<String, Node>,
+    /// Addresses of API servers, by the endpoints of their service.
+    pub(crate) api_servers: BTreeSet<IpAddr>,
     /// Policies that cannot be taken, with the field and what is wrong.
     pub(crate) refused: Vec<(String, String)>,
 }
@@ -62,15 +70,16 @@ impl Cluster {
     /// Reads the objects. Policies that are wrong are noted as refused, as an agent does.
     ///
     /// # Errors
-    /// When a pod or namespace cannot be read: whoever is asked about would not be known for sure.
+    /// When a pod, namespace, service or slice cannot be read: whoever is asked about would not be known for sure.
     pub(crate) fn new(documents: &Documents) -> Result<Self> {
         let mut cluster = Self {
             policies: Policy::new(Config::default()),
             pods: Vec::new(),
             nodes: BTreeMap::new(),
-            node_labels: BTreeMap::new(),
+            api_servers: BTreeSet::new(),
             refused: Vec::new(),
         };
+        let mut services = Services::default();
         let mut namespaces = BTreeMap::new();
         for document in documents.values().filter(|document| document.key.kind == "Namespace") {
             if let Object::Namespace(mut namespace) = read(document)? {
@@ -90,15 +99,23 @@ impl Cluster {
                     cluster.pods.push(pod(document, short, &template, &namespaces)?);
                 }
                 ("Node", _) => {
-                    cluster.nodes.insert(document.key.name.clone(), addresses_of_node(&document.object));
-                    cluster.node_labels.insert(document.key.name.clone(), labels_of_node(&document.object));
+                    cluster.nodes.insert(document.key.name.clone(), node(&document.object));
                 }
+                ("Service" | "EndpointSlice", _) => take_service(&mut services, document)?,
                 _ => {
                     if let Err(problem) = take(&mut cluster.policies, document) {
                         cluster.refused.push((document.key.to_string(), problem));
                     }
                 }
             }
+        }
+        for name in services.names() {
+            cluster.policies.set_service(&name.namespace, &name.name, services.get(name));
+        }
+        cluster.api_servers = services.api_server();
+        for node in cluster.nodes.values_mut() {
+            node.facts.api_server =
+                node.addresses.iter().any(|address| cluster.api_servers.contains(address));
         }
         Ok(cluster)
     }
@@ -142,7 +159,9 @@ fn read(document: &Document) -> Result<Object> {
         Some(Ok(Some(object))) => Ok(object),
         Some(Err(error)) => Err(anyhow!("{} ({}): {error}", document.key, document.origin)),
         Some(Ok(None)) | None => {
-            Err(anyhow!("{} ({}): apiVersion must be v1", document.key, document.origin))
+            let wanted = KINDS.iter().find(|(kind, _)| *kind == document.key.kind);
+            let wanted = wanted.map_or("v1", |(_, version)| version);
+            Err(anyhow!("{} ({}): apiVersion must be {wanted}", document.key, document.origin))
         }
     }
 }
@@ -209,16 +228,26 @@ fn pod(
     Ok(pod)
 }
 
-fn labels_of_node(object: &Value) -> LabelSet {
-    let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
-    let text = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
-    Node { labels: labels.filter_map(text).collect(), api_server: false }.subject_labels()
+fn take_service(services: &mut Services, document: &Document) -> Result<()> {
+    let object = read(document)?;
+    let name = object.name();
+    match object {
+        Object::Service(service) => services.set_service(&name, Some(service)),
+        Object::EndpointSlice(slice) => drop(services.set_slice(&name, Some(slice))),
+        _ => {}
+    }
+    Ok(())
 }
 
-fn addresses_of_node(object: &Value) -> Vec<IpAddr> {
+fn node(object: &Value) -> Node {
     let addresses = object["status"]["addresses"].as_array().into_iter().flatten();
-    addresses
-        .filter(|address| address["type"] == "InternalIP")
-        .filter_map(|address| address["address"].as_str()?.parse().ok())
-        .collect()
+    let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
+    let text = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
+    Node {
+        addresses: addresses
+            .filter(|address| address["type"] == "InternalIP")
+            .filter_map(|address| address["address"].as_str()?.parse().ok())
+            .collect(),
+        facts: NodeFacts { labels: labels.filter_map(text).collect(), api_server: false },
+    }
 }

@@ -23,6 +23,8 @@ pub(crate) const KINDS: &[(&str, &str)] = &[
     ("Pod", "v1"),
     ("Namespace", "v1"),
     ("Node", "v1"),
+    ("Service", "v1"),
+    ("EndpointSlice", "discovery.k8s.io/v1"),
     ("CiliumCIDRGroup", "cilium.io/v2"),
     ("NetworkPolicy", "networking.k8s.io/v1"),
     ("CiliumNetworkPolicy", "cilium.io/v2"),
@@ -63,7 +65,7 @@ pub(crate) type Documents = BTreeMap<Key, Document>;
 
 /// Whether objects of the kind are in no namespace.
 pub(crate) fn is_of_cluster(kind: &str) -> bool {
-    OF_CLUSTER.contains(&kind)
+    OF_CLUSTER.iter().any(|own| own.eq_ignore_ascii_case(kind))
 }
 
 /// Reads all objects, in the order of the files.

@@ -1,6 +1,6 @@
 //! The ends of a connection, as the user names them.
 
-use super::cluster::{Cluster, Pod};
+use super::cluster::{Cluster, Node, Pod};
 use agent_crd::icmp::icmp_type;
 use agent_policy::{Label, Party, proto};
 use anyhow::{Result, anyhow, bail};
@@ -62,7 +62,7 @@ impl<'a> Who<'a> {
 
     fn at(address: IpAddr, cluster: &'a Cluster) -> Self {
         let pod = cluster.pods.iter().find(|pod| !pod.host_network && pod.addresses.contains(&address));
-        let node = || cluster.nodes.iter().find(|(_, addresses)| addresses.contains(&address));
+        let node = || cluster.nodes.iter().find(|(_, node)| node.addresses.contains(&address));
         match (pod, node()) {
             (Some(pod), _) => Self::Pod(pod),
             (None, Some((node, _))) => Self::Node(node),
@@ -147,7 +147,7 @@ impl<'a> Who<'a> {
     }
 
     /// As the engine sees it from the other end, in a family.
-    pub(crate) fn party(&self, other: &Who<'_>, v4: bool) -> Party {
+    pub(crate) fn party(&self, other: &Who<'_>, v4: bool, cluster: &Cluster) -> Party {
         let reserved =
             |name: &str| Party { labels: [Label::reserved(name)].into_iter().collect(), ..Party::default() };
         match self {
@@ -155,19 +155,34 @@ impl<'a> Who<'a> {
                 let pod_address = pod.addresses.iter().find(|address| address.is_ipv4() == v4).copied();
                 Party { pod_address, ..pod.party.clone() }
             }
-            Self::OwnNode => reserved("host"),
-            Self::Node(_) => match other {
-                Who::Pod(pod) if self.is_node_of(pod) => reserved("host"),
-                _ => reserved("remote-node"),
-            },
+            Self::OwnNode => {
+                let node = match other {
+                    Who::Pod(pod) => cluster.nodes.get(&pod.node),
+                    _ => None,
+                };
+                node.map_or_else(|| reserved("host"), |node| of_node(node, true))
+            }
+            Self::Node(name) => {
+                let own = matches!(other, Who::Pod(pod) if self.is_node_of(pod));
+                let node = cluster.nodes.get(*name);
+                let unknown = || reserved(if own { "host" } else { "remote-node" });
+                node.map_or_else(unknown, |node| of_node(node, own))
+            }
             Self::Outside(net) => {
                 let world = if net.addr().is_ipv4() { "world-ipv4" } else { "world-ipv6" };
-                let labels = ["world", world].map(Label::reserved).into_iter().collect();
+                let one = net.prefix_len() == net.max_prefix_len();
+                let is_api_server = one && cluster.api_servers.contains(&net.addr());
+                let names = ["world", world].into_iter().chain(is_api_server.then_some("kube-apiserver"));
+                let labels = names.map(Label::reserved).collect();
                 Party { address: Some(*net), labels, ..Party::default() }
             }
             Self::Entity(name) => reserved(name),
         }
     }
+}
+
+fn of_node(node: &Node, own: bool) -> Party {
+    Party { labels: node.facts.peer_labels(own), ..Party::default() }
 }
 
 fn all_addresses(v6: bool) -> IpNet {

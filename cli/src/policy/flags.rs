@@ -42,8 +42,9 @@ pub(crate) struct StatusFlags {
 #[command(after_help = "\
 Without files the agent of this node answers, by what it knows; it is root's to ask.
 With them the answer is worked out from the files alone by the engine that agents use; no agent and no cluster is asked.
-It needs the pods and namespaces that the question is about, and the policies:
-  kubectl get pods,namespaces,nodes,networkpolicies -A -o yaml >cluster.yaml
+It needs the pods and namespaces that the question is about, the policies, and the objects that say who their peers
+are (nodes, services):
+  kubectl get pods,namespaces,nodes,services,endpointslices,networkpolicies -A -o yaml >cluster.yaml
 Deployments and other workloads stand for their pods, so that a directory of manifests will do as well.
 
 An end is one of
@@ -54,11 +55,15 @@ An end is one of
   host, remote-node, world, world-ipv4, world-ipv6, health, init, ingress, unmanaged, kube-apiserver
                            an entity of CiliumNetworkPolicy; host is the node of the pod at the other end
 
+With --with and --without the agent works out what would be; it takes policies and CIDR groups only, for all else it
+knows from the cluster.
+
 Exit code: 0 with an answer; with --with or --without 0 when the answer stays as it is and 1 when it changes;
 2 when there is no answer.
 
 Examples:
   bristle policy explain --from shop/web --to shop/db --port 5432
+  bristle policy explain --from shop/web --to shop/db --port 5432 --with new-policy.yaml
   bristle policy explain --from shop/web --to shop/db --port 5432/TCP -f cluster.yaml
   bristle policy explain --from 192.0.2.7 --to shop/web --port https/TCP -f manifests/
   bristle policy explain --from shop/web --to shop/db --port 5432 -f cluster.yaml --with new-policy.yaml
@@ -84,11 +89,11 @@ pub(crate) struct ExplainFlags {
     pub(crate) files: Vec<PathBuf>,
 
     /// What if these objects were applied on top? May be repeated.
-    #[arg(long, value_name = "FILE|DIR", requires = "files")]
+    #[arg(long, value_name = "FILE|DIR")]
     pub(crate) with: Vec<PathBuf>,
 
     /// What if this object were deleted? May be repeated.
-    #[arg(long, value_name = "KIND/[NAMESPACE/]NAME", requires = "files")]
+    #[arg(long, value_name = "KIND/[NAMESPACE/]NAME")]
     pub(crate) without: Vec<String>,
 }
 

@@ -76,6 +76,42 @@ fn a_connection_is_explained(
     }
 }
 
+#[rstest]
+// A service by its selector, and one by the addresses of its endpoints.
+#[case("client", "shop/db", "5432", true)]
+#[case("client", "203.0.113.9", "443", true)]
+#[case("client", "203.0.113.8", "443", false)]
+// API servers: a node, and an address outside.
+#[case("client", "172.18.0.2", "6443", true)]
+#[case("client", "192.0.2.6", "6443", true)]
+#[case("client", "node/west-1", "6443", false)]
+#[case("client", "192.0.2.7", "6443", false)]
+// Nodes by their labels; the own node always.
+#[case("node/east-1", "client", "80", true)]
+#[case("node/west-1", "client", "80", true)]
+#[case("shop/db", "client", "80", false)]
+fn services_nodes_and_api_servers_are_whom_the_files_say(
+    #[case] from: &str,
+    #[case] to: &str,
+    #[case] port: &str,
+    #[case] passes: bool,
+) {
+    let args = ["explain", "--from", from, "--to", to, "--port", port, "-f", "@peers", "-o", "json"];
+    let ran = policy(&args, "");
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let answer: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(answer["allowed"], passes, "{answer}");
+}
+
+#[test]
+fn a_service_more_is_a_change() {
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: far, namespace: shop}\nspec: {selector: {app: none}}\n";
+    let args = ["explain", "--from", "client", "--to", "203.0.113.9", "--port", "443", "-f", "@peers"];
+    let ran = policy(&[&args[..], &["--with", "-"]].concat(), service);
+    assert_eq!(ran.code, 1, "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("the answer changes: allowed now, denied then"), "{}", ran.out);
+}
+
 #[test]
 fn the_text_names_what_decides_and_what_isolates() {
     let ran = policy(&["explain", "--from", "web", "--to", "shop/db", "--port", "sql", "-f", "@shop"], "");

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use agent_api::policy::{
     Explanation, Identity as IdentityView, Party as PartyView, Policy as PolicyView, Side, Staged,
 };
-use agent_policy::{Direction, Enforcement, LabelSet, NamedPort, Outcome, Party, explain_side};
+use agent_policy::{Direction, Enforcement, LabelSet, NamedPort, Outcome, Party, Store, explain_side};
 use dataplane_abi::Identity;
 use ipnet::IpNet;
 
@@ -96,15 +96,31 @@ impl Agent {
     /// # Errors
     /// When policy is off or not known yet, or an end cannot be found; in one sentence.
     pub fn explain_policy(&self, from: &str, to: &str, proto: u8, port: u16) -> Result<Explanation, String> {
-        let Some(engine) = self.state.policy.engine() else {
-            return Err("policy is off, or has not been read yet; see `bristle status`".to_owned());
-        };
+        self.explain_with(self.rules()?, from, to, proto, port)
+    }
+
+    /// The rules of all policies.
+    pub(super) fn rules(&self) -> Result<&Store, String> {
+        let engine = self.state.policy.engine();
+        let unknown = || "policy is off, or has not been read yet; see `bristle status`".to_owned();
+        engine.map(agent_policy::Policy::store).ok_or_else(unknown)
+    }
+
+    /// As [`Self::explain_policy`], by these rules.
+    pub(super) fn explain_with(
+        &self,
+        rules: &Store,
+        from: &str,
+        to: &str,
+        proto: u8,
+        port: u16,
+    ) -> Result<Explanation, String> {
         let (mut from, mut to) = (self.find(from)?, self.find(to)?);
         meet(&mut from, &mut to);
         if from.identity == Identity::HOST && !to.is_local {
             // To pods elsewhere this node is one of the others.
             from.identity = Identity::REMOTE_NODE;
-            from.party.labels = engine.labels(from.identity).cloned().unwrap_or_default();
+            from.party.labels = self.labels_of_own_node(false);
         }
         let enforcement = self.config.policy.as_ref().map(|policy| policy.engine.enforcement);
         let side = |own: &Found, direction, peer: &Found| {
@@ -117,7 +133,7 @@ impl Agent {
             }
             let host = || Party { labels: self.state.host_labels(), host: true, ..Party::default() };
             let party = if own.is_host { host() } else { own.party.clone() };
-            let side = explain_side(engine.store(), &party, direction, &peer.party, proto, port);
+            let side = explain_side(rules, &party, direction, &peer.party, proto, port);
             let texts = |origins: &[agent_policy::Origin]| origins.iter().map(ToString::to_string).collect();
             Some(Side {
                 judged: side.judged,
@@ -175,21 +191,36 @@ impl Agent {
         let identity = row
             .map(|(_, entry)| entry.identity)
             .ok_or_else(|| format!("{address} is of an address family that this node does not use"))?;
-        let is_node = matches!(identity, Identity::HOST | Identity::REMOTE_NODE);
-        let engine = self.state.policy.engine();
+        let is_host = identity == Identity::HOST;
+        let is_node = is_host || identity.is_remote_node();
+        let holder = self.state.nodes.address_holder(&address).filter(|_| is_node && !is_host);
+        let node = holder.and_then(|holder| self.state.nodes.get(&holder.name));
+        let labels = match node {
+            // By its own labels, whether rules in force tell nodes apart or not.
+            Some(node) => self.state.policy.facts_of_node(node).peer_labels(false),
+            None if is_host => self.labels_of_own_node(true),
+            None => self.label_set(identity),
+        };
         Ok(Found {
             name: address.to_string(),
             identity,
-            party: Party {
-                labels: engine.and_then(|engine| engine.labels(identity)).cloned().unwrap_or_default(),
-                address: (!is_node).then(|| IpNet::from(address)),
-                ..Party::default()
-            },
+            party: Party { labels, address: (!is_node).then(|| IpNet::from(address)), ..Party::default() },
             addresses: Vec::new(),
             is_pod: false,
-            is_local: identity == Identity::HOST,
-            is_host: identity == Identity::HOST && self.state.policy.host.enabled(),
+            is_local: is_host,
+            is_host: is_host && self.state.policy.host.enabled(),
         })
+    }
+
+    fn label_set(&self, identity: Identity) -> LabelSet {
+        let engine = self.state.policy.engine();
+        engine.and_then(|engine| engine.labels(identity)).cloned().unwrap_or_default()
+    }
+
+    /// Labels by which this node is selected, by itself (`own`) or by others.
+    fn labels_of_own_node(&self, own: bool) -> LabelSet {
+        let record = self.state.nodes.own();
+        record.map(|record| self.state.policy.facts_of_node(record).peer_labels(own)).unwrap_or_default()
     }
 
     fn own_party(&self, id: EndpointId) -> Option<Found> {
@@ -207,10 +238,9 @@ impl Agent {
     }
 
     fn pod_party(&self, name: String, identity: Identity, named_ports: Vec<NamedPort>) -> Found {
-        let engine = self.state.policy.engine();
         let config = self.config.policy.as_ref().map(|policy| &policy.engine);
         let closed = config.is_some_and(|config| config.isolates(config.enforcement, identity));
-        let labels = engine.and_then(|engine| engine.labels(identity)).cloned().unwrap_or_default();
+        let labels = self.label_set(identity);
         Found {
             name,
             identity,

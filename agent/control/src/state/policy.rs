@@ -24,7 +24,7 @@ use told::{Versions, mark};
 
 use super::endpoints::EndpointId;
 use super::host::{ALLOW_API_CUT, Cuts, HostState, NODE};
-use super::nodes::Nodes;
+use super::nodes::{NodeRecord, Nodes};
 use super::services::{Services, api_server};
 use crate::config::PolicyConfig;
 use crate::finding::Finding;
@@ -419,6 +419,11 @@ impl PolicyState {
         }
     }
 
+    /// What selectors can know of a node.
+    pub(crate) fn facts_of_node(&self, record: &NodeRecord) -> Node {
+        facts_of_node(record, &self.services.api_server())
+    }
+
     /// Tells the engine of nodes and API servers as they are now.
     fn tell_nodes(&mut self, nodes: &Nodes) {
         if !self.engine.started {
@@ -429,10 +434,7 @@ impl PolicyState {
         let api_server = servers.clone();
         let mut others = BTreeMap::new();
         for (name, record) in nodes.iter() {
-            let node = Node {
-                labels: record.labels.clone(),
-                api_server: record.internal_ips.iter().any(|address| api_server.contains(address)),
-            };
+            let node = facts_of_node(record, &api_server);
             servers.retain(|address| !record.internal_ips.contains(address));
             if record.claimant.remote {
                 others.insert(name.clone(), node);
@@ -698,6 +700,11 @@ impl PolicyState {
         let of_nodes = self.engine().map(|engine| self.host.findings(self.node_policies(engine)));
         of_engine.chain(unreadable).chain(of_nodes.into_iter().flatten()).collect()
     }
+}
+
+fn facts_of_node(record: &NodeRecord, api_servers: &BTreeSet<IpAddr>) -> Node {
+    let api_server = record.internal_ips.iter().any(|address| api_servers.contains(address));
+    Node { labels: record.labels.clone(), api_server }
 }
 
 impl Touched {

@@ -14,7 +14,7 @@ pub(crate) fn api_server() -> ObjectName {
 
 /// Services and slices of endpoints, as they are now. A slice may be there before its service.
 #[derive(Debug, Default)]
-pub(crate) struct Services {
+pub struct Services {
     by_name: BTreeMap<ObjectName, ServiceObject>,
     slices: BTreeMap<ObjectName, SliceObject>,
     /// Slices by the name of their service.
@@ -25,7 +25,7 @@ pub(crate) struct Services {
 
 impl Services {
     /// Addresses of the API servers: those of the endpoints of the service that the control plane makes for itself.
-    pub(crate) fn api_server(&self) -> BTreeSet<IpAddr> {
+    pub fn api_server(&self) -> BTreeSet<IpAddr> {
         self.addresses(&api_server()).collect()
     }
 
@@ -45,12 +45,12 @@ impl Services {
     }
 
     /// The services, by name.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &ObjectName> {
+    pub fn names(&self) -> impl Iterator<Item = &ObjectName> {
         self.by_name.keys()
     }
 
     /// A service as it is now; `None`: it is gone.
-    pub(crate) fn set_service(&mut self, name: &ObjectName, service: Option<ServiceObject>) {
+    pub fn set_service(&mut self, name: &ObjectName, service: Option<ServiceObject>) {
         self.touched.insert(name.clone());
         match service {
             Some(service) => drop(self.by_name.insert(name.clone(), service)),
@@ -59,7 +59,7 @@ impl Services {
     }
 
     /// A slice as it is now; `None`: it is gone. The services that have other endpoints now.
-    pub(crate) fn set_slice(&mut self, name: &ObjectName, slice: Option<SliceObject>) -> Vec<ObjectName> {
+    pub fn set_slice(&mut self, name: &ObjectName, slice: Option<SliceObject>) -> Vec<ObjectName> {
         if self.slices.get(name) == slice.as_ref() {
             return Vec::new();
         }
@@ -100,7 +100,7 @@ impl Services {
     }
 
     /// A service in the engine's words; `None`: there is none of that name.
-    pub(crate) fn get(&self, name: &ObjectName) -> Option<Service> {
+    pub fn get(&self, name: &ObjectName) -> Option<Service> {
         let service = self.by_name.get(name)?;
         let labels = service.labels.iter().map(|(key, value)| Label::k8s(key, value)).collect();
         Some(if service.selector.is_empty() {

@@ -33,8 +33,9 @@ impl Node {
         own.chain([Label::reserved("host")]).collect()
     }
 
-    /// The labels of its identity, `kind` being what it is for this node: the host, or another node.
-    fn labels(&self, kind: &str) -> LabelSet {
+    /// Labels by which peers of rules select it, from the node itself (`own`) or from another one.
+    pub fn peer_labels(&self, own: bool) -> LabelSet {
+        let kind = if own { "host" } else { "remote-node" };
         let of_pods = |key: &&String| {
             [NAMESPACE, SERVICE_ACCOUNT, CLUSTER].contains(&key.as_str()) || key.starts_with(NAMESPACE_LABELS)
         };
@@ -102,7 +103,7 @@ impl Nodes {
 impl Policy {
     /// The own node as it is now. It stays the host, whatever else it is.
     pub fn set_host(&mut self, node: &Node) {
-        self.upsert_identity(Identity::HOST, node.labels("host"), &[]);
+        self.upsert_identity(Identity::HOST, node.peer_labels(true), &[]);
     }
 
     /// All other nodes as they are now, by name.
@@ -174,7 +175,7 @@ impl Policy {
             let identity = match &node {
                 Some(node) if apart => {
                     let had = before.unwrap_or_else(|| node.kind());
-                    Some(self.own_identity_of(node.labels("remote-node"), had, changes))
+                    Some(self.own_identity_of(node.peer_labels(false), had, changes))
                 }
                 node => node.as_ref().map(Node::kind),
             };
