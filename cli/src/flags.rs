@@ -97,6 +97,25 @@ pub(crate) enum EndpointCommand {
         /// Its id, as in `bristle endpoint list`.
         id: u16,
     },
+    /// What is set for one pod alone; with KEY=VALUE, sets it. It stays until the pod goes, also when the agent starts again.
+    #[command(after_help = "\
+Keys and their values; `node` is what the agent's flags say for all pods:
+  PolicyEnforcement=node|default|always|never
+                           when policies isolate the pod: where they select it, always, or never (then nothing is enforced)
+  PolicyAuditMode=node|Enabled|Disabled
+                           whether what policies deny passes, and only the monitor tells of it
+
+Examples:
+  bristle endpoint config 12
+  bristle endpoint config 12 PolicyAuditMode=Enabled
+  bristle endpoint config 12 PolicyEnforcement=never PolicyAuditMode=node")]
+    Config {
+        /// Its id, as in `bristle endpoint list`.
+        id: u16,
+        /// What to set.
+        #[arg(value_name = "KEY=VALUE")]
+        set: Vec<String>,
+    },
 }
 
 /// `bristle identity …`

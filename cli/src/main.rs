@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod endpoint_config;
 mod flags;
 mod live;
 mod monitor;
@@ -60,6 +61,9 @@ fn run(flags: &Flags) -> Result<ExitCode> {
         }
         Command::Endpoint(EndpointCommand::Get { id }) => {
             print(output, &client.get::<Endpoint>(&format!("{}/{id}", paths::ENDPOINTS))?, show::endpoint)?;
+        }
+        Command::Endpoint(EndpointCommand::Config { id, set }) => {
+            endpoint_config::run(&client, *id, set, output)?;
         }
         Command::Identity(IdentityCommand::List) => {
             print(output, &client.get::<Vec<Identity>>(paths::IDENTITIES)?, |list| live::identities(list))?;

@@ -1,4 +1,4 @@
-//! `GET /v1/endpoints` and `GET /v1/endpoints/{id}`: the pods of this node.
+//! `GET /v1/endpoints` and `GET /v1/endpoints/{id}`: the pods of this node; `PATCH /v1/endpoints/{id}/config`: what is set for one alone.
 
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,70 @@ pub struct Endpoint {
     /// What is enforced on it; absent where policy is off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<EndpointPolicy>,
+    /// What is set for it alone.
+    #[serde(default)]
+    pub config: EndpointConfig,
+}
+
+/// What can be set for an endpoint alone, under the names that Cilium's options have. It stays until the pod goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct EndpointConfig {
+    /// When policies isolate it.
+    pub policy_enforcement: PolicyEnforcement,
+    /// Whether what policies deny passes, and is only told of.
+    pub policy_audit_mode: PolicyAuditMode,
+}
+
+/// A change of it: what is absent stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "PascalCase")]
+pub struct EndpointConfigChange {
+    /// When policies isolate it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy_enforcement: Option<PolicyEnforcement>,
+    /// Whether what policies deny passes, and is only told of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy_audit_mode: Option<PolicyAuditMode>,
+}
+
+impl EndpointConfig {
+    /// What holds after a change.
+    #[must_use]
+    pub fn with(self, change: EndpointConfigChange) -> Self {
+        Self {
+            policy_enforcement: change.policy_enforcement.unwrap_or(self.policy_enforcement),
+            policy_audit_mode: change.policy_audit_mode.unwrap_or(self.policy_audit_mode),
+        }
+    }
+}
+
+/// When policies isolate an endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PolicyEnforcement {
+    /// As the agent's flags say for the node.
+    #[default]
+    Node,
+    /// As policies say.
+    Default,
+    /// Always, in both directions.
+    Always,
+    /// Never: nothing is enforced on it, whatever policies say.
+    Never,
+}
+
+/// Whether what policies deny to an endpoint passes, and is only told of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PolicyAuditMode {
+    /// As the agent's flags say for the node.
+    #[default]
+    #[serde(rename = "node")]
+    Node,
+    /// It passes.
+    Enabled,
+    /// It does not.
+    Disabled,
 }
 
 /// What is enforced on an endpoint.

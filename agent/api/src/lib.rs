@@ -24,7 +24,10 @@ pub mod status;
 pub mod time;
 
 pub use ct::CtEntry;
-pub use endpoint::{Endpoint, EndpointPolicy, EndpointState};
+pub use endpoint::{
+    Endpoint, EndpointConfig, EndpointConfigChange, EndpointPolicy, EndpointState, PolicyAuditMode,
+    PolicyEnforcement,
+};
 pub use error::ApiError;
 pub use ipcache::IpcacheEntry;
 pub use map::{MapDump, MapInfo, MapRow};

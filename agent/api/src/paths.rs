@@ -11,7 +11,7 @@ pub const API_SOCKET_NAME: &str = "bristle.sock";
 pub const STATUS: &str = "/v1/status";
 /// [`crate::Health`]; 503 when a check fails.
 pub const HEALTH: &str = "/v1/health";
-/// List of [`crate::Endpoint`]; one of them below it by id.
+/// List of [`crate::Endpoint`]; one of them below it by id. Below that, `config` takes a [`crate::EndpointConfigChange`].
 pub const ENDPOINTS: &str = "/v1/endpoints";
 /// List of [`crate::IpcacheEntry`].
 pub const IPCACHE: &str = "/v1/ipcache";

@@ -14,6 +14,7 @@ pub use names::{PartyNames, RuleNames};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use agent_api::EndpointConfigChange;
 use agent_policy::{Row as Decision, RowKey, Verdict};
 use dataplane_abi::backends::BackendEntry;
 use dataplane_abi::config::NodeConfig;
@@ -294,6 +295,7 @@ impl Agent {
             }
             Event::ApiServer(servers) => self.state.policy.host.set_reached_at(servers),
             Event::Cni(request) => return self.cni(now, request),
+            Event::EndpointConfig { id, change } => self.configure(now, id, change),
             Event::Listeners(any) => {
                 self.state.listeners = any;
                 self.state.policy.want_names(any);
@@ -342,6 +344,17 @@ impl Agent {
     /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    fn configure(&mut self, now: Now, id: EndpointId, change: EndpointConfigChange) {
+        let Some(endpoint) = self.state.endpoints.get_mut(id) else { return };
+        let config = endpoint.record.config.with(change);
+        if std::mem::replace(&mut endpoint.record.config, config) == config {
+            return;
+        }
+        self.unsaved.insert(id);
+        self.state.policy.configure(now, id, config);
+        self.mark_endpoint(id);
     }
 
     fn identities_changed(&mut self, now: Now, touched: Touched) {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use agent_api::EndpointConfigChange;
 use serde::{Deserialize, Serialize};
 
 use crate::cni::CniRequest;
@@ -59,6 +60,13 @@ pub enum Event {
     ApiServer(BTreeSet<SocketAddr>),
     /// A request of the container runtime. Every request gets exactly one [`crate::Reply`] with its id, here or from a later `reconcile`.
     Cni(CniRequest),
+    /// Something is to be set for one endpoint alone. One that is not there has nothing to set.
+    EndpointConfig {
+        /// Its number.
+        id: u16,
+        /// What is to be another.
+        change: EndpointConfigChange,
+    },
     /// Whether anybody listens to events now. Without a listener the programs tell of drops only: what nobody reads
     /// would still cost each new connection the writing of its records.
     Listeners(bool),

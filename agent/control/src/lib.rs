@@ -36,6 +36,8 @@ mod state;
 mod time;
 mod tracked;
 
+pub use agent_policy::Enforcement;
+
 pub use agent::{Agent, PartyNames, ReconcileReport, RuleNames};
 pub use cni::{CniRequest, Netns, NetnsHandle, Reply, RequestId};
 pub use config::{Config, CtGcConfig, FamilyMode, MonitorAggregation, NODE_PORTS, PolicyConfig, Routing};

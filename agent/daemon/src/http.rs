@@ -10,7 +10,9 @@ use crate::watch::WatchStatus;
 use crate::{process, status};
 use agent_api::error::ApiError;
 use agent_api::policy::Change;
+use agent_api::{Endpoint, EndpointConfigChange};
 use agent_api::{paths, status::Status};
+use agent_control::Event;
 use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::body::Body;
@@ -18,7 +20,7 @@ use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, patch};
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,6 +82,7 @@ pub(crate) async fn serve(listener: UnixListener, sources: Sources) -> Result<()
         .route(paths::HEALTH, get(health))
         .route(paths::ENDPOINTS, get(endpoints))
         .route(&format!("{}/{{id}}", paths::ENDPOINTS), get(endpoint))
+        .route(&format!("{}/{{id}}/config", paths::ENDPOINTS), patch(configure))
         .route(paths::IPCACHE, get(ipcache))
         .route(paths::NODES, get(nodes))
         .route(paths::IDENTITIES, get(identities))
@@ -147,15 +150,39 @@ async fn endpoints(State(sources): State<Sources>) -> Answer {
     Ok(axum::Json(list).into_response())
 }
 
+fn endpoint_id(text: &str) -> Result<u16, Response> {
+    text.parse().map_err(|_| not_found("an endpoint's id is a number from 1 to 65535, as in /v1/endpoints"))
+}
+
+/// The endpoint, and whether the state directory has all that is known of it.
+async fn find_endpoint(sources: &Sources, id: u16) -> Result<(Endpoint, bool), Response> {
+    let asked = sources.control.query(move |view| (view.agent.endpoints(), view.agent.is_kept(id))).await;
+    let (list, is_kept) = asked.map_err(stopping)?;
+    let found = list.into_iter().find(|endpoint| endpoint.id == id);
+    found
+        .map(|endpoint| (endpoint, is_kept))
+        .ok_or_else(|| not_found(&format!("there is no endpoint {id} on this node")))
+}
+
 async fn endpoint(State(sources): State<Sources>, Path(id): Path<String>) -> Answer {
-    let id: u16 = id
-        .parse()
-        .map_err(|_| not_found("an endpoint's id is a number from 1 to 65535, as in /v1/endpoints"))?;
-    let list = sources.control.query(|view| view.agent.endpoints()).await.map_err(stopping)?;
-    match list.into_iter().find(|endpoint| endpoint.id == id) {
-        Some(endpoint) => Ok(axum::Json(endpoint).into_response()),
-        None => Err(not_found(&format!("there is no endpoint {id} on this node"))),
+    let (endpoint, _) = find_endpoint(&sources, endpoint_id(&id)?).await?;
+    Ok(axum::Json(endpoint).into_response())
+}
+
+async fn configure(State(sources): State<Sources>, Path(id): Path<String>, body: Bytes) -> Answer {
+    let id = endpoint_id(&id)?;
+    let change: EndpointConfigChange = serde_json::from_slice(&body)
+        .map_err(|problem| answers::bad_request(&format!("this cannot be set: {problem}")))?;
+    find_endpoint(&sources, id).await?;
+    sources.control.event(Event::EndpointConfig { id, change });
+    // Asked after the event, it is answered after what followed from that.
+    let (endpoint, is_kept) = find_endpoint(&sources, id).await?;
+    if !is_kept {
+        let text = "it is set, but could not be written to the state directory yet, so that the next agent would not know it; \
+                    see `bristle status`";
+        return Err(error(StatusCode::INTERNAL_SERVER_ERROR, text));
     }
+    Ok(axum::Json(endpoint).into_response())
 }
 
 async fn ipcache(State(sources): State<Sources>) -> Answer {

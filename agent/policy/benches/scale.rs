@@ -71,7 +71,7 @@ fn engine(policies: &[NetworkPolicy]) -> Policy {
             named_ports: Vec::new(),
             host: false,
             enforcement: None,
-            audit: false,
+            audit: None,
         };
         engine.upsert_endpoint(EndpointId(n), endpoint);
     }

@@ -25,8 +25,8 @@ pub struct Endpoint {
     pub host: bool,
     /// Enforcement, if it is not that of the node.
     pub enforcement: Option<Enforcement>,
-    /// What is dropped by its policy passes, and is told of.
-    pub audit: bool,
+    /// What is dropped by its policy passes, and is told of, or not; if that is not as for the node.
+    pub audit: Option<bool>,
 }
 
 impl Endpoint {

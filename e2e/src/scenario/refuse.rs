@@ -1,7 +1,7 @@
 //! What this arm cannot do, found before anything starts.
 
 use lab::plan::MAX_NODES;
-use sim_scenario::model::{Action, Fault, FaultKind, Kill, OPERATOR, Scenario};
+use sim_scenario::model::{Action, Enforcement, Fault, FaultKind, Kill, OPERATOR, Scenario};
 
 /// Bits of the IPv4 block of which a lab's nodes have their pod CIDRs.
 const CLUSTER_BITS: u8 = 16;
@@ -41,6 +41,11 @@ fn cluster(scenario: &Scenario) -> Vec<String> {
         refused.push(
             "cluster: agents of a lab that is made for a scenario put no policies for nodes in force"
                 .to_owned(),
+        );
+    }
+    if cluster.enforcement != Enforcement::Default || cluster.audit {
+        refused.push(
+            "cluster: agents of a lab that is made for a scenario enforce what policies say".to_owned(),
         );
     }
     if !cluster.policy {

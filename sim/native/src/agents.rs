@@ -88,13 +88,14 @@ impl World {
             Routing::Native => agent_control::Routing::Native,
         };
         let identities = self.has_identities();
-        let host_firewall = self.cluster.host_firewall;
+        let mut policy = PolicyConfig::default();
+        crate::modes::tell(&mut policy, self.oracle.options());
         let kube_proxy_replacement = self.cluster.kube_proxy_replacement;
         let node = &mut self.nodes[n];
         let mut config = Config::new(node.name.clone(), routing);
         config.quarantine = self.quarantine;
         config.kube_proxy_replacement = kube_proxy_replacement;
-        config.policy = identities.then(|| PolicyConfig { host_firewall, ..PolicyConfig::default() });
+        config.policy = identities.then_some(policy);
         let agent = Agent::new(config, node.memory.documents());
         let device = node.device();
         node.commands = Commands::default();

@@ -19,6 +19,7 @@ mod flows;
 mod kinds;
 mod kubelet;
 mod listen;
+mod modes;
 mod node;
 mod objects;
 mod odd;

@@ -12,8 +12,9 @@ use std::fmt;
 
 use agent_control::Routing;
 use dataplane_abi::DropReason;
-use sim_oracle::{Attempt, Options, Protocol, Verdict};
+use sim_oracle::{Attempt, Enforcement, Options, Protocol, Verdict};
 use sim_policy::{Feature, Plan, PolicyCase};
+use sim_scenario::rng::Rng;
 
 use cluster::Cluster;
 pub use standing::Standing;
@@ -83,15 +84,28 @@ pub fn case(seed: u64, attempts: usize) -> PolicyCase {
     case
 }
 
+/// How policies are enforced in the cluster of a seed. Mostly they say who is isolated, and what they deny does not pass.
+fn options(seed: u64) -> Options {
+    let mut rng = Rng::stream(seed, "modes", 0);
+    let enforcement = match rng.range(0..=19) {
+        0 => Enforcement::Never,
+        1..=3 => Enforcement::Always,
+        _ => Enforcement::Default,
+    };
+    let audit = rng.chance(0.1);
+    Options { host_policies: true, enforcement, audit, ..Options::by_identity() }
+}
+
 /// Compares every attempt of a case.
 ///
 /// # Errors
 /// When an agent does not take the cluster, which is a defect too.
 pub fn compare(seed: u64, case: &PolicyCase, tally: &mut Tally) -> Result<Vec<Difference>, VerdictError> {
     let routing = if seed.is_multiple_of(2) { Routing::Vxlan } else { Routing::Native };
-    let mut cluster = Cluster::new(routing, case).map_err(|message| VerdictError { seed, message })?;
-    let mut oracle =
-        sim_oracle::Cluster::with_options(Options { host_policies: true, ..Options::by_identity() });
+    let options = options(seed);
+    let mut cluster =
+        Cluster::new(routing, options, case).map_err(|message| VerdictError { seed, message })?;
+    let mut oracle = sim_oracle::Cluster::with_options(options);
     for object in cluster.objects() {
         // An object that is to be refused leaves its last good version in force, with the oracle as with agents.
         let _: Result<(), sim_oracle::OracleError> = oracle.set(&object);

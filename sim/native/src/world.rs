@@ -14,7 +14,7 @@ use sim_api::resource::{CUSTOMRESOURCEDEFINITIONS, ENDPOINTSLICES, NODES, PODS};
 use sim_api::{ChangeKind, ManualClock, Store, StoreOptions, WriteOptions};
 use sim_controllers::{ControllerOptions, Controllers};
 use sim_net::{Frame, Link, LinkKind, PacketId, Route};
-use sim_scenario::model::{Cluster, Families};
+use sim_scenario::model::{Cluster, Enforcement, Families};
 use sim_scenario::rng::Rng;
 
 use agent_control::ObjectKind;
@@ -66,7 +66,7 @@ pub struct Stats {
 /// What policies there have been.
 #[derive(Default)]
 pub(crate) struct Policies {
-    /// There were objects that may forbid packets.
+    /// There were objects that may forbid packets, or all pods are isolated without any.
     pub(crate) any: bool,
     /// Some of them are not in force, and are counted.
     pub(crate) staged: bool,
@@ -154,7 +154,12 @@ impl World {
             );
             debug_assert!(made.is_ok(), "the store has no such object yet: {made:?}");
         }
-        let oracle = sim_oracle::Options { host_policies, ..sim_oracle::Options::by_identity() };
+        let oracle = sim_oracle::Options {
+            host_policies,
+            enforcement: crate::modes::of_oracle(cluster.enforcement),
+            audit: cluster.audit,
+            ..sim_oracle::Options::by_identity()
+        };
         let options = ControllerOptions { pod_cidrs: Vec::new(), node_grace_s: 0 };
         let nodes: Vec<SimNode> = (0..usize::from(cluster.nodes))
             .map(|n| SimNode::new(n, cluster.family, mtu, cluster.pod_cidr_bits, seed ^ n as u64))
@@ -179,7 +184,10 @@ impl World {
             fabric: Fabric::new(mtu, Rng::stream(seed, "fabric", 0)),
             outside: Outside::new(mtu, seed),
             oracle: sim_oracle::Cluster::with_options(oracle),
-            policies: Policies::default(),
+            policies: Policies {
+                any: cluster.enforcement == Enforcement::Always && cluster.policy && !bulk,
+                staged: false,
+            },
             traffic: BTreeMap::new(),
             cluster_faults: ClusterFaults::default(),
             check: Checker::new(oracle),

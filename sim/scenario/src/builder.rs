@@ -23,8 +23,8 @@ use std::time::Duration;
 
 use crate::error::{Invalid, Problem};
 use crate::model::{
-    Action, Cluster, Expect, FORMAT, Families, Fault, FaultKind, Kill, ObjectRef, Place, Routing, Scenario,
-    Step, Traffic, TrafficKind, Until, Wait,
+    Action, Cluster, Enforcement, Expect, FORMAT, Families, Fault, FaultKind, Kill, ObjectRef, Place,
+    Routing, Scenario, Step, Traffic, TrafficKind, Until, Wait,
 };
 use crate::path::Path;
 use crate::validate::Known;
@@ -110,6 +110,18 @@ impl Builder {
     /// Policies for nodes are in force.
     pub const fn host_firewall(mut self) -> Self {
         self.scenario.cluster.host_firewall = true;
+        self
+    }
+
+    /// Which pods are isolated.
+    pub const fn enforcement(mut self, enforcement: Enforcement) -> Self {
+        self.scenario.cluster.enforcement = enforcement;
+        self
+    }
+
+    /// What policies deny passes, and is only told of.
+    pub const fn audit(mut self) -> Self {
+        self.scenario.cluster.audit = true;
         self
     }
 

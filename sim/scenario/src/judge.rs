@@ -14,7 +14,7 @@
 //!   It is over with its time, a heal, or the rest after it; its aftermath (timers, neighbour entries) ends with the next sure wait for rest.
 //! - A wait is sure if what can hold it up (faults, restarts, addresses in quarantine, traffic) is over well within its time.
 //! - Large datagrams come in fragments, and receivers have few places to put them together: only one such traffic at a time is sure.
-//! - While policies are there, and after that until a wait for rest, nothing gets through for sure.
+//! - While policies are there, and after that until a wait for rest, nothing gets through for sure; nor does it where all pods are isolated.
 //! - Services, the world, node ports and bare addresses are never sure.
 
 mod clock;
@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::model::{
-    Action, Expect, Fault, FaultKind, Scenario, Step, Traffic, TrafficExpect, TrafficKind, Until,
+    Action, Enforcement, Expect, Fault, FaultKind, Scenario, Step, Traffic, TrafficExpect, TrafficKind, Until,
 };
 use crate::validate::traffic::answered_by;
 use clock::{Clock, Moment};
@@ -202,6 +202,11 @@ impl Open<'_> {
     }
 }
 
+/// Whether pods that no policy selects are isolated too.
+fn isolates_all(scenario: &Scenario) -> bool {
+    scenario.cluster.enforcement == Enforcement::Always
+}
+
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Judge<'a> {
     scenario: &'a Scenario,
@@ -239,7 +244,7 @@ impl<'a> Judge<'a> {
             doubts: BTreeSet::new(),
             strangers: false,
             policies: BTreeSet::new(),
-            policed: false,
+            policed: isolates_all(scenario),
             rested: false,
             longest_restart: Duration::ZERO,
             refused: false,

@@ -56,6 +56,12 @@ pub struct Cluster {
     /// Policies for nodes are in force.
     #[serde(skip_serializing_if = "omit::default")]
     pub host_firewall: bool,
+    /// Which pods are isolated.
+    #[serde(skip_serializing_if = "omit::default")]
+    pub enforcement: Enforcement,
+    /// What policies deny passes, and is only told of.
+    #[serde(skip_serializing_if = "omit::default")]
+    pub audit: bool,
     /// Calls to services (cluster IPs) go to their endpoints.
     #[serde(skip_serializing_if = "omit::default")]
     pub kube_proxy_replacement: bool,
@@ -74,10 +80,25 @@ impl Default for Cluster {
             pod_cidr_bits: 24,
             tables: BTreeMap::new(),
             host_firewall: false,
+            enforcement: Enforcement::Default,
+            audit: false,
             kube_proxy_replacement: false,
             policy: true,
         }
     }
+}
+
+/// Which pods are isolated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Enforcement {
+    /// Those that policies select.
+    #[default]
+    Default,
+    /// All.
+    Always,
+    /// None: nothing is enforced.
+    Never,
 }
 
 /// IP families.

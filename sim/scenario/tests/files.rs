@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use sim_scenario::builder::{ms, secs};
 use sim_scenario::model::{
-    ApiFault, CniFault, Expect, Families, FaultKind, LinkFault, Routing, TrafficExpect,
+    ApiFault, CniFault, Enforcement, Expect, Families, FaultKind, LinkFault, Routing, TrafficExpect,
 };
 use sim_scenario::replay::{RunOptions, Violation};
 use sim_scenario::{Known, Replay, Scenario};
@@ -24,6 +24,8 @@ cluster:
   tables:
     CT4: 64
   host-firewall: true
+  enforcement: always
+  audit: true
 steps:
 - pod:
     name: a
@@ -146,6 +148,8 @@ fn built() -> Scenario {
         .pod_cidr_bits(28)
         .table("CT4", 64)
         .host_firewall()
+        .enforcement(Enforcement::Always)
+        .audit()
         .pod("a", |p| p.node("node-1").label("app", "web").serve("http:8080").serve("udp:53"))
         .pod("b", |p| p.namespace("shop"))
         .apply(vec![service])

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 
+use agent_api::EndpointConfig;
 use agent_api::cni::{self, Attachment, CniError, CniResult, ErrorCode, Operation};
 
 use super::{Agent, GcRequest};
@@ -186,6 +187,7 @@ impl Agent {
             mtu: self.plan.pod_mtu,
             ready: false,
             created: None,
+            config: EndpointConfig::default(),
         };
         let phase = Phase::Creating { request, netns, made: false };
         let inserted = self.state.endpoints.insert(Endpoint { record, phase });

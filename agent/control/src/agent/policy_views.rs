@@ -24,6 +24,8 @@ struct Found {
     is_pod: bool,
     /// It is of this node.
     is_local: bool,
+    /// When it is isolated, if that is not as for its node. Of pods elsewhere that is not known.
+    enforcement: Option<Enforcement>,
     /// It is this node itself, and policies are for it.
     is_host: bool,
 }
@@ -128,7 +130,7 @@ impl Agent {
             let always =
                 peer.identity == Identity::HOST && direction == Direction::Ingress || own.name == peer.name;
             let judged = own.is_pod || own.is_host;
-            if !judged || always || enforcement == Some(Enforcement::Never) {
+            if !judged || always || own.enforcement.or(enforcement) == Some(Enforcement::Never) {
                 return None;
             }
             let host = || Party { labels: self.state.host_labels(), host: true, ..Party::default() };
@@ -209,6 +211,7 @@ impl Agent {
             is_pod: false,
             is_local: is_host,
             is_host: is_host && self.state.policy.host.enabled(),
+            enforcement: None,
         })
     }
 
@@ -227,19 +230,27 @@ impl Agent {
         let record = &self.state.endpoints.get(id)?.record;
         let in_force = self.state.policy.of_endpoint(id)?;
         let ports = self.state.policy.pod(id).map(|pod| pod.named_ports.clone()).unwrap_or_default();
-        let found = self.pod_party(record.display_name(), in_force.identity, ports);
+        let enforcement = self.state.policy.enforcement_of(id);
+        let found = self.pod_party(record.display_name(), in_force.identity, ports, enforcement);
         Some(Found { is_local: true, addresses: record.addresses.clone(), ..found })
     }
 
     fn remote_party(&self, object: &crate::objects::EndpointObject) -> Found {
         let name = format!("{}/{}", object.name.namespace, object.name.name);
-        let found = self.pod_party(name, object.identity(), object.named_ports.to_vec());
+        let found = self.pod_party(name, object.identity(), object.named_ports.to_vec(), None);
         Found { addresses: object.addresses.to_vec(), ..found }
     }
 
-    fn pod_party(&self, name: String, identity: Identity, named_ports: Vec<NamedPort>) -> Found {
+    fn pod_party(
+        &self,
+        name: String,
+        identity: Identity,
+        named_ports: Vec<NamedPort>,
+        enforcement: Option<Enforcement>,
+    ) -> Found {
         let config = self.config.policy.as_ref().map(|policy| &policy.engine);
-        let closed = config.is_some_and(|config| config.isolates(config.enforcement, identity));
+        let closed =
+            config.is_some_and(|config| config.isolates(enforcement.unwrap_or(config.enforcement), identity));
         let labels = self.label_set(identity);
         Found {
             name,
@@ -249,6 +260,7 @@ impl Agent {
             is_pod: true,
             is_local: false,
             is_host: false,
+            enforcement,
         }
     }
 }

@@ -75,9 +75,15 @@ impl Agent {
                 device_mac: mac_text(record.host_mac),
                 created: record.created,
                 policy: self.state.policy.enabled().then(|| policy(entry)),
+                config: record.config,
             }
         };
         self.state.endpoints.iter().map(view).collect()
+    }
+
+    /// Whether what is known of an endpoint is in the state directory, so that the next agent knows it too.
+    pub fn is_kept(&self, id: u16) -> bool {
+        !self.unsaved.contains(&id)
     }
 
     /// Services, port by port and family by family, as callers on this node meet them. Empty unless services are looked at.

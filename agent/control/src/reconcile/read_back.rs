@@ -251,6 +251,7 @@ impl Agent {
             mtu: config.map_or(0, |config| config.overlay_mtu),
             ready: true,
             created: None,
+            config: agent_api::EndpointConfig::default(),
         };
         self.lasting_findings.push(Finding::warning(
             subject,

@@ -144,6 +144,10 @@ mod tests {
             mtu: 1450,
             ready: true,
             created: None,
+            config: agent_api::EndpointConfig {
+                policy_enforcement: agent_api::PolicyEnforcement::Always,
+                ..agent_api::EndpointConfig::default()
+            },
         };
         let documents = vec![endpoint(&record), ipam(&ipam_content), node(&node_object)];
         let restored = Restored::read(documents);

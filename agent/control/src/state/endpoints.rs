@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use agent_api::Timestamp;
 use agent_api::cni::{Attachment, CniResult, Interface, Ip, PodRef, ResultRoute};
+use agent_api::{EndpointConfig, Timestamp};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -43,6 +43,9 @@ pub(crate) struct EndpointRecord {
     pub(crate) ready: bool,
     #[serde(default)]
     pub(crate) created: Option<Timestamp>,
+    /// What is set for it alone.
+    #[serde(default)]
+    pub(crate) config: EndpointConfig,
 }
 
 /// Where an endpoint is in its life.

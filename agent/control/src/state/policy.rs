@@ -451,7 +451,7 @@ impl PolicyState {
                             named_ports: Vec::new(),
                             host: true,
                             enforcement: None,
-                            audit: false,
+                            audit: None,
                         },
                     );
                 }
@@ -698,7 +698,8 @@ impl PolicyState {
             )
         });
         let of_nodes = self.engine().map(|engine| self.host.findings(self.node_policies(engine)));
-        of_engine.chain(unreadable).chain(of_nodes.into_iter().flatten()).collect()
+        let of_nodes = of_nodes.into_iter().flatten();
+        of_engine.chain(unreadable).chain(of_nodes).chain(self.findings_of_own()).collect()
     }
 }
 

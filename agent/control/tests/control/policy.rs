@@ -1,6 +1,7 @@
 //! Identities and policies: what a pod may do, at every moment.
 
 mod change;
+mod endpoint_config;
 mod explain;
 mod host;
 mod told;

@@ -324,7 +324,7 @@ impl Policy {
             let (ingress, egress) = (judged(Direction::Ingress), judged(Direction::Egress));
             let Some(state) = self.endpoints.get_mut(&id) else { continue };
             state.has = gets;
-            let audit = state.endpoint.audit || self.config.audit;
+            let audit = state.endpoint.audit.unwrap_or(self.config.audit);
             let policy = EndpointPolicy { number: gets, ingress, egress, audit };
             if state.told != Some(policy) {
                 state.told = Some(policy);

@@ -171,7 +171,7 @@ fn endpoints_with_the_same_rules_share_a_policy() {
             name: format!("n/{n}"),
             identity: Identity(500 + n),
             labels: [Label::k8s(NAMESPACE, "n"), Label::k8s("n", n.to_string())].into_iter().collect(),
-            audit: n == 4,
+            audit: (n == 4).then_some(true),
             ..web()
         };
         engine.upsert_endpoint(EndpointId(n), endpoint);

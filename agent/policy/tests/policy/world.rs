@@ -27,7 +27,7 @@ pub(crate) fn web() -> Endpoint {
         named_ports: Vec::new(),
         host: false,
         enforcement: None,
-        audit: false,
+        audit: None,
     }
 }
 
@@ -159,7 +159,15 @@ pub(crate) fn endpoint(n: u32, version: u8) -> Endpoint {
     };
     let named_ports = if host { Vec::new() } else { named_ports(n, version) };
     let enforcement = (n == 2 && version == 3).then_some(Enforcement::Always);
-    Endpoint { name: format!("e{n}"), identity, labels, named_ports, host, enforcement, audit: version == 1 }
+    Endpoint {
+        name: format!("e{n}"),
+        identity,
+        labels,
+        named_ports,
+        host,
+        enforcement,
+        audit: (version == 1).then_some(true),
+    }
 }
 
 fn group(version: u8) -> CidrGroup {

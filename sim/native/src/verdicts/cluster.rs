@@ -20,7 +20,7 @@ use dataplane_core::Verdict;
 use dataplane_native::{Frame, Native, Tunnel};
 use serde_json::{Value, json};
 use sim_api::object::{label_map, name, namespace};
-use sim_oracle::{Attempt, End, Family as OracleFamily};
+use sim_oracle::{Attempt, End, Family as OracleFamily, Options};
 use sim_policy::PolicyCase;
 
 use super::{Outcome, packets};
@@ -88,11 +88,11 @@ impl MapStore for Maps<'_> {
 }
 
 impl Member {
-    fn new(n: u8, name: &str, addresses: Vec<IpAddr>, routing: Routing) -> Self {
+    fn new(n: u8, name: &str, addresses: Vec<IpAddr>, routing: Routing, options: Options) -> Self {
         // All agents are told of everything at once, and no time passes.
         let identity_change_grace_period = Duration::ZERO;
-        let policy =
-            PolicyConfig { host_firewall: true, identity_change_grace_period, ..PolicyConfig::default() };
+        let mut policy = PolicyConfig { identity_change_grace_period, ..PolicyConfig::default() };
+        crate::modes::tell(&mut policy, options);
         let config = Config { policy: Some(policy), ..Config::new(name, routing) };
         let native = Native::new();
         native.set_clock(ClockEntry { ticks: 1_000_000, ktime_ns: 4_000_000_000_000 });
@@ -184,14 +184,15 @@ impl Member {
 
 impl Cluster {
     /// The cluster of a case, at rest.
-    pub(super) fn new(routing: Routing, case: &PolicyCase) -> Result<Self, String> {
+    pub(super) fn new(routing: Routing, options: Options, case: &PolicyCase) -> Result<Self, String> {
         homeless(case)?;
         let (members, identities) = (BTreeMap::new(), BTreeMap::new());
         let mut cluster = Self { case: case.clone(), routing, members, identities };
         let nodes = nodes(case);
         for (n, object) in (1..).zip(&nodes) {
             let addresses = object.internal_ips.iter().filter_map(|ip| ip.parse().ok()).collect();
-            cluster.members.insert(object.name.clone(), Member::new(n, &object.name, addresses, routing));
+            let member = Member::new(n, &object.name, addresses, routing, options);
+            cluster.members.insert(object.name.clone(), member);
         }
         let identities = cluster.identities();
         for (name, member) in &mut cluster.members {

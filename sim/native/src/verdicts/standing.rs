@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use agent_control::ObjectName;
 use serde_json::Value;
-use sim_oracle::{Attempt, End, Family};
+use sim_oracle::{Attempt, End, Family, Options};
 use sim_policy::PolicyCase;
 use sim_scenario::model::Routing;
 
@@ -28,7 +28,8 @@ impl Standing {
             Routing::Vxlan => agent_control::Routing::Vxlan,
             Routing::Native => agent_control::Routing::Native,
         };
-        Ok(Self { cluster: Cluster::new(routing, &case).map_err(failed)?, asked: 0 })
+        let options = Options { host_policies: true, ..Options::by_identity() };
+        Ok(Self { cluster: Cluster::new(routing, options, &case).map_err(failed)?, asked: 0 })
     }
 
     /// Sets an object, new or in place of its older self: anything but pods and nodes that were not there.

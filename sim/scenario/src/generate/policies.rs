@@ -7,7 +7,7 @@ mod splits;
 use serde_json::{Value, json};
 
 use super::{Generator, percent};
-use crate::model::{Action, Families, ObjectRef};
+use crate::model::{Action, Enforcement, Families, ObjectRef};
 use crate::profile::Subject;
 use crate::rng::Rng;
 
@@ -464,4 +464,16 @@ fn cluster_policy(rng: &mut Rng, family: Families) -> Value {
 /// Whether a random scenario of a profile has policies.
 pub(super) fn decide(rng: &mut Rng, of_a_hundred: u32) -> bool {
     percent(rng, of_a_hundred)
+}
+
+/// Which pods are isolated, and whether what is denied passes all the same.
+pub(super) fn modes(seed: u64, policed: bool) -> (Enforcement, bool) {
+    let mut rng = Rng::stream(seed, "modes", 0);
+    let enforcement = match rng.range(0..=19) {
+        _ if !policed => Enforcement::Default,
+        0 => Enforcement::Never,
+        1 | 2 => Enforcement::Always,
+        _ => Enforcement::Default,
+    };
+    (enforcement, policed && rng.chance(0.1))
 }

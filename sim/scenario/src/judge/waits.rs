@@ -67,7 +67,7 @@ impl Judge<'_> {
         }
         self.faults.retain(|fault| fault.on);
         self.refused = false;
-        self.policed &= !self.policies.is_empty();
+        self.policed &= !self.policies.is_empty() || super::isolates_all(self.scenario);
         self.rested = true;
     }
 

@@ -39,6 +39,8 @@ pub(super) fn cluster(shrinker: &mut Shrinker<'_>) {
         shrinker.attempt_with("no small tables", |s| s.cluster.tables.retain(|name, _| *name != table));
     }
     shrinker.attempt_with("no policies for nodes", |s| s.cluster.host_firewall = false);
+    shrinker.attempt_with("policies say who is isolated", |s| s.cluster.enforcement = usual.enforcement);
+    shrinker.attempt_with("no audit", |s| s.cluster.audit = false);
     shrinker.attempt_with("no services", |s| s.cluster.kube_proxy_replacement = false);
     shrinker.attempt_with("identities", |s| s.cluster.policy = true);
     shrinker.attempt_with("a usual pod CIDR", |s| s.cluster.pod_cidr_bits = usual.pod_cidr_bits);

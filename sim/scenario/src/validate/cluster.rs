@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::Walk;
+use crate::model::Enforcement;
 use crate::path::Path;
 
 const MTU: RangeInclusive<u16> = 1280..=9000;
@@ -30,6 +31,10 @@ pub(super) fn check(walk: &mut Walk<'_>) {
     }
     if cluster.host_firewall && !cluster.policy {
         walk.wrong("host-firewall", "without `policy` nobody puts policies for nodes in force");
+    }
+    if (cluster.enforcement != Enforcement::Default || cluster.audit) && !cluster.policy {
+        let field = if cluster.audit { "audit" } else { "enforcement" };
+        walk.wrong(field, "without `policy` nobody enforces anything");
     }
     if cluster.kube_proxy_replacement && !cluster.policy {
         walk.wrong("kube-proxy-replacement", "without `policy` agents hear of no services here");

@@ -1,12 +1,14 @@
 //! Endpoints of this node: which identity they have, and what is in force for them.
 
 use agent_api::cni::PodRef;
+use agent_api::{EndpointConfig, PolicyAuditMode, PolicyEnforcement};
 use agent_crd::IdentityLabels;
 use agent_crd::identity_labels::PodFacts;
 use agent_policy::{Endpoint, EndpointId as PolicyEndpoint, Enforcement, Label, LabelSet};
 use dataplane_abi::Identity;
 
 use super::{InForce, PolicyState};
+use crate::finding::Finding;
 use crate::objects::{ObjectName, PodObject};
 use crate::state::endpoints::{EndpointId, EndpointRecord};
 use crate::time::Now;
@@ -22,6 +24,29 @@ pub(super) struct Own {
     wanted: Option<IdentityLabels>,
     pub(super) identity: Identity,
     labels: LabelSet,
+    /// What is set for it alone.
+    config: EndpointConfig,
+}
+
+impl Own {
+    /// When it is isolated, if that is not as for the node.
+    fn enforcement(&self) -> Option<Enforcement> {
+        match self.config.policy_enforcement {
+            // A container that is no pod has no labels to wait for.
+            PolicyEnforcement::Node => self.is_no_pod.then_some(Enforcement::Never),
+            PolicyEnforcement::Default => Some(Enforcement::Default),
+            PolicyEnforcement::Always => Some(Enforcement::Always),
+            PolicyEnforcement::Never => Some(Enforcement::Never),
+        }
+    }
+
+    fn audit(&self) -> Option<bool> {
+        match self.config.policy_audit_mode {
+            PolicyAuditMode::Node => None,
+            PolicyAuditMode::Enabled => Some(true),
+            PolicyAuditMode::Disabled => Some(false),
+        }
+    }
 }
 
 impl PolicyState {
@@ -48,6 +73,7 @@ impl PolicyState {
             wanted: None,
             identity,
             labels: self.labels_of(identity),
+            config: record.config,
         };
         self.own.insert(record.id, own);
         if let Some(restored) = restored {
@@ -135,7 +161,7 @@ impl PolicyState {
         let known = self.identities.contains_key(&identity.0) || own.labels.is_empty();
         let labels =
             if known || identity != own.identity { self.labels_of(identity) } else { own.labels.clone() };
-        let is_no_pod = own.is_no_pod;
+        let (enforcement, audit) = (own.enforcement(), own.audit());
         let name = own.name.clone();
         match until {
             Some(until) => drop(self.changing.insert(id, until)),
@@ -151,19 +177,36 @@ impl PolicyState {
             std::mem::replace(&mut own.wanted, wanted.clone())
         });
         self.set_wanted(id, before, wanted.as_ref());
-        let endpoint = Endpoint {
-            name,
-            identity,
-            labels,
-            named_ports,
-            host: false,
-            // A container that is no pod has no labels to wait for.
-            enforcement: is_no_pod.then_some(Enforcement::Never),
-            audit: false,
-        };
+        let endpoint = Endpoint { name, identity, labels, named_ports, host: false, enforcement, audit };
         if let Some(engine) = self.engine_mut() {
             engine.upsert_endpoint(PolicyEndpoint(u32::from(id)), endpoint);
         }
+    }
+
+    /// Something else is set for an endpoint alone.
+    pub(crate) fn configure(&mut self, now: Now, id: EndpointId, config: EndpointConfig) {
+        if let Some(own) = self.own.get_mut(&id) {
+            own.config = config;
+            self.refresh(now, id);
+        }
+    }
+
+    /// When an endpoint is isolated, if that is not as for the node.
+    pub(crate) fn enforcement_of(&self, id: EndpointId) -> Option<Enforcement> {
+        self.own.get(&id).and_then(Own::enforcement)
+    }
+
+    /// What is to be said of endpoints for which something else is set than for the node.
+    pub(super) fn findings_of_own(&self) -> impl Iterator<Item = Finding> {
+        self.own.iter().filter_map(|(id, own)| {
+            let what = match (own.config.policy_enforcement, own.config.policy_audit_mode) {
+                (PolicyEnforcement::Never, _) => "PolicyEnforcement=never: no policy is enforced on it",
+                (_, PolicyAuditMode::Enabled) => "PolicyAuditMode=Enabled: what policies deny to it passes",
+                _ => return None,
+            };
+            let message = format!("{} has {what}, until that is set back or the pod goes", own.name);
+            Some(Finding::warning(format!("endpoint/{id}"), message))
+        })
     }
 
     /// Until when an endpoint keeps the identity that it has although `next` is that of its labels; `None`: it has no other.
