@@ -450,6 +450,7 @@ impl NetnsArgs {
             routing: self.routing,
             // What a policy says of the world can be seen only where the world answers.
             pod_routes: self.suite == Some(Suite::Connectivity),
+            host_firewall: self.suite == Some(Suite::Connectivity),
             kube_proxy_replacement: self.kube_proxy_replacement,
             outside_names: [matrix.topology.world.first.clone(), matrix.topology.world.second.clone()],
         }

@@ -19,6 +19,8 @@ pub struct LabOptions {
     pub routing: Routing,
     /// Whether the network outside knows the way to pods, so that it answers them untranslated.
     pub pod_routes: bool,
+    /// Whether agents put policies for nodes in force.
+    pub host_firewall: bool,
     /// Whether agents send calls to services to their endpoints; else nobody does.
     pub kube_proxy_replacement: bool,
     /// Names of the two outside servers.
@@ -37,6 +39,7 @@ pub async fn up(
         .family(options.family)
         .routing(options.routing)
         .pod_routes(options.pod_routes)
+        .agent_args(options.host_firewall.then(|| "--host-firewall".to_owned()))
         .kube_proxy_replacement(options.kube_proxy_replacement)
         .outside_names(options.outside_names.clone())
         .bin_dir(options.bin_dir.clone())

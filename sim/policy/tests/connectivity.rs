@@ -50,7 +50,7 @@ fn surroundings() -> Vec<Value> {
 
 /// What differs.
 fn run(case: &Case, family: Family, with_policies: bool) -> Vec<String> {
-    let mut oracle = Cluster::with_options(Options::by_identity());
+    let mut oracle = Cluster::with_options(Options { host_policies: true, ..Options::by_identity() });
     for object in surroundings() {
         oracle.set(&object).unwrap();
     }

@@ -243,6 +243,7 @@ impl Cluster {
     /// Sets an object, new or in place of its older self. Pods and nodes may only change; pods stay where they are.
     pub(super) fn set(&mut self, object: &Value) -> Result<(), String> {
         let kind = ObjectKind::of(object).ok_or_else(|| format!("no agent watches a {}", object["kind"]))?;
+        let told = if kind == ObjectKind::CiliumClusterwideNetworkPolicy { &meant(object) } else { object };
         let is_same = |other: &Value| other["kind"] == object["kind"] && name_of(other) == name_of(object);
         self.case.objects.retain(|other| !is_same(other));
         self.case.objects.push(object.clone());
@@ -251,7 +252,7 @@ impl Cluster {
             if kind == ObjectKind::Pod && object["spec"]["nodeName"] != **name {
                 continue;
             }
-            match Object::read(kind, object) {
+            match Object::read(kind, told) {
                 Ok(Some(object)) => member.event(Event::Upsert { object: Box::new(object), version: 1 }),
                 Ok(None) => {}
                 Err(error) => return Err(error.to_string()),
