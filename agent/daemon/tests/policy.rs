@@ -72,6 +72,7 @@ fn policies_on_a_cluster_explain_themselves() {
     a_drop_names_the_policy(&cluster, &here, &there);
     a_staged_policy_is_counted(&cluster, &here, &there);
     a_policy_says_where_it_is_in_force(&cluster);
+    one_pod_is_enforced_in_its_own_way(&cluster);
 }
 
 fn a_policy_can_be_tried_before_it_is_applied(cluster: &BlockingCluster) {
@@ -222,4 +223,38 @@ fn a_policy_says_where_it_is_in_force(cluster: &BlockingCluster) {
     assert_eq!((status.as_str(), reason.as_str()), ("True", "InForce"), "{message}");
     assert_eq!(message, "in force on every node");
     assert_eq!(condition(cluster, "p", "Valid").expect("it is there").0, "True");
+}
+
+fn one_pod_is_enforced_in_its_own_way(cluster: &BlockingCluster) {
+    let endpoint = || {
+        let output = bristle(cluster).args(["endpoint", "list", "-o", "json"]).output().ok()?;
+        let list: Value = serde_json::from_slice(&output.stdout).ok()?;
+        list.as_array()?.iter().find(|endpoint| endpoint["pod"] == "here").cloned()
+    };
+    let id = endpoint().expect("the pod has an endpoint")["id"].to_string();
+    let set = |pairs: &[&str]| {
+        let command = [&["endpoint", "config", id.as_str()], pairs].concat();
+        bristle(cluster).args(command).output().expect("bristle starts")
+    };
+    let output = set(&["PolicyAuditMode=Enabled", "PolicyEnforcement=always"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // What the command has answered is in force.
+    let in_force = endpoint().expect("it is there")["policy"].clone();
+    assert_eq!([&in_force["audit"], &in_force["ingress"], &in_force["egress"]], [true; 3], "{in_force}");
+    for (wrong, told) in
+        [("PolicyAuditMode=on", "unknown variant `on`"), ("Debug=Enabled", "unknown field `Debug`")]
+    {
+        let output = set(&[wrong]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(told), "{text}");
+    }
+    let node = cluster.nodes()[0].name();
+    assert!(cluster.kill_agent(node).expect("the node is there"));
+    let after = eventually("the next agent", || endpoint().filter(|endpoint| endpoint["state"] == "ready"));
+    let config = serde_json::json!({"PolicyEnforcement": "always", "PolicyAuditMode": "Enabled"});
+    assert_eq!((&after["config"], &after["policy"]["audit"]), (&config, &true.into()));
+    assert!(set(&["PolicyAuditMode=node", "PolicyEnforcement=node"]).status.success());
+    let in_force = endpoint().expect("it is there")["policy"].clone();
+    // A policy of an earlier step still isolates it in one direction.
+    assert_eq!((&in_force["audit"], &in_force["egress"]), (&false.into(), &false.into()), "{in_force}");
 }
