@@ -14,6 +14,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::state::endpoints::EndpointId;
+use crate::state::ipam::router_of;
 use crate::state::nodes::Touched;
 
 /// What has changed since rows were last computed.
@@ -38,6 +39,7 @@ impl Dirty {
     /// Notes what a change of nodes touched.
     pub(crate) fn nodes(&mut self, touched: Touched) {
         self.addresses.extend(touched.addresses);
+        self.addresses.extend(touched.cidrs.iter().filter_map(router_of));
         self.cidrs.extend(touched.cidrs);
     }
 

@@ -169,6 +169,12 @@ impl Session {
         Ok(oracle)
     }
 
+    /// Whether it is a pod in the network of its node. What such a pod sends back by UDP comes from the address that its node has on
+    /// the way, which need not be the one that was asked.
+    fn is_node(&self, end: &End) -> bool {
+        pod(end).is_some_and(|pod| self.standing.is_node(&pod))
+    }
+
     fn questions(&self, seed: u64, oracle: &Cluster) -> anyhow::Result<Vec<Question>> {
         let ends: Vec<End> = self.pods.iter().map(end).collect();
         let question = |attempt: Attempt| {
@@ -184,6 +190,7 @@ impl Session {
         };
         attempts(seed, &ends, &self.families)
             .into_iter()
+            .filter(|attempt| attempt.protocol != Protocol::Udp || !self.is_node(&attempt.to))
             .map(|attempt| {
                 let text = attempt.to_string();
                 question(attempt).with_context(|| format!("an end has no address: {text}"))

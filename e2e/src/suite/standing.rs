@@ -103,6 +103,11 @@ impl Standing {
         family.pick(&self.pods.get(pod)?.addresses)
     }
 
+    /// Whether a pod is in the network of its node.
+    pub(super) fn is_node(&self, pod: &Pod) -> bool {
+        self.pods.get(pod).is_some_and(|facts| facts.host_network)
+    }
+
     /// Every agent's policy revision.
     pub(super) async fn revisions(&self) -> Result<BTreeMap<String, u64>, String> {
         policy::revisions(&self.client).await

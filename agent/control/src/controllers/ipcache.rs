@@ -1,7 +1,7 @@
 //! `IPCACHE`: which identity an address has and behind which node it is.
 //!
 //! A prefix gets its row from the first of: the node's own addresses, pods of this node, other nodes' addresses, pods of other nodes,
-//! pod CIDRs, CIDRs that policies tell apart, the world. So a CIDR of a policy never stands for a pod or a node.
+//! with the tunnel other nodes' addresses on their pods' links, pod CIDRs, CIDRs that policies tell apart, the world. So a CIDR of a policy never stands for a pod or a node.
 
 use std::net::IpAddr;
 
@@ -67,6 +67,9 @@ pub(crate) fn row(state: &State, plan: &Plan, prefix: IpNet) -> Option<(Source, 
         if let Some(entry) = remote_endpoint(state, plan, address) {
             return Some((Source::RemoteEndpoint, entry));
         }
+        if let Some(entry) = remote_router(state, plan, address) {
+            return Some((Source::Node, entry));
+        }
     }
     if let Some(holder) = state.nodes.cidr_holder(&prefix) {
         let node =
@@ -88,6 +91,13 @@ fn remote_endpoint(state: &State, plan: &Plan, address: IpAddr) -> Option<IpCach
     let is_there = state.nodes.get(&holder.name)?.internal_ips.contains(&object.node?);
     let node = node_of_cidr(state, plan, &holder.name, address.is_ipv4());
     is_there.then(|| behind(object.identity(), node))
+}
+
+/// Another node by the address from which it sends to pods through the tunnel. The tunnel says only that it is some node.
+fn remote_router(state: &State, plan: &Plan, address: IpAddr) -> Option<IpCacheEntry> {
+    let holder = state.nodes.router_holder(&address).filter(|_| plan.routing == Routing::Vxlan)?;
+    let identity = state.policy.identity_of_node(&holder.name, &address);
+    Some(behind(identity, node_of_cidr(state, plan, &holder.name, address.is_ipv4())))
 }
 
 /// Address of the node behind which a pod CIDR is: its tunnel endpoint, or the next hop.

@@ -127,6 +127,7 @@ impl Agent {
         }
         for node in changes.nodes.iter().filter_map(|(name, _)| self.state.nodes.get(name)) {
             self.dirty.addresses.extend(&node.internal_ips);
+            self.dirty.addresses.extend(node.routers());
         }
         let (state, plan) = (&self.state, &self.plan);
         let of_host = changes.endpoints.iter().any(|(id, _)| *id == NODE);

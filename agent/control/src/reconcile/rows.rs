@@ -50,6 +50,7 @@ impl Agent {
             dirty.addresses.extend(state.ipam.used().map(|(address, _)| *address));
             for (_, node) in state.nodes.iter() {
                 dirty.addresses.extend(&node.internal_ips);
+                dirty.addresses.extend(node.routers());
                 dirty.cidrs.extend(&node.pod_cidrs);
             }
             dirty.addresses.extend(state.policy.addresses());

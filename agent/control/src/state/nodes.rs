@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::claims::{AddressClaims, CidrClaims, Claimant};
+use super::ipam::router_of;
 use crate::event::NodeObject;
 use crate::finding::{Finding, Severity};
 
@@ -66,6 +67,12 @@ impl NodeRecord {
             labels: object.labels.clone(),
             findings,
         }
+    }
+
+    /// Its addresses on its pods' links, if it goes by the present pod CIDRs: what it sends to pods elsewhere through the tunnel comes
+    /// from there.
+    pub(crate) fn routers(&self) -> impl Iterator<Item = IpAddr> {
+        self.pod_cidrs.iter().filter_map(router_of)
     }
 
     /// The first `InternalIP` of the family.
@@ -187,6 +194,13 @@ impl Nodes {
     /// Which node has the address.
     pub(crate) fn address_holder(&self, address: &IpAddr) -> Option<&Claimant> {
         self.addresses.holder(address).filter(|holder| self.may_be_told(holder))
+    }
+
+    /// Which other node has the address on its pods' links.
+    pub(crate) fn router_holder(&self, address: &IpAddr) -> Option<&Claimant> {
+        let holder = self.cidr_holder_around(address).filter(|holder| holder.remote)?;
+        let is_router = self.get(&holder.name)?.routers().any(|router| router == *address);
+        is_router.then_some(holder)
     }
 
     fn may_be_told(&self, holder: &Claimant) -> bool {

@@ -563,15 +563,19 @@ fn nodes_are_told_apart_while_a_policy_asks_for_their_labels() {
     let a = world.address("a");
     let [east, east6, west] =
         ["172.30.0.2", "fd00:30::2", "172.30.0.3"].map(|text| text.parse::<IpAddr>().unwrap());
-    assert_eq!([east, east6, west].map(|address| world.identity_of(address)), [6, 6, 6]);
+    // From these they send to pods through the tunnel.
+    let [east_router, west_router] = ["10.10.2.1", "10.10.3.1"].map(|text| text.parse::<IpAddr>().unwrap());
+    let all = [east, east6, west, east_router, west_router];
+    assert_eq!(all.map(|address| world.identity_of(address)), [6; 5]);
 
     objects.set(third());
     world.upsert(third(), 7);
     world.settle();
     assert!(world.allows(a, east, 80) && world.allows(a, east6, 80) && !world.allows(a, west, 80));
+    assert!(world.allows(a, east_router, 80) && !world.allows(a, west_router, 80));
     let identity = world.identity_of(east);
     assert!(identity > 0x0200_0000, "{identity:#x}");
-    assert_eq!(world.identity_of(east6), identity);
+    assert_eq!([east6, east_router].map(|address| world.identity_of(address)), [identity; 2]);
     assert_ne!(world.identity_of(west), identity);
     restarts_in_any_order(&mut world, &objects);
 
@@ -585,7 +589,7 @@ fn nodes_are_told_apart_while_a_policy_asks_for_their_labels() {
 
     world.list(ObjectKind::CiliumNetworkPolicy, &Objects::new());
     world.settle();
-    assert_eq!([east, east6, west].map(|address| world.identity_of(address)), [6, 6, 6]);
+    assert_eq!(all.map(|address| world.identity_of(address)), [6; 5]);
     assert_eq!(world.maps.rows(Table::Policy).len(), 0);
 }
 

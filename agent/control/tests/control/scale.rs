@@ -20,13 +20,13 @@ fn one_change_among_a_thousand_nodes_costs_one_nodes_rows() {
     }));
     let report = world.reconcile();
     assert!(report.recomputed <= 8, "{} things were computed again", report.recomputed);
-    // Old address, new address, the IPv6 address and two pod CIDRs behind the new one, and the revision.
-    assert_eq!(report.rows_changed(), 6);
+    // Old address, new address, the IPv6 address, two pod CIDRs and two router addresses behind the new one, and the revision.
+    assert_eq!(report.rows_changed(), 8);
 
     world.event(Event::NodeDelete { name: "node-500".into() });
     let report = world.reconcile();
     assert!(report.recomputed <= 8, "{} things were computed again", report.recomputed);
-    assert_eq!((report.rows_changed(), report.node_changes), (5, 2));
+    assert_eq!((report.rows_changed(), report.node_changes), (7, 2));
 
     let request = world.request(crate::world::add("c1"));
     let report = world.reconcile();

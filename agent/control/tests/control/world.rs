@@ -274,14 +274,7 @@ impl World {
         let own = nodes.iter().find(|node| node.name == OWN).expect("the own node is one of them");
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let net = |text: &str| text.parse::<IpNet>().unwrap();
-        let gateways: Vec<IpAddr> = own
-            .pod_cidrs
-            .iter()
-            .map(|cidr| match net(cidr).network() {
-                IpAddr::V4(first) => IpAddr::V4((u32::from(first) + 1).into()),
-                IpAddr::V6(first) => IpAddr::V6((u128::from(first) + 1).into()),
-            })
-            .collect();
+        let gateways: Vec<IpAddr> = own.pod_cidrs.iter().map(|cidr| router_of(net(cidr))).collect();
 
         let mut ipcache: BTreeMap<IpNet, (u32, Option<IpAddr>)> =
             BTreeMap::from([(net("0.0.0.0/0"), (9, None)), (net("::/0"), (10, None))]);
@@ -312,6 +305,10 @@ impl World {
                     ((3, Some(peer)), format!("via {peer} dev {DEVICE}"))
                 };
                 ipcache.insert(net(text), row);
+                if vxlan && object.name != OWN {
+                    // What the node sends to pods here comes from its router address.
+                    ipcache.insert(IpNet::from(router_of(net(text))), (6, row.1));
+                }
                 ways.insert(text.clone(), route);
             }
         }
@@ -403,4 +400,12 @@ pub(crate) fn add(container: &str) -> Operation {
 
 pub(crate) fn del(container: &str) -> Operation {
     Operation::Del { attachment: attachment(container), netns: None, prev_result: None }
+}
+
+/// The address of a node on the links of its pods.
+fn router_of(pod_cidr: IpNet) -> IpAddr {
+    match pod_cidr.network() {
+        IpAddr::V4(first) => IpAddr::V4((u32::from(first) + 1).into()),
+        IpAddr::V6(first) => IpAddr::V6((u128::from(first) + 1).into()),
+    }
 }

@@ -54,6 +54,15 @@ impl Claims {
         Self { holders }
     }
 
+    /// The addresses of other nodes on the links of their pods: the first of each pod CIDR.
+    pub(super) fn routers(&self) -> impl Iterator<Item = IpAddr> {
+        let cidrs = self.holders.iter().filter(|(net, _)| net.prefix_len() < net.max_prefix_len());
+        cidrs.filter(|(_, holder)| holder.remote).map(|(net, _)| match net.network() {
+            IpAddr::V4(first) => IpAddr::V4((u32::from(first) + 1).into()),
+            IpAddr::V6(first) => IpAddr::V6((u128::from(first) + 1).into()),
+        })
+    }
+
     /// The address by which a node shall reach a prefix, if it is behind another.
     pub(super) fn behind(&self, world: &World, n: NodeId, prefix: IpNet) -> Option<IpAddr> {
         let is_address = prefix.prefix_len() == prefix.max_prefix_len() && self.holders.contains_key(&prefix);

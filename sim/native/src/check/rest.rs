@@ -121,6 +121,10 @@ impl World {
         wanted.extend(self.pods_of(n).into_keys().map(IpNet::from));
         let claims = Claims::of(self, n);
         wanted.extend(claims.holders.keys().filter(|net| families.contains(&net.addr().is_ipv4())));
+        if self.cluster.routing == Routing::Vxlan {
+            let routers = claims.routers().map(IpNet::from);
+            wanted.extend(routers.filter(|net| families.contains(&net.addr().is_ipv4())));
+        }
         let (mut found, mut elsewhere) = (BTreeSet::new(), BTreeSet::new());
         for (key, value) in node.native.tables().dump("IPCACHE").unwrap_or_default() {
             let prefix = IpCacheKey::read_from_bytes(&key).ok().and_then(|key| key.to_prefix());

@@ -325,6 +325,7 @@ impl Cluster {
         let v4 = attempt.family == OracleFamily::V4;
         let src = self.address(&attempt.from, v4).ok_or_else(|| missing(&attempt.from))?;
         let dst = self.address(&attempt.to, v4).ok_or_else(|| missing(&attempt.to))?;
+        let src = self.router_of(&attempt.from, &attempt.to, v4).unwrap_or(src);
         let frame = |macs| packets::opening(attempt, index, src, dst, macs);
         if let Some((node, pod)) = self.pod(&attempt.from) {
             let member = &self.members[node];
@@ -365,6 +366,15 @@ impl Cluster {
             (Outcome::Arrived, Some(to)) => self.run(to, Program::FromNetdev, Frame::new(bytes, UNDERLAY)),
             (outcome, _) => outcome,
         }
+    }
+
+    /// The address from which a node sends to a pod elsewhere, where that is not its own: its stack takes that of the device which leads to
+    /// the tunnel.
+    fn router_of(&self, from: &End, to: &End, v4: bool) -> Option<IpAddr> {
+        let (node, pod) = (self.case.node_of(from)?, self.pod(to)?);
+        let goes_by_tunnel = self.routing == Routing::Vxlan && self.pod(from).is_none() && pod.0 != node;
+        let routers = self.members[node].agent.network().router_ips;
+        routers.into_iter().find(|router| goes_by_tunnel && router.is_ipv4() == v4)
     }
 
     fn pod(&self, end: &End) -> Option<(&str, &Pod)> {
