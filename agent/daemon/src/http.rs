@@ -150,33 +150,31 @@ async fn endpoints(State(sources): State<Sources>) -> Answer {
     Ok(axum::Json(list).into_response())
 }
 
-fn endpoint_id(text: &str) -> Result<u16, Response> {
-    text.parse().map_err(|_| not_found("an endpoint's id is a number from 1 to 65535, as in /v1/endpoints"))
-}
-
-/// The endpoint, and whether the state directory has all that is known of it.
-async fn find_endpoint(sources: &Sources, id: u16) -> Result<(Endpoint, bool), Response> {
+/// The endpoint with its number, and whether the state directory has all that is known of it.
+async fn find_endpoint(sources: &Sources, id: &str) -> Result<(u16, Endpoint, bool), Response> {
+    let id: u16 = id
+        .parse()
+        .map_err(|_| not_found("an endpoint's id is a number from 1 to 65535, as in /v1/endpoints"))?;
     let asked = sources.control.query(move |view| (view.agent.endpoints(), view.agent.is_kept(id))).await;
     let (list, is_kept) = asked.map_err(stopping)?;
     let found = list.into_iter().find(|endpoint| endpoint.id == id);
     found
-        .map(|endpoint| (endpoint, is_kept))
+        .map(|endpoint| (id, endpoint, is_kept))
         .ok_or_else(|| not_found(&format!("there is no endpoint {id} on this node")))
 }
 
 async fn endpoint(State(sources): State<Sources>, Path(id): Path<String>) -> Answer {
-    let (endpoint, _) = find_endpoint(&sources, endpoint_id(&id)?).await?;
+    let (_, endpoint, _) = find_endpoint(&sources, &id).await?;
     Ok(axum::Json(endpoint).into_response())
 }
 
 async fn configure(State(sources): State<Sources>, Path(id): Path<String>, body: Bytes) -> Answer {
-    let id = endpoint_id(&id)?;
     let change: EndpointConfigChange = serde_json::from_slice(&body)
         .map_err(|problem| answers::bad_request(&format!("this cannot be set: {problem}")))?;
-    find_endpoint(&sources, id).await?;
-    sources.control.event(Event::EndpointConfig { id, change });
+    let (number, ..) = find_endpoint(&sources, &id).await?;
+    sources.control.event(Event::EndpointConfig { id: number, change });
     // Asked after the event, it is answered after what followed from that.
-    let (endpoint, is_kept) = find_endpoint(&sources, id).await?;
+    let (_, endpoint, is_kept) = find_endpoint(&sources, &id).await?;
     if !is_kept {
         let text = "it is set, but could not be written to the state directory yet, so that the next agent would not know it; \
                     see `bristle status`";
@@ -218,18 +216,15 @@ struct ExplainQuery {
 }
 
 impl ExplainQuery {
-    fn protocol(&self) -> Result<u8, Response> {
+    fn protocol(&self) -> Result<u8, String> {
         crate::words::protocol_number(&self.protocol).ok_or_else(|| {
-            answers::bad_request(&format!(
-                "`{}` is no protocol; give tcp, udp, sctp, icmp, icmpv6 or a number",
-                self.protocol
-            ))
+            format!("`{}` is no protocol; give tcp, udp, sctp, icmp, icmpv6 or a number", self.protocol)
         })
     }
 }
 
 async fn explain(State(sources): State<Sources>, Query(query): Query<ExplainQuery>) -> Answer {
-    let protocol = query.protocol()?;
+    let protocol = query.protocol().map_err(|text| answers::bad_request(&text))?;
     let ExplainQuery { from, to, port, .. } = query;
     let asked =
         sources.control.query(move |view| view.agent.explain_policy(&from, &to, protocol, port)).await;
@@ -238,7 +233,7 @@ async fn explain(State(sources): State<Sources>, Query(query): Query<ExplainQuer
 }
 
 async fn what_if(State(sources): State<Sources>, Query(query): Query<ExplainQuery>, body: Bytes) -> Answer {
-    let protocol = query.protocol()?;
+    let protocol = query.protocol().map_err(|text| answers::bad_request(&text))?;
     let change: Change = serde_json::from_slice(&body)
         .map_err(|problem| answers::bad_request(&format!("the changes cannot be read: {problem}")))?;
     let ExplainQuery { from, to, port, .. } = query;
