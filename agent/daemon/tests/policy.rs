@@ -254,7 +254,10 @@ fn one_pod_is_enforced_in_its_own_way(cluster: &BlockingCluster) {
     let config = serde_json::json!({"PolicyEnforcement": "always", "PolicyAuditMode": "Enabled"});
     assert_eq!((&after["config"], &after["policy"]["audit"]), (&config, &true.into()));
     assert!(set(&["PolicyAuditMode=node", "PolicyEnforcement=node"]).status.success());
-    let in_force = endpoint().expect("it is there")["policy"].clone();
-    // A policy of an earlier step still isolates it in one direction.
-    assert_eq!((&in_force["audit"], &in_force["egress"]), (&false.into(), &false.into()), "{in_force}");
+    // While the new agent has not heard of all policies, what it has found stays in force. A policy of an earlier step isolates the pod
+    // in one direction.
+    eventually("what holds for the node", || {
+        let in_force = endpoint()?["policy"].clone();
+        (in_force["audit"] == false && in_force["egress"] == false).then_some(())
+    });
 }
