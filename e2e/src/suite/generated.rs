@@ -163,8 +163,15 @@ impl Session {
                 oracle.set(&object).with_context(|| format!("tell the oracle of a {kind}"))?;
             }
         }
-        for policy in policies {
-            oracle.set(policy).with_context(|| format!("tell the oracle of {}", Reference::of(policy)))?;
+        // As the server has them: what it once wrote into one for want of a word, as `policyTypes`, stays when the next case changes it.
+        let kinds: BTreeSet<(String, String)> =
+            policies.iter().map(Reference::of).map(|own| (own.api_version, own.kind)).collect();
+        for (api_version, kind) in kinds {
+            for policy in self.standing.objects.list(&api_version, &kind).await? {
+                oracle
+                    .set(&policy)
+                    .with_context(|| format!("tell the oracle of {}", Reference::of(&policy)))?;
+            }
         }
         Ok(oracle)
     }
