@@ -225,7 +225,8 @@ impl World {
             let message = format!("a call on {node} to {to} went to {text}, may be: {possible:?}");
             return self.violate("service", message);
         }
-        if let Some((peer, _)) = before.filter(|_| !stays && became.is_some())
+        // An address that is no service's any more is called as it is.
+        if let Some((peer, _)) = before.filter(|_| !stays && became.is_some_and(|peer| peer != to))
             && views.is_kept(to, peer, since)
             && !self.nodes[n].troubled
         {
