@@ -59,9 +59,9 @@ fn traffic_of_every_kind_passes_and_the_end_is_reported() {
     let pods = |names: &[&str]| names.iter().map(|name| format!("default/{name}")).collect();
     assert_eq!(outcome.end.pods["node-1"], pods(&["client", "near"]));
     assert_eq!(outcome.end.pods, outcome.end.endpoints);
-    // Of each family a pod CIDR, the node's address, and those of its pods.
-    assert_eq!(outcome.end.ipcache["node-1"]["node-2"], 6);
-    assert_eq!(outcome.end.ipcache["node-2"]["node-1"], 8);
+    // Of each family a pod CIDR, the addresses of the node and of its router, and those of its pods.
+    assert_eq!(outcome.end.ipcache["node-1"]["node-2"], 8);
+    assert_eq!(outcome.end.ipcache["node-2"]["node-1"], 10);
 }
 
 #[test]
