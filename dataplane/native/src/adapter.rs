@@ -2,16 +2,13 @@
 
 use std::cell::RefCell;
 
-use dataplane_abi::config::NodeConfig;
 use dataplane_abi::conntrack::{CtEntry, CtEntry6, CtKey4, CtKey6};
-use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
 use dataplane_abi::events::{Event, EventHeader, PAYLOAD_MAX};
 use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6};
-use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
 use dataplane_abi::metrics::EVENTS_LOST;
 use dataplane_abi::policy::{BlockKey, L4Key, PolicyEntry, PolicyKey, PolicyVerdict, StagedCount, StagedKey};
 use dataplane_core::ends::Meeting;
-use dataplane_core::{Clock, Events, Maps, Packet, Places, Raw};
+use dataplane_core::{Clock, Events, Maps, Packet, Raw};
 
 use crate::{Frame, Native, Tunnel};
 
@@ -109,19 +106,7 @@ impl Packet for Handle<'_> {
     }
 }
 
-impl Places for Handle<'_> {
-    fn config(&self) -> Option<&NodeConfig> {
-        self.node.tables.config.get(0)
-    }
-
-    fn endpoint(&self, key: &EndpointKey) -> Option<&EndpointEntry> {
-        self.node.tables.endpoints.get(key)
-    }
-
-    fn ipcache(&self, key: &IpCacheKey) -> Option<&IpCacheEntry> {
-        self.node.tables.ipcache.get(key)
-    }
-}
+places!(Handle<'_>);
 
 impl Maps for Handle<'_> {
     fn policy(&self, key: &PolicyKey) -> Option<&PolicyEntry> {

@@ -8,6 +8,31 @@
 //! the tables back.
 #![forbid(unsafe_code)]
 
+/// Tells a host who is where: every program asks the same tables.
+macro_rules! places {
+    ($host:ty) => {
+        impl dataplane_core::Places for $host {
+            fn config(&self) -> Option<&dataplane_abi::config::NodeConfig> {
+                self.node.tables.config.get(0)
+            }
+
+            fn endpoint(
+                &self,
+                key: &dataplane_abi::endpoints::EndpointKey,
+            ) -> Option<&dataplane_abi::endpoints::EndpointEntry> {
+                self.node.tables.endpoints.get(key)
+            }
+
+            fn ipcache(
+                &self,
+                key: &dataplane_abi::ipcache::IpCacheKey,
+            ) -> Option<&dataplane_abi::ipcache::IpCacheEntry> {
+                self.node.tables.ipcache.get(key)
+            }
+        }
+    };
+}
+
 mod adapter;
 pub mod craft;
 pub mod frame;

@@ -5,14 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use dataplane_abi::affinity::{AffinityEntry, AffinityKey};
 use dataplane_abi::backends::BackendEntry;
-use dataplane_abi::config::NodeConfig;
-use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
-use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
 use dataplane_abi::program::SocketProgram;
 use dataplane_abi::services::{ServiceEntry, ServiceKey};
 use dataplane_abi::sock_revnat::{SockRevNatEntry, SockRevNatKey};
 use dataplane_abi::{Addr, Be16};
-use dataplane_core::host::{Clock, Places};
+use dataplane_core::host::Clock;
 use dataplane_core::socket::{Call, Random, ServiceMaps};
 
 use crate::Native;
@@ -82,19 +79,7 @@ impl Call for Handle<'_> {
     }
 }
 
-impl Places for Handle<'_> {
-    fn config(&self) -> Option<&NodeConfig> {
-        self.node.tables.config.get(0)
-    }
-
-    fn endpoint(&self, key: &EndpointKey) -> Option<&EndpointEntry> {
-        self.node.tables.endpoints.get(key)
-    }
-
-    fn ipcache(&self, key: &IpCacheKey) -> Option<&IpCacheEntry> {
-        self.node.tables.ipcache.get(key)
-    }
-}
+places!(Handle<'_>);
 
 impl ServiceMaps for Handle<'_> {
     fn service(&self, key: &ServiceKey) -> Option<&ServiceEntry> {

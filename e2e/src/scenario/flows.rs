@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use agent_api::monitor::{DropEvent, MonitorEvent, PacketInfo, PolicyVerdictEvent, TraceEvent};
 use agent_api::paths;
 use lab::Cluster;
-use sim_scenario::flows::{AFTERMATH, Flow, Packets, party};
+use sim_scenario::flows::{AFTERMATH, Flow, Observation, Packets, party};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
@@ -129,11 +129,11 @@ async fn read(
 fn flow(node: &str, event: &MonitorEvent, packets: &[Packets]) -> Option<Flow> {
     let (what, packet) = match event {
         MonitorEvent::Drop(DropEvent { reason, direction, packet, .. }) => {
-            (format!("drop {reason} {direction}"), packet)
+            (Observation::Drop(reason, direction), packet)
         }
-        MonitorEvent::Trace(TraceEvent { point, packet, .. }) => (format!("trace {point}"), packet),
+        MonitorEvent::Trace(TraceEvent { point, packet, .. }) => (Observation::Trace(point), packet),
         MonitorEvent::PolicyVerdict(PolicyVerdictEvent { verdict, direction, packet, .. }) => {
-            (format!("policy-verdict {verdict} {direction}"), packet)
+            (Observation::PolicyVerdict(verdict, direction), packet)
         }
         MonitorEvent::Debug(_) | MonitorEvent::Lost(_) => return None,
     };
@@ -143,7 +143,7 @@ fn flow(node: &str, event: &MonitorEvent, packets: &[Packets]) -> Option<Flow> {
         packets.iter().filter_map(|packets| packets.find(protocol, (*source)?, (*destination)?, ports));
     Some(Flow {
         node: node.to_owned(),
-        event: what,
+        event: what.to_string(),
         source: party(packet.source_identity),
         destination: party(packet.destination_identity),
         reply: found.next()?,

@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use lab::Cluster;
 use lab::machine::rootfs::BIN_DIR;
 use lab::traffic::Tally;
-use sim_scenario::flows::Packets;
+use sim_scenario::flows::{self, Packets};
 use sim_scenario::model::{Families, Place, Traffic, TrafficExpect, TrafficKind, World};
 use sim_scenario::outcome::TrafficOutcome;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -246,14 +246,10 @@ async fn command(arm: &Arm, traffic: &Traffic, v4: bool) -> anyhow::Result<Comma
 /// What its packets are like; `None`: a service chooses whom they go to, or an end has no address.
 async fn own_packets(arm: &Arm, traffic: &Traffic, v4: bool) -> Option<Packets> {
     let Traffic { from, to, kind, port, .. } = traffic;
-    if matches!(to, Place::Service { .. } | Place::NodePort(_) | Place::Address(_)) {
+    if !flows::are_known(traffic) {
         return None;
     }
-    let sender = match (from, to) {
-        // What goes out into the world may go in the node's name.
-        (Place::Pod { .. }, Place::Pod { .. } | Place::Node(_)) => Some(address(arm, from, v4).await.ok()?),
-        _ => None,
-    };
+    let sender = if flows::keep_sender(traffic) { Some(address(arm, from, v4).await.ok()?) } else { None };
     Some(Packets { kind: *kind, from: sender, to: address(arm, to, v4).await.ok()?, port: *port })
 }
 

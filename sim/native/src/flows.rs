@@ -2,22 +2,13 @@
 //!
 //! They are for the comparison with other arms, whose pods send nothing of their own accord; so they are noted where pods are plain.
 
-use std::net::IpAddr;
-
 use dataplane_abi::DropReason;
 use dataplane_abi::events::{Event, EventHeader, EventKind, TracePoint};
-use sim_scenario::flows::{AFTERMATH, Flow, Packets, party};
-use sim_scenario::model::{Place, Traffic};
+use sim_scenario::flows::{AFTERMATH, Flow, Observation, party};
 
 use crate::queue::NodeId;
 use crate::view::{ICMP, ICMP6, TCP, UDP, View};
 use crate::world::World;
-
-/// What packets of a traffic are like; `None`: that is not known before, as a service chooses whom it goes to.
-pub(crate) fn packets(spec: &Traffic, from: Option<IpAddr>, to: IpAddr) -> Option<Packets> {
-    let is_service = matches!(spec.to, Place::Service { .. } | Place::NodePort(_) | Place::Address(_));
-    (!is_service).then_some(Packets { kind: spec.kind, from, to, port: spec.port })
-}
 
 const fn protocol(number: u8) -> &'static str {
     match number {
@@ -33,16 +24,17 @@ const fn protocol(number: u8) -> &'static str {
 fn describe(header: &EventHeader) -> Option<String> {
     let direction = if header.flags & EventHeader::INGRESS == 0 { "egress" } else { "ingress" };
     let reason = DropReason::from_number(header.subtype).map_or("", DropReason::name);
-    Some(match EventKind::from_number(header.kind)? {
-        EventKind::Drop => format!("drop {reason} {direction}"),
-        EventKind::Trace => format!("trace {}", header.trace_point().map_or("", TracePoint::name)),
-        EventKind::PolicyVerdict if header.subtype == 0 => format!("policy-verdict allowed {direction}"),
+    let told = match EventKind::from_number(header.kind)? {
+        EventKind::Drop => Observation::Drop(reason, direction),
+        EventKind::Trace => Observation::Trace(header.trace_point().map_or("", TracePoint::name)),
+        EventKind::PolicyVerdict if header.subtype == 0 => Observation::PolicyVerdict("allowed", direction),
         EventKind::PolicyVerdict if header.policy_flags & EventHeader::AUDITED != 0 => {
-            format!("policy-verdict audited {direction}")
+            Observation::PolicyVerdict("audited", direction)
         }
-        EventKind::PolicyVerdict => format!("policy-verdict denied {direction}"),
+        EventKind::PolicyVerdict => Observation::PolicyVerdict("denied", direction),
         EventKind::Debug => return None,
-    })
+    };
+    Some(told.to_string())
 }
 
 impl World {

@@ -7,11 +7,10 @@ use std::time::Duration;
 use sim_api::object::{at, list_at};
 use sim_api::resource::SERVICES;
 use sim_net::{ClientId, ClientKind, ClientReport, ClientSpec};
-use sim_scenario::flows::{Flow, Packets};
+use sim_scenario::flows::{self, Flow, Packets};
 use sim_scenario::model::{Families, Place, Traffic, TrafficKind, World as OutsideServer};
 use sim_scenario::outcome::TrafficOutcome;
 
-use crate::flows;
 use crate::kubelet::SandboxId;
 use crate::outside::SERVERS;
 use crate::queue::{NodeId, Task};
@@ -251,12 +250,10 @@ impl World {
 
     fn start_client(&mut self, spec: &Traffic, v4: bool) -> Result<(Sender, ClientId), String> {
         let to = self.address_of(&spec.to, v4)?;
-        let from = match (&spec.from, &spec.to) {
-            // What goes out into the world may go in the node's name.
-            (Place::Pod { .. }, Place::Pod { .. } | Place::Node(_)) => Some(self.address_of(&spec.from, v4)?),
-            _ => None,
-        };
-        self.expect_packets(&spec.id, flows::packets(spec, from, to));
+        let from = flows::keep_sender(spec).then(|| self.address_of(&spec.from, v4)).transpose()?;
+        let packets =
+            flows::are_known(spec).then_some(Packets { kind: spec.kind, from, to, port: spec.port });
+        self.expect_packets(&spec.id, packets);
         let client = ClientSpec {
             kind: match spec.kind {
                 TrafficKind::Ping => ClientKind::Ping,

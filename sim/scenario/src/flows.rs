@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::TrafficKind;
+use crate::model::{Place, Traffic, TrafficKind};
 
 /// How long after the end of a traffic its packets still count: connections are closed, rings of events are read.
 pub const AFTERMATH: std::time::Duration = std::time::Duration::from_secs(1);
@@ -48,6 +48,38 @@ pub fn party(identity: u32) -> String {
         _ if identity >> 24 == 2 => "node".to_owned(),
         _ => format!("identity {identity}"),
     }
+}
+
+/// What a program tells, in the words of [`Flow::event`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Observation<'a> {
+    /// A drop: its reason's name and direction.
+    Drop(&'a str, &'a str),
+    /// A trace: its observation point.
+    Trace(&'a str),
+    /// What a policy said (`allowed`, `denied`, `audited`), and its direction.
+    PolicyVerdict(&'a str, &'a str),
+}
+
+impl fmt::Display for Observation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Drop(reason, direction) => write!(f, "drop {reason} {direction}"),
+            Self::Trace(point) => write!(f, "trace {point}"),
+            Self::PolicyVerdict(verdict, direction) => write!(f, "policy-verdict {verdict} {direction}"),
+        }
+    }
+}
+
+/// Whether it is known before whom a traffic goes to: a service would choose.
+pub const fn are_known(traffic: &Traffic) -> bool {
+    !matches!(traffic.to, Place::Service { .. } | Place::NodePort(_) | Place::Address(_))
+}
+
+/// Whether its packets have the sender's own address all the way: nodes have several, and what goes out into the world may go in the
+/// node's name.
+pub const fn keep_sender(traffic: &Traffic) -> bool {
+    matches!((&traffic.from, &traffic.to), (Place::Pod { .. }, Place::Pod { .. } | Place::Node(_)))
 }
 
 /// What packets belong to a traffic.
