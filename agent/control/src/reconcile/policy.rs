@@ -213,9 +213,7 @@ impl Agent {
             policies.retain(of_all);
             self.write_policies(run, policies);
         }
-        let changes = self.fresh_identities();
-        let mut identities = self.unknown_yet(&changes);
-        identities.extend(self.keep_old_policies(run, changes));
+        let identities = self.hold_fresh_identities(run);
         let mut unwritten = Unwritten { identities, cidrs, ..Unwritten::default() };
         for key in self.unwritten_rows() {
             unwritten.policies.insert(key.policy);
