@@ -9,7 +9,7 @@ use agent_control::{Agent, Config, Event, Now, PolicyConfig, ReconcileReport, Re
 use sim_scenario::model::Routing;
 
 use crate::cni::Call;
-use crate::listen::Watches;
+use crate::listen::{KINDS, Watches};
 use crate::node::UPTIME;
 use crate::ports::Commands;
 use crate::queue::{NodeId, Task};
@@ -117,7 +117,7 @@ impl World {
         }
         self.note(n, "agent starts", life);
         self.wake_agent(n, Duration::ZERO);
-        let pause = self.latency(Duration::from_millis(30));
+        let pause = self.first_list(KINDS - 1);
         self.wake_watch(n, pause);
         self.begin_to_listen(n);
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use agent_control::{Event, ObjectKind};
 use bristle_operator::core::Event as OperatorEvent;
 use sim_scenario::model::ApiFault;
+use sim_scenario::rng::Rng;
 
 use crate::kinds::{Change, of_operator};
 use crate::queue::{NodeId, Task};
@@ -17,6 +18,11 @@ use crate::world::World;
 
 /// Stands for the operator where nodes are counted.
 pub(crate) const OPERATOR: NodeId = usize::MAX;
+
+/// More than there are kinds of objects.
+pub(crate) const KINDS: u64 = 64;
+/// How often a first list comes late.
+const LATE_LISTS: f64 = 0.15;
 
 /// Watches of somebody, by kind.
 pub(crate) type Watches = BTreeMap<ObjectKind, Watch>;
@@ -45,10 +51,18 @@ impl World {
         let kinds = self.watched_by(who);
         let watches = kinds.iter().map(|kind| (*kind, Watch::default())).collect();
         *self.listens(who).1 = watches;
-        for kind in kinds {
-            let pause = self.latency(Duration::from_millis(30));
+        for (index, kind) in (0..).zip(kinds) {
+            let pause = self.first_list(index);
             self.wake_listen(who, kind, pause);
         }
+    }
+
+    /// How long somebody who has just been started waits for a list of a kind, which has this index. Now and then one comes long after
+    /// the others.
+    pub(crate) fn first_list(&mut self, index: u64) -> Duration {
+        let mut rng = Rng::stream(self.seed, "first lists", self.stats.tasks * KINDS + index);
+        let late = if rng.chance(LATE_LISTS) { rng.range(100..=2000) } else { 0 };
+        self.latency(Duration::from_millis(30)) + Duration::from_millis(late)
     }
 
     fn wake_listen(&mut self, who: NodeId, kind: ObjectKind, after: Duration) {

@@ -23,7 +23,7 @@ fn hash(scenario: &Scenario, seed: u64) -> String {
 
 #[rstest]
 fn a_seed_decides_the_whole_run(
-    #[values("mixed", "quiet", "crash", "api", "net", "cni", "full", "policy", "order", "split")]
+    #[values("mixed", "quiet", "crash", "api", "net", "cni", "full", "policy", "order", "split", "fresh")]
     profile: &str,
 ) {
     let mut hashes = BTreeSet::new();
@@ -42,7 +42,10 @@ fn a_seed_decides_the_whole_run(
 #[test]
 fn no_profile_is_left_out() {
     let names: Vec<&str> = PROFILES.iter().map(|profile| profile.name).collect();
-    assert_eq!(names, ["mixed", "quiet", "crash", "api", "net", "cni", "full", "policy", "order", "split"]);
+    assert_eq!(
+        names,
+        ["mixed", "quiet", "crash", "api", "net", "cni", "full", "policy", "order", "split", "fresh"]
+    );
 }
 
 #[test]

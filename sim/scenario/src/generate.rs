@@ -35,7 +35,7 @@ pub fn generate(seed: u64, profile: &Profile, nodes: Option<u16>) -> Scenario {
     let mut rng = Rng::stream(seed, "cluster", 0);
     let cluster = cluster(&mut rng, profile, nodes);
     let rounds = match profile.subject {
-        Subject::Rows | Subject::Splits => rng.range(8..=16),
+        Subject::Rows | Subject::Splits | Subject::Fresh => rng.range(8..=16),
         Subject::All | Subject::Policy => rng.range(3..=7),
     };
     let policed = policies::decide(&mut Rng::stream(seed, "policies", 0), profile.policies);
@@ -78,6 +78,7 @@ pub fn generate(seed: u64, profile: &Profile, nodes: Option<u16>) -> Scenario {
         match profile.subject {
             Subject::Rows => generator.round_of_rows(),
             Subject::Splits => generator.split(),
+            Subject::Fresh => generator.fresh(),
             Subject::All | Subject::Policy => generator.round(),
         }
     }
@@ -185,9 +186,11 @@ impl Generator<'_> {
             self.make_pod();
         }
         self.wait(Until::Ready);
-        if self.profile.subject == Subject::Splits {
+        if matches!(self.profile.subject, Subject::Splits | Subject::Fresh) {
             self.some_traffic();
-            self.get_to_know_teams();
+            if self.profile.subject == Subject::Splits {
+                self.get_to_know_teams();
+            }
             return;
         }
         for _ in 0..self.rng.range(1..=3) {

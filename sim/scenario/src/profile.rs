@@ -40,6 +40,8 @@ pub enum Subject {
     Rows,
     /// Only changes after which pods of one policy have several, while rows fail.
     Splits,
+    /// Only such changes while a pod gets an identity that nobody has had, and rows fail.
+    Fresh,
 }
 
 /// A way to make random scenarios.
@@ -232,6 +234,21 @@ pub const PROFILES: &[Profile] = &[
         name: "split",
         description: "rows of policy fail while pods of one policy part, some to another and some to other rules",
         subject: Subject::Splits,
+        nodes: &[1, 1, 2],
+        breakages: &[],
+        most_faults: 0,
+        tiny_cidrs: 0,
+        small_tables: 0,
+        churn: 0,
+        node_churn: 0,
+        policies: 100,
+        changes: 0,
+        odd: 5,
+    },
+    Profile {
+        name: "fresh",
+        description: "pods get identities that nobody has had while rows of policy fail and the policy of all pods changes",
+        subject: Subject::Fresh,
         nodes: &[1, 1, 2],
         breakages: &[],
         most_faults: 0,

@@ -56,6 +56,7 @@ impl Generator<'_> {
         };
         let named = node.clone();
         let cut = matches!(kind, FaultKind::Api(ApiFault::PartialList));
+        let starts = self.starts_amid(&mut kind);
         self.push(Action::Fault(Fault { node, lasts: (lasts && !until_healed).then_some(time), kind }));
         if hands_over {
             self.address_changes_hands(named.as_ref());
@@ -71,9 +72,32 @@ impl Generator<'_> {
         } else if breakage == Breakage::Failures && self.rng.chance(0.5) {
             self.death_amid_failures(named.as_ref());
         }
+        if starts {
+            self.agent_dies(named.clone(), Duration::ZERO);
+        }
         if cut && self.rng.chance(0.5) {
             self.far_node_goes_between_lists();
         }
+    }
+
+    /// Whether agents that a fault of the API hits are started just then: they know nothing but what a list had that was cut off, or that
+    /// was of long ago.
+    fn starts_amid(&self, kind: &mut FaultKind) -> bool {
+        let mut rng = Rng::stream(self.seed, "starts", u64::from(self.traffic_made));
+        match kind {
+            FaultKind::Api(ApiFault::Stale(lag)) if rng.chance(0.5) => {
+                *lag = small(&mut rng, 1..=20);
+                true
+            }
+            FaultKind::Api(ApiFault::PartialList) => rng.chance(0.5),
+            _ => false,
+        }
+    }
+
+    /// The agent dies at once, and is there again after this time.
+    pub(super) fn agent_dies(&mut self, node: Option<String>, restart_after: Duration) {
+        let kill = Kill { after_commands: None, restart_after, snapshot_age: Duration::ZERO };
+        self.push(Action::Fault(Fault { node, lasts: None, kind: FaultKind::Kill(kill) }));
     }
 
     /// Pods of a node that nothing needs, or of any.
@@ -105,12 +129,8 @@ impl Generator<'_> {
         }
         self.pause(200..=1200);
         if dies {
-            let kill = Kill {
-                after_commands: None,
-                restart_after: ms(&mut self.rng, 0..=50),
-                snapshot_age: Duration::ZERO,
-            };
-            self.push(Action::Fault(Fault { node: Some(node), lasts: None, kind: FaultKind::Kill(kill) }));
+            let after = ms(&mut self.rng, 0..=50);
+            self.agent_dies(Some(node), after);
         } else {
             self.speak_with_the_last_pod();
         }
@@ -123,12 +143,8 @@ impl Generator<'_> {
         self.delete(index);
         // Pods have a second to end.
         self.pause(900..=1400);
-        let kind = FaultKind::Kill(Kill {
-            after_commands: None,
-            restart_after: ms(&mut self.rng, 0..=50),
-            snapshot_age: Duration::ZERO,
-        });
-        self.push(Action::Fault(Fault { node: node.clone(), lasts: None, kind }));
+        let after = ms(&mut self.rng, 0..=50);
+        self.agent_dies(node.clone(), after);
         for _ in 0..4 {
             self.make_pod_on(node.clone());
         }

@@ -2,6 +2,7 @@
 //!
 //! All is drawn from few labels and the ports that pods serve, so that policies meet each other and the traffic.
 
+mod fresh;
 mod splits;
 
 use serde_json::{Value, json};

@@ -7,8 +7,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Generator;
+use super::pods::Live;
 use super::policies::NAMESPACES;
 use crate::model::{Action, Families, ObjectRef, Place, Traffic, TrafficKind};
+use crate::profile::Breakage;
 use crate::rng::Rng;
 
 /// Of clusters with identities so many have services.
@@ -64,6 +66,16 @@ impl Generator<'_> {
             self.call(&mut rng);
         }
         self.of_services = rng;
+        self.starts_amid_services();
+    }
+
+    /// An agent that has just been started works everything out anew, from lists that come in any order.
+    fn starts_amid_services(&mut self) {
+        let dies = self.profile.breakages.iter().any(|(breakage, _)| *breakage == Breakage::Kill);
+        if dies && !self.services.is_empty() && self.of_outer_services.chance(0.2) {
+            let node = self.of_outer_services.range(1..=u64::from(self.cluster.nodes));
+            self.agent_dies(Some(format!("node-{node}")), Duration::ZERO);
+        }
     }
 
     fn apply_service(&mut self, rng: &mut Rng, index: usize) {
@@ -107,7 +119,7 @@ impl Generator<'_> {
             spec["externalIPs"] = json!([external_ip(number)]);
         }
         if is_external || kind != "ClusterIP" {
-            spec["externalTrafficPolicy"] = Value::from(if rng.chance(0.4) { "Local" } else { "Cluster" });
+            spec["externalTrafficPolicy"] = Value::from(if rng.chance(0.55) { "Local" } else { "Cluster" });
         }
     }
 
@@ -127,6 +139,18 @@ impl Generator<'_> {
         Some((Place::NodePort(node), Some(port)))
     }
 
+    /// Somebody who is no node, at the port that a service has at nodes: that is no call to the service.
+    fn stray(&self, name: &str, index: u64, ready: &[Live]) -> Option<(Place, Option<u16>)> {
+        let mut rng = Rng::stream(self.seed, "strays", self.services_called.into());
+        let pod = rng.pick(ready)?.clone();
+        if !rng.chance(0.1) {
+            return None;
+        }
+        let number: u64 = name.trim_start_matches('s').parse().unwrap_or_default();
+        let place = Place::Pod { namespace: pod.namespace.to_owned(), name: pod.name };
+        Some((place, u16::try_from(NODE_PORT + number * 10 + index).ok()))
+    }
+
     /// Somebody calls a service.
     fn call(&mut self, rng: &mut Rng) {
         let ready: Vec<_> = self.pods.iter().filter(|pod| pod.ready).cloned().collect();
@@ -141,14 +165,17 @@ impl Generator<'_> {
         let (kind, port) = rng.pick(&kinds).copied().unwrap_or((TrafficKind::Http, 80));
         self.services_called += 1;
         let index = kinds.iter().zip(0..).find(|(its, _)| its.1 == port).map_or(0, |(_, index)| index);
-        let outer = self.outer_place(&name, index);
-        let is_address = matches!(outer, Some((Place::Address(_), _)));
+        let mut outer = self.outer_place(&name, index);
+        if let Some(stray) = self.stray(&name, index, &ready).filter(|(to, _)| *to != from) {
+            outer = Some(stray);
+        }
+        let has_its_family = matches!(outer, Some((Place::Address(_), _)));
         let service = Place::Service { namespace: namespace.to_owned(), name };
         let (to, outer_port) = outer.unwrap_or((service, None));
         let mut traffic = Traffic::new(&format!("c{}", self.services_called), from, to, kind);
         traffic.port = Some(outer_port.unwrap_or(port));
         // An address has one family.
-        if self.cluster.family == Families::Dual && !is_address {
+        if self.cluster.family == Families::Dual && !has_its_family {
             traffic.family = rng.pick(&[None, Some(Families::V6)]).copied().flatten();
         }
         traffic.count = u32::try_from(rng.range(1..=20)).unwrap_or(1);

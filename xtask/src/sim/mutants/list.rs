@@ -80,6 +80,7 @@ pub(super) enum Profile {
     Policy,
     Order,
     Split,
+    Fresh,
 }
 
 impl Profile {
@@ -96,6 +97,7 @@ impl Profile {
             Self::Policy => "policy",
             Self::Order => "order",
             Self::Split => "split",
+            Self::Fresh => "fresh",
         }
     }
 }

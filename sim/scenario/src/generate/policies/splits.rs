@@ -41,24 +41,32 @@ fn some(rng: &mut Rng, policy: &Standing) -> Value {
 impl Generator<'_> {
     /// A round of its own; it ends at rest.
     pub(in crate::generate) fn split(&mut self) {
+        let Some(first) = self.first_policy() else { return };
+        self.rows_fail(1..=400, &[0.5, 0.5, 0.9]);
+        self.part(first);
+        match self.rng.below(5) {
+            // Back to labels whose identity is still there, for the most part: such a one is taken at once.
+            0 | 1 => self.change_team(),
+            2 => self.relabel_pod(false),
+            _ => {}
+        }
+        self.pause(30..=300);
+        self.heal();
+        self.wait(Until::Rest);
+    }
+
+    /// All pods have a new policy, and few have others beside it. Where it is in the list.
+    pub(super) fn first_policy(&mut self) -> Option<usize> {
         while self.policies.len() >= MOST {
             self.remove_policy();
         }
-        let Some(first) = self.policy_for_all() else { return };
+        let first = self.policy_for_all()?;
         self.wait(Until::Rest);
-        // A pod with new labels gets its identity about five seconds after they are known: in the midst of what follows, or before the end
-        // of a fault that was there when the labels came.
-        let (early, late) = (self.rng.chance(0.2), self.rng.chance(0.2));
-        if early {
-            self.relabel_pod(true);
-            self.pause(4_900..=5_100);
-        }
-        match (early, late) {
-            (_, true) => self.rows_fail(5_500..=7_000, &[0.9]),
-            (true, _) => self.rows_fail(200..=600, &[0.9]),
-            _ => self.rows_fail(1..=400, &[0.5, 0.5, 0.9]),
-        }
-        // One step after the other without a pause between is one moment to agents.
+        Some(first)
+    }
+
+    /// The policy changes, and some pods get another one. One step after the other without a pause between is one moment to agents.
+    pub(super) fn part(&mut self, first: usize) {
         match self.rng.below(4) {
             // Some get another policy beside it, and it changes for all.
             0 => {
@@ -75,16 +83,6 @@ impl Generator<'_> {
             // It changes for all.
             _ => self.change(first, false),
         }
-        match self.rng.below(5) {
-            _ if late => self.relabel_pod(true),
-            // Back to labels whose identity is still there, for the most part: such a one is taken at once.
-            0 | 1 => self.change_team(),
-            2 => self.relabel_pod(false),
-            _ => {}
-        }
-        self.pause(if late { 5_000..=5_600 } else { 30..=300 });
-        self.heal();
-        self.wait(Until::Rest);
     }
 
     /// All pods of a namespace get the identities of another team, or those of before: once both are known they are taken at once.
@@ -132,11 +130,18 @@ impl Generator<'_> {
 
     /// Other rules, or the same about other CIDRs; for some pods only, or for whom it was.
     fn change(&mut self, index: usize, for_some: bool) {
-        let mut policy = self.policies[index].clone();
-        policy.spec = self.changed_spec(&policy);
+        let spec = self.changed_spec(&self.policies[index].clone());
         if for_some {
-            policy.subject = Some(some(&mut self.rng, &policy));
+            let subject = some(&mut self.rng, &self.policies[index]);
+            self.policies[index].subject = Some(subject);
         }
+        self.set_spec(index, spec);
+    }
+
+    /// Other rules for whom it is.
+    pub(super) fn set_spec(&mut self, index: usize, spec: Value) {
+        let mut policy = self.policies[index].clone();
+        policy.spec = spec;
         let field = policy.subject_field();
         policy.spec[field] = policy.subject.clone().unwrap_or_default();
         self.push_policy(&policy);
@@ -187,7 +192,7 @@ impl Generator<'_> {
     }
 
     /// Rows of a table cannot be written, with one of these probabilities for each try.
-    fn rows_fail(&mut self, milliseconds: RangeInclusive<u64>, probabilities: &[f64]) {
+    pub(super) fn rows_fail(&mut self, milliseconds: RangeInclusive<u64>, probabilities: &[f64]) {
         let failures = Failures {
             probability: one(&mut self.rng, probabilities),
             of: Some(one(&mut self.rng, &TABLES).to_owned()),
