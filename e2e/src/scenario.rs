@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use lab::Cluster;
 use lab::plan::{Family, Routing};
 use sim_scenario::Outcome;
-use sim_scenario::model::{Action, Families, FaultKind, Kill, Routing as Routed, Scenario};
+use sim_scenario::model::{Action, Enforcement, Families, FaultKind, Kill, Routing as Routed, Scenario};
 
 use crate::cluster;
 
@@ -82,6 +82,7 @@ pub async fn up(
         .mtu(cluster.mtu)
         .pod_cidr_bits(cluster.pod_cidr_bits)
         .kube_proxy_replacement(cluster.kube_proxy_replacement)
+        .agent_args(modes(cluster))
         // Its pod would have an address and an endpoint that the scenario knows nothing of.
         .dns(false)
         .bin_dir(options.bin_dir.clone())
@@ -98,6 +99,26 @@ pub async fn up(
     let cluster = builder.build().await.context("bring up the lab")?;
     let client = cluster::connect(Some(&cluster.kubeconfig())).await?;
     Ok(Arm { cluster, client, seed: options.seed })
+}
+
+/// Flags of the agents for what the scenario says of policies.
+fn modes(cluster: &sim_scenario::model::Cluster) -> Vec<String> {
+    let mut flags = Vec::new();
+    if !cluster.policy {
+        flags.push("--policy=off".to_owned());
+    }
+    if cluster.host_firewall {
+        flags.push("--host-firewall".to_owned());
+    }
+    match cluster.enforcement {
+        Enforcement::Default => {}
+        Enforcement::Always => flags.push("--enable-policy=always".to_owned()),
+        Enforcement::Never => flags.push("--enable-policy=never".to_owned()),
+    }
+    if cluster.audit {
+        flags.push("--policy-audit-mode".to_owned());
+    }
+    flags
 }
 
 /// The age of the oldest state that an agent shall find.

@@ -1,7 +1,7 @@
 //! What this arm cannot do, found before anything starts.
 
 use lab::plan::MAX_NODES;
-use sim_scenario::model::{Action, Enforcement, Fault, FaultKind, Kill, OPERATOR, Scenario};
+use sim_scenario::model::{Action, Fault, FaultKind, Kill, OPERATOR, Scenario};
 
 /// Bits of the IPv4 block of which a lab's nodes have their pod CIDRs.
 const CLUSTER_BITS: u8 = 16;
@@ -36,22 +36,6 @@ fn cluster(scenario: &Scenario) -> Vec<String> {
         refused.push(format!(
             "cluster: the capacity of {table} cannot be changed, because the programs are loaded as they are shipped"
         ));
-    }
-    if cluster.host_firewall {
-        refused.push(
-            "cluster: agents of a lab that is made for a scenario put no policies for nodes in force"
-                .to_owned(),
-        );
-    }
-    if cluster.enforcement != Enforcement::Default || cluster.audit {
-        refused.push(
-            "cluster: agents of a lab that is made for a scenario enforce what policies say".to_owned(),
-        );
-    }
-    if !cluster.policy {
-        refused.push(
-            "cluster: agents of a lab that is made for a scenario have identities and policies".to_owned(),
-        );
     }
     refused
 }
