@@ -124,6 +124,9 @@ fn side(side: Option<&Side>) -> String {
     if !side.decided_by.is_empty() {
         parts.extend([by.to_owned(), list(&side.decided_by, ", ")]);
     }
+    if side.audited && !side.passes {
+        parts.push("; passes all the same, it is only audited there".to_owned());
+    }
     if !side.staged.is_empty() {
         parts.extend(["; staged policies ".to_owned(), side.staged.clone()]);
         if !side.staged_by.is_empty() {
@@ -144,7 +147,7 @@ mod tests {
             identity,
             labels: vec![format!("k8s:app={name}")],
         };
-        let text = explanation(&Explanation {
+        let mut asked = Explanation {
             from: party("shop/cart", 300),
             to: party("shop/db", 301),
             passes: false,
@@ -155,15 +158,19 @@ mod tests {
                 decided_by: vec!["NetworkPolicy/shop/db isolates".into()],
                 ..Side::default()
             }),
-        });
+        };
         assert_eq!(
-            text,
+            explanation(&asked),
             "From:     shop/cart (300: k8s:app=shop/cart)\n\
              To:       shop/db (301: k8s:app=shop/db)\n\
              Egress:   no policy\n\
              Ingress:  nothing allows it: NetworkPolicy/shop/db isolates\n\
              Result:   does not pass\n"
         );
+        asked.passes = true;
+        asked.ingress.as_mut().expect("as above").audited = true;
+        let text = explanation(&asked);
+        assert!(text.contains("isolates; passes all the same, it is only audited there\n"), "{text}");
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub struct Explanation {
     pub from: Party,
     /// The end that is connected to.
     pub to: Party,
-    /// Policies of both ends let it pass.
+    /// It passes: policies of both ends allow it, or those that do not are only audited there.
     pub passes: bool,
     /// What the policies of `from` say; absent for ends that have none, and where they do not matter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -114,8 +114,11 @@ pub struct Party {
 pub struct Side {
     /// There is a policy for it.
     pub judged: bool,
-    /// It passes.
+    /// These policies let it pass.
     pub passes: bool,
+    /// The end is in audit mode: what these policies deny passes all the same, and is told of.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub audited: bool,
     /// The decision in words.
     pub outcome: String,
     /// Rules that decided, as `Kind/namespace/name ingress[0]`.

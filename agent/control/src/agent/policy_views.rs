@@ -26,6 +26,8 @@ struct Found {
     is_local: bool,
     /// When it is isolated, if that is not as for its node. Of pods elsewhere that is not known.
     enforcement: Option<Enforcement>,
+    /// Whether what policies deny passes there, if that is not as for its node. Of pods elsewhere that is not known either.
+    audit: Option<bool>,
     /// It is this node itself, and policies are for it.
     is_host: bool,
 }
@@ -124,7 +126,9 @@ impl Agent {
             from.identity = Identity::REMOTE_NODE;
             from.party.labels = self.labels_of_own_node(false);
         }
-        let enforcement = self.config.policy.as_ref().map(|policy| policy.engine.enforcement);
+        let modes = self.config.policy.as_ref().map(|policy| &policy.engine);
+        let enforcement = modes.map(|modes| modes.enforcement);
+        let audit = modes.is_some_and(|modes| modes.audit);
         let side = |own: &Found, direction, peer: &Found| {
             // A node reaches its own pods whatever policies say, and every pod itself.
             let always =
@@ -137,9 +141,11 @@ impl Agent {
             let party = if own.is_host { host() } else { own.party.clone() };
             let side = explain_side(rules, &party, direction, &peer.party, proto, port);
             let texts = |origins: &[agent_policy::Origin]| origins.iter().map(ToString::to_string).collect();
+            let spared = own.is_host && direction == Direction::Egress && self.state.policy.host.is_spared();
             Some(Side {
                 judged: side.judged,
                 passes: side.outcome.passes(),
+                audited: spared || own.audit.unwrap_or(audit),
                 outcome: outcome(side.judged, side.outcome).to_owned(),
                 decided_by: texts(&side.decided_by),
                 isolated_by: texts(&side.isolated_by),
@@ -152,7 +158,7 @@ impl Agent {
             })
         };
         let (egress, ingress) = (side(&from, Direction::Egress, &to), side(&to, Direction::Ingress, &from));
-        let passes = egress.iter().chain(&ingress).all(|side| side.passes);
+        let passes = egress.iter().chain(&ingress).all(|side| side.passes || side.audited);
         let view = |found: Found| PartyView {
             labels: self.labels(found.identity),
             name: found.name,
@@ -212,6 +218,7 @@ impl Agent {
             is_local: is_host,
             is_host: is_host && self.state.policy.host.enabled(),
             enforcement: None,
+            audit: None,
         })
     }
 
@@ -231,8 +238,9 @@ impl Agent {
         let in_force = self.state.policy.of_endpoint(id)?;
         let ports = self.state.policy.pod(id).map(|pod| pod.named_ports.clone()).unwrap_or_default();
         let enforcement = self.state.policy.enforcement_of(id);
+        let audit = self.state.policy.audit_of(id);
         let found = self.pod_party(record.display_name(), in_force.identity, ports, enforcement);
-        Some(Found { is_local: true, addresses: record.addresses.clone(), ..found })
+        Some(Found { is_local: true, audit, addresses: record.addresses.clone(), ..found })
     }
 
     fn remote_party(&self, object: &crate::objects::EndpointObject) -> Found {
@@ -261,6 +269,7 @@ impl Agent {
             is_local: false,
             is_host: false,
             enforcement,
+            audit: None,
         }
     }
 }

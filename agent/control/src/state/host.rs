@@ -112,6 +112,11 @@ impl HostState {
         before.any() != self.cuts.any()
     }
 
+    /// Whether what the node opens is only audited, since its policies would cut it off.
+    pub(crate) fn is_spared(&self) -> bool {
+        self.cuts.any()
+    }
+
     /// What the rows of the node's addresses say. `policy`: what the engine says, once there is one.
     pub(crate) fn in_force(&self, policy: Option<InForce>) -> InForce {
         let nothing = InForce { identity: Identity::HOST, policy: 0, flags: EndpointFlags(0) };
@@ -120,7 +125,7 @@ impl HostState {
         }
         let mut in_force = self.restored.or(policy).unwrap_or(nothing);
         if self.restored.is_none() {
-            in_force.flags.set(EndpointFlags::AUDIT_EGRESS, self.cuts.any());
+            in_force.flags.set(EndpointFlags::AUDIT_EGRESS, self.is_spared());
         }
         in_force
     }

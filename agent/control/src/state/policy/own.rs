@@ -196,6 +196,11 @@ impl PolicyState {
         self.own.get(&id).and_then(Own::enforcement)
     }
 
+    /// Whether what policies deny to an endpoint passes, if that is not as for the node.
+    pub(crate) fn audit_of(&self, id: EndpointId) -> Option<bool> {
+        self.own.get(&id).and_then(Own::audit)
+    }
+
     /// What is to be said of endpoints for which something else is set than for the node.
     pub(super) fn findings_of_own(&self) -> impl Iterator<Item = Finding> {
         self.own.iter().filter_map(|(id, own)| {

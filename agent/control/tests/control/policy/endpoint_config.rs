@@ -82,6 +82,11 @@ fn an_endpoint_is_audited_as_is_set_for_it() {
         world.set("a", audit(mode));
         world.settle();
         assert_eq!(world.enforced("a"), flags, "{mode:?}");
+        // Who asks is told what the policies say, and that it passes all the same.
+        let asked = world.agent.explain_policy("192.0.2.1", "default/a", 6, 80).expect("an answer");
+        let side = asked.ingress.expect("a has policies");
+        let is_audited = flags == audited;
+        assert_eq!((side.passes, side.audited, asked.passes), (false, is_audited, is_audited), "{mode:?}");
     }
 }
 

@@ -138,6 +138,9 @@ fn what_would_cut_the_node_off_is_only_audited() {
         assert!(said[0].0 == Severity::Error && said[0].1.contains(part), "{said:?}");
     }
     assert_eq!(world.said("in"), []);
+    let asked = world.agent.explain_policy(NODE, "198.51.100.77", 6, 443).expect("an answer");
+    let side = asked.egress.expect("policies are for the node");
+    assert_eq!((side.passes, side.audited, asked.passes), (false, true, true));
     restarts_in_any_order(&mut world, &objects);
 
     // It is allowed, for the servers that the cluster names; the agent's own way there is another one.
