@@ -52,6 +52,23 @@ impl NodePolicyStatus {
     /// Exceptions, and staged policies, that an object has at most: it must stay far below what the API takes.
     pub const MOST: usize = 500;
 
+    /// The last exception that is listed, where there is no room for all: of policies after it, by kind, namespace and name, the object
+    /// does not say whether they are enforced. `None`: it says it of all.
+    pub fn listed_up_to(&self) -> Option<(&str, &str, &str)> {
+        let listed = u32::try_from(self.exceptions.len()).unwrap_or(u32::MAX);
+        let last = self.exceptions.last().filter(|_| self.not_enforced > listed)?;
+        Some((&last.kind, &last.namespace, &last.name))
+    }
+
+    /// Why a policy of which the object does not say whether it is enforced may not be.
+    pub fn why_unlisted(&self) -> String {
+        format!(
+            "it names {} of {} policies that are not enforced there; `bristle policy list` has all",
+            self.exceptions.len(),
+            self.not_enforced
+        )
+    }
+
     /// Why no policy is enforced on the node; `None`: as far as that goes all are.
     pub fn lax(&self) -> Option<Lax> {
         match self.enforcement.as_str() {

@@ -53,8 +53,19 @@ pub(crate) struct NodeStatus {
     pub(crate) problem: String,
     /// Those policies, as far as they are wanted and listed.
     pub(crate) exceptions: Vec<Exception>,
+    /// The last policy that it lists, by kind, namespace and name, and why it lists no more; null: it lists all.
+    pub(crate) unlisted: Option<Unlisted>,
     /// What staged policies would have decided otherwise, of those that are wanted.
     pub(crate) staged: Vec<Staged>,
+}
+
+/// A node has more exceptions than it lists: of policies after the last one it does not say whether they are in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Unlisted {
+    /// Kind, namespace and name of the last that is listed.
+    pub(crate) last: (String, String, String),
+    /// Why there are no more.
+    pub(crate) why: String,
 }
 
 /// A policy that is not enforced as it is written.
@@ -75,6 +86,13 @@ pub(crate) struct Staged {
     pub(crate) would_allow: u64,
     /// Connections that passed, and that it would deny.
     pub(crate) would_deny: u64,
+}
+
+impl Unlisted {
+    fn may_have(&self, key: &Key) -> bool {
+        let (kind, namespace, name) = &self.last;
+        (&key.kind, &key.namespace, &key.name) > (kind, namespace, name)
+    }
 }
 
 /// Which policies are asked for: `NAME`, `NAMESPACE/NAME` or `KIND/…`; all if none is.
@@ -114,10 +132,13 @@ fn policy(document: &Document, nodes: &[NodeStatus]) -> PolicyStatus {
     for node in nodes {
         let revision = node.revisions.get(&document.key.kind).copied().unwrap_or(0);
         let exception = node.exceptions.iter().find(|exception| exception.policy == status.policy);
+        let unlisted = node.unlisted.as_ref().filter(|unlisted| unlisted.may_have(&document.key));
+        let unlisted = unlisted.map(|unlisted| unlisted.why.as_str());
         let why = match exception {
             Some(exception) => exception.message.clone(),
             None if staged => "staged".to_owned(),
             None if node.lax.is_some() => node.lax.clone().unwrap_or_default(),
+            None if unlisted.is_some() => format!("not known: {}", unlisted.unwrap_or_default()),
             None if revision >= version => {
                 status.in_force.push(node.node.clone());
                 continue;
@@ -155,7 +176,12 @@ fn nodes(documents: &[Document], wanted: &[String]) -> Result<Vec<NodeStatus>> {
             let policy = named(&staged.kind, &staged.namespace, &staged.name)?;
             Some(Staged { policy, would_allow: staged.would_allow, would_deny: staged.would_deny })
         });
+        let unlisted = status.listed_up_to().map(|(kind, namespace, name)| Unlisted {
+            last: (kind.to_owned(), namespace.to_owned(), name.to_owned()),
+            why: status.why_unlisted(),
+        });
         let node = NodeStatus {
+            unlisted,
             node: status.metadata.name.clone(),
             not_enforced: status.not_enforced,
             exceptions: exceptions.collect(),

@@ -90,3 +90,22 @@ fn what_is_not_enforced_though_it_is_taken_in_is_said() {
     assert_eq!(status["policies"][0]["in_force"], serde_json::json!(["n3"]));
     assert_eq!(status["policies"][0]["unenforced"].as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn what_a_node_has_no_room_to_list_is_not_known() {
+    let list = r#"{"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "bristle.io/v1alpha1", "kind": "NodePolicyStatus", "metadata": {"name": "n1"},
+         "revisions": {"NetworkPolicy": 9}, "notEnforced": 2,
+         "exceptions": [{"kind": "NetworkPolicy", "namespace": "shop", "name": "db", "message": "too many rows"}]},
+        {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+         "metadata": {"name": "cart", "namespace": "shop", "resourceVersion": "9"}, "spec": {"podSelector": {}}},
+        {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+         "metadata": {"name": "web", "namespace": "shop", "resourceVersion": "9"}, "spec": {"podSelector": {}}}
+    ]}"#;
+    let ran = policy(&["status", "-f", "-", "-o", "json"], list);
+    let status: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(status["policies"][0]["in_force"], serde_json::json!(["n1"]), "{status}");
+    assert_eq!(status["policies"][1]["in_force"], serde_json::json!([]), "{status}");
+    let why = status["policies"][1]["not_in_force"]["n1"].as_str().unwrap();
+    assert!(why.contains("not known: it names 1 of 2"), "{why}");
+}

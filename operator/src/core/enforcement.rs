@@ -31,6 +31,9 @@ pub(super) const STAGED: &str = "Staged";
 /// The reason why a policy is said to be in force.
 pub(super) const IN_FORCE: &str = "InForce";
 
+/// The reason why nobody knows whether a policy is in force: nodes have more exceptions than they list.
+const NOT_LISTED: &str = "NotListed";
+
 /// Nodes that are named in a message.
 const NAMED: usize = 3;
 
@@ -42,7 +45,29 @@ struct Node {
     staged: BTreeMap<PolicyKey, (u64, u64)>,
     /// Why no policy is enforced there.
     lax: Option<Lax>,
+    unlisted: Option<Unlisted>,
     problem: String,
+}
+
+/// What a node with more exceptions than it lists does not say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Unlisted {
+    /// The last that it lists: kind, namespace, name. Those after it are not known.
+    last: (String, String, String),
+    /// Why.
+    why: String,
+}
+
+impl Unlisted {
+    fn of(status: &NodePolicyStatus) -> Option<Self> {
+        let (kind, namespace, name) = status.listed_up_to()?;
+        Some(Self { last: (kind.into(), namespace.into(), name.into()), why: status.why_unlisted() })
+    }
+
+    fn may_have(&self, (kind, (namespace, name)): &PolicyKey) -> bool {
+        let (last_kind, last_namespace, last_name) = &self.last;
+        (kind_name(*kind), namespace, name) > (last_kind, last_namespace, last_name)
+    }
 }
 
 impl Node {
@@ -127,6 +152,14 @@ impl Touched {
 
 const POLICIES: [Kind; 3] = [Kind::NamespacedPolicy, Kind::ClusterwidePolicy, Kind::ClusterPolicy];
 
+const fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::NamespacedPolicy => CiliumNetworkPolicy::KIND,
+        Kind::ClusterwidePolicy => CiliumClusterwideNetworkPolicy::KIND,
+        _ => ClusterNetworkPolicy::KIND,
+    }
+}
+
 fn kind_named(name: &str) -> Option<Kind> {
     match name {
         CiliumNetworkPolicy::KIND => Some(Kind::NamespacedPolicy),
@@ -145,6 +178,8 @@ pub(super) struct Enforcement {
     staged: BTreeMap<PolicyKey, BTreeSet<String>>,
     /// Nodes that enforce no policy.
     lax: BTreeMap<String, Lax>,
+    /// Nodes that do not list all exceptions.
+    unlisted: BTreeMap<String, Unlisted>,
 }
 
 impl Enforcement {
@@ -190,6 +225,7 @@ impl Enforcement {
                 .filter_map(|s| Some((key(&s.kind, &s.namespace, &s.name)?, (s.would_allow, s.would_deny))))
                 .collect(),
             lax: status.lax(),
+            unlisted: Unlisted::of(status),
             problem: status.problem.clone(),
         };
         let name = status.metadata.name.clone();
@@ -213,7 +249,9 @@ impl Enforcement {
         }
         touched.policies.extend(new.exceptions.keys().chain(new.staged.keys()).cloned());
         let is_first = self.nodes.rows().len() == 1 && old.is_none();
-        if is_first || old.as_ref().and_then(|old| old.lax) != new.lax {
+        let is_other = |old: &Node| (old.lax, &old.unlisted) != (new.lax, &new.unlisted);
+        let says_of_all = new.lax.is_some() || new.unlisted.is_some();
+        if is_first || old.as_ref().map_or(says_of_all, is_other) {
             touched.everything();
         }
         if let Some(old) = old {
@@ -242,6 +280,7 @@ impl Enforcement {
             self.staged.entry(key.clone()).or_default().insert(name.to_owned());
         }
         self.lax.extend(node.lax.map(|lax| (name.to_owned(), lax)));
+        self.unlisted.extend(node.unlisted.clone().map(|unlisted| (name.to_owned(), unlisted)));
     }
 
     /// Takes out what a node has said before and does not say now.
@@ -269,13 +308,16 @@ impl Enforcement {
         if now.is_none_or(|now| now.lax.is_none()) {
             self.lax.remove(name);
         }
+        if now.is_none_or(|now| now.unlisted.is_none()) {
+            self.unlisted.remove(name);
+        }
     }
 
     fn unlink(&mut self, name: &str, node: &Node, touched: &mut Touched) {
         self.unlink_old(name, node);
         touched.policies.extend(node.exceptions.keys().chain(node.staged.keys()).cloned());
         touched.versions.extend(POLICIES.iter().map(|kind| (*kind, node.revision(*kind), u64::MAX)));
-        if node.lax.is_some() {
+        if node.lax.is_some() || node.unlisted.is_some() {
             touched.everything();
         }
     }
@@ -321,23 +363,31 @@ impl Enforcement {
             }
         }
         if not.is_empty() {
-            return Said::So {
-                status: "True",
-                reason: IN_FORCE,
-                message: "in force on every node".to_owned(),
-            };
+            return self.says_if_listed(policy, all);
         }
-        let named: Vec<String> =
-            not.iter().take(NAMED).map(|(name, why)| format!("{name} ({why})")).collect();
-        let more = not.len() - named.len();
-        let more = if more == 0 { String::new() } else { format!(", and {more} more") };
-        let message = format!("not in force on {} of {all} nodes: {}{more}", not.len(), named.join(", "));
+        let message = format!("not in force on {} of {all} nodes: {}", not.len(), some_of(&not));
         let reason = match () {
             () if is_refused || is_off => "NotEnforced",
             () if !self.lax.is_empty() => "Audited",
             () => "Behind",
         };
         Said::So { status: "False", reason, message }
+    }
+
+    /// What is to be said of a policy that is in force on every node that lists all its exceptions.
+    fn says_if_listed(&self, policy: &PolicyKey, all: usize) -> Said {
+        let unlisted = self.unlisted.iter().filter(|(_, unlisted)| unlisted.may_have(policy));
+        let why: BTreeMap<&str, String> =
+            unlisted.map(|(name, unlisted)| (name.as_str(), unlisted.why.clone())).collect();
+        if why.is_empty() {
+            return Said::So {
+                status: "True",
+                reason: IN_FORCE,
+                message: "in force on every node".to_owned(),
+            };
+        }
+        let message = format!("perhaps not in force on {} of {all} nodes: {}", why.len(), some_of(&why));
+        Said::So { status: "Unknown", reason: NOT_LISTED, message }
     }
 
     /// What a staged policy would have decided otherwise.
@@ -359,4 +409,12 @@ impl Enforcement {
             counts.len()
         )
     }
+}
+
+/// Some nodes with why, and how many there are beside them.
+fn some_of(nodes: &BTreeMap<&str, String>) -> String {
+    let named: Vec<String> = nodes.iter().take(NAMED).map(|(name, why)| format!("{name} ({why})")).collect();
+    let more = nodes.len() - named.len();
+    let more = if more == 0 { String::new() } else { format!(", and {more} more") };
+    format!("{}{more}", named.join(", "))
 }

@@ -289,3 +289,27 @@ fn policies_of_tiers_have_conditions_too() {
         assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("True", reason));
     }
 }
+
+/// What a node has no room to say is not taken for a yes.
+#[test]
+fn exceptions_that_are_not_listed_leave_what_comes_after_them_unknown() {
+    let mut world = World::up();
+    for name in ["p", "q", "r"] {
+        world.change(name, 1);
+    }
+    let newest = world.revision();
+    world.says(node("n1", newest));
+    world.says(NodePolicyStatus { not_enforced: 3, ..with_exception("n2", newest, "q") });
+    world.settle();
+    world.assert_enforced("p", "True", "InForce", "in force on every node");
+    world.assert_enforced("q", "False", "NotEnforced", "not in force on 1 of 2 nodes: n2 (too many rows)");
+    world.assert_enforced(
+        "r",
+        "Unknown",
+        "NotListed",
+        "perhaps not in force on 1 of 2 nodes: n2 (it names 1 of 3 policies that are not enforced there; `bristle policy list` has all)",
+    );
+    world.says(with_exception("n2", newest, "q"));
+    world.settle();
+    world.assert_enforced("r", "True", "InForce", "in force on every node");
+}
