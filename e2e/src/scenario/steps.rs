@@ -187,6 +187,10 @@ impl<'a> Run<'a> {
         if let Some(running) = self.traffic.values().find(goes_on) {
             return Ok(Some(format!("traffic {} goes on", running.traffic.id)));
         }
+        // What follows may be of the same packets, and would be taken for its flows.
+        if let Some(running) = self.traffic.values().find(|running| running.progress().is_just_over()) {
+            return Ok(Some(format!("flows of traffic {} are still told", running.traffic.id)));
+        }
         let cluster = &self.arm.cluster;
         if let Some(fault) = cluster.active_faults().iter().find(|fault| fault.left.is_some()) {
             return Ok(Some(format!("the fault {} on {} has not ended", fault.name, fault.node)));

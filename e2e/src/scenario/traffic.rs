@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use lab::Cluster;
 use lab::machine::rootfs::BIN_DIR;
 use lab::traffic::Tally;
-use sim_scenario::flows::{self, Packets};
+use sim_scenario::flows::{self, AFTERMATH, Packets};
 use sim_scenario::model::{Families, Place, Traffic, TrafficExpect, TrafficKind, World};
 use sim_scenario::outcome::TrafficOutcome;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -33,6 +33,13 @@ pub(super) struct Progress {
     ended_at: Option<Instant>,
     /// Why it could not be sent.
     pub(super) problem: Option<String>,
+}
+
+impl Progress {
+    /// It has ended, and what is told now may still be of it.
+    pub(super) fn is_just_over(&self) -> bool {
+        self.ended_at.is_some_and(|at| at.elapsed() <= AFTERMATH)
+    }
 }
 
 /// Traffic that goes on or has ended; it ends when dropped.
