@@ -228,7 +228,14 @@ fn bad_headers_have_their_reasons() {
         bytes[at] = value;
         bytes
     };
+    // What a frame has behind its packet looks like what the packet lacks.
+    let padded = |mut bytes: Vec<u8>, padding: &[u8]| {
+        bytes.extend(padding);
+        bytes.extend([0; 64]);
+        bytes
+    };
     let (v4, v6) = (craft(&A1, A2.v4), craft(&A1, A2.v6));
+    let quoted = Craft::new(A2.v4, A1.v4).udp(1, 2, b"")[14..].to_vec();
     let deep = (0..9).fold(v6.clone(), |craft, _| craft.extension(60, &[]));
     let mut tunnelled = edit(v4.udp(1, 2, b""), 12, 0x88);
     tunnelled[13] = 0x47;
@@ -249,6 +256,27 @@ fn bad_headers_have_their_reasons() {
         ("routing by the sender", v6.clone().extension(43, &[0, 1, 0, 0]).udp(1, 2, b""), 156),
         ("too many extension headers", deep.udp(1, 2, b""), 156),
         ("an extension header that is cut", v6.upper(60, vec![17, 9, 0], None), 156),
+        ("UDP in the padding", padded(v4.upper(17, vec![], None), &[0, 1, 0, 2, 0, 8, 0, 0]), 135),
+        ("half of TCP in the padding", padded(v4.upper(6, vec![0; 16], None), &[0; 4]), 135),
+        ("ICMP in the padding", padded(v4.upper(1, vec![8, 0, 0, 0], None), &[0; 4]), 135),
+        (
+            "UDP behind options in the padding",
+            padded(v4.clone().options(&[1]).upper(17, vec![], None), &[0; 8]),
+            135,
+        ),
+        ("a quoted header in the padding", padded(v4.icmp(3, 3, [0; 4], &quoted[..24]), &quoted[24..]), 135),
+        ("UDP over IPv6 in the padding", padded(v6.upper(17, vec![], None), &[0, 1, 0, 2, 0, 8, 0, 0]), 135),
+        ("TCP over IPv6 in the padding", padded(v6.upper(6, vec![0; 16], None), &[0; 4]), 135),
+        (
+            "an extension header in the padding",
+            padded(v6.upper(60, vec![], None), &[17, 0, 1, 4, 0, 0, 0, 0]),
+            135,
+        ),
+        (
+            "a fragment header in the padding",
+            padded(v6.upper(44, vec![], None), &[17, 0, 0, 8, 0, 0, 0, 1]),
+            135,
+        ),
         ("not IP", tunnelled, 139),
         ("hardly a frame", vec![0; 13], 139),
     ] {
@@ -261,6 +289,10 @@ fn bad_headers_have_their_reasons() {
         let events = world.events();
         assert_eq!(events.len(), 1, "{what}");
         assert_eq!(events[0].header.drop_reason(), Some(reason), "{what}");
+    }
+    for bytes in [v4.tcp(1, 2, 2, b""), v4.udp(1, 2, b""), v6.tcp(1, 2, 2, b""), v6.udp(1, 2, b"")] {
+        let (verdict, _) = World::vxlan().pod_sends(&A1, &padded(bytes, &[]));
+        assert_eq!(verdict, Verdict::Peer { ifindex: A2.ifindex }, "padding alone does no harm");
     }
     let mut tagged = Frame::new(v4.udp(1, 2, b""), A1.ifindex);
     tagged.tagged = true;

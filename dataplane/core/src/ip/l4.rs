@@ -22,6 +22,18 @@ pub const RST: u8 = 0x04;
 /// TCP flag: acknowledgement.
 pub const ACK: u8 = 0x10;
 
+/// Length of a TCP header without options, in bytes.
+pub const TCP_LEAST: u32 = 20;
+/// Length of what is read of other headers, in bytes; errors quote as much of a packet (RFC 792).
+pub const LEAST: u32 = 8;
+
+/// Whether so many bytes from `offset` on lie before the end of their packet. What is behind the end is padding of the frame, and hosts
+/// cut it off before they look.
+#[inline(always)]
+pub const fn is_within(offset: u32, bytes: u32, end: u32) -> bool {
+    offset.wrapping_add(bytes) <= end
+}
+
 /// Both ports from the first four bytes of a TCP, UDP or SCTP header.
 #[inline(always)]
 pub const fn ports(word: u32) -> (Be16, Be16) {

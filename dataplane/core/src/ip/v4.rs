@@ -25,6 +25,8 @@ const ECHO_REQUEST: u8 = 8;
 /// Fields of the header that are needed more than once.
 struct Fixed {
     header_len: u32,
+    /// Length of the packet; what its frame has behind that is padding.
+    total: u32,
     id: Be16,
     more_fragments: bool,
     /// In units of eight bytes.
@@ -53,6 +55,9 @@ impl Ip for V4 {
         if whole && fixed.header_len == 20 {
             match flight.key.proto {
                 l4::TCP => {
+                    if !l4::is_within(20, l4::TCP_LEAST, fixed.total) {
+                        return Err(DropReason::CtInvalidHeader);
+                    }
                     let [w0, _, _, w3]: [u32; 4] =
                         host.load_or_pull(L4).ok_or(DropReason::CtInvalidHeader)?;
                     flight.key.set_ports(w0);
@@ -61,6 +66,9 @@ impl Ip for V4 {
                     return Ok(());
                 }
                 l4::UDP => {
+                    if !l4::is_within(20, l4::LEAST, fixed.total) {
+                        return Err(DropReason::CtInvalidHeader);
+                    }
                     let [w0, _]: [u32; 2] = host.load_or_pull(L4).ok_or(DropReason::CtInvalidHeader)?;
                     flight.key.set_ports(w0);
                     flight.kind = Kind::Datagram;
@@ -175,6 +183,7 @@ fn fixed_fields(words: [u32; 5], len: u32, flight: &mut Flight<V4>) -> Result<Fi
     let fragment = u16::from_be_bytes([f0, f1]);
     Ok(Fixed {
         header_len,
+        total,
         id: Be16::from_bytes([i0, i1]),
         more_fragments: fragment & 0x2000 != 0,
         fragment_offset: fragment & 0x1FFF,
@@ -215,21 +224,32 @@ fn rest<H: Host>(host: H, flight: &mut Flight<V4>) -> Result<(), DropReason> {
     Ok(())
 }
 
+/// So many bytes from `offset` on lie within the packet.
+#[inline(always)]
+fn within<H: Packet>(host: H, offset: u32, bytes: u32) -> Result<(), DropReason> {
+    let [l0, l1]: [u8; 2] = host.load_at(HEADER_LEN32 + 2).ok_or(DropReason::InvalidPacket)?;
+    let end = u32::from(u16::from_be_bytes([l0, l1])).wrapping_add(HEADER_LEN32);
+    if l4::is_within(offset, bytes, end) { Ok(()) } else { Err(DropReason::CtInvalidHeader) }
+}
+
 #[inline(always)]
 fn upper_layer<H: Host>(host: H, flight: &mut Flight<V4>, offset: u32) -> Result<(), DropReason> {
     match flight.key.proto {
         l4::TCP => {
+            within(host, offset, l4::TCP_LEAST)?;
             let [w0, _, _, w3]: [u32; 4] = host.load_at(offset).ok_or(DropReason::CtInvalidHeader)?;
             flight.key.set_ports(w0);
             flight.tcp_flags = l4::tcp_flags(w3);
             flight.kind = Kind::Tcp;
         }
         l4::UDP | l4::SCTP => {
+            within(host, offset, l4::LEAST)?;
             let [w0, _]: [u32; 2] = host.load_at(offset).ok_or(DropReason::CtInvalidHeader)?;
             flight.key.set_ports(w0);
             flight.kind = Kind::Datagram;
         }
         l4::ICMP => {
+            within(host, offset, l4::LEAST)?;
             let [w0, w1]: [u32; 2] = host.load_at(offset).ok_or(DropReason::CtInvalidHeader)?;
             let [kind, _, _, _] = w0.to_ne_bytes();
             match kind {
@@ -259,6 +279,7 @@ fn quoted<H: Host>(host: H, flight: &mut Flight<V4>, offset: u32) -> Result<(), 
     if version >> 4 != 4 || header_len < 20 || u16::from_be_bytes([f0, f1]) & 0x1FFF != 0 {
         return Err(DropReason::CtInvalidHeader);
     }
+    within(host, offset.wrapping_add(header_len), l4::LEAST)?;
     // An error goes to whoever sent the packet it is about.
     if src.to_ne_bytes() != flight.key.high {
         return Err(DropReason::InvalidPacket);

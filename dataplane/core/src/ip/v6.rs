@@ -18,6 +18,7 @@ pub enum V6 {}
 
 /// Offset of the upper layer when there are no extension flight.
 const L4: usize = HEADER_LEN + 40;
+const L4_32: u32 = HEADER_LEN32 + 40;
 /// Offset of the byte with the hop limit.
 const HOP_LIMIT: usize = HEADER_LEN + 7;
 
@@ -71,9 +72,12 @@ impl Ip for V6 {
     #[inline(always)]
     fn parse<H: Host>(host: H, flight: &mut Flight<Self>) -> Result<(), DropReason> {
         let fixed: Fixed = host.load_or_pull(HEADER_LEN).ok_or(DropReason::InvalidPacket)?;
-        fixed_fields(fixed, host.len(), flight)?;
+        let end = fixed_fields(fixed, host.len(), flight)?;
         match flight.key.proto {
             l4::TCP => {
+                if !l4::is_within(L4_32, l4::TCP_LEAST, end) {
+                    return Err(DropReason::CtInvalidHeader);
+                }
                 let [w0, _, _, w3]: [u32; 4] = host.load_or_pull(L4).ok_or(DropReason::CtInvalidHeader)?;
                 flight.key.set_ports(w0);
                 flight.tcp_flags = l4::tcp_flags(w3);
@@ -81,6 +85,9 @@ impl Ip for V6 {
                 return Ok(());
             }
             l4::UDP => {
+                if !l4::is_within(L4_32, l4::LEAST, end) {
+                    return Err(DropReason::CtInvalidHeader);
+                }
                 let [w0, _]: [u32; 2] = host.load_or_pull(L4).ok_or(DropReason::CtInvalidHeader)?;
                 flight.key.set_ports(w0);
                 flight.kind = Kind::Datagram;
@@ -169,13 +176,13 @@ pub(crate) fn decrement<H: Packet>(host: H, hops: u8, summed: bool) -> bool {
     host.store(HOP_LIMIT, hops.wrapping_sub(1))
 }
 
-/// Reads and checks the fixed part of the header.
+/// Reads and checks the fixed part of the header. Returns where the packet ends in its frame; what is behind is padding.
 #[inline(always)]
-fn fixed_fields(fixed: Fixed, len: u32, flight: &mut Flight<V6>) -> Result<(), DropReason> {
+fn fixed_fields(fixed: Fixed, len: u32, flight: &mut Flight<V6>) -> Result<u32, DropReason> {
     let [version, _, _, _] = fixed.version.to_ne_bytes();
     let [l0, l1, proto, hops] = fixed.hop_word.to_ne_bytes();
-    let total = u32::from(u16::from_be_bytes([l0, l1])).wrapping_add(HEADER_LEN32).wrapping_add(40);
-    if version >> 4 != 6 || len < total {
+    let end = end_of(u32::from(u16::from_be_bytes([l0, l1])), len);
+    if version >> 4 != 6 || len < end {
         return Err(DropReason::InvalidPacket);
     }
     flight.key.low = transmute!(fixed.src);
@@ -183,7 +190,21 @@ fn fixed_fields(fixed: Fixed, len: u32, flight: &mut Flight<V6>) -> Result<(), D
     flight.hop_word = fixed.hop_word;
     flight.key.proto = proto;
     flight.hops = hops;
-    Ok(())
+    Ok(end)
+}
+
+/// So many bytes from `offset` on lie within the packet.
+#[inline(always)]
+fn within<H: Packet>(host: H, offset: u32, bytes: u32) -> Result<(), DropReason> {
+    let [l0, l1]: [u8; 2] = host.load_at(HEADER_LEN32 + 4).ok_or(DropReason::InvalidPacket)?;
+    let end = end_of(u32::from(u16::from_be_bytes([l0, l1])), host.len());
+    if l4::is_within(offset, bytes, end) { Ok(()) } else { Err(DropReason::CtInvalidHeader) }
+}
+
+#[inline(always)]
+fn end_of(payload: u32, len: u32) -> u32 {
+    // Longer than the field can say (RFC 2675): segments that the kernel has put together.
+    if payload == 0 && len > u32::from(u16::MAX) { len } else { payload.wrapping_add(L4_32) }
 }
 
 /// Everything that is not plain TCP or UDP: extension headers, fragments, ICMPv6, other protocols.
@@ -198,6 +219,8 @@ fn rest<H: Host>(host: H, flight: &mut Flight<V6>) -> Result<(), DropReason> {
     flight.key.proto = upper.proto;
     let key = FragKey6 { src: flight.key.low, dst: flight.key.high, id: upper.id };
     if upper.fragment_offset != 0 {
+        // The header that says so is there.
+        within(host, upper.offset, l4::LEAST)?;
         let first = host.frag6(&key).ok_or(DropReason::FragmentNotFound)?;
         flight.key.low_port = first.sport;
         flight.key.high_port = first.dport;
@@ -274,17 +297,20 @@ fn follow<H: Host>(host: H, upper: &mut Upper) -> Option<DropReason> {
 fn upper_layer<H: Host>(host: H, flight: &mut Flight<V6>, offset: u32) -> Result<(), DropReason> {
     match flight.key.proto {
         l4::TCP => {
+            within(host, offset, l4::TCP_LEAST)?;
             let [w0, _, _, w3]: [u32; 4] = host.load_at(offset).ok_or(DropReason::CtInvalidHeader)?;
             flight.key.set_ports(w0);
             flight.tcp_flags = l4::tcp_flags(w3);
             flight.kind = Kind::Tcp;
         }
         l4::UDP | l4::SCTP => {
+            within(host, offset, l4::LEAST)?;
             let [w0, _]: [u32; 2] = host.load_at(offset).ok_or(DropReason::CtInvalidHeader)?;
             flight.key.set_ports(w0);
             flight.kind = Kind::Datagram;
         }
         l4::ICMP6 => {
+            within(host, offset, l4::LEAST)?;
             let [w0, w1]: [u32; 2] = host.load_at(offset).ok_or(DropReason::CtInvalidHeader)?;
             let [kind, _, _, _] = w0.to_ne_bytes();
             match kind {
@@ -325,6 +351,7 @@ fn quoted<H: Host>(host: H, flight: &mut Flight<V6>, offset: u32) -> Result<(), 
     if upper.fragment_offset != 0 {
         return Err(DropReason::CtInvalidHeader);
     }
+    within(host, upper.offset, l4::LEAST)?;
     let [p0, p1]: [u32; 2] = host.load_at(upper.offset).ok_or(DropReason::CtInvalidHeader)?;
     let (sport, dport) = match upper.proto {
         l4::TCP | l4::UDP | l4::SCTP => l4::ports(p0),

@@ -53,7 +53,8 @@ struct Connection {
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     connections: BTreeMap<Key, Connection>,
-    fragments: BTreeMap<(NodeId, IpAddr, IpAddr, u32), (u16, u16)>,
+    /// Ports and protocol of the first fragments of datagrams: those of the others are not asked (RFC 8200, section 4.5).
+    fragments: BTreeMap<(NodeId, IpAddr, IpAddr, u32), ((u16, u16), u8)>,
 }
 
 const fn timeout_ticks(state: CtState) -> u64 {
@@ -81,17 +82,18 @@ const fn ports_of(view: &View) -> Option<(u16, u16)> {
 }
 
 impl Model {
-    /// The two ends of a packet as conntrack has them.
-    fn ends(&mut self, n: NodeId, view: &View) -> Option<(End, End)> {
+    /// The two ends of a packet as conntrack has them, and the protocol.
+    fn ends(&mut self, n: NodeId, view: &View) -> Option<(End, End, u8)> {
         let datagram = (n, view.src, view.dst, view.fragment_id);
-        let ports = if view.later_fragment { *self.fragments.get(&datagram)? } else { ports_of(view)? };
+        let own = || Some((ports_of(view)?, view.proto));
+        let (ports, proto) = if view.later_fragment { *self.fragments.get(&datagram)? } else { own()? };
         if view.fragment && !view.later_fragment {
-            self.fragments.insert(datagram, ports);
+            self.fragments.insert(datagram, (ports, proto));
             if self.fragments.len() > 4096 {
                 self.fragments.pop_first();
             }
         }
-        Some(((view.src, ports.0), (view.dst, ports.1)))
+        Some(((view.src, ports.0), (view.dst, ports.1), proto))
     }
 
     /// Whether it is known how the connection of a packet began, which may be by it.
@@ -99,23 +101,23 @@ impl Model {
         if view.proto != TCP || view.flags & (SYN | ACK) == SYN {
             return true;
         }
-        let Some((from, to)) = self.ends(n, view) else { return false };
-        let known = self.connections.get(&key(n, from, to, view.proto));
+        let Some((from, to, proto)) = self.ends(n, view) else { return false };
+        let known = self.connections.get(&key(n, from, to, proto));
         known.is_some_and(|known| now - known.last <= timeout_ticks(known.state))
     }
 
     /// A packet has been taken for one of a connection; what the row must say now.
     fn take(&mut self, n: NodeId, view: &View, now: u64) -> Option<(Key, Connection)> {
-        let (from, to) = self.ends(n, view)?;
-        let key = key(n, from, to, view.proto);
+        let (from, to, proto) = self.ends(n, view)?;
+        let key = key(n, from, to, proto);
         let flags = view.flags & (FIN | SYN | RST | ACK);
-        let begins = view.proto == TCP && flags & (SYN | ACK) == SYN;
+        let begins = proto == TCP && flags & (SYN | ACK) == SYN;
         let old = self.connections.get(&key).copied().filter(|old| {
             now - old.last <= timeout_ticks(old.state) && !(begins && old.state == CtState::Closing)
         });
         let new = match old {
             None => {
-                let state = match view.proto {
+                let state = match proto {
                     TCP if flags & RST != 0 => CtState::Closing,
                     TCP if flags & SYN != 0 => CtState::Syn,
                     TCP => CtState::Established,
@@ -127,7 +129,7 @@ impl Model {
                 let dir = usize::from(old.begun_by != from);
                 old.packets[dir] += 1;
                 old.last = now;
-                if view.proto == TCP {
+                if proto == TCP {
                     old.flags[dir] |= flags;
                     let both_ended = old.flags[0] & old.flags[1] & FIN != 0;
                     if flags & RST != 0 || both_ended {
@@ -316,8 +318,8 @@ impl World {
 
     /// What the model cannot be sure of any more after a packet that went another way is taken from the table again.
     fn forget_uncertain(&mut self, n: NodeId, view: &View) {
-        if let Some((from, to)) = self.check.connections.ends(n, view) {
-            let key = key(n, from, to, view.proto);
+        if let Some((from, to, proto)) = self.check.connections.ends(n, view) {
+            let key = key(n, from, to, proto);
             match self.row(n, &key).and_then(|row| from_row(&row, &key, self.ticks(n))) {
                 Some(connection) => self.check.connections.connections.insert(key, connection),
                 None => self.check.connections.connections.remove(&key),
