@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sim_api::object::{at, condition_is_true, name, namespace, str_at};
 use sim_api::resource::{NAMESPACES, PODS};
 use sim_api::{DeleteOptions, Gr, Patch, Store, Sub, WriteOptions};
+use sim_scenario::flows::AFTERMATH;
 use sim_scenario::model::{Action, Expect, ObjectRef, Pod, Scenario, Step, TrafficExpect, Until, Wait, time};
 use sim_scenario::outcome::EndState;
 
@@ -354,6 +355,14 @@ impl World {
         // The cheap questions first: this is asked every few milliseconds.
         if let Some((id, _)) = self.traffic.iter().find(|(_, state)| !state.ended && !state.spec.background) {
             return format!("traffic {id} goes on");
+        }
+        // Where flows are noted, what follows may be of the same packets, and would be taken for them.
+        let is_told = |state: &TrafficState| {
+            state.flows.is_some() && state.ended_at.is_some_and(|at| self.now <= at + AFTERMATH)
+        };
+        if let Some((id, _)) = self.traffic.iter().find(|(_, state)| !state.spec.background && is_told(state))
+        {
+            return format!("flows of traffic {id} are still told");
         }
         for (n, node) in self.nodes.iter().enumerate() {
             if let Some(why) = self.restless_node(n) {

@@ -136,6 +136,7 @@ fn compared(steps: &str) -> Vec<String> {
 }
 
 const TRAFFIC: &str = "- traffic: {id: t, from: pod/a, to: pod/b, kind: ping}\n";
+const END: &str = "- wait: {for: {traffic: t}}\n";
 const REST: &str = "- wait: {for: rest}\n";
 
 #[test]
@@ -149,7 +150,7 @@ fn flows_of_traffic_that_nothing_disturbs_are_the_same() {
     for steps in [
         format!("{REST}{TRAFFIC}"),
         format!("{REST}{TRAFFIC}{REST}{change}"),
-        format!("{REST}{TRAFFIC}- wait: {{for: {{traffic: t}}}}\n{kill}"),
+        format!("{REST}{TRAFFIC}{END}{REST}{kill}"),
         format!("{kill}{REST}{TRAFFIC}"),
         format!("{stall}{heal}{REST}{TRAFFIC}"),
     ] {
@@ -161,6 +162,9 @@ fn flows_of_traffic_that_nothing_disturbs_are_the_same() {
         format!("{REST}{change}{TRAFFIC}"),
         format!("{REST}{TRAFFIC}{change}"),
         format!("{REST}{TRAFFIC}{kill}{REST}"),
+        format!("{REST}{TRAFFIC}{END}{kill}"),
+        // What comes then may be of the same packets.
+        format!("{REST}{TRAFFIC}{END}- traffic: {{id: u, from: pod/a, to: pod/b, kind: ping}}\n{REST}"),
         format!("{stall}{REST}{TRAFFIC}"),
         format!("{REST}- traffic: {{id: t, from: pod/a, to: pod/b, kind: ping, expect: any}}\n"),
         format!("{REST}- traffic: {{id: t, from: pod/a, to: pod/b, kind: ping, background: true}}\n{REST}"),

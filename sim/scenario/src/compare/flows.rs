@@ -7,7 +7,7 @@ use crate::outcome::Outcome;
 use crate::validate::fault::lasts;
 
 /// Traffic, by id, that begins at rest and ends before anything else happens: nothing of its flows hangs on time. What of it gets
-/// through must be sure, too.
+/// through must be sure, too. That it has ended is not enough: what is told of it a moment later counts as well, and rest comes after that.
 pub(super) fn undisturbed(scenario: &Scenario) -> BTreeSet<&str> {
     let (mut found, mut open) = (BTreeSet::new(), BTreeSet::new());
     let (mut at_rest, mut broken) = (false, false);
@@ -30,14 +30,13 @@ pub(super) fn undisturbed(scenario: &Scenario) -> BTreeSet<&str> {
                     found.append(&mut open);
                     at_rest = !broken;
                 }
-                Until::Traffic(id) => {
-                    if let Some(id) = open.take(id.as_str()) {
-                        found.insert(id);
-                    }
-                }
+                Until::Traffic(_) => at_rest = false,
                 Until::Ready | Until::Time(_) => {}
             },
             Action::Traffic(traffic) => {
+                if !at_rest {
+                    open.clear();
+                }
                 let is_sure = matches!(traffic.expect, TrafficExpect::Ok | TrafficExpect::Fail);
                 if at_rest && is_sure && !traffic.background {
                     open.insert(traffic.id.as_str());
