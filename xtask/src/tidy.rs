@@ -27,7 +27,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
         }
         if Path::new(name.as_ref()).extension().is_some_and(|end| end == "md") {
             links(&root, file, &text, &mut findings);
-            paths(&root, &files, &name, &text, &mut findings);
+            paths(&files, &name, &text, &mut findings);
         }
     }
     if findings.is_empty() {
@@ -93,7 +93,7 @@ fn links(root: &Path, file: &Path, text: &str, findings: &mut Vec<String>) {
 const ENDS: [&str; 7] = ["rs", "yaml", "yml", "md", "toml", "json", "sh"];
 
 /// Every file of the repository that a document names is there: from the root, or below what the document is about.
-fn paths(root: &Path, files: &[PathBuf], name: &str, text: &str, findings: &mut Vec<String>) {
+fn paths(files: &[PathBuf], name: &str, text: &str, findings: &mut Vec<String>) {
     let is_of_path = |c: char| c.is_ascii_alphanumeric() || "/._-*{}<>…$".contains(c);
     for word in text.split(|c: char| !is_of_path(c)) {
         let word = word.trim_end_matches('.');
@@ -102,7 +102,8 @@ fn paths(root: &Path, files: &[PathBuf], name: &str, text: &str, findings: &mut 
             .extension()
             .is_some_and(|end| ENDS.iter().any(|known| end.eq_ignore_ascii_case(known)));
         // What is not below a directory of ours is the reader's own, or is named from somewhere else.
-        let is_ours = !top.is_empty() && !top.starts_with('.') && root.join(top).is_dir() && top != "target";
+        let is_ours =
+            !top.is_empty() && !top.starts_with('.') && files.iter().any(|file| file.starts_with(top));
         let is_pattern = word.contains(|c: char| "*{}<>…$".contains(c));
         let is_there = || files.iter().any(|file| file.ends_with(word));
         if is_file && is_ours && !is_pattern && !is_there() {
@@ -139,7 +140,7 @@ mod tests {
                     See xtask/src/tidy.rs and, below `agent/control/src`, `agent/cni.rs`. Yours: `sim-failures/crash-17.yaml`, `./bug.yaml`, `https://example.org/sim/a.md`\n";
         let files = ["sim/scenarios/traffic.yaml", "xtask/src/tidy.rs", "agent/control/src/agent/cni.rs"];
         let files = files.map(PathBuf::from);
-        paths(&cmd::root(), &files, "docs/x.md", text, &mut findings);
+        paths(&files, "docs/x.md", text, &mut findings);
         assert_eq!(findings, ["docs/x.md: names sim/scenarios/none.yaml, which is not there"]);
     }
 }
