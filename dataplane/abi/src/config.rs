@@ -111,6 +111,8 @@ bitflags! {
         const POLICY_EVENTS = 32;
         /// Connections of the node itself have rows in conntrack and are judged by the policy of its addresses.
         const HOST_FIREWALL = 64;
+        /// Calls of pods to services are translated packet by packet, where no program on calls of sockets did it.
+        const SERVICE_PACKETS = 128;
     }
 }
 

@@ -180,12 +180,13 @@ pub struct CtEntry {
     pub state: u8,
     /// More about it.
     pub flags: CtFlags,
-    /// Zero; room for the proxy's port.
-    pub pad: [u8; 2],
+    /// With [`CtFlags::BEHIND_LOW`] or [`CtFlags::BEHIND_HIGH`]: port of the service that was called. Else zero.
+    pub frontend_port: Be16,
     /// Low 32 bits of the tick at which the row was made.
     pub created: u32,
-    /// Zero; room for the reverse NAT index.
-    pub reserved: [u8; 4],
+    /// With [`CtFlags::CALL`]: number of the service's port ([`crate::services::ServiceEntry::service`]), as it lies in memory.
+    /// With [`CtFlags::BEHIND_LOW`] or [`CtFlags::BEHIND_HIGH`], IPv4: address of the service that was called. Else zero.
+    pub service: [u8; 4],
     /// What is kept per direction, indexed by [`CtDir`].
     pub dirs: [CtHalf; 2],
 }
@@ -218,13 +219,15 @@ pub struct CtHalf {
 pub struct CtEntry6 {
     /// As for IPv4.
     pub entry: CtEntry,
+    /// With [`CtFlags::BEHIND_LOW`] or [`CtFlags::BEHIND_HIGH`]: address of the service that was called. Else zero.
+    pub frontend: [u8; 16],
     /// Zero; with the key and the kernel's 48 bytes a multiple of a cache line.
-    pub reserved: [u8; 40],
+    pub reserved: [u8; 24],
 }
 
 impl From<CtEntry> for CtEntry6 {
     fn from(entry: CtEntry) -> Self {
-        Self { entry, reserved: [0; 40] }
+        Self { entry, frontend: [0; 16], reserved: [0; 24] }
     }
 }
 
@@ -236,11 +239,11 @@ pub struct CtWay {
     pub kind: u8,
     /// Family of the address in `data` (tunnel, neighbour).
     pub family: u8,
-    /// Id of the local endpoint that receives; zero where none does.
+    /// Id of the local endpoint that receives; zero where none does. To a backend: its port, as it lies in a packet.
     pub endpoint: u16,
-    /// Device: the pod's host side, the overlay or the underlay.
+    /// Device: the pod's host side, the overlay or the underlay. To a backend: its number.
     pub ifindex: u32,
-    /// Local: MAC of the pod (6), MAC of its gateway (6), zero (4). Tunnel, neighbour: address of the node.
+    /// Local: MAC of the pod (6), MAC of its gateway (6), zero (4). Tunnel, neighbour: address of the node. Backend: its address.
     pub data: [u8; 16],
 }
 
@@ -269,6 +272,19 @@ impl CtWay {
     pub const fn stack() -> Self {
         Self { kind: WayKind::Stack as u8, family: 0, endpoint: 0, ifindex: 0, data: [0; 16] }
     }
+
+    /// To a backend of a service.
+    #[inline(always)]
+    pub const fn backend(number: u32, addr: Addr, port: Be16, family: u8) -> Self {
+        let endpoint = u16::from_ne_bytes(port.to_bytes());
+        Self { kind: WayKind::Backend as u8, family, endpoint, ifindex: number, data: addr.0 }
+    }
+
+    /// Port of the backend to which it leads.
+    #[inline(always)]
+    pub const fn backend_port(&self) -> Be16 {
+        Be16::from_bytes(self.endpoint.to_ne_bytes())
+    }
 }
 
 /// Kinds of way.
@@ -285,6 +301,8 @@ pub enum WayKind {
     Neighbour = 3,
     /// To the node's stack.
     Stack = 4,
+    /// To a backend of the service that is called: another row says how to get there.
+    Backend = 5,
 }
 
 impl WayKind {
@@ -297,6 +315,7 @@ impl WayKind {
             2 => Self::Tunnel,
             3 => Self::Neighbour,
             4 => Self::Stack,
+            5 => Self::Backend,
             _ => return None,
         })
     }
@@ -373,6 +392,13 @@ bitflags! {
         const ORIGIN_HIGH = 1;
         /// A packet of the reply direction has been seen.
         const SEEN_REPLY = 2;
+        /// A call to a service, between the client and the address that it calls: the way of its original direction is to the
+        /// backend that was chosen ([`CtWay::backend`]), that of the other names the client's device. No packet of it is on a wire.
+        const CALL = 4;
+        /// What the lower end sends comes from the service that was called, as far as the higher one is to know.
+        const BEHIND_LOW = 8;
+        /// What the higher end sends comes from the service that was called, as far as the lower one is to know.
+        const BEHIND_HIGH = 16;
     }
 }
 

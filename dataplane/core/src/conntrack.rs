@@ -6,8 +6,11 @@
 
 use dataplane_abi::Identity;
 use dataplane_abi::config::{ConfigFlags, NodeConfig};
-use dataplane_abi::conntrack::{CtDir, CtEntry, CtFlags, CtHalf, CtState, CtWay, TIMEOUT_TCP_CLOSE_S};
+use dataplane_abi::conntrack::{
+    CtDir, CtEntry, CtFlags, CtHalf, CtState, CtWay, TIMEOUT_TCP_CLOSE_S, WayKind,
+};
 use dataplane_abi::events::{Aggregation, EventHeader, TraceReason};
+use dataplane_abi::program::Program;
 
 use crate::flight::{Flight, Kind, Route};
 use crate::host::{Maps, Packet};
@@ -20,6 +23,8 @@ use crate::ip::{Ip, l4};
 pub enum Hit {
     /// The way is in the route.
     Known,
+    /// The way is in the route, but services may have a say ([`crate::closer`]).
+    Maybe,
     /// Someone has to look closer.
     Unsure,
 }
@@ -36,13 +41,15 @@ pub fn lookup<H: Packet + Maps, F: Ip, const PROGRAM: u8>(
     flight.from_high = F::order(&mut flight.key);
     let bytes = u64::from(host.len());
     let packet = &*flight;
-    let hit = F::ct(host, &packet.key, |entry| established(config, packet, sender, bytes, entry, route));
+    let hit = F::ct(host, &packet.key, |entry| {
+        established::<F, PROGRAM>(config, packet, sender, bytes, entry, route)
+    });
     flight.has_row = hit.is_some();
     hit.unwrap_or(Hit::Unsure)
 }
 
 #[inline(always)]
-fn established<F: Ip>(
+fn established<F: Ip, const PROGRAM: u8>(
     config: &NodeConfig,
     packet: &Flight<F>,
     sender: u32,
@@ -66,10 +73,17 @@ fn established<F: Ip>(
         }
         entry.last_seen = now;
     }
+    // What a pod begins may be for a service that was not there when it began: not each packet is worth a look.
+    let mut asks = PROGRAM == Program::FromContainer as u8
+        && idle != 0
+        && half.way.kind != WayKind::Local as u8
+        && !reply
+        && config.flags.contains(ConfigFlags::SERVICE_PACKETS);
     let mut news = false;
     if kind == Kind::Tcp {
         let flags = packet.tcp_flags;
         let fresh = flags & !half.tcp_flags;
+        asks &= begins(flags);
         if fresh != 0 || flags & (SYN | FIN | RST) != 0 || entry.state != CtState::Established as u8 {
             if begins(flags) && entry.state == CtState::Closing as u8 {
                 return Hit::Unsure;
@@ -96,7 +110,13 @@ fn established<F: Ip>(
         route.reason = TraceReason::Established as u8;
     }
     route.report = config.flags.contains(ConfigFlags::TRACE_EVENTS) && due(config, half, now, news);
-    Hit::Known
+    // What the node itself sends comes from no service.
+    let is_of_node = PROGRAM == Program::FromHost as u8 || PROGRAM == Program::ToNetdev as u8;
+    if !is_of_node && (asks || entry.flags.intersects(CtFlags::BEHIND_LOW | CtFlags::BEHIND_HIGH)) {
+        Hit::Maybe
+    } else {
+        Hit::Known
+    }
 }
 
 /// Whether a packet of a known connection is to be told.
@@ -129,6 +149,15 @@ pub const fn next_state(state: u8, flags: u8, own: u8, other: u8) -> u8 {
         CtState::Established as u8
     } else {
         state
+    }
+}
+
+/// Ticks without packets after which a connection in a state is over.
+#[inline(always)]
+pub const fn timeout_ticks(state: u8, ticks_per_s: u32) -> u32 {
+    match CtState::from_number(state) {
+        Some(state) => state.timeout_s().wrapping_mul(ticks_per_s),
+        None => 0,
     }
 }
 
@@ -189,7 +218,7 @@ pub fn look<H: Packet + Maps, F: Ip>(
     F::ct(host, &flight.key, |entry| {
         let [first, _] = &entry.dirs;
         *origin = Origin { identity: first.identity, icmp_type: first.tcp_flags };
-        if entry.is_expired(now, ticks_per_s) {
+        if entry.is_expired(now, ticks_per_s) || entry.flags.contains(CtFlags::CALL) {
             Found::Nothing
         } else if begun && entry.state == CtState::Closing as u8 {
             Found::Reopened

@@ -9,6 +9,7 @@ use crate::conntrack::End;
 use crate::ip::Ip;
 
 /// What the stages up to conntrack know of an IP packet.
+#[derive(Clone, Copy)]
 pub struct Flight<F: Ip> {
     /// Key of its connection. Until [`crate::conntrack::lookup`] puts it in order, the lower end is the sender's.
     /// For ICMP errors it is the connection that the error is about, and the error goes in the direction in which it is sent.
@@ -22,6 +23,10 @@ pub struct Flight<F: Ip> {
     pub revision: u32,
     /// What kind of packet it is.
     pub kind: Kind,
+    /// Offset of the upper layer, where the packet has it.
+    pub l4: u16,
+    /// Of an ICMP error: offset of the upper layer of the packet that it quotes.
+    pub quoted_l4: u16,
     /// TCP flags; for ICMP that is not an error the type of the message, also of fragments behind the first.
     pub tcp_flags: u8,
     /// Hop limit.
@@ -32,22 +37,34 @@ pub struct Flight<F: Ip> {
     pub has_row: bool,
 }
 
+/// An offset in a packet's headers, all of which fit a few thousand bytes.
+#[inline(always)]
+pub const fn offset16(offset: u32) -> u16 {
+    let [a, b, ..] = offset.to_le_bytes();
+    u16::from_le_bytes([a, b])
+}
+
 impl<F: Ip> Flight<F> {
+    /// One that is of no packet.
+    pub const EMPTY: Self = Self {
+        key: F::NO_KEY,
+        hop_word: 0,
+        now: 0,
+        revision: 0,
+        kind: Kind::Datagram,
+        l4: 0,
+        quoted_l4: 0,
+        tcp_flags: 0,
+        hops: 0,
+        from_high: false,
+        has_row: false,
+    };
+
     /// A packet of which nothing is known yet.
     #[inline(always)]
     pub fn new(ticks: u64, config: &NodeConfig) -> Self {
         let [a, b, c, d, ..] = ticks.to_le_bytes();
-        Self {
-            key: F::NO_KEY,
-            hop_word: 0,
-            now: u32::from_le_bytes([a, b, c, d]),
-            revision: config.revision,
-            kind: Kind::Datagram,
-            tcp_flags: 0,
-            hops: 0,
-            from_high: false,
-            has_row: false,
-        }
+        Self { now: u32::from_le_bytes([a, b, c, d]), revision: config.revision, ..Self::EMPTY }
     }
 
     /// Whether the sender is the higher end, for those who choose an end by it: the compiler would make an offset of the flag
@@ -67,6 +84,13 @@ impl<F: Ip> Flight<F> {
     #[inline(always)]
     pub fn dst(&self) -> F::Addr {
         if self.is_from_high() { F::low(&self.key) } else { F::high(&self.key) }
+    }
+
+    /// Port of the sender, once the key is in order.
+    #[inline(always)]
+    pub fn src_port(&self) -> Be16 {
+        let (low, high) = F::ports(&self.key);
+        if self.is_from_high() { high } else { low }
     }
 
     /// Port of the receiver, once the key is in order.

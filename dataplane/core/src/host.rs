@@ -3,7 +3,7 @@
 //! Hosts are handles: `Copy`, passed by value, with all state behind them.
 
 use dataplane_abi::config::NodeConfig;
-use dataplane_abi::conntrack::{CtEntry, CtKey4, CtKey6};
+use dataplane_abi::conntrack::{CtEntry, CtEntry6, CtKey4, CtKey6};
 use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
 use dataplane_abi::events::EventHeader;
 use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6};
@@ -11,7 +11,11 @@ use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
 use dataplane_abi::policy::{BlockKey, L4Key, PolicyEntry, PolicyKey, PolicyVerdict, StagedKey};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use crate::calls::Calling;
+use crate::closer::Room;
 use crate::ends::Meeting;
+use crate::ip::{V4, V6};
+use crate::socket::{Random, ServiceMaps};
 
 /// A value that is just bytes. Multi-byte numbers are as they lie in the packet: network order unless converted.
 pub trait Raw: Copy + FromBytes + IntoBytes + Immutable {}
@@ -40,6 +44,14 @@ pub trait Packet: Copy {
     /// Writes at a constant offset what [`Packet::load`] could read. False: the bytes are not at hand.
     #[must_use]
     fn store<T: Raw>(self, offset: usize, value: T) -> bool;
+    /// Writes anywhere, at a cost. False: the packet is shorter.
+    #[must_use]
+    fn store_at<T: Raw>(self, offset: u32, value: T) -> bool;
+    /// Corrects the upper layer's checksum at an offset by the difference ([`crate::nat`]) that a change makes which it covers: of
+    /// the addresses (`of_addresses`), or of its own header. `may_be_absent`: zero stands for none (UDP). A sum that is yet to be
+    /// made is not touched but for the addresses. False: the packet is shorter.
+    #[must_use]
+    fn correct_sum(self, offset: u32, difference: u32, of_addresses: bool, may_be_absent: bool) -> bool;
     /// Brings the first `len` bytes at hand. False: the packet is shorter.
     #[must_use]
     fn pull(self, len: u32) -> bool;
@@ -91,7 +103,7 @@ pub trait Maps: Places {
     #[must_use]
     fn ct4_create(self, key: &CtKey4, f: impl FnOnce(&mut CtEntry)) -> bool;
     /// As [`Maps::ct4`].
-    fn ct6<R>(self, key: &CtKey6, f: impl FnOnce(&mut CtEntry) -> R) -> Option<R>;
+    fn ct6<R>(self, key: &CtKey6, f: impl FnOnce(&mut CtEntry6) -> R) -> Option<R>;
     /// As [`Maps::ct4_create`].
     #[must_use]
     fn ct6_create(self, key: &CtKey6, f: impl FnOnce(&mut CtEntry)) -> bool;
@@ -105,6 +117,12 @@ pub trait Maps: Places {
     fn set_frag6(self, key: &FragKey6, entry: &FragEntry);
     /// Runs `f` with room for what is found out about a packet; what is in it is left over from other packets.
     fn meeting<R>(self, f: impl FnOnce(&mut Meeting) -> R) -> Option<R>;
+    /// Runs `f` with room for an IPv4 packet that is looked at closely, which lasts as long as it is.
+    fn room4<R>(self, f: impl FnOnce(&mut Room<V4>) -> R) -> Option<R>;
+    /// As [`Maps::room4`].
+    fn room6<R>(self, f: impl FnOnce(&mut Room<V6>) -> R) -> Option<R>;
+    /// Runs `f` with room for a call that is being translated, which lasts as long as the packet is looked at.
+    fn calling<R>(self, f: impl FnOnce(&mut Calling) -> R) -> Option<R>;
     /// Adds one packet to a row of the counters.
     fn count(self, index: u32, bytes: u64);
 }
@@ -125,6 +143,6 @@ pub trait Events: Copy {
 }
 
 /// A host is all of them.
-pub trait Host: Packet + Maps + Clock + Events {}
+pub trait Host: Packet + Maps + ServiceMaps + Random + Clock + Events {}
 
-impl<T: Packet + Maps + Clock + Events> Host for T {}
+impl<T: Packet + Maps + ServiceMaps + Random + Clock + Events> Host for T {}

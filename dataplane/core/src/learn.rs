@@ -233,7 +233,7 @@ fn source<H: Host, const PROGRAM: u8>(host: H, config: &NodeConfig, place: Place
 
 /// Whether the frame comes from the MAC of the pod at that end.
 #[inline(always)]
-fn has_source_mac<H: Packet>(host: H, pod: &End) -> bool {
+pub fn has_source_mac<H: Packet>(host: H, pod: &End) -> bool {
     let [a, b, c, d, e, f, ..] = pod.way.data;
     pod.way.kind == WayKind::Local as u8 && host.load::<[u8; 6]>(ethernet::SOURCE) == Some([a, b, c, d, e, f])
 }

@@ -2,7 +2,8 @@
 //!
 //! The programs ([`programs`]) are generic over a host ([`host`]): packet bytes, tables, clock and events.
 //! `dataplane-ebpf` is the kernel's host, `dataplane-native` the one in memory. A program is a straight list of stages:
-//! parse ([`ip`]) → conntrack ([`conntrack`]) → for new flows the ends and their judgement ([`ends`], [`learn`], [`policy`]) →
+//! parse ([`ip`]) → conntrack ([`conntrack`]) → for new flows what services make of them ([`calls`]), the ends and their judgement
+//! ([`ends`], [`learn`], [`policy`]) →
 //! forwarding ([`forward`]) → a [`Verdict`], which the host carries out.
 //!
 //! Programs on calls of sockets ([`socket`]) have a host of their own and one stage: [`service`].
@@ -22,6 +23,8 @@
 )]
 
 pub mod arp;
+pub mod calls;
+pub mod closer;
 pub mod conntrack;
 pub mod ends;
 pub mod ethernet;
@@ -30,6 +33,7 @@ pub mod forward;
 pub mod host;
 pub mod ip;
 pub mod learn;
+pub mod nat;
 pub mod nd;
 pub mod node;
 pub mod policy;

@@ -37,7 +37,7 @@ pub fn sends<H: Host, F: Ip, const PROGRAM: u8>(host: H, route: &mut Route) -> S
         return Step::Next;
     }
     match conntrack::lookup::<H, F, PROGRAM>(host, config, &mut flight, route, 0) {
-        Hit::Known => Step::Next,
+        Hit::Known | Hit::Maybe => Step::Next,
         Hit::Unsure => learn::<H, F, PROGRAM>(host, &flight, route),
     }
 }

@@ -56,7 +56,7 @@ pub fn finish<H: Host, const PROGRAM: u8>(
     }
     let way = &route.to.way;
     match step {
-        Step::Skip | Step::Next | Step::Drop(_) => Verdict::Skip,
+        Step::Skip | Step::Next | Step::Closer | Step::Drop(_) => Verdict::Skip,
         Step::Pass => Verdict::Pass,
         Step::Answer if PROGRAM == Program::FromHost as u8 => Verdict::Ingress { ifindex: host.ifindex() },
         Step::Answer => Verdict::Egress { ifindex: host.ifindex() },

@@ -15,7 +15,7 @@ use dataplane_abi::sock_revnat::{SockRevNatEntry, SockRevNatKey};
 use dataplane_abi::{Addr, DropReason, Family, ForwardReason};
 
 use crate::host::Places;
-use crate::socket::{Peer, ServiceMaps, SocketHost, SocketVerdict};
+use crate::socket::{Chooser, Peer, ServiceMaps, SocketHost, SocketVerdict};
 
 /// Sends a call to a backend if it is one to a service. `DATAGRAM`: the call is about one datagram alone.
 #[inline(always)]
@@ -24,12 +24,12 @@ pub fn translate<H: SocketHost, const DATAGRAM: bool>(host: H) -> SocketVerdict 
     let Some((key, service)) = find(host, &called) else { return SocketVerdict::Pass };
     let (number, timeout_s, count) = (service.service, service.affinity_timeout_s, service.count);
     let Some(backend) = select::<H, DATAGRAM>(host, key, number, timeout_s, count) else {
-        host.count(metrics::index(DropReason::NoServiceBackend.number(), Direction::Service));
+        host.count_call(metrics::index(DropReason::NoServiceBackend.number(), Direction::Service));
         return SocketVerdict::Refuse;
     };
     let answers = Peer { addr: backend.addr, port: backend.port, ..called };
     if !note::<H, DATAGRAM>(host, &called, &answers, number) {
-        host.count(metrics::index(ForwardReason::RevNatUpdate as u8, Direction::Service));
+        host.count_call(metrics::index(ForwardReason::RevNatUpdate as u8, Direction::Service));
         // Whoever sends datagrams would take the answer for somebody else's; a connection has its one peer anyway.
         if DATAGRAM {
             return SocketVerdict::Refuse;
@@ -51,7 +51,7 @@ pub fn restore<H: SocketHost>(host: H) {
 
 /// The frontend that is called, if it is one. A node port has one for all nodes, and one of its own where a node is different.
 #[inline(always)]
-fn find<H: Places + ServiceMaps>(host: H, called: &Peer) -> Option<(ServiceKey, ServiceEntry)> {
+pub fn find<H: Places + ServiceMaps>(host: H, called: &Peer) -> Option<(ServiceKey, ServiceEntry)> {
     let exact =
         ServiceKey::frontend(called.addr, called.family, called.port, called.proto, ServiceScope::Internal);
     if let Some(service) = host.service(&exact) {
@@ -90,7 +90,7 @@ fn note<H: SocketHost, const DATAGRAM: bool>(host: H, called: &Peer, answers: &P
     host.set_sock_revnat(&key, &entry)
 }
 
-/// Chooses the backend of a call to a frontend. `None`: there is none.
+/// Chooses the backend of a call of a socket to a frontend. `None`: there is none.
 #[inline(always)]
 fn select<H: SocketHost, const DATAGRAM: bool>(
     host: H,
@@ -99,48 +99,60 @@ fn select<H: SocketHost, const DATAGRAM: bool>(
     timeout_s: u32,
     count: u16,
 ) -> Option<BackendEntry> {
+    let client = || AffinityKey::new(ClientKind::Netns, host.netns_cookie(), service);
+    if !DATAGRAM {
+        return choose(host, key, client, timeout_s, count).map(|(_, backend)| backend);
+    }
     if count == 0 {
         return None;
     }
-    if !DATAGRAM && timeout_s == 0 {
-        return draw(host, key, count).map(|(_, backend)| backend);
-    }
     let now_ns = host.now_ns();
-    if !DATAGRAM {
-        return of_session(host, key, service, timeout_s, count, now_ns).map(|(_, backend)| backend);
-    }
     let socket = AffinityKey::new(ClientKind::Socket, host.cookie(), service);
     if let Some((_, backend)) = stays(host, &socket, DATAGRAM_TIMEOUT_S, now_ns) {
         return Some(backend);
     }
-    let (number, backend) = if timeout_s == 0 {
-        draw(host, key, count)?
-    } else {
-        of_session(host, key, service, timeout_s, count, now_ns)?
-    };
+    let (number, backend) = choose(host, key, client, timeout_s, count)?;
     host.set_affinity(&socket, &AffinityEntry { last_used_ns: now_ns, backend: number, pad: [0; 4] });
     Some(backend)
 }
 
-/// The backend of the client's session, or one with which a session begins.
+/// Chooses the backend of a new connection to a frontend, and says its number. `None`: there is none.
+/// `client`: who stays with a backend, asked only where clients do.
 #[inline(always)]
-fn of_session<H: SocketHost>(
+pub fn choose<H: Chooser>(
     host: H,
     key: ServiceKey,
-    service: u32,
+    client: impl FnOnce() -> AffinityKey,
     timeout_s: u32,
     count: u16,
-    now_ns: u64,
 ) -> Option<(u32, BackendEntry)> {
-    let client = AffinityKey::new(ClientKind::Netns, host.netns_cookie(), service);
+    if count == 0 {
+        return None;
+    }
+    if timeout_s == 0 {
+        return draw(host, key, count);
+    }
+    of_session(host, key, &client(), timeout_s, count)
+}
+
+/// The backend of the client's session, or one with which a session begins.
+#[inline(always)]
+fn of_session<H: Chooser>(
+    host: H,
+    key: ServiceKey,
+    client: &AffinityKey,
+    timeout_s: u32,
+    count: u16,
+) -> Option<(u32, BackendEntry)> {
+    let now_ns = host.now_ns();
     // What a session adds are new connections, which an ending backend does not take.
-    let stayed = stays(host, &client, timeout_s, now_ns)
+    let stayed = stays(host, client, timeout_s, now_ns)
         .filter(|(_, backend)| backend.state == BackendState::Active as u8);
     if stayed.is_some() {
         return stayed;
     }
     let (number, backend) = draw(host, key, count)?;
-    host.set_affinity(&client, &AffinityEntry { last_used_ns: now_ns, backend: number, pad: [0; 4] });
+    host.set_affinity(client, &AffinityEntry { last_used_ns: now_ns, backend: number, pad: [0; 4] });
     Some((number, backend))
 }
 
@@ -165,7 +177,7 @@ fn stays<H: ServiceMaps>(
 
 /// One of the frontend's backends by chance.
 #[inline(always)]
-fn draw<H: SocketHost>(host: H, key: ServiceKey, count: u16) -> Option<(u32, BackendEntry)> {
+fn draw<H: Chooser>(host: H, key: ServiceKey, count: u16) -> Option<(u32, BackendEntry)> {
     let place = u64::from(host.random()).wrapping_mul(u64::from(count)) >> 32;
     let slot = u16::try_from(place).ok()?.wrapping_add(1);
     // The count is read before the slot: the one that was drawn may have gone in between. The first is the last to go.
@@ -175,11 +187,11 @@ fn draw<H: SocketHost>(host: H, key: ServiceKey, count: u16) -> Option<(u32, Bac
 #[inline(always)]
 fn at_slot<H: ServiceMaps>(host: H, key: ServiceKey) -> Option<(u32, BackendEntry)> {
     let Some(ServiceEntry { backend: number, .. }) = host.service(&key).copied() else {
-        host.count(metrics::index(ForwardReason::NoBackendSlot as u8, Direction::Service));
+        host.count_call(metrics::index(ForwardReason::NoBackendSlot as u8, Direction::Service));
         return None;
     };
     let Some(backend) = host.backend(number) else {
-        host.count(metrics::index(ForwardReason::NoBackend as u8, Direction::Service));
+        host.count_call(metrics::index(ForwardReason::NoBackend as u8, Direction::Service));
         return None;
     };
     Some((number, *backend))

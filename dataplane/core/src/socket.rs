@@ -1,4 +1,4 @@
-//! What programs on calls of sockets need from the world, beside the clock. As for packets there are two implementations: the
+//! What programs on calls of sockets need from the world, beside the clock; the tables of services are the packet programs' too. As for packets there are two implementations: the
 //! kernel's and the one in memory; and hosts are handles, passed by value.
 
 use dataplane_abi::affinity::{AffinityEntry, AffinityKey};
@@ -41,13 +41,17 @@ pub trait ServiceMaps: Copy {
     fn affinity<R>(self, key: &AffinityKey, f: impl FnOnce(&mut AffinityEntry) -> R) -> Option<R>;
     /// Makes or replaces the row of a client. A full table forgets another one.
     fn set_affinity(self, key: &AffinityKey, entry: &AffinityEntry);
+    /// Adds one to a row of the counters.
+    fn count_call(self, index: u32);
+}
+
+/// What is remembered of sockets.
+pub trait SocketMaps: Copy {
     /// Whom a socket's process called.
     fn sock_revnat(self, key: &SockRevNatKey) -> Option<SockRevNatEntry>;
     /// Notes it. False: there is no room at all.
     #[must_use]
     fn set_sock_revnat(self, key: &SockRevNatKey, entry: &SockRevNatEntry) -> bool;
-    /// Adds one to a row of the counters.
-    fn count(self, index: u32);
 }
 
 /// Chance.
@@ -56,10 +60,15 @@ pub trait Random: Copy {
     fn random(self) -> u32;
 }
 
-/// A host of these programs is all of them.
-pub trait SocketHost: Call + Places + ServiceMaps + Random + Clock {}
+/// What the choice of a backend needs, be it for a call of a socket or for a packet.
+pub trait Chooser: Places + ServiceMaps + Random + Clock {}
 
-impl<T: Call + Places + ServiceMaps + Random + Clock> SocketHost for T {}
+impl<T: Places + ServiceMaps + Random + Clock> Chooser for T {}
+
+/// A host of these programs is all of them.
+pub trait SocketHost: Call + SocketMaps + Chooser {}
+
+impl<T: Call + SocketMaps + Chooser> SocketHost for T {}
 
 /// How a call ends that is about to speak with somebody.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -50,6 +50,8 @@ pub enum Verdict {
 pub enum Step {
     /// Go on with the next stage.
     Next,
+    /// Go on with [`crate::closer::look_closer`].
+    Closer,
     /// End with [`Verdict::Pass`].
     Pass,
     /// End with [`Verdict::Skip`].

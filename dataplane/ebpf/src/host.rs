@@ -8,23 +8,30 @@ use core::mem::{self, MaybeUninit};
 use core::ptr;
 
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP,
-    BPF_RB_NO_WAKEUP, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
+    __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX,
+    BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
 };
 use aya_ebpf::helpers::{
-    bpf_csum_update, bpf_jiffies64, bpf_ktime_get_ns, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
-    bpf_ringbuf_query, bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_pull_data,
-    bpf_skb_set_tunnel_key,
+    bpf_csum_update, bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_ns, bpf_l4_csum_replace, bpf_redirect,
+    bpf_redirect_neigh, bpf_redirect_peer, bpf_ringbuf_query, bpf_skb_change_type, bpf_skb_get_tunnel_key,
+    bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
 };
+use dataplane_abi::affinity::{AffinityEntry, AffinityKey};
+use dataplane_abi::backends::BackendEntry;
 use dataplane_abi::config::NodeConfig;
-use dataplane_abi::conntrack::{CtEntry, CtKey4, CtKey6};
+use dataplane_abi::conntrack::{CtEntry, CtEntry6, CtKey4, CtKey6};
 use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
 use dataplane_abi::events::{EVENTS, Event, EventHeader, PAYLOAD_MAX};
 use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
 use dataplane_abi::metrics::EVENTS_LOST;
 use dataplane_abi::policy::{BlockKey, L4Key, PolicyEntry, PolicyKey, PolicyVerdict, StagedCount, StagedKey};
+use dataplane_abi::services::{ServiceEntry, ServiceKey};
+use dataplane_core::calls::Calling;
+use dataplane_core::closer::Room;
 use dataplane_core::ends::Meeting;
+use dataplane_core::ip;
+use dataplane_core::socket::{Random, ServiceMaps};
 use dataplane_core::{Clock, Events, Maps, Packet, Places, Raw, Verdict};
 
 use crate::socket::SockAddr;
@@ -207,6 +214,24 @@ impl Packet for Kernel {
     }
 
     #[inline(always)]
+    fn store_at<T: Raw>(self, offset: u32, value: T) -> bool {
+        // SAFETY: the helper reads the whole value, whose length is given, and checks the offset; pointers into the packet are taken
+        // anew after the call.
+        unsafe {
+            bpf_skb_store_bytes(self.0.cast(), offset, (&raw const value).cast(), size_of::<T>() as u32, 0)
+                == 0
+        }
+    }
+
+    #[inline(always)]
+    fn correct_sum(self, offset: u32, difference: u32, of_addresses: bool, may_be_absent: bool) -> bool {
+        let addresses = if of_addresses { u64::from(BPF_F_PSEUDO_HDR) } else { 0 };
+        let absent = if may_be_absent { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+        // SAFETY: the context is valid, and the helper checks the offset.
+        unsafe { bpf_l4_csum_replace(self.0, offset, 0, u64::from(difference), addresses | absent) == 0 }
+    }
+
+    #[inline(always)]
     fn pull(self, len: u32) -> bool {
         // SAFETY: the context is valid; pointers into the packet are taken anew after the call.
         unsafe { bpf_skb_pull_data(self.0, len) == 0 }
@@ -326,6 +351,56 @@ macro_rules! places {
 places!(Kernel);
 places!(SockAddr<V6>, V6: bool);
 
+/// Tells a host what services there are, and gives it chance.
+macro_rules! services {
+    ($host:ty $(, $parameter:ident: $kind:ty)?) => {
+        impl $(<const $parameter: $kind>)? ServiceMaps for $host {
+            #[inline(always)]
+            fn service(&self, key: &ServiceKey) -> Option<&ServiceEntry> {
+                // SAFETY: rows are replaced whole by the agent, in an order in which every mixture of old and new ones is right.
+                unsafe { tables::SERVICES.get(key) }
+            }
+
+            #[inline(always)]
+            fn backend(&self, number: u32) -> Option<&BackendEntry> {
+                // SAFETY: as above.
+                unsafe { tables::BACKENDS.get(number) }
+            }
+
+            #[inline(always)]
+            fn affinity<R>(self, key: &AffinityKey, f: impl FnOnce(&mut AffinityEntry) -> R) -> Option<R> {
+                // SAFETY: the pointer is from the map.
+                unsafe { with(tables::AFFINITY.get_ptr_mut(key), f) }
+            }
+
+            #[inline(always)]
+            fn set_affinity(self, key: &AffinityKey, entry: &AffinityEntry) {
+                // Without a row the next call is sent to any backend.
+                let _ = tables::AFFINITY.insert(key, entry, 0);
+            }
+
+            #[inline(always)]
+            fn count_call(self, index: u32) {
+                // SAFETY: the row is this CPU's.
+                unsafe {
+                    with(tables::METRICS.get_ptr_mut(index), |row| row.packets = row.packets.wrapping_add(1));
+                }
+            }
+        }
+
+        impl $(<const $parameter: $kind>)? Random for $host {
+            #[inline(always)]
+            fn random(self) -> u32 {
+                // SAFETY: the helper takes nothing.
+                unsafe { bpf_get_prandom_u32() }
+            }
+        }
+    };
+}
+
+services!(Kernel);
+services!(SockAddr<V6>, V6: bool);
+
 impl Maps for Kernel {
     #[inline(always)]
     fn policy(&self, key: &PolicyKey) -> Option<&PolicyEntry> {
@@ -381,9 +456,9 @@ impl Maps for Kernel {
     }
 
     #[inline(always)]
-    fn ct6<R>(self, key: &CtKey6, f: impl FnOnce(&mut CtEntry) -> R) -> Option<R> {
+    fn ct6<R>(self, key: &CtKey6, f: impl FnOnce(&mut CtEntry6) -> R) -> Option<R> {
         // SAFETY: the pointer is from the map.
-        unsafe { with(tables::CT6.get_ptr_mut(key), |row| f(&mut row.entry)) }
+        unsafe { with(tables::CT6.get_ptr_mut(key), f) }
     }
 
     #[inline(always)]
@@ -424,6 +499,24 @@ impl Maps for Kernel {
     fn meeting<R>(self, f: impl FnOnce(&mut Meeting) -> R) -> Option<R> {
         // SAFETY: the row is this CPU's, no other program runs on it meanwhile, and zero, as it is at first, is a value.
         unsafe { with(tables::MEETING.get_ptr_mut(0), f) }
+    }
+
+    #[inline(always)]
+    fn room4<R>(self, f: impl FnOnce(&mut Room<ip::V4>) -> R) -> Option<R> {
+        // SAFETY: as above.
+        unsafe { with(tables::ROOM4.get_ptr_mut(0), f) }
+    }
+
+    #[inline(always)]
+    fn room6<R>(self, f: impl FnOnce(&mut Room<ip::V6>) -> R) -> Option<R> {
+        // SAFETY: as above.
+        unsafe { with(tables::ROOM6.get_ptr_mut(0), f) }
+    }
+
+    #[inline(always)]
+    fn calling<R>(self, f: impl FnOnce(&mut Calling) -> R) -> Option<R> {
+        // SAFETY: as above.
+        unsafe { with(tables::CALLING.get_ptr_mut(0), f) }
     }
 
     #[inline(always)]

@@ -6,18 +6,13 @@ use core::ptr;
 
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::{
-    bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_jiffies64, bpf_ktime_get_ns,
-    bpf_set_retval,
+    bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_jiffies64, bpf_ktime_get_ns, bpf_set_retval,
 };
-use dataplane_abi::affinity::{AffinityEntry, AffinityKey};
-use dataplane_abi::backends::BackendEntry;
-use dataplane_abi::services::{ServiceEntry, ServiceKey};
 use dataplane_abi::sock_revnat::{SockRevNatEntry, SockRevNatKey};
 use dataplane_abi::{Addr, Be16};
-use dataplane_core::socket::{Call, Random, ServiceMaps};
+use dataplane_core::socket::{Call, SocketMaps};
 use dataplane_core::{Clock, SocketVerdict};
 
-use crate::host::with;
 use crate::tables;
 
 /// Whether the kernel has `bpf_set_retval` for these programs (6.1). The loader writes it before the verifier sees the programs, and what is not
@@ -142,31 +137,7 @@ impl<const V6: bool> Call for SockAddr<V6> {
     }
 }
 
-impl<const V6: bool> ServiceMaps for SockAddr<V6> {
-    #[inline(always)]
-    fn service(&self, key: &ServiceKey) -> Option<&ServiceEntry> {
-        // SAFETY: rows are replaced whole by the agent, in an order in which every mixture of old and new ones is right.
-        unsafe { tables::SERVICES.get(key) }
-    }
-
-    #[inline(always)]
-    fn backend(&self, number: u32) -> Option<&BackendEntry> {
-        // SAFETY: as above.
-        unsafe { tables::BACKENDS.get(number) }
-    }
-
-    #[inline(always)]
-    fn affinity<R>(self, key: &AffinityKey, f: impl FnOnce(&mut AffinityEntry) -> R) -> Option<R> {
-        // SAFETY: the pointer is from the map.
-        unsafe { with(tables::AFFINITY.get_ptr_mut(key), f) }
-    }
-
-    #[inline(always)]
-    fn set_affinity(self, key: &AffinityKey, entry: &AffinityEntry) {
-        // Without a row the next call is sent to any backend.
-        let _ = tables::AFFINITY.insert(key, entry, 0);
-    }
-
+impl<const V6: bool> SocketMaps for SockAddr<V6> {
     #[inline(always)]
     fn sock_revnat(self, key: &SockRevNatKey) -> Option<SockRevNatEntry> {
         // SAFETY: a row that is reused meanwhile names somebody whom another socket has called; the next look is right again.
@@ -176,22 +147,6 @@ impl<const V6: bool> ServiceMaps for SockAddr<V6> {
     #[inline(always)]
     fn set_sock_revnat(self, key: &SockRevNatKey, entry: &SockRevNatEntry) -> bool {
         tables::SOCK_REVNAT.insert(key, entry, 0).is_ok()
-    }
-
-    #[inline(always)]
-    fn count(self, index: u32) {
-        // SAFETY: the row is this CPU's.
-        unsafe {
-            with(tables::METRICS.get_ptr_mut(index), |row| row.packets = row.packets.wrapping_add(1));
-        }
-    }
-}
-
-impl<const V6: bool> Random for SockAddr<V6> {
-    #[inline(always)]
-    fn random(self) -> u32 {
-        // SAFETY: the helper takes nothing.
-        unsafe { bpf_get_prandom_u32() }
     }
 }
 

@@ -19,7 +19,10 @@ use dataplane_abi::policy::{
 };
 use dataplane_abi::services::{ServiceEntry, ServiceKey, Services};
 use dataplane_abi::sock_revnat::{SockRevNat, SockRevNatEntry, SockRevNatKey};
+use dataplane_core::calls::Calling;
+use dataplane_core::closer::Room;
 use dataplane_core::ends::Meeting;
+use dataplane_core::ip::{V4, V6};
 
 /// Capacity of a table.
 const fn rows<T: Table>() -> usize {
@@ -142,3 +145,15 @@ pub(crate) static SCRATCH: PerCpuArray<CtEntry6, 1> = PerCpuArray::new();
 /// Where it is kept what is found out about a packet. Not part of the ABI.
 #[btf_map]
 pub(crate) static MEETING: PerCpuArray<Meeting, 1> = PerCpuArray::new();
+
+/// Where a packet is kept that is looked at closely. Not part of the ABI.
+#[btf_map]
+pub(crate) static ROOM4: PerCpuArray<Room<V4>, 1> = PerCpuArray::new();
+
+/// The same for IPv6.
+#[btf_map]
+pub(crate) static ROOM6: PerCpuArray<Room<V6>, 1> = PerCpuArray::new();
+
+/// Where a call to a service is kept that is being translated. Not part of the ABI.
+#[btf_map]
+pub(crate) static CALLING: PerCpuArray<Calling, 1> = PerCpuArray::new();

@@ -1,13 +1,17 @@
 //! The adapters: what `dataplane-core` asks of a host, answered from memory.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use dataplane_abi::conntrack::{CtEntry, CtEntry6, CtKey4, CtKey6};
 use dataplane_abi::events::{Event, EventHeader, PAYLOAD_MAX};
 use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6};
 use dataplane_abi::metrics::EVENTS_LOST;
 use dataplane_abi::policy::{BlockKey, L4Key, PolicyEntry, PolicyKey, PolicyVerdict, StagedCount, StagedKey};
+use dataplane_core::calls::Calling;
+use dataplane_core::closer::Room;
 use dataplane_core::ends::Meeting;
+use dataplane_core::ip::{V4, V6};
+use dataplane_core::nat;
 use dataplane_core::{Clock, Events, Maps, Packet, Raw};
 
 use crate::{Frame, Native, Tunnel};
@@ -17,6 +21,8 @@ use crate::{Frame, Native, Tunnel};
 pub(crate) struct Handle<'a> {
     pub(crate) node: &'a Native,
     pub(crate) frame: &'a RefCell<Frame>,
+    pub(crate) calling: &'a Cell<Calling>,
+    pub(crate) rooms: &'a (Cell<Room<V4>>, Cell<Room<V6>>),
 }
 
 impl Packet for Handle<'_> {
@@ -73,6 +79,34 @@ impl Packet for Handle<'_> {
         }
     }
 
+    fn store_at<T: Raw>(self, offset: u32, value: T) -> bool {
+        let mut frame = self.frame.borrow_mut();
+        let Some(bytes) = usize::try_from(offset)
+            .ok()
+            .and_then(|at| frame.bytes.get_mut(at..at.checked_add(size_of::<T>())?))
+        else {
+            return false;
+        };
+        bytes.copy_from_slice(value.as_bytes());
+        true
+    }
+
+    fn correct_sum(self, offset: u32, difference: u32, of_addresses: bool, may_be_absent: bool) -> bool {
+        let Some(sum) = self.load_at::<u16>(offset) else { return false };
+        if may_be_absent && sum == 0 {
+            return true;
+        }
+        let mut sum = nat::corrected(sum, difference);
+        if may_be_absent && sum == 0 {
+            sum = u16::MAX;
+        }
+        // As the kernel has it, which is right for IPv4, where the header's checksum has changed too.
+        if of_addresses {
+            self.checksum_changed(!difference);
+        }
+        self.store_at(offset, sum)
+    }
+
     fn pull(self, len: u32) -> bool {
         let mut frame = self.frame.borrow_mut();
         match usize::try_from(len) {
@@ -107,6 +141,7 @@ impl Packet for Handle<'_> {
 }
 
 places!(Handle<'_>);
+services!(Handle<'_>);
 
 impl Maps for Handle<'_> {
     fn policy(&self, key: &PolicyKey) -> Option<&PolicyEntry> {
@@ -138,8 +173,8 @@ impl Maps for Handle<'_> {
         self.node.tables.ct4.borrow_mut().insert(*key, entry)
     }
 
-    fn ct6<R>(self, key: &CtKey6, f: impl FnOnce(&mut CtEntry) -> R) -> Option<R> {
-        self.node.tables.ct6.borrow_mut().get_mut(key).map(|row| f(&mut row.entry))
+    fn ct6<R>(self, key: &CtKey6, f: impl FnOnce(&mut CtEntry6) -> R) -> Option<R> {
+        self.node.tables.ct6.borrow_mut().get_mut(key).map(f)
     }
 
     fn ct6_create(self, key: &CtKey6, f: impl FnOnce(&mut CtEntry)) -> bool {
@@ -169,9 +204,31 @@ impl Maps for Handle<'_> {
         Some(f(&mut meeting))
     }
 
+    fn room4<R>(self, f: impl FnOnce(&mut Room<V4>) -> R) -> Option<R> {
+        let (room, _) = self.rooms;
+        Some(with(room, f))
+    }
+
+    fn room6<R>(self, f: impl FnOnce(&mut Room<V6>) -> R) -> Option<R> {
+        let (_, room) = self.rooms;
+        Some(with(room, f))
+    }
+
+    fn calling<R>(self, f: impl FnOnce(&mut Calling) -> R) -> Option<R> {
+        Some(with(self.calling, f))
+    }
+
     fn count(self, index: u32, bytes: u64) {
         self.node.add(index, bytes);
     }
+}
+
+/// Runs `f` on what is in a cell.
+fn with<T: Copy, R>(cell: &Cell<T>, f: impl FnOnce(&mut T) -> R) -> R {
+    let mut value = cell.get();
+    let result = f(&mut value);
+    cell.set(value);
+    result
 }
 
 impl Clock for Handle<'_> {

@@ -33,6 +33,50 @@ macro_rules! places {
     };
 }
 
+/// Tells a host what services there are, and gives it chance.
+macro_rules! services {
+    ($host:ty) => {
+        impl dataplane_core::socket::ServiceMaps for $host {
+            fn service(
+                &self,
+                key: &dataplane_abi::services::ServiceKey,
+            ) -> Option<&dataplane_abi::services::ServiceEntry> {
+                self.node.tables.services.get(key)
+            }
+
+            fn backend(&self, number: u32) -> Option<&dataplane_abi::backends::BackendEntry> {
+                self.node.tables.backends.get(&number)
+            }
+
+            fn affinity<R>(
+                self,
+                key: &dataplane_abi::affinity::AffinityKey,
+                f: impl FnOnce(&mut dataplane_abi::affinity::AffinityEntry) -> R,
+            ) -> Option<R> {
+                self.node.tables.affinity.borrow_mut().get_mut(key).map(f)
+            }
+
+            fn set_affinity(
+                self,
+                key: &dataplane_abi::affinity::AffinityKey,
+                entry: &dataplane_abi::affinity::AffinityEntry,
+            ) {
+                self.node.tables.affinity.borrow_mut().insert(*key, *entry);
+            }
+
+            fn count_call(self, index: u32) {
+                self.node.add(index, 0);
+            }
+        }
+
+        impl dataplane_core::socket::Random for $host {
+            fn random(self) -> u32 {
+                self.node.draw()
+            }
+        }
+    };
+}
+
 mod adapter;
 pub mod craft;
 pub mod frame;
@@ -46,6 +90,8 @@ use dataplane_abi::clock::ClockEntry;
 use dataplane_abi::events::Event;
 use dataplane_abi::metrics::{self, Direction, MetricsEntry};
 use dataplane_abi::program::{Program, SocketProgram};
+use dataplane_core::calls::Calling;
+use dataplane_core::closer::Room;
 use dataplane_core::{SocketVerdict, Verdict};
 
 pub use frame::{Frame, Tunnel};
@@ -106,7 +152,12 @@ impl Native {
     /// Runs a program on a frame. The frame is changed as the program changes it; the verdict says where it goes.
     pub fn run(&self, program: Program, frame: &mut Frame) -> Verdict {
         let packet = RefCell::new(std::mem::take(frame));
-        let verdict = dataplane_core::run(program, adapter::Handle { node: self, frame: &packet });
+        let calling = Cell::new(Calling::NONE);
+        let rooms = (Cell::new(Room::EMPTY), Cell::new(Room::EMPTY));
+        let verdict = dataplane_core::run(
+            program,
+            adapter::Handle { node: self, frame: &packet, calling: &calling, rooms: &rooms },
+        );
         *frame = packet.into_inner();
         verdict
     }

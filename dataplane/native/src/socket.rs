@@ -3,14 +3,11 @@
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 
-use dataplane_abi::affinity::{AffinityEntry, AffinityKey};
-use dataplane_abi::backends::BackendEntry;
 use dataplane_abi::program::SocketProgram;
-use dataplane_abi::services::{ServiceEntry, ServiceKey};
 use dataplane_abi::sock_revnat::{SockRevNatEntry, SockRevNatKey};
 use dataplane_abi::{Addr, Be16};
 use dataplane_core::host::Clock;
-use dataplane_core::socket::{Call, Random, ServiceMaps};
+use dataplane_core::socket::{Call, SocketMaps};
 
 use crate::Native;
 
@@ -81,39 +78,15 @@ impl Call for Handle<'_> {
 
 places!(Handle<'_>);
 
-impl ServiceMaps for Handle<'_> {
-    fn service(&self, key: &ServiceKey) -> Option<&ServiceEntry> {
-        self.node.tables.services.get(key)
-    }
+services!(Handle<'_>);
 
-    fn backend(&self, number: u32) -> Option<&BackendEntry> {
-        self.node.tables.backends.get(&number)
-    }
-
-    fn affinity<R>(self, key: &AffinityKey, f: impl FnOnce(&mut AffinityEntry) -> R) -> Option<R> {
-        self.node.tables.affinity.borrow_mut().get_mut(key).map(f)
-    }
-
-    fn set_affinity(self, key: &AffinityKey, entry: &AffinityEntry) {
-        self.node.tables.affinity.borrow_mut().insert(*key, *entry);
-    }
-
+impl SocketMaps for Handle<'_> {
     fn sock_revnat(self, key: &SockRevNatKey) -> Option<SockRevNatEntry> {
         self.node.tables.sock_revnat.borrow_mut().get_mut(key).copied()
     }
 
     fn set_sock_revnat(self, key: &SockRevNatKey, entry: &SockRevNatEntry) -> bool {
         self.node.tables.sock_revnat.borrow_mut().insert(*key, *entry)
-    }
-
-    fn count(self, index: u32) {
-        self.node.add(index, 0);
-    }
-}
-
-impl Random for Handle<'_> {
-    fn random(self) -> u32 {
-        self.node.draw()
     }
 }
 

@@ -89,6 +89,10 @@ fn way(half: &CtHalf) -> String {
             node().map_or_else(|| "neighbour".to_owned(), |node| format!("via {node}"))
         }
         Some(WayKind::Stack) => "stack".to_owned(),
+        Some(WayKind::Backend) => node().map_or_else(
+            || "backend".to_owned(),
+            |ip| format!("backend {}", SocketAddr::new(ip, way.backend_port().get())),
+        ),
         None => format!("way {}", way.kind),
     }
 }

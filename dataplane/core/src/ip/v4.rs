@@ -6,9 +6,11 @@ use dataplane_abi::frags::{FragEntry, FragKey4};
 use dataplane_abi::{Addr, Be16, DropReason, Family, Identity};
 
 use super::{Ip, l4};
+use crate::closer::Room;
 use crate::ethernet::{HEADER_LEN, HEADER_LEN32};
-use crate::flight::{Flight, Kind};
+use crate::flight::{Flight, Kind, offset16};
 use crate::host::{Host, Maps, Packet};
+use crate::nat;
 
 /// IPv4.
 #[derive(Clone, Copy)]
@@ -16,6 +18,11 @@ pub enum V4 {}
 
 /// Offset of the upper layer when there are no options.
 const L4: usize = HEADER_LEN + 20;
+const L4_16: u16 = 34;
+const _: () = assert!(L4_16 as usize == L4);
+/// Offsets of source and destination.
+const SRC: usize = HEADER_LEN + 12;
+const DST: usize = HEADER_LEN + 16;
 /// Offset of the word with the time to live.
 const TTL_WORD: usize = HEADER_LEN + 8;
 
@@ -36,6 +43,8 @@ struct Fixed {
 impl Ip for V4 {
     type Addr = u32;
     type Key = CtKey4;
+    type Row = CtEntry;
+    const LOOPBACK: u32 = u32::from_ne_bytes([169, 254, 42, 1]);
     const FAMILY: Family = Family::V4;
     const NO_KEY: CtKey4 = CtKey4 {
         low: [0; 4],
@@ -53,6 +62,7 @@ impl Ip for V4 {
         let fixed = fixed_fields(words, host.len(), flight)?;
         let whole = !fixed.more_fragments && fixed.fragment_offset == 0;
         if whole && fixed.header_len == 20 {
+            flight.l4 = L4_16;
             match flight.key.proto {
                 l4::TCP => {
                     if !l4::is_within(20, l4::TCP_LEAST, fixed.total) {
@@ -95,6 +105,43 @@ impl Ip for V4 {
     }
 
     #[inline(always)]
+    fn from_abi(addr: Addr) -> u32 {
+        u32::from_ne_bytes(addr.to_v4())
+    }
+
+    const ICMP_COVERS_ADDRESSES: bool = false;
+
+    #[inline(always)]
+    fn store_quoted<H: Packet, const SOURCE: bool>(host: H, quote: u32, addr: u32) -> Option<u32> {
+        let (at, sum) = (quote.wrapping_add(if SOURCE { 12 } else { 16 }), quote.wrapping_add(10));
+        let (old, made): (u32, u16) = (host.load_at(at)?, host.load_at(sum)?);
+        let corrected = nat::corrected(made, Self::difference(old, addr));
+        // Its header sums to the same, but for what was wrong with it.
+        let difference = nat::difference([old, u32::from(made)], [addr, u32::from(corrected)]);
+        (host.store_at(sum, corrected) && host.store_at(at, addr)).then_some(difference)
+    }
+
+    #[inline(always)]
+    fn difference(old: u32, new: u32) -> u32 {
+        nat::difference([old], [new])
+    }
+
+    #[inline(always)]
+    fn store_end<H: Packet, const SOURCE: bool>(
+        host: H,
+        addr: u32,
+        difference: u32,
+        hop_word: &mut u32,
+    ) -> bool {
+        // The header sums to the same, so a device's sum of the packet stays right.
+        let Some(word) = host.load::<u32>(TTL_WORD) else { return false };
+        let [ttl, proto, c0, c1] = word.to_ne_bytes();
+        let [c0, c1] = nat::corrected(u16::from_ne_bytes([c0, c1]), difference).to_ne_bytes();
+        *hop_word = u32::from_ne_bytes([ttl, proto, c0, c1]);
+        host.store(TTL_WORD, *hop_word) && host.store(if SOURCE { SRC } else { DST }, addr)
+    }
+
+    #[inline(always)]
     fn is_group(addr: u32) -> bool {
         u32::from_be(addr) >> 28 == 0xE || addr == u32::MAX
     }
@@ -107,6 +154,18 @@ impl Ip for V4 {
     #[inline(always)]
     fn world(config: &NodeConfig) -> Identity {
         config.world_v4
+    }
+
+    #[inline(always)]
+    fn key(src: u32, dst: u32, sport: Be16, dport: Be16, proto: u8) -> CtKey4 {
+        CtKey4 {
+            low: src.to_ne_bytes(),
+            high: dst.to_ne_bytes(),
+            low_port: sport,
+            high_port: dport,
+            proto,
+            ..Self::NO_KEY
+        }
     }
 
     #[inline(always)]
@@ -137,6 +196,31 @@ impl Ip for V4 {
     #[inline(always)]
     fn ct<H: Maps, R>(host: H, key: &CtKey4, f: impl FnOnce(&mut CtEntry) -> R) -> Option<R> {
         host.ct4(key, f)
+    }
+
+    #[inline(always)]
+    fn room<H: Maps, R>(host: H, f: impl FnOnce(&mut Room<Self>) -> R) -> Option<R> {
+        host.room4(f)
+    }
+
+    #[inline(always)]
+    fn row<H: Maps, R>(host: H, key: &CtKey4, f: impl FnOnce(&mut CtEntry) -> R) -> Option<R> {
+        host.ct4(key, f)
+    }
+
+    #[inline(always)]
+    fn entry(row: &mut CtEntry) -> &mut CtEntry {
+        row
+    }
+
+    #[inline(always)]
+    fn frontend(row: &CtEntry) -> u32 {
+        u32::from_ne_bytes(row.service)
+    }
+
+    #[inline(always)]
+    fn set_frontend(row: &mut CtEntry, addr: u32) {
+        row.service = addr.to_ne_bytes();
     }
 
     #[inline(always)]
@@ -234,6 +318,7 @@ fn within<H: Packet>(host: H, offset: u32, bytes: u32) -> Result<(), DropReason>
 
 #[inline(always)]
 fn upper_layer<H: Host>(host: H, flight: &mut Flight<V4>, offset: u32) -> Result<(), DropReason> {
+    flight.l4 = offset16(offset);
     match flight.key.proto {
         l4::TCP => {
             within(host, offset, l4::TCP_LEAST)?;
@@ -284,8 +369,9 @@ fn quoted<H: Host>(host: H, flight: &mut Flight<V4>, offset: u32) -> Result<(), 
     if src.to_ne_bytes() != flight.key.high {
         return Err(DropReason::InvalidPacket);
     }
-    let [p0, p1]: [u32; 2] =
-        host.load_at(offset.wrapping_add(header_len)).ok_or(DropReason::CtInvalidHeader)?;
+    let upper = offset.wrapping_add(header_len);
+    let [p0, p1]: [u32; 2] = host.load_at(upper).ok_or(DropReason::CtInvalidHeader)?;
+    flight.quoted_l4 = offset16(upper);
     let (sport, dport) = match proto {
         l4::TCP | l4::UDP | l4::SCTP => l4::ports(p0),
         l4::ICMP => {

@@ -1,16 +1,18 @@
 //! IPv6 (RFC 8200, 4443) with its extension flight.
 
 use dataplane_abi::config::NodeConfig;
-use dataplane_abi::conntrack::{CtEntry, CtKey6};
+use dataplane_abi::conntrack::{CtEntry, CtEntry6, CtKey6};
 use dataplane_abi::frags::{FragEntry, FragKey6};
 use dataplane_abi::{Addr, Be16, DropReason, Family, Identity};
 use zerocopy::transmute;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{Ip, l4};
+use crate::closer::Room;
 use crate::ethernet::{HEADER_LEN, HEADER_LEN32};
-use crate::flight::{Flight, Kind};
+use crate::flight::{Flight, Kind, offset16};
 use crate::host::{Host, Maps, Packet};
+use crate::nat;
 
 /// IPv6.
 #[derive(Clone, Copy)]
@@ -19,6 +21,11 @@ pub enum V6 {}
 /// Offset of the upper layer when there are no extension flight.
 const L4: usize = HEADER_LEN + 40;
 const L4_32: u32 = HEADER_LEN32 + 40;
+const L4_16: u16 = 54;
+const _: () = assert!(L4_16 as usize == L4);
+/// Offsets of source and destination.
+const SRC: usize = HEADER_LEN + 8;
+const DST: usize = HEADER_LEN + 24;
 /// Offset of the byte with the hop limit.
 const HOP_LIMIT: usize = HEADER_LEN + 7;
 
@@ -58,6 +65,10 @@ struct Upper {
 impl Ip for V6 {
     type Addr = [u64; 2];
     type Key = CtKey6;
+    type Row = CtEntry6;
+    /// Of the prefix that is for addresses to which nothing is sent (RFC 9780); one of the link would be asked for on it.
+    const LOOPBACK: [u64; 2] =
+        [u64::from_ne_bytes([1, 0, 0, 0, 0, 0, 0, 1]), u64::from_ne_bytes([0, 0, 0, 0, 0, 0, 42, 1])];
     const FAMILY: Family = Family::V6;
     const NO_KEY: CtKey6 = CtKey6 {
         low: [0; 16],
@@ -73,6 +84,7 @@ impl Ip for V6 {
     fn parse<H: Host>(host: H, flight: &mut Flight<Self>) -> Result<(), DropReason> {
         let fixed: Fixed = host.load_or_pull(HEADER_LEN).ok_or(DropReason::InvalidPacket)?;
         let end = fixed_fields(fixed, host.len(), flight)?;
+        flight.l4 = L4_16;
         match flight.key.proto {
             l4::TCP => {
                 if !l4::is_within(L4_32, l4::TCP_LEAST, end) {
@@ -113,6 +125,38 @@ impl Ip for V6 {
     }
 
     #[inline(always)]
+    fn from_abi(addr: Addr) -> [u64; 2] {
+        transmute!(addr.0)
+    }
+
+    const ICMP_COVERS_ADDRESSES: bool = true;
+
+    #[inline(always)]
+    fn store_quoted<H: Packet, const SOURCE: bool>(host: H, quote: u32, addr: [u64; 2]) -> Option<u32> {
+        let at = quote.wrapping_add(if SOURCE { 8 } else { 24 });
+        let old: [u64; 2] = host.load_at(at)?;
+        host.store_at(at, addr).then_some(Self::difference(old, addr))
+    }
+
+    #[inline(always)]
+    fn difference(old: [u64; 2], new: [u64; 2]) -> u32 {
+        nat::difference::<4>(transmute!(old), transmute!(new))
+    }
+
+    #[inline(always)]
+    fn store_end<H: Packet, const SOURCE: bool>(
+        host: H,
+        addr: [u64; 2],
+        difference: u32,
+        _hop_word: &mut u32,
+    ) -> bool {
+        // The header has no checksum of its own. Where the upper layer's was corrected, the packet sums to the same, and that a host
+        // takes the correction for the packet's too is made up for; where it was not, the device's sum changes.
+        host.checksum_changed(difference);
+        host.store(if SOURCE { SRC } else { DST }, addr)
+    }
+
+    #[inline(always)]
     fn is_group(addr: [u64; 2]) -> bool {
         let [high, _] = addr;
         let [first, ..] = high.to_ne_bytes();
@@ -128,6 +172,18 @@ impl Ip for V6 {
     #[inline(always)]
     fn world(config: &NodeConfig) -> Identity {
         config.world_v6
+    }
+
+    #[inline(always)]
+    fn key(src: [u64; 2], dst: [u64; 2], sport: Be16, dport: Be16, proto: u8) -> CtKey6 {
+        CtKey6 {
+            low: transmute!(src),
+            high: transmute!(dst),
+            low_port: sport,
+            high_port: dport,
+            proto,
+            ..Self::NO_KEY
+        }
     }
 
     #[inline(always)]
@@ -157,7 +213,32 @@ impl Ip for V6 {
 
     #[inline(always)]
     fn ct<H: Maps, R>(host: H, key: &CtKey6, f: impl FnOnce(&mut CtEntry) -> R) -> Option<R> {
+        host.ct6(key, |row| f(&mut row.entry))
+    }
+
+    #[inline(always)]
+    fn room<H: Maps, R>(host: H, f: impl FnOnce(&mut Room<Self>) -> R) -> Option<R> {
+        host.room6(f)
+    }
+
+    #[inline(always)]
+    fn row<H: Maps, R>(host: H, key: &CtKey6, f: impl FnOnce(&mut CtEntry6) -> R) -> Option<R> {
         host.ct6(key, f)
+    }
+
+    #[inline(always)]
+    fn entry(row: &mut CtEntry6) -> &mut CtEntry {
+        &mut row.entry
+    }
+
+    #[inline(always)]
+    fn frontend(row: &CtEntry6) -> [u64; 2] {
+        transmute!(row.frontend)
+    }
+
+    #[inline(always)]
+    fn set_frontend(row: &mut CtEntry6, addr: [u64; 2]) {
+        row.frontend = transmute!(addr);
     }
 
     #[inline(always)]
@@ -295,6 +376,7 @@ fn follow<H: Host>(host: H, upper: &mut Upper) -> Option<DropReason> {
 
 #[inline(always)]
 fn upper_layer<H: Host>(host: H, flight: &mut Flight<V6>, offset: u32) -> Result<(), DropReason> {
+    flight.l4 = offset16(offset);
     match flight.key.proto {
         l4::TCP => {
             within(host, offset, l4::TCP_LEAST)?;
@@ -353,6 +435,7 @@ fn quoted<H: Host>(host: H, flight: &mut Flight<V6>, offset: u32) -> Result<(), 
     }
     within(host, upper.offset, l4::LEAST)?;
     let [p0, p1]: [u32; 2] = host.load_at(upper.offset).ok_or(DropReason::CtInvalidHeader)?;
+    flight.quoted_l4 = offset16(upper.offset);
     let (sport, dport) = match upper.proto {
         l4::TCP | l4::UDP | l4::SCTP => l4::ports(p0),
         l4::ICMP6 => {

@@ -5,13 +5,13 @@ use dataplane_abi::events::TracePoint;
 use dataplane_abi::program::Program;
 
 use super::with_config;
+use crate::closer::{look_closer, put_away};
 use crate::conntrack::{self, Hit};
 use crate::ethernet;
 use crate::flight::{Flight, Kind, Route};
 use crate::forward;
 use crate::host::Host;
 use crate::ip::{Ip, V4, V6};
-use crate::learn::learn;
 use crate::report;
 use crate::verdict::{Step, Verdict};
 use crate::{arp, nd};
@@ -27,10 +27,14 @@ pub fn from_container<H: Host>(host: H) -> Verdict {
         }
         report::arrived::<H, PROGRAM>(host, config, TracePoint::FromEndpoint, route);
         let step = match ethernet::ethertype(host) {
-            Some(ethernet::IPV4) => ip::<H, V4>(host, route),
+            Some(ethernet::IPV4) => {
+                let step = ip::<H, V4>(host, route);
+                look_closer::<H, V4, PROGRAM>(host, route, step)
+            }
             Some(ethernet::IPV6) => {
                 route.is_v6 = true;
-                ip::<H, V6>(host, route)
+                let step = ip::<H, V6>(host, route);
+                look_closer::<H, V6, PROGRAM>(host, route, step)
             }
             Some(ethernet::ARP) => arp::answer(host),
             _ => Step::Drop(DropReason::UnsupportedL3),
@@ -56,6 +60,6 @@ fn ip<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
     route.hop_word = flight.hop_word;
     match conntrack::lookup::<H, F, PROGRAM>(host, config, &mut flight, route, host.ifindex()) {
         Hit::Known => Step::Next,
-        Hit::Unsure => learn::<H, F, PROGRAM>(host, &flight, route),
+        hit => put_away(host, &flight, route, hit),
     }
 }

@@ -9,6 +9,7 @@ use dataplane_abi::policy::Direction;
 use dataplane_abi::program::Program;
 
 use super::with_config;
+use crate::closer::{look_closer, put_away};
 use crate::conntrack::{self, End, Hit};
 use crate::ends::{self, Place};
 use crate::ethernet;
@@ -16,7 +17,6 @@ use crate::flight::{Flight, Kind, Route};
 use crate::forward;
 use crate::host::Host;
 use crate::ip::{Ip, V4, V6};
-use crate::learn::learn;
 use crate::node;
 use crate::policy::Guard;
 use crate::report;
@@ -33,10 +33,14 @@ pub fn from_netdev<H: Host>(host: H) -> Verdict {
             return Step::Skip;
         }
         let step = match ethernet::ethertype(host) {
-            Some(ethernet::IPV4) if !is_left_alone::<H, V4>(host, config) => ip::<H, V4>(host, route),
+            Some(ethernet::IPV4) if !is_left_alone::<H, V4>(host, config) => {
+                let step = ip::<H, V4>(host, route);
+                look_closer::<H, V4, PROGRAM>(host, route, step)
+            }
             Some(ethernet::IPV6) if !is_left_alone::<H, V6>(host, config) => {
                 route.is_v6 = true;
-                ip::<H, V6>(host, route)
+                let step = ip::<H, V6>(host, route);
+                look_closer::<H, V6, PROGRAM>(host, route, step)
             }
             _ => Step::Skip,
         };
@@ -81,7 +85,7 @@ fn ip<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
     route.hop_word = flight.hop_word;
     match conntrack::lookup::<H, F, PROGRAM>(host, config, &mut flight, route, 0) {
         Hit::Known => Step::Next,
-        Hit::Unsure => learn::<H, F, PROGRAM>(host, &flight, route),
+        hit => put_away(host, &flight, route, hit),
     }
 }
 

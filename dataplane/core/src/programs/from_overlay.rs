@@ -7,6 +7,7 @@ use dataplane_abi::policy::Direction;
 use dataplane_abi::program::Program;
 
 use super::with_config;
+use crate::closer::{look_closer, put_away};
 use crate::conntrack::{self, End, Hit};
 use crate::ends::{self, Place};
 use crate::ethernet;
@@ -14,7 +15,6 @@ use crate::flight::{Flight, Kind, Route};
 use crate::forward;
 use crate::host::Host;
 use crate::ip::{Ip, V4, V6};
-use crate::learn::learn;
 use crate::policy::Guard;
 use crate::report;
 use crate::verdict::{Step, Verdict};
@@ -29,10 +29,14 @@ pub fn from_overlay<H: Host>(host: H) -> Verdict {
         // The inner link layer destination is whatever the sender's pod had for a gateway.
         host.accept();
         let step = match ethernet::ethertype(host) {
-            Some(ethernet::IPV4) => ip::<H, V4>(host, route),
+            Some(ethernet::IPV4) => {
+                let step = ip::<H, V4>(host, route);
+                look_closer::<H, V4, PROGRAM>(host, route, step)
+            }
             Some(ethernet::IPV6) => {
                 route.is_v6 = true;
-                ip::<H, V6>(host, route)
+                let step = ip::<H, V6>(host, route);
+                look_closer::<H, V6, PROGRAM>(host, route, step)
             }
             _ => Step::Drop(DropReason::UnsupportedL3),
         };
@@ -67,7 +71,7 @@ fn ip<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
     route.hop_word = flight.hop_word;
     match conntrack::lookup::<H, F, PROGRAM>(host, config, &mut flight, route, 0) {
         Hit::Known => Step::Next,
-        Hit::Unsure => learn::<H, F, PROGRAM>(host, &flight, route),
+        hit => put_away(host, &flight, route, hit),
     }
 }
 

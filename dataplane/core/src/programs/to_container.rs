@@ -5,12 +5,12 @@ use dataplane_abi::events::TracePoint;
 use dataplane_abi::program::Program;
 
 use super::with_config;
+use crate::closer::{look_closer, put_away};
 use crate::conntrack::{self, Hit};
 use crate::ethernet;
 use crate::flight::{Flight, Kind, Route};
 use crate::host::Host;
 use crate::ip::{Ip, V4, V6};
-use crate::learn::learn;
 use crate::verdict::{Step, Verdict};
 
 const PROGRAM: u8 = Program::ToContainer as u8;
@@ -23,10 +23,14 @@ pub fn to_container<H: Host>(host: H) -> Verdict {
             return Step::Drop(DropReason::VlanFiltered);
         }
         let step = match ethernet::ethertype(host) {
-            Some(ethernet::IPV4) => ip::<H, V4>(host, route),
+            Some(ethernet::IPV4) => {
+                let step = ip::<H, V4>(host, route);
+                look_closer::<H, V4, PROGRAM>(host, route, step)
+            }
             Some(ethernet::IPV6) => {
                 route.is_v6 = true;
-                ip::<H, V6>(host, route)
+                let step = ip::<H, V6>(host, route);
+                look_closer::<H, V6, PROGRAM>(host, route, step)
             }
             // What the stack says on the link.
             _ => Step::Skip,
@@ -56,6 +60,6 @@ fn ip<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
     }
     match conntrack::lookup::<H, F, PROGRAM>(host, config, &mut flight, route, 0) {
         Hit::Known => Step::Next,
-        Hit::Unsure => learn::<H, F, PROGRAM>(host, &flight, route),
+        hit => put_away(host, &flight, route, hit),
     }
 }

@@ -94,6 +94,7 @@ fn direction_line(half: &CtHalf) -> String {
         Some(WayKind::Tunnel) => "through the tunnel",
         Some(WayKind::Neighbour) => "to a next hop",
         Some(WayKind::Stack) => "to the node's stack",
+        Some(WayKind::Backend) => "to the backend of a service",
         None => "no known way",
     };
     format!(
