@@ -6,6 +6,7 @@ use std::fmt::{self, Write as _};
 use dataplane_loader::Clock;
 
 use crate::SLACK_S;
+use crate::frame;
 use crate::host::{Dump, Host, Outcome, split_times};
 use crate::scenario::{Input, Scenario, Step};
 
@@ -53,12 +54,21 @@ pub(crate) struct Tally {
     verdicts: BTreeMap<(&'static str, i32), usize>,
     events: BTreeMap<(u8, u8), usize>,
     rows: BTreeMap<&'static str, usize>,
+    /// Packets that got another destination, and another source.
+    calls: usize,
+    answers: usize,
 }
 
 impl Tally {
     fn add(&mut self, input: &Input, outcome: &Outcome) {
         self.compared += 1;
         *self.verdicts.entry((input.program.name(), outcome.verdict)).or_default() += 1;
+        if outcome.verdict != 2
+            && let Some((was, is)) = frame::ends(&input.frame).zip(frame::ends(&outcome.frame))
+        {
+            self.calls += usize::from(was.1 != is.1);
+            self.answers += usize::from(was.0 != is.0);
+        }
         for event in &outcome.events {
             *self.events.entry((event.header.kind, event.header.subtype)).or_default() += 1;
         }
@@ -76,6 +86,7 @@ impl Tally {
         for table in ["CT4", "CT6", "FRAGS4", "FRAGS6", "METRICS", "STAGED"] {
             assert!(self.rows.get(table).is_some_and(|&rows| rows > 100), "few rows in {table}: {self}");
         }
+        assert!(self.calls > 500 && self.answers > 300, "few packets were translated: {self}");
         assert!(self.events.len() >= 15, "few kinds of events: {self}");
         // Drops by policy, and verdicts: allowed, denied, denied by a rule.
         for event in [(1, 133), (1, 181), (5, 0), (5, 133), (5, 181)] {
@@ -94,7 +105,7 @@ impl fmt::Display for Tally {
         for ((kind, subtype), count) in &self.events {
             write!(f, " {kind}/{subtype}×{count}")?;
         }
-        write!(f, "; rows")?;
+        write!(f, "; calls {} answers {}; rows", self.calls, self.answers)?;
         for (table, count) in &self.rows {
             write!(f, " {table}×{count}")?;
         }
@@ -143,6 +154,10 @@ pub(crate) fn run(
             Step::Endpoint { key, entry } => {
                 kernel.endpoint(key, entry.as_ref());
                 native.endpoint(key, entry.as_ref());
+            }
+            Step::Backend { number, entry } => {
+                kernel.backend(*number, entry.as_ref());
+                native.backend(*number, entry.as_ref());
             }
             Step::Policy { key, entry } => {
                 kernel.policy(key, entry.as_ref());

@@ -159,3 +159,12 @@ pub(crate) fn checksum(bytes: &[u8], start: u32) -> u16 {
     }
     !u16::try_from(sum).expect("folded")
 }
+
+/// Source and destination address of a frame that holds an IP packet.
+pub(crate) fn ends(frame: &[u8]) -> Option<(&[u8], &[u8])> {
+    match frame.get(12..14)? {
+        [0x08, 0x00] => Some((frame.get(26..30)?, frame.get(30..34)?)),
+        [0x86, 0xDD] => Some((frame.get(22..38)?, frame.get(38..54)?)),
+        _ => None,
+    }
+}

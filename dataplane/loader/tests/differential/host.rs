@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use dataplane_abi::backends::BackendEntry;
 use dataplane_abi::config::NodeConfig;
 use dataplane_abi::conntrack::{CtEntry, CtEntry6};
 use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
@@ -29,7 +30,7 @@ pub(crate) struct Outcome {
 pub(crate) type Dump = BTreeMap<&'static str, BTreeMap<Vec<u8>, Vec<u8>>>;
 
 /// The tables that programs write, and those that they must leave alone.
-pub(crate) const DUMPED: [&str; 12] = [
+pub(crate) const DUMPED: [&str; 14] = [
     "CT4",
     "CT6",
     "FRAGS4",
@@ -42,6 +43,8 @@ pub(crate) const DUMPED: [&str; 12] = [
     "POLICY",
     "POLICY_BLOCKS",
     "POLICY_L4",
+    "SERVICES",
+    "BACKENDS",
 ];
 
 /// A host of the dataplane.
@@ -58,6 +61,8 @@ pub(crate) trait Host {
     fn endpoint(&mut self, key: &EndpointKey, entry: Option<&EndpointEntry>);
     /// Writes or removes a row of a policy; there need not be one.
     fn policy(&mut self, key: &PolicyKey, entry: Option<&PolicyEntry>);
+    /// Writes or removes a backend; there need not be one.
+    fn backend(&mut self, number: u32, entry: Option<&BackendEntry>);
     /// Every row. Counters are those since the last reset.
     fn dump(&mut self) -> Dump;
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use dataplane_abi::backends::BackendEntry;
 use dataplane_abi::config::NodeConfig;
 use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
 use dataplane_abi::metrics::MetricsEntry;
@@ -96,6 +97,7 @@ impl Host for Kernel {
         for table in DUMPED.into_iter().filter(|table| !matches!(*table, "CONFIG" | "METRICS")) {
             self.object.table(table).expect("a table of the ABI").clear().expect("clear a table");
         }
+        self.object.table("AFFINITY").expect("a table of the ABI").clear().expect("clear a table");
         self.configure(&world.config);
         for (key, entry) in &world.endpoints {
             self.write("ENDPOINTS", key.as_bytes(), entry.as_bytes());
@@ -111,6 +113,12 @@ impl Host for Kernel {
         }
         for (key, verdict) in &world.policy_l4 {
             self.write("POLICY_L4", key.as_bytes(), verdict.as_bytes());
+        }
+        for (key, entry) in &world.services.frontends {
+            self.write("SERVICES", key.as_bytes(), entry.as_bytes());
+        }
+        for (number, entry) in &world.services.backends {
+            self.write("BACKENDS", number.as_bytes(), entry.as_bytes());
         }
         while self.events.next().is_some() {}
         self.counted = self.counters();
@@ -156,6 +164,10 @@ impl Host for Kernel {
 
     fn policy(&mut self, key: &PolicyKey, entry: Option<&PolicyEntry>) {
         self.set("POLICY", key.as_bytes(), entry.map(IntoBytes::as_bytes));
+    }
+
+    fn backend(&mut self, number: u32, entry: Option<&BackendEntry>) {
+        self.set("BACKENDS", number.as_bytes(), entry.map(IntoBytes::as_bytes));
     }
 
     fn dump(&mut self) -> Dump {

@@ -1,5 +1,6 @@
 //! The test of the test: a host that lies about one thing must be caught, whatever the thing.
 
+use dataplane_abi::backends::BackendEntry;
 use dataplane_abi::config::NodeConfig;
 use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
 use dataplane_abi::events::EventKind;
@@ -114,6 +115,10 @@ impl Host for Liar {
 
     fn policy(&mut self, key: &PolicyKey, entry: Option<&PolicyEntry>) {
         self.native.policy(key, entry);
+    }
+
+    fn backend(&mut self, number: u32, entry: Option<&BackendEntry>) {
+        self.native.backend(number, entry);
     }
 
     fn dump(&mut self) -> Dump {

@@ -1,5 +1,6 @@
 //! The native host: the same programs in this process.
 
+use dataplane_abi::backends::BackendEntry;
 use dataplane_abi::clock::ClockEntry;
 use dataplane_abi::config::NodeConfig;
 use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
@@ -70,6 +71,12 @@ impl Host for Native {
         for (key, verdict) in &world.policy_l4 {
             self.write("POLICY_L4", key.as_bytes(), verdict.as_bytes());
         }
+        for (key, entry) in &world.services.frontends {
+            self.write("SERVICES", key.as_bytes(), entry.as_bytes());
+        }
+        for (number, entry) in &world.services.backends {
+            self.write("BACKENDS", number.as_bytes(), entry.as_bytes());
+        }
     }
 
     fn packet(&mut self, input: &Input, ticks: u64) -> Option<Outcome> {
@@ -104,6 +111,10 @@ impl Host for Native {
 
     fn policy(&mut self, key: &PolicyKey, entry: Option<&PolicyEntry>) {
         self.set("POLICY", key.as_bytes(), entry.map(IntoBytes::as_bytes));
+    }
+
+    fn backend(&mut self, number: u32, entry: Option<&BackendEntry>) {
+        self.set("BACKENDS", number.as_bytes(), entry.map(IntoBytes::as_bytes));
     }
 
     fn dump(&mut self) -> Dump {

@@ -1,13 +1,17 @@
 //! What happens to a node: flows whose packets follow one another, odd and broken packets between them, and changes of
 //! the rows in the middle of it. Everything follows from a seed.
 
+use dataplane_abi::backends::BackendEntry;
 use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
 use dataplane_abi::policy::{PolicyEntry, PolicyKey};
 use dataplane_abi::program::Program;
 
 use crate::frame::{self, Address, V4, V6};
 use crate::rng::Rng;
-use crate::world::{AGE_INTERVAL, Devices, PODS, Party, World, gateway_mac, guard, pod_mac, policy_row};
+use crate::world::{
+    AGE_INTERVAL, BACKEND_PORT, Devices, NODE_PORT, PODS, Party, SERVICES, Services, World, gateway_mac,
+    guard, pod_mac, policy_row,
+};
 
 /// A frame on a device.
 #[derive(Clone, Debug)]
@@ -31,6 +35,8 @@ pub(crate) enum Step {
     Configure(dataplane_abi::config::NodeConfig),
     /// The agent writes an endpoint, or removes it.
     Endpoint { key: EndpointKey, entry: Option<EndpointEntry> },
+    /// The agent writes a backend, or removes it.
+    Backend { number: u32, entry: Option<BackendEntry> },
     /// The agent writes a row of a policy, or removes it.
     Policy { key: PolicyKey, entry: Option<PolicyEntry> },
 }
@@ -47,7 +53,8 @@ impl Scenario {
     pub(crate) fn new(seed: u64, frames: usize, devices: &Devices, ticks_per_s: u32) -> Self {
         let mut rng = Rng::new(seed);
         let world = World::new(&mut rng, devices, ticks_per_s);
-        let mut stage = Stage { devices, config: world.config, flows: Vec::new(), rng };
+        let services = world.services.clone();
+        let mut stage = Stage { devices, services, config: world.config, flows: Vec::new(), rng };
         let mut steps = Vec::with_capacity(frames + frames / 8);
         let mut packets = 0;
         let mut gone = None;
@@ -92,6 +99,12 @@ impl Scenario {
                         steps.push(Step::Configure(stage.config));
                     }
                 }
+                32..38 => {
+                    let backends = &world.services.backends;
+                    let (number, entry) = backends[stage.rng.below(backends.len())];
+                    let entry = stage.rng.percent(60).then_some(entry);
+                    steps.push(Step::Backend { number, entry });
+                }
                 _ => {
                     for input in stage.packets() {
                         packets += 1;
@@ -113,15 +126,30 @@ struct Flow {
     proto: u8,
     aport: u16,
     bport: u16,
+    /// Who answers for `b`, if that is a service.
+    answers: Option<Party>,
     /// Packets so far.
     count: usize,
     /// The last packet, which an ICMP error may quote: IP header onward, and whether `a` sent it.
     last: Option<(Vec<u8>, bool)>,
 }
 
+impl Flow {
+    /// Sender, receiver and their ports.
+    fn ends(&self, forward: bool) -> (Party, Party, u16, u16) {
+        match self.answers {
+            _ if forward => (self.a, self.b, self.aport, self.bport),
+            None => (self.b, self.a, self.bport, self.aport),
+            Some(same) if same == self.a => (same, Party::Loopback, BACKEND_PORT, self.aport),
+            Some(other) => (other, self.a, BACKEND_PORT, self.aport),
+        }
+    }
+}
+
 /// The generator's state while it writes a scenario.
 struct Stage<'a> {
     devices: &'a Devices,
+    services: Services,
     config: dataplane_abi::config::NodeConfig,
     flows: Vec<Flow>,
     rng: Rng,
@@ -171,12 +199,17 @@ impl Stage<'_> {
         }
     }
 
+    /// Whom somebody calls.
+    fn called(&mut self) -> Party {
+        if self.rng.percent(30) { Party::Service(self.rng.below(SERVICES)) } else { self.party() }
+    }
+
     /// A flow that goes on, or a new one.
     fn flow(&mut self) -> usize {
         if self.flows.len() < 8 || self.rng.percent(6) {
             let a = self.party();
             let b = loop {
-                let b = self.party();
+                let b = self.called();
                 if b != a || self.rng.percent(5) {
                     break b;
                 }
@@ -196,10 +229,12 @@ impl Stage<'_> {
                 v6,
                 proto,
                 aport: self.rng.pick(&[40_000, 40_001, 1, 80, 0]),
-                bport: self.rng.pick(&[80, 443, 53, 40_000, 8472, 67]),
+                bport: self.rng.pick(&[80, 80, 443, 53, 40_000, 8472, 67, NODE_PORT, BACKEND_PORT]),
+                answers: None,
                 count: 0,
                 last: None,
             };
+            let flow = Flow { answers: self.services.answers(flow.b, flow.bport), ..flow };
             if self.flows.len() < 8 {
                 self.flows.push(flow);
             } else {
@@ -226,7 +261,7 @@ impl Stage<'_> {
         let packet = self.ip(&flow, forward, flow.proto, &payload);
         flow.count += 1;
         flow.last = Some((packet.clone(), forward));
-        let (from, to) = if forward { (flow.a, flow.b) } else { (flow.b, flow.a) };
+        let (from, to, ..) = flow.ends(forward);
         let input = self.on_device(from, to, flow.v6, &packet);
         self.flows[index] = flow;
         input
@@ -234,7 +269,7 @@ impl Stage<'_> {
 
     /// The upper layer of the next packet of a flow.
     fn upper(&mut self, flow: &Flow, forward: bool) -> Vec<u8> {
-        let (sport, dport) = if forward { (flow.aport, flow.bport) } else { (flow.bport, flow.aport) };
+        let (_, _, sport, dport) = flow.ends(forward);
         let size = match self.rng.below(100) {
             0..70 => self.rng.below(64),
             70..95 => self.rng.below(1400),
@@ -271,7 +306,7 @@ impl Stage<'_> {
     }
 
     fn ip(&mut self, flow: &Flow, forward: bool, proto: u8, payload: &[u8]) -> Vec<u8> {
-        let (from, to) = if forward { (flow.a, flow.b) } else { (flow.b, flow.a) };
+        let (from, to, ..) = flow.ends(forward);
         let hops = match self.rng.below(100) {
             0..3 => 0,
             3..7 => 1,
@@ -328,7 +363,7 @@ impl Stage<'_> {
         let index = self.flow();
         let flow = self.flows[index].clone();
         let forward = self.rng.percent(70);
-        let (from, to) = if forward { (flow.a, flow.b) } else { (flow.b, flow.a) };
+        let (from, to, ..) = flow.ends(forward);
         let proto = self.rng.pick(&[frame::UDP, frame::UDP, frame::TCP, flow.proto]);
         let flow = Flow { proto, ..flow };
         let mut datagram = self.upper(&flow, forward);

@@ -2,11 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use dataplane_abi::backends::BackendEntry;
 use dataplane_abi::config::{ConfigFlags, NodeConfig, Routing};
 use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags, EndpointKey};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheFlags, IpCacheKey};
 use dataplane_abi::policy::{BlockKey, Direction, L4Key, PolicyEntry, PolicyFlags, PolicyKey, PolicyVerdict};
-use dataplane_abi::{ABI_VERSION, Be16, Identity};
+use dataplane_abi::services::{ServiceEntry, ServiceFlags, ServiceKey, ServiceScope};
+use dataplane_abi::{ABI_VERSION, Addr, Be16, Identity};
 
 use crate::frame::Address;
 use crate::rng::Rng;
@@ -49,6 +51,10 @@ pub(crate) enum Party {
     World(u8),
     /// A group.
     Group,
+    /// A service, by number.
+    Service(usize),
+    /// What stands for a pod that speaks with itself through a service.
+    Loopback,
 }
 
 impl Party {
@@ -66,6 +72,8 @@ impl Party {
             Self::Outside(number) => [192, 0, 2, number],
             Self::World(number) => [198, 51, 100, number],
             Self::Group => [224, 0, 0, 251],
+            Self::Service(number) => [10, 96, 0, u8::try_from(number).expect("few services")],
+            Self::Loopback => [169, 254, 42, 1],
         }
     }
 
@@ -79,6 +87,10 @@ impl Party {
             Self::Outside(number) => [0x2001, 0xdb8, 1, 0, 0, 0, 0, u16::from(number)],
             Self::World(number) => [0x2001, 0xdb8, 2, 0, 0, 0, 0, u16::from(number)],
             Self::Group => [0xff02, 0, 0, 0, 0, 0, 0, 0xfb],
+            Self::Service(number) => {
+                [0xfd00, 0x96, 0, 0, 0, 0, 0, u16::try_from(number).expect("few services")]
+            }
+            Self::Loopback => [0x100, 0, 0, 1, 0, 0, 0, 0x2a01],
         };
         let [a, b, c, d, e, f, g, h] = words;
         Ipv6Addr::new(a, b, c, d, e, f, g, h).octets()
@@ -111,6 +123,7 @@ pub(crate) struct World {
     pub(crate) policy: Vec<(PolicyKey, PolicyEntry)>,
     pub(crate) policy_blocks: Vec<(BlockKey, PolicyEntry)>,
     pub(crate) policy_l4: Vec<(L4Key, PolicyVerdict)>,
+    pub(crate) services: Services,
 }
 
 impl World {
@@ -123,6 +136,95 @@ impl World {
             policy: policies(rng),
             policy_blocks: (0..rng.below(20)).map(|_| (block_key(rng), block(rng))).collect(),
             policy_l4: (0..rng.below(40)).map(|_| (l4_key(rng), policy_verdict(rng))).collect(),
+            services: Services::new(rng),
+        }
+    }
+}
+
+/// Services that there are. All places of one service are one backend: the hosts draw by themselves.
+pub(crate) const SERVICES: usize = 6;
+/// Ports of services, and the one that the first of them has at every node.
+pub(crate) const SERVICE_PORTS: [u16; 2] = [80, 53];
+pub(crate) const NODE_PORT: u16 = 30_080;
+/// Port of backends.
+pub(crate) const BACKEND_PORT: u16 = 8080;
+
+/// Services and who answers for them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Services {
+    pub(crate) frontends: Vec<(ServiceKey, ServiceEntry)>,
+    pub(crate) backends: Vec<(u32, BackendEntry)>,
+    /// Who answers, by service.
+    answers: Vec<Party>,
+}
+
+impl Services {
+    fn new(rng: &mut Rng) -> Self {
+        let mut services = Self::default();
+        for number in 0..SERVICES {
+            let pod = rng.below(PODS);
+            let answers = match number {
+                0 | 1 => Party::Pod(pod),
+                2 | 3 => Party::Remote(rng.byte() % 6),
+                4 => Party::Node,
+                _ => Party::RemoteNode,
+            };
+            services.answers.push(answers);
+            for v6 in [false, true] {
+                for proto in [6, 17] {
+                    services.add(rng, number, answers, v6, proto);
+                }
+            }
+        }
+        services
+    }
+
+    fn add(&mut self, rng: &mut Rng, number: usize, answers: Party, v6: bool, proto: u8) {
+        let one =
+            u32::try_from(number).expect("few services") * 4 + u32::from(v6) * 2 + u32::from(proto == 17);
+        let (service, backend) = (1000 + one, 2000 + one);
+        let (addr, family) = Addr::from_ip(answers.ip(v6));
+        let entry = BackendEntry {
+            addr,
+            service,
+            port: Be16::new(BACKEND_PORT),
+            family: family as u8,
+            proto,
+            state: u8::from(rng.percent(10)),
+            pad: [0; 3],
+        };
+        self.backends.push((backend, entry));
+        let timeout_s = if rng.percent(30) { 10_000 } else { 0 };
+        // With one place that is not there, both hosts look for it in vain.
+        let (count, slots) = match rng.below(10) {
+            0 => (0, 0),
+            1 => (1, 0),
+            2..5 => (3, 3),
+            _ => (1, 1),
+        };
+        let every = if v6 { IpAddr::from([0; 16]) } else { IpAddr::from([0; 4]) };
+        let mut places: Vec<_> =
+            SERVICE_PORTS.into_iter().map(|port| (Party::Service(number).ip(v6), port)).collect();
+        if number == 0 {
+            places.push((every, NODE_PORT));
+        }
+        for (ip, port) in places {
+            let (addr, family) = Addr::from_ip(ip);
+            let key = ServiceKey::frontend(addr, family, Be16::new(port), proto, ServiceScope::Internal);
+            let frontend = ServiceEntry::frontend(service, count, timeout_s, ServiceFlags::CLUSTER_IP);
+            self.frontends.push((key, frontend));
+            for slot in 1..=slots {
+                self.frontends.push((key.slot(slot), ServiceEntry::slot(service, backend)));
+            }
+        }
+    }
+
+    /// Who answers for what somebody calls at a port.
+    pub(crate) fn answers(&self, called: Party, port: u16) -> Option<Party> {
+        match called {
+            Party::Service(number) if SERVICE_PORTS.contains(&port) => self.answers.get(number).copied(),
+            Party::Node | Party::RemoteNode if port == NODE_PORT => self.answers.first().copied(),
+            _ => None,
         }
     }
 }
@@ -134,6 +236,7 @@ fn config(rng: &mut Rng, devices: &Devices, ticks_per_s: u32) -> NodeConfig {
     flags.set(ConfigFlags::TRACE_EVENTS, rng.percent(75));
     flags.set(ConfigFlags::POLICY_EVENTS, rng.percent(75));
     flags.set(ConfigFlags::HOST_FIREWALL, rng.percent(50));
+    flags.set(ConfigFlags::SERVICE_PACKETS, rng.percent(75));
     let routing = if rng.percent(60) { Routing::Vxlan } else { Routing::Native };
     let v4 = |party: Party| party.v4();
     let v6 = |party: Party| party.v6();
@@ -164,6 +267,8 @@ fn config(rng: &mut Rng, devices: &Devices, ticks_per_s: u32) -> NodeConfig {
         node_v6: v6(Party::Node),
         world_v4: Identity::WORLD_IPV4,
         world_v6: Identity::WORLD_IPV6,
+        node_port_min: if rng.percent(80) { 30_000 } else { 0 },
+        node_port_max: 32_767,
         ..NodeConfig::default()
     }
 }
