@@ -68,6 +68,30 @@ impl Default for CtGcConfig {
 /// Ports that API servers give to services at every node unless they are told otherwise.
 pub const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
 
+/// Where calls to services are translated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ServiceTranslation {
+    /// At the socket: calls of all processes of the node.
+    #[default]
+    Socket,
+    /// Packet by packet: what pods of the node send.
+    Packet,
+    /// At the socket, and packet by packet what was not translated there.
+    Both,
+}
+
+impl ServiceTranslation {
+    /// The programs on calls of sockets are in place.
+    pub(crate) const fn sockets(self) -> bool {
+        matches!(self, Self::Socket | Self::Both)
+    }
+
+    /// The programs on packets translate.
+    pub(crate) const fn packets(self) -> bool {
+        matches!(self, Self::Packet | Self::Both)
+    }
+}
+
 /// The agent's configuration. Nothing in it changes while the process lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -95,6 +119,8 @@ pub struct Config {
     pub policy: Option<PolicyConfig>,
     /// Calls of this node's pods and processes to services go to their endpoints, so that no kube-proxy is needed for them.
     pub kube_proxy_replacement: bool,
+    /// Where calls to services are translated, if they are.
+    pub service_translation: ServiceTranslation,
     /// Ports that the API server gives to services at every node.
     pub node_ports: RangeInclusive<u16>,
 }
@@ -147,6 +173,7 @@ impl Config {
             ct_gc: CtGcConfig::default(),
             policy: None,
             kube_proxy_replacement: false,
+            service_translation: ServiceTranslation::default(),
             node_ports: NODE_PORTS,
         }
     }

@@ -40,7 +40,9 @@ pub use agent_policy::Enforcement;
 
 pub use agent::{Agent, PartyNames, ReconcileReport, RuleNames};
 pub use cni::{CniRequest, Netns, NetnsHandle, Reply, RequestId};
-pub use config::{Config, CtGcConfig, FamilyMode, MonitorAggregation, NODE_PORTS, PolicyConfig, Routing};
+pub use config::{
+    Config, CtGcConfig, FamilyMode, MonitorAggregation, NODE_PORTS, PolicyConfig, Routing, ServiceTranslation,
+};
 pub use event::{DeviceFacts, Event, NodeObject};
 pub use finding::{Finding, Severity};
 pub use objects::{

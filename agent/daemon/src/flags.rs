@@ -139,6 +139,13 @@ pub struct RunFlags {
     #[arg(long, env = "BRISTLE_KUBE_PROXY_REPLACEMENT", global = true)]
     pub kube_proxy_replacement: bool,
 
+    /// Where calls to services are translated: socket for all processes of the node when they call, packet for what its pods send, both for what
+    /// was not translated at the socket either.
+    ///
+    /// With packet, processes of the node itself are not served.
+    #[arg(long, env = "BRISTLE_SERVICE_TRANSLATION", value_enum, default_value_t = Translation::Socket, global = true)]
+    pub service_translation: Translation,
+
     /// Ports that the API server gives to services at every node (its --service-node-port-range).
     #[arg(long, env = "BRISTLE_NODE_PORT_RANGE", default_value_t = Ports(NODE_PORTS), value_parser = ports, global = true)]
     pub node_port_range: Ports,
@@ -200,6 +207,17 @@ pub enum Switch {
     On,
     /// It is not.
     Off,
+}
+
+/// Where calls to services are translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Translation {
+    /// At the socket.
+    Socket,
+    /// Packet by packet.
+    Packet,
+    /// At the socket, and packet by packet what was not translated there.
+    Both,
 }
 
 /// Which pods are isolated.
@@ -298,6 +316,11 @@ fn metrics_addr(text: &str) -> Result<MetricsAddr, String> {
 }
 
 impl RunFlags {
+    /// Whether the programs on calls of sockets are wanted.
+    pub(crate) fn translates_at_sockets(&self) -> bool {
+        self.kube_proxy_replacement && self.service_translation != Translation::Packet
+    }
+
     /// Where the CNI configuration is written, unless it shall not be.
     pub fn cni_conf_dir(&self) -> Option<&Path> {
         (self.cni_conf_dir != Path::new("none")).then_some(&self.cni_conf_dir)

@@ -111,14 +111,14 @@ pub(crate) fn object(flags: &RunFlags) -> Result<PathBuf> {
     })
 }
 
-/// Where the programs on calls of sockets go: as flagged, or the root of the hierarchy. `None`: services are not looked at.
+/// Where the programs on calls of sockets go: as flagged, or the root of the hierarchy. `None`: they are not put in place.
 pub(crate) fn cgroup(flags: &RunFlags) -> Result<Option<PathBuf>> {
-    if !flags.kube_proxy_replacement {
+    if !flags.translates_at_sockets() {
         return Ok(None);
     }
     let path = flags.cgroup_root.clone().or_else(agent_node::mount::cgroup2);
     let path = path.context(
-        "no cgroup2 file system is mounted: mount one with `mount -t cgroup2 none /sys/fs/cgroup/unified`, or run without --kube-proxy-replacement",
+        "no cgroup2 file system is mounted: mount one with `mount -t cgroup2 none /sys/fs/cgroup/unified`, or give --service-translation packet",
     )?;
     if dataplane_loader::cgroup::is_cgroup(&path) {
         return Ok(Some(path));

@@ -2,7 +2,7 @@
 
 use crate::cni_socket::CniSocket;
 use crate::control::{self, Control, Parts};
-use crate::flags::{Aggregation, Enforcement, Family, Routing, RunFlags, Switch};
+use crate::flags::{Aggregation, Enforcement, Family, Routing, RunFlags, Switch, Translation};
 use crate::http::{self, Sources};
 use crate::kernel::{self, KernelMaps, KernelNode};
 use crate::metrics::Metrics;
@@ -15,7 +15,7 @@ use crate::underlay::Underlay;
 use crate::watch::{self, Connector, WatchStatus};
 use agent_api::Timestamp;
 use agent_api::status::AttachKind;
-use agent_control::{Agent, Config, FamilyMode, MonitorAggregation, PolicyConfig};
+use agent_control::{Agent, Config, FamilyMode, MonitorAggregation, PolicyConfig, ServiceTranslation};
 use agent_node::Netlink;
 use anyhow::{Context as _, Result};
 use dataplane_loader::{Clock, EventReader, HookKind, LoadOptions, Object, Pins};
@@ -180,6 +180,11 @@ fn config(flags: &RunFlags, node: String) -> Config {
     config.ipv6 = family(flags.ipv6);
     config.mtu = (flags.mtu > 0).then_some(flags.mtu);
     config.kube_proxy_replacement = flags.kube_proxy_replacement;
+    config.service_translation = match flags.service_translation {
+        Translation::Socket => ServiceTranslation::Socket,
+        Translation::Packet => ServiceTranslation::Packet,
+        Translation::Both => ServiceTranslation::Both,
+    };
     config.node_ports = flags.node_port_range.0.clone();
     config.policy = (flags.policy == Switch::On).then(|| policy(flags));
     config.monitor_aggregation = match flags.monitor_aggregation {
@@ -191,7 +196,7 @@ fn config(flags: &RunFlags, node: String) -> Config {
 }
 
 fn load_options(flags: &RunFlags) -> LoadOptions {
-    LoadOptions::default().no_sockets(!flags.kube_proxy_replacement)
+    LoadOptions::default().no_sockets(!flags.translates_at_sockets())
 }
 
 fn policy(flags: &RunFlags) -> PolicyConfig {

@@ -19,6 +19,8 @@ pub(crate) fn row(config: &Config, plan: &Plan, listeners: bool, ticks_per_s: u3
     flags.set(ConfigFlags::HOST_FIREWALL, config.host_firewall());
     flags.set(ConfigFlags::IPV4, plan.v4);
     flags.set(ConfigFlags::IPV6, plan.v6);
+    let packets = config.kube_proxy_replacement && config.service_translation.packets();
+    flags.set(ConfigFlags::SERVICE_PACKETS, packets);
     let (first, last) = (*config.node_ports.start(), *config.node_ports.end());
     let (node_port_min, node_port_max) = if config.kube_proxy_replacement { (first, last) } else { (0, 0) };
     let interval_ms = u128::from(ticks_per_s).saturating_mul(config.report_interval.as_millis()) / 1000;

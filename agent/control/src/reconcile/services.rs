@@ -68,7 +68,8 @@ impl Agent {
         if self.outside.sockets || !due(self.failures.sockets.as_ref(), run.now) {
             return;
         }
-        let result = run.node.set_sockets(self.state.frontends.enabled());
+        let result =
+            run.node.set_sockets(self.state.frontends.enabled() && self.config.service_translation.sockets());
         let mut slot = self.failures.sockets.take();
         self.outside.sockets = run.note(&mut slot, result);
         self.failures.sockets = slot;

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use agent_control::ports::{PortError, PortErrorKind, Table};
 use agent_control::{
-    Config, Event, NodeObject, Object, ObjectKind, ObjectName, PolicyConfig, Routing, Severity,
+    Config, Event, NodeObject, Object, ObjectKind, ObjectName, PolicyConfig, Routing, ServiceTranslation,
+    Severity,
 };
 use dataplane_abi::backends::{BackendEntry, BackendState};
+use dataplane_abi::config::{ConfigFlags, NodeConfig};
 use dataplane_abi::services::{ServiceEntry, ServiceKey, ServiceScope};
 use dataplane_abi::{Addr, Be16};
 use proptest::prelude::*;
@@ -371,6 +373,35 @@ fn without_the_flag_nothing_is_written_and_what_was_left_goes() {
     world.settle();
     assert_eq!(world.service_tables(), [BTreeMap::new(), BTreeMap::new()]);
     assert_eq!(world.agent.failures(), []);
+}
+
+#[test]
+fn calls_are_translated_where_the_configuration_says() {
+    let objects = shop();
+    for (translation, at_sockets, in_packets) in [
+        (ServiceTranslation::Socket, true, false),
+        (ServiceTranslation::Packet, false, true),
+        (ServiceTranslation::Both, true, true),
+    ] {
+        let mut world = World::serving(&objects);
+        world.config.service_translation = translation;
+        world.restart();
+        world.sync(2);
+        world.hear(&objects);
+        world.settle();
+        world.assert_services(&objects);
+        assert_eq!(world.node.sockets(), at_sockets, "{translation:?}");
+        let config = world.maps.rows(Table::Config);
+        let row = NodeConfig::read_from_bytes(config.values().next().unwrap()).unwrap();
+        assert_eq!(row.flags.contains(ConfigFlags::SERVICE_PACKETS), in_packets, "{translation:?}");
+        // Without services nothing is translated anywhere.
+        world.config.kube_proxy_replacement = false;
+        world.restart();
+        world.settle();
+        let config = world.maps.rows(Table::Config);
+        let row = NodeConfig::read_from_bytes(config.values().next().unwrap()).unwrap();
+        assert!(!world.node.sockets() && !row.flags.contains(ConfigFlags::SERVICE_PACKETS));
+    }
 }
 
 #[test]
