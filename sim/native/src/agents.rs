@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use agent_control::ports::Document;
-use agent_control::{Agent, Config, Event, Now, PolicyConfig, ReconcileReport, Reply};
-use sim_scenario::model::Routing;
+use agent_control::{Agent, Config, Event, Now, PolicyConfig, ReconcileReport, Reply, ServiceTranslation};
+use sim_scenario::model::{Routing, Translation};
 
 use crate::cni::Call;
 use crate::listen::{KINDS, Watches};
@@ -91,10 +91,16 @@ impl World {
         let mut policy = PolicyConfig::default();
         crate::modes::tell(&mut policy, self.oracle.options());
         let kube_proxy_replacement = self.cluster.kube_proxy_replacement;
+        let translation = match self.cluster.service_translation {
+            Translation::Socket => ServiceTranslation::Socket,
+            Translation::Packet => ServiceTranslation::Packet,
+            Translation::Both => ServiceTranslation::Both,
+        };
         let node = &mut self.nodes[n];
         let mut config = Config::new(node.name.clone(), routing);
         config.quarantine = self.quarantine;
         config.kube_proxy_replacement = kube_proxy_replacement;
+        config.service_translation = translation;
         config.policy = identities.then_some(policy);
         let agent = Agent::new(config, node.memory.documents());
         let device = node.device();

@@ -16,6 +16,7 @@ mod pairs;
 mod rest;
 mod services;
 pub(crate) mod staged;
+mod translation;
 mod verdicts;
 pub(crate) mod views;
 
@@ -71,6 +72,8 @@ pub(crate) struct Checker {
     pub(crate) views: views::Views,
     /// What may be believed of services.
     pub(crate) services: services::ServiceViews,
+    /// Who speaks with services packet by packet.
+    pub(crate) talks: translation::Talks,
     /// What staged policies would have decided otherwise, by node.
     pub(crate) staged: BTreeMap<NodeId, staged::Counted>,
     was_full: BTreeSet<NodeId>,

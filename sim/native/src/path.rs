@@ -308,7 +308,9 @@ impl World {
         self.stats.packets += 1;
         self.after_program(n, program, id, &verdict);
         if let Some(before) = before {
-            self.check_connection(n, program, id.0, &before, &verdict);
+            let sent_on = self.check_translation(n, program, id.0, &before, &native.bytes, &verdict);
+            let tracked = if sent_on { &native.bytes } else { &before };
+            self.check_connection(n, program, id.0, tracked, &verdict);
         }
         if self.policies.staged {
             self.count_staged(n);

@@ -100,6 +100,8 @@ pub(crate) struct Passport {
     pub(crate) own_mac: bool,
     /// A wire has changed it.
     pub(crate) spoiled: bool,
+    /// What it was between client and backend, since it comes from a service.
+    pub(crate) untold: Option<View>,
     /// Where it was.
     pub(crate) way: Vec<(Duration, NodeId, Hop)>,
 }
@@ -185,6 +187,15 @@ impl Trace {
     /// What is known of a packet.
     pub(crate) fn packet(&self, id: u64) -> Option<&Passport> {
         self.packets.get(&id)
+    }
+
+    /// It is translated: from now on this is what it shall be, and with `untold` what it was before.
+    pub(crate) fn turn(&mut self, id: u64, mut view: View, untold: Option<View>) {
+        if let Some(passport) = self.packets.get_mut(&id) {
+            view.hops = passport.view.as_ref().map_or(view.hops, |born| born.hops);
+            passport.view = Some(view);
+            passport.untold = untold;
+        }
     }
 
     /// A wire changes it.

@@ -42,6 +42,8 @@ pub(crate) struct View {
     pub(crate) fragment: bool,
     /// It is a fragment and not the first.
     pub(crate) later_fragment: bool,
+    /// Bytes of the IP packet before the upper layer.
+    pub(crate) upper: usize,
     /// For ICMP errors: what they quote.
     pub(crate) quotes: Option<Box<View>>,
     /// All checksums that can be checked are right.
@@ -127,6 +129,36 @@ fn sum(parts: &[&[u8]]) -> u16 {
     u16::try_from(total).unwrap_or(0)
 }
 
+/// What of a frame no translation may change: all that is behind the link layer header, without addresses, ports, hop limit, and the
+/// checksums that cover them; and whether the upper layer has a checksum.
+pub(crate) fn untranslated(frame: &[u8]) -> Option<(Vec<u8>, bool)> {
+    let mut packet = frame.get(14..)?.to_vec();
+    let (addresses, proto, at) = match packet.first()? >> 4 {
+        4 => {
+            packet.get_mut(8)?.clone_from(&0);
+            packet.get_mut(10..12)?.fill(0);
+            (12..20, *packet.get(9)?, usize::from(packet.first()? & 15) * 4)
+        }
+        _ => {
+            packet.get_mut(7)?.clone_from(&0);
+            let view = View::of(frame)?;
+            (8..40, view.proto, view.upper)
+        }
+    };
+    packet.get_mut(addresses)?.fill(0);
+    let is_later = View::of(frame)?.later_fragment;
+    let field = at + if proto == UDP { 6 } else { 16 };
+    let mut summed = true;
+    if !is_later && matches!(proto, TCP | UDP) {
+        packet.get_mut(at..at + 4)?.fill(0);
+        if let Some(sum) = packet.get_mut(field..field + 2) {
+            summed = proto != UDP || sum != [0, 0];
+            sum.fill(0);
+        }
+    }
+    Some((packet, summed))
+}
+
 /// Makes the checksums of a packet right again after its headers were changed. UDP over IPv4 goes without.
 pub(crate) fn seal(frame: &mut [u8]) {
     let Some(packet) = frame.get_mut(14..) else { return };
@@ -209,6 +241,7 @@ fn v4(packet: &[u8], whole: bool) -> Option<View> {
         fragment_id: u32::from(word(packet, 4)?),
         fragment: more || offset != 0,
         later_fragment: offset != 0,
+        upper: header,
         quotes: None,
         sums_ok,
         body: seal,
@@ -273,6 +306,7 @@ fn v6(packet: &[u8], whole: bool) -> Option<View> {
         fragment_id,
         fragment,
         later_fragment,
+        upper: 40 + at,
         quotes: None,
         sums_ok,
         body: seal,

@@ -630,8 +630,16 @@ impl World {
             }
             Origin::Node(_) => true,
         };
-        let passport =
-            Passport { born: self.now, origin, view, honest, own_mac, spoiled: false, way: Vec::new() };
+        let passport = Passport {
+            born: self.now,
+            origin,
+            view,
+            honest,
+            own_mac,
+            spoiled: false,
+            untold: None,
+            way: Vec::new(),
+        };
         self.trace.mix(self.now, 0, crate::view::digest(frame.id.0, &frame.bytes));
         self.trace.born(frame.id.0, passport);
     }

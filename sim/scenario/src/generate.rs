@@ -43,10 +43,19 @@ pub fn generate(seed: u64, profile: &Profile, nodes: Option<u16>) -> Scenario {
     let host_firewall = policed && of_nodes.chance(0.5);
     let policy = policed || !Rng::stream(seed, "no identities", 0).chance(WITHOUT_IDENTITIES);
     let kube_proxy_replacement = services::decide(seed, policy);
+    let service_translation = services::translation(seed, kube_proxy_replacement);
     // Where it is about the order of rows, rows are to decide.
     let is_about_all = matches!(profile.subject, Subject::All | Subject::Policy);
     let (enforcement, audit) = policies::modes(seed, policed && is_about_all);
-    let cluster = Cluster { host_firewall, enforcement, audit, kube_proxy_replacement, policy, ..cluster };
+    let cluster = Cluster {
+        host_firewall,
+        enforcement,
+        audit,
+        kube_proxy_replacement,
+        service_translation,
+        policy,
+        ..cluster
+    };
     let mut generator = Generator {
         profile,
         cluster,

@@ -66,6 +66,9 @@ pub struct Cluster {
     /// Calls to services (cluster IPs) go to their endpoints.
     #[serde(skip_serializing_if = "omit::default")]
     pub kube_proxy_replacement: bool,
+    /// Where calls to services are translated.
+    #[serde(skip_serializing_if = "omit::default")]
+    pub service_translation: Translation,
     /// There are identities and policies; agents without serve pods from what they remember of their node alone.
     #[serde(skip_serializing_if = "omit::yes")]
     pub policy: bool,
@@ -84,6 +87,7 @@ impl Default for Cluster {
             enforcement: Enforcement::Default,
             audit: false,
             kube_proxy_replacement: false,
+            service_translation: Translation::Socket,
             policy: true,
         }
     }
@@ -100,6 +104,19 @@ pub enum Enforcement {
     Always,
     /// None: nothing is enforced.
     Never,
+}
+
+/// Where calls to services are translated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Translation {
+    /// At the socket.
+    #[default]
+    Socket,
+    /// Packet by packet.
+    Packet,
+    /// At the socket, and packet by packet what was not translated there.
+    Both,
 }
 
 /// IP families.

@@ -6,13 +6,16 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use agent_control::ports::Table;
-use dataplane_abi::conntrack::{CtDir, CtEntry, CtEntry6, CtKey4, CtKey6, CtScope, CtState, WayKind};
+use dataplane_abi::conntrack::{
+    CtDir, CtEntry, CtEntry6, CtFlags, CtKey4, CtKey6, CtScope, CtState, WayKind,
+};
 use dataplane_abi::program::Program;
 use dataplane_abi::{Be16, Identity};
 use dataplane_core::Verdict;
 use sim_scenario::model::Routing;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
+use super::translation::LOOPBACK;
 use crate::node::TICKS_PER_S;
 use crate::queue::NodeId;
 use crate::view::{ICMP, ICMP6, TCP, TUNNEL_PORT, UDP, View};
@@ -24,7 +27,7 @@ const RST: u8 = 4;
 const ACK: u8 = 16;
 
 /// An end of a connection.
-type End = (IpAddr, u16);
+pub(super) type End = (IpAddr, u16);
 
 /// A connection on a node, the lower end first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,7 +86,7 @@ const fn ports_of(view: &View) -> Option<(u16, u16)> {
 
 impl Model {
     /// The two ends of a packet as conntrack has them, and the protocol.
-    fn ends(&mut self, n: NodeId, view: &View) -> Option<(End, End, u8)> {
+    pub(super) fn ends(&mut self, n: NodeId, view: &View) -> Option<(End, End, u8)> {
         let datagram = (n, view.src, view.dst, view.fragment_id);
         let own = || Some((ports_of(view)?, view.proto));
         let (ports, proto) = if view.later_fragment { *self.fragments.get(&datagram)? } else { own()? };
@@ -94,6 +97,34 @@ impl Model {
             }
         }
         Some(((view.src, ports.0), (view.dst, ports.1), proto))
+    }
+
+    /// Whether a connection lives at a tick; one that is closed does not for a packet that begins another.
+    pub(super) fn lives(&self, n: NodeId, ends: [End; 2], proto: u8, now: u64, begins: bool) -> bool {
+        let [one, other] = ends;
+        self.connections.get(&key(n, one, other, proto)).is_some_and(|known| {
+            now.saturating_sub(known.last) <= timeout_ticks(known.state)
+                && !(begins && known.state == CtState::Closing)
+        })
+    }
+
+    /// What was a connection is a call to a service now.
+    pub(super) fn forget(&mut self, n: NodeId, ends: [End; 2], proto: u8) {
+        let [one, other] = ends;
+        self.connections.remove(&key(n, one, other, proto));
+    }
+
+    /// Other ends of the living connections of an end.
+    pub(super) fn peers(&self, n: NodeId, end: End, proto: u8, now: u64) -> Vec<End> {
+        let of_it = self.connections.iter().filter(|(key, _)| key.node == n && key.proto == proto);
+        let lives = of_it.filter(|(_, known)| now.saturating_sub(known.last) <= timeout_ticks(known.state));
+        lives
+            .filter_map(|(key, _)| match (key.low == end, key.high == end) {
+                (true, _) => Some(key.high),
+                (_, true) => Some(key.low),
+                _ => None,
+            })
+            .collect()
     }
 
     /// Whether it is known how the connection of a packet began, which may be by it.
@@ -222,14 +253,16 @@ impl World {
             }
     }
 
-    fn ticks(&self, n: NodeId) -> u64 {
+    pub(super) fn ticks(&self, n: NodeId) -> u64 {
         self.nodes[n].native.clock().ticks
     }
 
     /// The row of a connection in the real tables.
     fn row(&self, n: NodeId, key: &Key) -> Option<CtEntry> {
         let (table, bytes) = raw(key);
-        entry(table, &self.nodes[n].native.tables().lookup(table, &bytes)?)
+        let row = entry(table, &self.nodes[n].native.tables().lookup(table, &bytes)?)?;
+        // A call to a service is none.
+        (!row.flags.contains(CtFlags::CALL)).then_some(row)
     }
 
     /// Whether the tables of a node have a row for the connection that a packet belongs to, whichever way the packet goes, and it
@@ -270,7 +303,9 @@ impl World {
                 Verdict::Peer { .. } | Verdict::Tunnel { .. } | Verdict::Neighbour { .. },
             ) => true,
             // To the node itself; what a router would answer is left to the stack and not counted on.
-            (Program::FromContainer, Verdict::Pass) => self.is_own_address(n, view.dst),
+            (Program::FromContainer, Verdict::Pass) => {
+                self.is_own_address(n, view.dst) && (view.hops > 1 || !self.translates_packets())
+            }
             (Program::FromOverlay | Program::FromNetdev, Verdict::Peer { .. }) => true,
             (Program::ToContainer, Verdict::Pass) => true,
             _ => of_node,
@@ -364,8 +399,14 @@ impl World {
         for (name, table) in [("CT4", Table::Ct4), ("CT6", Table::Ct6)] {
             for (bytes, value) in tables.dump(name).unwrap_or_default() {
                 let Some((key, row)) = unraw(n, table, &bytes).zip(entry(name, &value)) else { continue };
-                let (first, second) =
-                    if row.origin_is_high() { (key.low, key.high) } else { (key.high, key.low) };
+                // Of a pod that speaks with itself one end stands for the other.
+                let itself = LOOPBACK.iter().find(|ip| key.low.0 == **ip || key.high.0 == **ip);
+                let [low, high] = match itself {
+                    Some(ip) if key.low.0 == *ip => [key.high, key.high],
+                    Some(_) => [key.low, key.low],
+                    None => [key.low, key.high],
+                };
+                let (first, second) = if row.origin_is_high() { (low, high) } else { (high, low) };
                 for (half, to) in row.dirs.iter().zip([first, second]) {
                     if half.revision != revision || half.way.kind != WayKind::Local as u8 {
                         continue;

@@ -74,14 +74,19 @@ impl World {
             self.violate_packet("source", frame.id.0, FORGED);
             return;
         }
-        if view.is_icmp_error() && !self.check.was_full.contains(&n) && !self.quotes_known(n, &view) {
+        if passport.untold.is_none() {
+            self.check_told(n, frame, &view);
+        }
+        let wire = passport.untold.clone().unwrap_or_else(|| view.clone());
+        if wire.is_icmp_error() && !self.check.was_full.contains(&n) && !self.quotes_known(n, &wire) {
             self.violate_packet("icmp", frame.id.0, "an ICMP error about no known connection reaches a pod");
             return;
         }
         self.check_whole(frame, &view, &passport, true);
         self.check_hops(&view, frame);
         self.check_age(n, id, frame, &view, &passport);
-        self.check_policy(n, id, frame, &view, &passport);
+        // Policies judge what goes between client and backend.
+        self.check_policy(n, id, frame, &wire, &passport);
     }
 
     /// A packet ends in the stack of a node.

@@ -79,6 +79,8 @@ impl World {
                     || self.is_lost(view.dst)
             }
             DropReason::EncapProhibited => view.is_for_tunnel() && self.owner(view.dst).is_none(),
+            DropReason::NoServiceBackend => self.may_be_without_backends(n, view),
+            DropReason::NatNoMapping => self.speaks_with_backends(n, view),
             DropReason::CtCreateFailed => self.check.was_full.contains(&n),
             DropReason::UnknownCtState => view.is_icmp_error() && !self.quotes_known(n, view),
             DropReason::FragmentNotFound => {

@@ -14,7 +14,8 @@ use dataplane_abi::{Addr, Be16};
 use serde_json::Value;
 use sim_api::object::{list_at, name, namespace, str_at};
 use sim_api::resource::{ENDPOINTSLICES, SERVICES};
-use sim_oracle::{Backend, Cluster, End, Protocol, Translation};
+use sim_oracle::{Backend, Cluster, End, Protocol, Translation as Answer};
+use sim_scenario::model::Translation;
 
 use super::views::{Entry, Key, combined};
 use crate::calls::Called;
@@ -24,13 +25,13 @@ use crate::world::World;
 
 /// What may come of a call.
 #[derive(Debug, Default)]
-struct Possible {
+pub(super) struct Possible {
     /// The address may be no service's.
-    none: bool,
+    pub(super) none: bool,
     /// There may be nobody.
-    nobody: bool,
+    pub(super) nobody: bool,
     /// Who may answer.
-    backends: BTreeSet<SocketAddr>,
+    pub(super) backends: BTreeSet<SocketAddr>,
 }
 
 /// The history of services and slices, and who speaks with whom.
@@ -141,7 +142,13 @@ impl ServiceViews {
     }
 
     /// What may come of a call from a node, with all that counts since then; `None`: too much is under way to tell.
-    fn possible(&self, node: &str, to: SocketAddr, protocol: Protocol, since: Duration) -> Option<Possible> {
+    pub(super) fn possible(
+        &self,
+        node: &str,
+        to: SocketAddr,
+        protocol: Protocol,
+        since: Duration,
+    ) -> Option<Possible> {
         let entries = self.about(to);
         let (old, new) = entries.split_at(entries.partition_point(|entry| entry.at < since));
         let mut base = Cluster::new();
@@ -151,9 +158,9 @@ impl ServiceViews {
         let mut possible = Possible::default();
         for view in views {
             match view.translate(&client, to.ip(), protocol, to.port()) {
-                Translation::NotAService => possible.none = true,
-                Translation::NoEndpoints { .. } => possible.nobody = true,
-                Translation::Backends(all) => {
+                Answer::NotAService => possible.none = true,
+                Answer::NoEndpoints { .. } => possible.nobody = true,
+                Answer::Backends(all) => {
                     possible.backends.extend(all.iter().map(|b| SocketAddr::new(b.ip, b.port)));
                 }
             }
@@ -162,7 +169,7 @@ impl ServiceViews {
     }
 
     /// Whether an endpoint keeps what it has in every version that counts.
-    fn is_kept(&self, called: SocketAddr, backend: SocketAddr, since: Duration) -> bool {
+    pub(super) fn is_kept(&self, called: SocketAddr, backend: SocketAddr, since: Duration) -> bool {
         let entries = self.about(called);
         if entries.iter().any(|entry| entry.object.as_ref().is_some_and(is_local)) {
             return false;
@@ -273,7 +280,8 @@ impl World {
         if rows != found {
             return wrong(format!("SERVICES has {found} rows, the objects ask for {rows}"));
         }
-        if self.nodes[n].memory.sockets() != self.cluster.kube_proxy_replacement {
+        let at_sockets = self.cluster.service_translation != Translation::Packet;
+        if self.nodes[n].memory.sockets() != (self.cluster.kube_proxy_replacement && at_sockets) {
             return Some(("programs", "those on calls of sockets are not as they shall be".to_owned()));
         }
         None
@@ -302,9 +310,9 @@ impl World {
             let backends =
                 |client: &End, ip: IpAddr, port: u16| match self.oracle.translate(client, ip, protocol, port)
                 {
-                    Translation::NotAService => None,
-                    Translation::NoEndpoints { .. } => Some(Vec::new()),
-                    Translation::Backends(all) => Some(all),
+                    Answer::NotAService => None,
+                    Answer::NoEndpoints { .. } => Some(Vec::new()),
+                    Answer::Backends(all) => Some(all),
                 };
             let places = |all: &[Backend]| all.iter().map(|b| SocketAddr::new(b.ip, b.port)).collect();
             let number = number(port, "port");

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::Generator;
 use super::pods::Live;
 use super::policies::NAMESPACES;
-use crate::model::{Action, Families, ObjectRef, Place, Traffic, TrafficKind};
+use crate::model::{Action, Families, ObjectRef, Place, Traffic, TrafficKind, Translation};
 use crate::profile::Breakage;
 use crate::rng::Rng;
 
@@ -28,6 +28,13 @@ const NODE_PORT: u64 = 30_100;
 /// Whether a scenario has services.
 pub(super) fn decide(seed: u64, policy: bool) -> bool {
     Rng::stream(seed, "services", 0).chance(OF_CLUSTERS) && policy
+}
+
+/// Where calls are translated.
+pub(super) fn translation(seed: u64, services: bool) -> Translation {
+    let all = [Translation::Socket, Translation::Packet, Translation::Packet, Translation::Both];
+    let drawn = Rng::stream(seed, "service translation", 0).pick(&all).copied();
+    drawn.filter(|_| services).unwrap_or_default()
 }
 
 /// The role of a pod, by its number.

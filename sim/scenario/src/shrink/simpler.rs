@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Shrinker;
 use crate::model::{
     Action, ApiFault, Cluster, CniFault, Families, Fault, FaultKind, Kill, LinkFault, Place, Pod, Routing,
-    Scenario, Step, Traffic, Until, Wait,
+    Scenario, Step, Traffic, Translation, Until, Wait,
 };
 
 /// No fault lasts, and nothing is late, for less than this.
@@ -41,7 +41,11 @@ pub(super) fn cluster(shrinker: &mut Shrinker<'_>) {
     shrinker.attempt_with("no policies for nodes", |s| s.cluster.host_firewall = false);
     shrinker.attempt_with("policies say who is isolated", |s| s.cluster.enforcement = usual.enforcement);
     shrinker.attempt_with("no audit", |s| s.cluster.audit = false);
-    shrinker.attempt_with("no services", |s| s.cluster.kube_proxy_replacement = false);
+    shrinker.attempt_with("services at the socket", |s| s.cluster.service_translation = Translation::Socket);
+    shrinker.attempt_with("no services", |s| {
+        s.cluster.kube_proxy_replacement = false;
+        s.cluster.service_translation = Translation::Socket;
+    });
     shrinker.attempt_with("identities", |s| s.cluster.policy = true);
     shrinker.attempt_with("a usual pod CIDR", |s| s.cluster.pod_cidr_bits = usual.pod_cidr_bits);
     shrinker.attempt_with("a usual MTU", |s| s.cluster.mtu = usual.mtu);

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::Walk;
-use crate::model::Enforcement;
+use crate::model::{Enforcement, Translation};
 use crate::path::Path;
 
 const MTU: RangeInclusive<u16> = 1280..=9000;
@@ -38,6 +38,9 @@ pub(super) fn check(walk: &mut Walk<'_>) {
     }
     if cluster.kube_proxy_replacement && !cluster.policy {
         walk.wrong("kube-proxy-replacement", "without `policy` agents hear of no services here");
+    }
+    if cluster.service_translation != Translation::Socket && !cluster.kube_proxy_replacement {
+        walk.wrong("service-translation", "without `kube-proxy-replacement` nothing is translated");
     }
     for (name, capacity) in &cluster.tables {
         walk.table(&format!("tables.{name}"), name);
