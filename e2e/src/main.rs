@@ -82,6 +82,9 @@ struct NetnsArgs {
     /// Agents send calls to services (cluster IPs) to their endpoints
     #[arg(long)]
     kube_proxy_replacement: bool,
+    /// Where they do it
+    #[arg(long, value_enum, default_value_t = Translation::Socket, requires = "kube_proxy_replacement")]
+    service_translation: Translation,
     /// Many policies on standing pods instead of the matrix; `--case` then takes numbers of its cases, or their names, or seeds
     #[arg(long, value_enum, conflicts_with_all = ["extra", "keep"])]
     suite: Option<Suite>,
@@ -89,6 +92,27 @@ struct NetnsArgs {
     workloads: Workloads,
     #[command(flatten)]
     common: Common,
+}
+
+/// As agents take it, and scenarios.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Translation {
+    /// At the socket
+    Socket,
+    /// Packet by packet, what pods send
+    Packet,
+    /// At the socket, and packet by packet what was not translated there
+    Both,
+}
+
+impl From<Translation> for model::Translation {
+    fn from(translation: Translation) -> Self {
+        match translation {
+            Translation::Socket => Self::Socket,
+            Translation::Packet => Self::Packet,
+            Translation::Both => Self::Both,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -122,6 +146,9 @@ struct NativeArgs {
     /// Agents send calls to services (cluster IPs) to their endpoints
     #[arg(long)]
     kube_proxy_replacement: bool,
+    /// Where they do it
+    #[arg(long, value_enum, default_value_t = Translation::Socket, requires = "kube_proxy_replacement")]
+    service_translation: Translation,
     /// Many policies on standing pods instead of the matrix, on two nodes; `--case` then takes numbers or names of its cases
     #[arg(long, value_enum)]
     suite: Option<Suite>,
@@ -452,6 +479,7 @@ impl NetnsArgs {
             pod_routes: self.suite == Some(Suite::Connectivity),
             host_firewall: self.suite == Some(Suite::Connectivity),
             kube_proxy_replacement: self.kube_proxy_replacement,
+            service_translation: self.service_translation.into(),
             outside_names: [matrix.topology.world.first.clone(), matrix.topology.world.second.clone()],
         }
     }
@@ -480,6 +508,7 @@ impl NativeArgs {
             nodes: self.nodes,
             seed: self.seed,
             kube_proxy_replacement: self.kube_proxy_replacement,
+            service_translation: self.service_translation.into(),
             captures: self.common.captures(),
         }
     }

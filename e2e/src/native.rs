@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
-use sim_scenario::model::{Cluster, Families, Routing};
+use sim_scenario::model::{Cluster, Families, Routing, Translation};
 
 use crate::cluster::Family;
 use crate::matrix::{Case, Matrix};
@@ -37,6 +37,8 @@ pub struct Options {
     pub seed: u64,
     /// Whether agents send calls to services to their endpoints.
     pub kube_proxy_replacement: bool,
+    /// Where they do it.
+    pub service_translation: Translation,
     /// Where captures are written.
     pub captures: PathBuf,
 }
@@ -95,6 +97,7 @@ impl Session<'_> {
             family: self.options.family,
             routing: self.options.routing,
             kube_proxy_replacement: self.options.kube_proxy_replacement,
+            service_translation: self.options.service_translation,
             ..Cluster::default()
         }
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use lab::Cluster;
 use lab::plan::{Family, Routing};
+use sim_scenario::model::Translation;
 
 /// Which lab to make.
 #[derive(Debug, Clone)]
@@ -23,8 +24,20 @@ pub struct LabOptions {
     pub host_firewall: bool,
     /// Whether agents send calls to services to their endpoints; else nobody does.
     pub kube_proxy_replacement: bool,
+    /// Where they do it.
+    pub service_translation: Translation,
     /// Names of the two outside servers.
     pub outside_names: [String; 2],
+}
+
+/// Arguments of an agent that translates calls to services there; none where it does without being asked.
+pub(crate) fn translation_args(translation: Translation) -> Vec<String> {
+    let place = match translation {
+        Translation::Socket => return Vec::new(),
+        Translation::Packet => "packet",
+        Translation::Both => "both",
+    };
+    vec!["--service-translation".to_owned(), place.to_owned()]
 }
 
 /// Makes the lab; dropping it removes everything.
@@ -39,6 +52,7 @@ pub async fn up(
         .family(options.family)
         .routing(options.routing)
         .pod_routes(options.pod_routes)
+        .agent_args(translation_args(options.service_translation))
         .agent_args(options.host_firewall.then(|| "--host-firewall".to_owned()))
         .kube_proxy_replacement(options.kube_proxy_replacement)
         .outside_names(options.outside_names.clone())

@@ -13,6 +13,7 @@ use sim_scenario::Outcome;
 use sim_scenario::model::{Action, Enforcement, Families, FaultKind, Kill, Routing as Routed, Scenario};
 
 use crate::cluster;
+use crate::netns::translation_args;
 
 pub mod refuse;
 pub mod report;
@@ -83,6 +84,7 @@ pub async fn up(
         .pod_cidr_bits(cluster.pod_cidr_bits)
         .kube_proxy_replacement(cluster.kube_proxy_replacement)
         .agent_args(modes(cluster))
+        .agent_args(translation_args(cluster.service_translation))
         // Its pod would have an address and an endpoint that the scenario knows nothing of.
         .dns(false)
         .bin_dir(options.bin_dir.clone())

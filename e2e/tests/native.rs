@@ -6,7 +6,7 @@ use e2e::capture;
 use e2e::matrix::{CaseId, Matrix};
 use e2e::native::{self, Options};
 use e2e::report::{CaseReport, Outcome, Report};
-use sim_scenario::model::{Families, Routing};
+use sim_scenario::model::{Families, Routing, Translation};
 
 /// Cases that need neither services nor masquerading nor a proxy.
 fn passes(id: &CaseId) -> bool {
@@ -24,14 +24,16 @@ fn calls_a_service(id: &CaseId) -> bool {
 }
 
 fn run(routing: Routing, family: Families, captures: &Path) -> Report {
-    run_with(routing, family, captures, false)
+    run_with(routing, family, captures, None)
 }
 
-fn run_with(routing: Routing, family: Families, captures: &Path, kube_proxy_replacement: bool) -> Report {
+fn run_with(routing: Routing, family: Families, captures: &Path, services: Option<Translation>) -> Report {
     let matrix = Matrix::built_in().expect("the matrix that is compiled in can be read");
     let cases: Vec<_> = matrix.cases.iter().collect();
     let captures = captures.to_owned();
-    let options = Options { routing, family, nodes: 3, seed: 1, kube_proxy_replacement, captures };
+    let (kube_proxy_replacement, service_translation) = (services.is_some(), services.unwrap_or_default());
+    let options =
+        Options { routing, family, nodes: 3, seed: 1, kube_proxy_replacement, service_translation, captures };
     native::run(&matrix, &cases, &options, &mut |_| {}).expect("the matrix runs")
 }
 
@@ -97,8 +99,14 @@ fn a_seed_decides_the_captures_to_the_last_byte() {
 #[test]
 fn pods_reach_services_where_agents_replace_kube_proxy() {
     let dir = tempfile::tempdir().expect("a directory");
-    for routing in [Routing::Vxlan, Routing::Native] {
-        let report = run_with(routing, Families::Dual, dir.path(), true);
+    for (routing, translation) in [
+        (Routing::Vxlan, Translation::Socket),
+        (Routing::Native, Translation::Socket),
+        (Routing::Vxlan, Translation::Packet),
+        (Routing::Native, Translation::Packet),
+        (Routing::Vxlan, Translation::Both),
+    ] {
+        let report = run_with(routing, Families::Dual, dir.path(), Some(translation));
         for case in &report.cases {
             let passes = passes(&case.id) || calls_a_service(&case.id);
             let wanted = if passes { Outcome::Passed } else { Outcome::Failed };
