@@ -1,7 +1,7 @@
 //! Services packet by packet: a call goes to an endpoint that the objects allow, stays with it, and is answered by whom was called;
 //! and nothing else of a packet is changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use dataplane_abi::program::Program;
@@ -24,7 +24,12 @@ type Talk = (NodeId, u8, End, End);
 
 /// Who speaks with services, and who answers.
 #[derive(Debug, Default)]
-pub(crate) struct Talks(BTreeMap<Talk, Answers>);
+pub(crate) struct Talks {
+    /// By who answers at present.
+    now: BTreeMap<Talk, Answers>,
+    /// With all who ever did: what they sent may come late.
+    ever: BTreeSet<(Talk, End, IpAddr)>,
+}
 
 /// Who answers.
 #[derive(Debug, Clone, Copy)]
@@ -113,7 +118,7 @@ impl World {
         self.check.connections.forget(n, [client, called], was.proto);
         let key = (n, was.proto, client, called);
         let now = self.ticks(n);
-        let known = self.check.talks.0.get(&key).copied();
+        let known = self.check.talks.now.get(&key).copied();
         let backend = (is.dst, is.ports.map_or(0, |(_, port)| port));
         let stands = known.filter(|known| {
             // Pods that speak with themselves are not followed.
@@ -159,7 +164,8 @@ impl World {
             );
             return self.violate_packet("service", id, &message);
         }
-        self.check.talks.0.insert(key, Answers { backend, caller: is.src });
+        self.check.talks.now.insert(key, Answers { backend, caller: is.src });
+        self.check.talks.ever.insert((key, backend, is.src));
     }
 
     /// A packet was made one of a service.
@@ -170,12 +176,11 @@ impl World {
         }
         let Some((backend, caller, _)) = self.check.connections.ends(n, was) else { return };
         let port = is.ports.map(|(port, _)| port);
-        let is_known = self.check.talks.0.iter().any(|((m, proto, client, called), answers)| {
+        let is_known = self.check.talks.ever.iter().any(|((m, proto, client, called), other, as_whom)| {
             (*m, *proto, *client) == (n, was.proto, (is.dst, caller.1))
                 && called.0 == is.src
                 && port.is_none_or(|port| port == called.1)
-                && answers.backend == backend
-                && answers.caller == caller.0
+                && (*other, *as_whom) == (backend, caller.0)
         });
         if !is_known {
             let message = format!("what {} sends is taken for an answer of {}", place(backend), is.src);
@@ -230,8 +235,7 @@ impl World {
         caller: IpAddr,
     ) -> bool {
         let (Some(client), Some(called), Some(backend)) = (client, called, backend) else { return false };
-        let known = self.check.talks.0.get(&(n, proto, client, called));
-        known.is_some_and(|known| known.backend == backend && known.caller == caller)
+        self.check.talks.ever.contains(&((n, proto, client, called), backend, caller))
     }
 
     /// A packet was left as it is.
@@ -247,8 +251,11 @@ impl World {
         }
         let Some((client, to, _)) = self.check.connections.ends(n, view) else { return };
         // A client that calls its backend itself is answered by it.
-        self.check.talks.0.retain(|(m, proto, caller, _), answers| {
+        self.check.talks.now.retain(|(m, proto, caller, _), answers| {
             (*m, *proto, *caller) != (n, view.proto, client) || answers.backend != to
+        });
+        self.check.talks.ever.retain(|((m, proto, caller, _), backend, _)| {
+            (*m, *proto, *caller) != (n, view.proto, client) || *backend != to
         });
         if view.proto == TCP && !begins(view) {
             return;
@@ -280,7 +287,7 @@ impl World {
                 && answers.backend == backend
                 && self.check.connections.lives(n, [client, backend], about.proto, now, false)
         };
-        if self.check.talks.0.iter().any(asks) {
+        if self.check.talks.now.iter().any(asks) {
             self.violate_packet(
                 "service",
                 frame.id.0,
