@@ -52,12 +52,15 @@ struct Connection {
     packets: [u64; 2],
 }
 
+/// Fragments of one datagram on a node.
+type Datagram = (NodeId, IpAddr, IpAddr, u32);
+
 /// All connections.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     connections: BTreeMap<Key, Connection>,
     /// Ports and protocol of the first fragments of datagrams: those of the others are not asked (RFC 8200, section 4.5).
-    fragments: BTreeMap<(NodeId, IpAddr, IpAddr, u32), ((u16, u16), u8)>,
+    fragments: BTreeMap<Datagram, ((u16, u16), u8)>,
 }
 
 const fn timeout_ticks(state: CtState) -> u64 {
