@@ -77,6 +77,8 @@ fn command(chain: &Chain, verb: &str) -> Command {
         .args([verb, "--locked", "--quiet", "--package", "dataplane-ebpf", "--target", TARGET])
         .env("CARGO_TARGET_DIR", cmd::target_dir().join("bpf-build"))
         .env("RUSTC", &chain.rustc)
+        // It would cut the crates into other units, which are optimised otherwise: what one is told is verified would not be what is shipped.
+        .env("CARGO_INCREMENTAL", "0")
         // The target is not a stable one: this lets the stable compiler take its options.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTFLAGS", format!("-C linker={} {LINK_FLAGS}", chain.linker.display()))

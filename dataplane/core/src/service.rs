@@ -106,13 +106,14 @@ fn select<H: SocketHost, const DATAGRAM: bool>(
     if count == 0 {
         return None;
     }
-    let now_ns = host.now_ns();
-    let socket = AffinityKey::new(ClientKind::Socket, host.cookie(), service);
-    if let Some((_, backend)) = stays(host, &socket, DATAGRAM_TIMEOUT_S, now_ns) {
+    // Made twice, for it would lie on the stack meanwhile.
+    let socket = || AffinityKey::new(ClientKind::Socket, host.cookie(), service);
+    if let Some((_, backend)) = stays(host, &socket(), DATAGRAM_TIMEOUT_S, host.now_ns()) {
         return Some(backend);
     }
     let (number, backend) = choose(host, key, client, timeout_s, count)?;
-    host.set_affinity(&socket, &AffinityEntry { last_used_ns: now_ns, backend: number, pad: [0; 4] });
+    let entry = AffinityEntry { last_used_ns: host.now_ns(), backend: number, pad: [0; 4] };
+    host.set_affinity(&socket(), &entry);
     Some(backend)
 }
 
