@@ -397,6 +397,8 @@ fn calls_are_translated_where_the_configuration_says() {
         // Without services nothing is translated anywhere.
         world.config.kube_proxy_replacement = false;
         world.restart();
+        world.sync(2);
+        world.hear(&objects);
         world.settle();
         let config = world.maps.rows(Table::Config);
         let row = NodeConfig::read_from_bytes(config.values().next().unwrap()).unwrap();
