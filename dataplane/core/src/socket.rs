@@ -1,5 +1,5 @@
-//! What programs on calls of sockets need from the world, beside the clock; the tables of services are the packet programs' too. As for packets there are two implementations: the
-//! kernel's and the one in memory; and hosts are handles, passed by value.
+//! What programs on calls of sockets need from the world, beside the clock; the tables of services are the packet programs' too.
+//! As for packets there are two implementations: the kernel's and the one in memory; and hosts are handles, passed by value.
 
 use dataplane_abi::affinity::{AffinityEntry, AffinityKey};
 use dataplane_abi::backends::BackendEntry;

@@ -80,6 +80,23 @@ use Breakage::{Api, Cni, Failures, Kill, Link, Operator, Partition, Ring, Skew, 
 /// Two or three mostly.
 const SOME_NODES: &[u16] = &[2, 2, 3, 3, 4, 5];
 
+/// Rows of policy fail while pods of one policy part.
+const SPLIT: Profile = Profile {
+    name: "split",
+    description: "rows of policy fail while pods of one policy part, some to another and some to other rules",
+    subject: Subject::Splits,
+    nodes: &[1, 1, 2],
+    breakages: &[],
+    most_faults: 0,
+    tiny_cidrs: 0,
+    small_tables: 0,
+    churn: 0,
+    node_churn: 0,
+    policies: 100,
+    changes: 0,
+    odd: 5,
+};
+
 /// All of them; the first is the default.
 pub const PROFILES: &[Profile] = &[
     Profile {
@@ -230,35 +247,12 @@ pub const PROFILES: &[Profile] = &[
         changes: 6,
         odd: 5,
     },
-    Profile {
-        name: "split",
-        description: "rows of policy fail while pods of one policy part, some to another and some to other rules",
-        subject: Subject::Splits,
-        nodes: &[1, 1, 2],
-        breakages: &[],
-        most_faults: 0,
-        tiny_cidrs: 0,
-        small_tables: 0,
-        churn: 0,
-        node_churn: 0,
-        policies: 100,
-        changes: 0,
-        odd: 5,
-    },
+    SPLIT,
     Profile {
         name: "fresh",
         description: "pods get identities that nobody has had while rows of policy fail and the policy of all pods changes",
         subject: Subject::Fresh,
-        nodes: &[1, 1, 2],
-        breakages: &[],
-        most_faults: 0,
-        tiny_cidrs: 0,
-        small_tables: 0,
-        churn: 0,
-        node_churn: 0,
-        policies: 100,
-        changes: 0,
-        odd: 5,
+        ..SPLIT
     },
 ];
 

@@ -113,12 +113,12 @@ impl Generator<'_> {
     /// Services that are reached from outside too: at ports of nodes, at external addresses.
     fn open_to_outside(&mut self, name: &str, spec: &mut Value) {
         let rng = &mut self.of_outer_services;
-        let number: u64 = name.trim_start_matches('s').parse().unwrap_or_default();
+        let number = number_of(name);
         let kind = rng.pick(&["ClusterIP", "NodePort", "LoadBalancer"]).copied().unwrap_or("ClusterIP");
         spec["type"] = Value::from(kind);
         if kind != "ClusterIP" {
             for (index, port) in (0..).zip(spec["ports"].as_array_mut().into_iter().flatten()) {
-                port["nodePort"] = Value::from(NODE_PORT + number * 10 + index);
+                port["nodePort"] = Value::from(node_port(number, index));
             }
         }
         let is_external = rng.chance(0.4);
@@ -133,7 +133,7 @@ impl Generator<'_> {
     /// Where a service may be called beside its own address, and at which port.
     fn outer_place(&mut self, name: &str, index: u64) -> Option<(Place, Option<u16>)> {
         let rng = &mut self.of_outer_services;
-        let number: u64 = name.trim_start_matches('s').parse().unwrap_or_default();
+        let number = number_of(name);
         if rng.chance(0.5) {
             return None;
         }
@@ -142,7 +142,7 @@ impl Generator<'_> {
             return Some((Place::Address(external_ip(number).parse().ok()?), None));
         }
         let node = format!("node-{}", rng.range(1..=u64::from(self.cluster.nodes)));
-        let port = u16::try_from(NODE_PORT + number * 10 + index).ok()?;
+        let port = u16::try_from(node_port(number, index)).ok()?;
         Some((Place::NodePort(node), Some(port)))
     }
 
@@ -153,9 +153,9 @@ impl Generator<'_> {
         if !rng.chance(0.1) {
             return None;
         }
-        let number: u64 = name.trim_start_matches('s').parse().unwrap_or_default();
+        let number = number_of(name);
         let place = Place::Pod { namespace: pod.namespace.to_owned(), name: pod.name };
-        Some((place, u16::try_from(NODE_PORT + number * 10 + index).ok()))
+        Some((place, u16::try_from(node_port(number, index)).ok()))
     }
 
     /// Somebody calls a service.
@@ -190,6 +190,16 @@ impl Generator<'_> {
         traffic.timeout = Duration::from_secs(2);
         self.push(Action::Traffic(traffic));
     }
+}
+
+/// The number in the name of a service.
+fn number_of(name: &str) -> u64 {
+    name.trim_start_matches('s').parse().unwrap_or_default()
+}
+
+/// The port at nodes of a service's port with an index.
+const fn node_port(number: u64, index: u64) -> u64 {
+    NODE_PORT + number * 10 + index
 }
 
 /// The external address of a service.
