@@ -83,6 +83,14 @@ fn keeps(endpoint: &Value) -> bool {
     ready || (flag("serving").unwrap_or(ready) && flag("terminating").unwrap_or(false))
 }
 
+/// Whether a slice has an endpoint that keeps what it has.
+fn has_endpoint(slice: &Value, backend: SocketAddr) -> bool {
+    let is_it = |endpoint: &&Value| endpoint["addresses"][0] == backend.ip().to_string();
+    let is_port = |port: &Value| port["port"].as_u64() == Some(backend.port().into());
+    list_at(slice, &["endpoints"]).iter().find(is_it).is_some_and(keeps)
+        && list_at(slice, &["ports"]).iter().any(is_port)
+}
+
 impl ServiceViews {
     /// Takes a change in.
     pub(crate) fn note(&mut self, now: Duration, object: &Value, deleted: bool) {
@@ -168,25 +176,33 @@ impl ServiceViews {
         Some(possible)
     }
 
+    /// Whether a version that counts of what stands behind an address has an endpoint, be it one that is ending.
+    pub(super) fn is_named(&self, called: SocketAddr, backend: SocketAddr, since: Duration) -> bool {
+        let entries = self.about(called);
+        let counts = |nth: usize, entry: &Entry| {
+            entry.at >= since
+                || !entries[nth + 1..].iter().any(|next| next.key == entry.key && next.at < since)
+        };
+        let mut counting = entries.iter().enumerate().filter(|(nth, entry)| counts(*nth, entry));
+        counting.any(|(_, entry)| entry.object.as_ref().is_some_and(|slice| has_endpoint(slice, backend)))
+    }
+
     /// Whether an endpoint keeps what it has in every version that counts.
     pub(super) fn is_kept(&self, called: SocketAddr, backend: SocketAddr, since: Duration) -> bool {
         let entries = self.about(called);
         if entries.iter().any(|entry| entry.object.as_ref().is_some_and(is_local)) {
             return false;
         }
-        let has_it = |object: &Value| {
-            let is_it = |endpoint: &&Value| endpoint["addresses"][0] == backend.ip().to_string();
-            let port = |port: &Value| port["port"].as_u64() == Some(backend.port().into());
-            list_at(object, &["endpoints"]).iter().find(is_it).is_some_and(keeps)
-                && list_at(object, &["ports"]).iter().any(port)
-        };
         let slices: BTreeSet<&Key> =
             entries.iter().filter(|e| e.key.0 == "EndpointSlice").map(|entry| &entry.key).collect();
         let lives = |key: &Key| {
             let versions: Vec<&&Entry> = entries.iter().filter(|entry| entry.key == *key).collect();
             let old = versions.partition_point(|entry| entry.at < since);
             // Without an old version some may not know it yet.
-            old > 0 && versions[old - 1..].iter().all(|entry| entry.object.as_ref().is_some_and(has_it))
+            old > 0
+                && versions[old - 1..]
+                    .iter()
+                    .all(|entry| entry.object.as_ref().is_some_and(|slice| has_endpoint(slice, backend)))
         };
         // To who has not heard of the service, or hears of it anew, it is none or another.
         let services: BTreeSet<&Key> =

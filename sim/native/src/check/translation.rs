@@ -134,11 +134,24 @@ impl World {
             }
             return;
         }
-        if stands.is_some_and(|stands| stands.backend == backend) {
+        let stays = stands.is_some_and(|stands| stands.backend == backend);
+        if stays && was.proto == TCP {
             return;
         }
         self.look_for_rest();
         let since = self.check.views.rest();
+        if stays {
+            if !self.check.services.is_named(place(called), place(backend), since) {
+                let message = format!(
+                    "datagrams of {} to {} go on to {}, which is no endpoint of it any more",
+                    place(client),
+                    place(called),
+                    place(backend)
+                );
+                self.violate_packet("service", id, &message);
+            }
+            return;
+        }
         let node = self.nodes[n].name.clone();
         if let Some(stands) = stands {
             let is_kept = self.check.services.is_kept(place(called), place(stands.backend), since);
