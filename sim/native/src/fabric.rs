@@ -68,18 +68,21 @@ pub(crate) struct Fabric {
     last: BTreeMap<(Port, Port), Duration>,
     mtu: u32,
     rng: Rng,
+    /// Random numbers of their own, so that they do not shift anything else.
+    of_lengths: Rng,
 }
 
 impl Fabric {
     /// Wires for frames with IP packets of up to `mtu` bytes.
-    pub(crate) fn new(mtu: u32, rng: Rng) -> Self {
+    pub(crate) fn new(mtu: u32, seed: u64) -> Self {
         Self {
             ports: BTreeMap::new(),
             faults: BTreeMap::new(),
             partitions: BTreeMap::new(),
             last: BTreeMap::new(),
             mtu,
-            rng,
+            rng: Rng::stream(seed, "fabric", 0),
+            of_lengths: Rng::stream(seed, "lengths on wires", 0),
         }
     }
 
@@ -151,7 +154,10 @@ impl Fabric {
                 }
                 held |= self.rng.chance(fault.reorder);
                 if self.rng.chance(fault.corrupt) && frame.bytes.len() > 14 {
-                    let at = 14 + self.rng.index(frame.bytes.len() - 14);
+                    let mut at = 14 + self.rng.index(frame.bytes.len() - 14);
+                    if self.of_lengths.chance(LENGTHS) {
+                        at = length_at(&frame.bytes).unwrap_or(at);
+                    }
                     if is_unprotected(&frame.bytes, at) {
                         return lost("spoiled on the wire");
                     }
@@ -185,6 +191,21 @@ const ARP: [u8; 2] = [0x08, 0x06];
 /// Where the header of a VXLAN packet lies behind those of Ethernet, IP and UDP.
 const VXLAN_V4: std::ops::Range<usize> = 42..50;
 const VXLAN_V6: std::ops::Range<usize> = 62..70;
+
+/// Of the bytes that go wrong so many are in the length of a packet: what then lies behind its end looks like a part of it.
+const LENGTHS: f64 = 0.25;
+
+/// Where the lower byte of the length is of an IP packet in a frame, of that in the tunnel if it is in one.
+fn length_at(frame: &[u8]) -> Option<usize> {
+    let tunnel = View::of(frame).filter(View::is_for_tunnel);
+    let ethernet = tunnel.map_or(0, |view| if view.src.is_ipv4() { VXLAN_V4 } else { VXLAN_V6 }.end);
+    let at = match *frame.get(ethernet + 12..ethernet + 14)? {
+        [0x08, 0x00] => ethernet + 17,
+        [0x86, 0xDD] => ethernet + 19,
+        _ => return None,
+    };
+    (at < frame.len()).then_some(at)
+}
 
 /// Whether no checksum but that of the link, which real ones have, would tell that a byte is wrong: ARP has none, and stacks here
 /// keep what they have learned; the tunnel's header has none, and its identity is believed.

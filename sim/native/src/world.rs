@@ -181,7 +181,7 @@ impl World {
             node_log: NodeLog::default(),
             kinds: BTreeMap::new(),
             operator: OperatorProcess::default(),
-            fabric: Fabric::new(mtu, Rng::stream(seed, "fabric", 0)),
+            fabric: Fabric::new(mtu, seed),
             outside: Outside::new(mtu, seed),
             oracle: sim_oracle::Cluster::with_options(oracle),
             policies: Policies {
