@@ -110,17 +110,26 @@ fn is_of(kind: &str, value: &Value) -> bool {
 
 /// Whether a pattern is one; the syntax that the API server takes and that of `regex` agree but for rare things.
 pub(crate) fn pattern_error(pattern: &str) -> Option<String> {
-    Regex::new(pattern).err().map(|error| error.to_string())
+    with_pattern(pattern, |read| read.as_ref().err().cloned())
 }
 
 /// Whether the text has the pattern in it. One that cannot be read has been refused with its definition.
 pub(super) fn matches(pattern: &str, text: &str) -> bool {
-    static READ: Mutex<BTreeMap<String, Option<Regex>>> = Mutex::new(BTreeMap::new());
+    with_pattern(pattern, |read| read.as_ref().is_ok_and(|regex| regex.is_match(text)))
+}
+
+/// Patterns are read once in a process: that takes longer than all else that a definition needs, and a simulation makes
+/// the same definitions again in each new cluster.
+fn with_pattern<T>(pattern: &str, then: impl FnOnce(&Result<Regex, String>) -> T) -> T {
+    static READ: Mutex<BTreeMap<String, Result<Regex, String>>> = Mutex::new(BTreeMap::new());
     let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
-    if !read.contains_key(pattern) {
-        read.insert(pattern.to_owned(), Regex::new(pattern).ok());
+    match read.get(pattern) {
+        Some(known) => then(known),
+        None => {
+            let new = Regex::new(pattern).map_err(|error| error.to_string());
+            then(read.entry(pattern.to_owned()).or_insert(new))
+        }
     }
-    read.get(pattern).and_then(Option::as_ref).is_none_or(|regex| regex.is_match(text))
 }
 
 /// Whether the text is of a format that the API server checks; of one that it does not know it is always.
