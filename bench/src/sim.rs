@@ -82,7 +82,9 @@ fn matrix(dir: &Path) -> anyhow::Result<Figure> {
     }
     let captures = std::env::temp_dir().join(format!("bristle-bench-sim-{}", std::process::id()));
     let mut command = Command::new(dir.join("bristle-e2e"));
-    command.args(["native", "--case", MATRIX_CASES, "-o", "json", "--captures"]).arg(&captures);
+    command
+        .args(["native", "--kube-proxy-replacement", "--case", MATRIX_CASES, "-o", "json", "--captures"])
+        .arg(&captures);
     let report: anyhow::Result<Report> = json_of(&mut command);
     drop(std::fs::remove_dir_all(&captures));
     Ok(Figure::at_most("sim.matrix.no-policies", report?.seconds, "s", MATRIX_GOAL_S))
