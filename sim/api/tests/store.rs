@@ -281,6 +281,29 @@ fn services_get_addresses_and_node_ports_once() {
 }
 
 #[test]
+fn balancers_of_local_endpoints_get_a_health_port_and_lose_it() {
+    let s = store();
+    let spec = |policy: &str| json!({"type": "LoadBalancer", "externalTrafficPolicy": policy});
+    let port = |service: &Value| int_at(service, &["spec", "healthCheckNodePort"]);
+    let a = s.create(&SERVICES, "default", service("a", spec("Local")), &none()).unwrap();
+    let given = port(&a).expect("nodes are asked there");
+    assert!((30000..=32767).contains(&given));
+    assert_ne!(int_at(&a["spec"]["ports"][0], &["nodePort"]), Some(given));
+    let mut taken = service("b", spec("Local"));
+    set(&mut taken, &["spec", "healthCheckNodePort"], json!(given));
+    assert_eq!(code(s.create(&SERVICES, "default", taken, &none())), 422);
+    let taken = service("b", json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": given}]}));
+    assert_eq!(code(s.create(&SERVICES, "default", taken, &none())), 422);
+    let update = |policy: &str| {
+        let mut again = service("a", spec(policy));
+        set(&mut again, &["metadata", "namespace"], json!("default"));
+        s.update(&SERVICES, Sub::Main, again, &none()).unwrap()
+    };
+    assert_eq!(port(&update("Local")), Some(given), "written back without it, the service keeps it");
+    assert_eq!(port(&update("Cluster")), None);
+}
+
+#[test]
 fn pages_show_one_moment() {
     let s = store();
     for i in 0..5 {

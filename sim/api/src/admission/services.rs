@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 use crate::error::{ApiError, Cause};
 use crate::object::{int_at, list_at, name, set, set_default, str_at};
 
+/// Where nodes say whether they have endpoints of a service.
+const HEALTH: [&str; 2] = ["spec", "healthCheckNodePort"];
+
 /// What is given out.
 #[derive(Debug, Clone)]
 pub(crate) struct Allocator {
@@ -35,6 +38,9 @@ impl InUse {
                     .iter()
                     .filter_map(|v| v.as_str()?.parse::<IpAddr>().ok()),
             );
+            if let Some(n) = int_at(service, &HEALTH).filter(|n| *n > 0) {
+                used.ports.insert((n, "TCP".to_owned()));
+            }
             for port in list_at(service, &["spec", "ports"]) {
                 if let Some(n) = int_at(port, &["nodePort"]).filter(|n| *n > 0) {
                     used.ports.insert((n, str_at(port, &["protocol"]).to_owned()));
@@ -67,8 +73,10 @@ impl Allocator {
         self.addresses(service, used)?;
         if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
             self.node_ports(service, old, used)?;
-        } else if let Some(ports) = service.pointer_mut("/spec/ports").and_then(Value::as_array_mut) {
-            for port in ports {
+        } else {
+            crate::object::remove(service, &HEALTH);
+            for port in service.pointer_mut("/spec/ports").and_then(Value::as_array_mut).into_iter().flatten()
+            {
                 crate::object::remove(port, &["nodePort"]);
             }
         }
@@ -138,7 +146,7 @@ impl Allocator {
 
     fn node_ports(&self, service: &mut Value, old: Option<&Value>, used: &InUse) -> Result<(), ApiError> {
         let service_name = name(service).to_owned();
-        let mut taken = used.ports.clone();
+        let mut taken = self.health_port(service, old, used)?;
         let old_ports = old.map_or(&[][..], |o| list_at(o, &["spec", "ports"]));
         let Some(ports) = service.pointer_mut("/spec/ports").and_then(Value::as_array_mut) else {
             return Ok(());
@@ -165,20 +173,49 @@ impl Allocator {
                     return Err(ApiError::invalid("", "Service", &service_name, &[cause]));
                 }
                 Some(n) => n,
-                None => {
-                    let count = i64::from(self.node_ports.1 - self.node_ports.0) + 1;
-                    let start =
-                        i64::try_from(hash(&format!("{service_name}/{i}")) % 4096).unwrap_or(0) % count;
-                    let candidates = (0..count).map(|k| i64::from(self.node_ports.0) + (start + k) % count);
-                    let mut free = candidates.filter(|n| !taken.iter().any(|(t, _)| t == n));
-                    free.next()
-                        .ok_or_else(|| ApiError::internal("failed to allocate a nodePort: range is full"))?
-                }
+                None => self.free_port(&format!("{service_name}/{i}"), &taken)?,
             };
             taken.insert((number, protocol));
             port["nodePort"] = json!(number);
         }
         Ok(())
+    }
+
+    /// Gives a service the port where nodes say whether they have endpoints of it, if those of other nodes are of no use to its
+    /// clients. What is in use with that.
+    fn health_port(
+        &self,
+        service: &mut Value,
+        old: Option<&Value>,
+        used: &InUse,
+    ) -> Result<BTreeSet<(i64, String)>, ApiError> {
+        let mut taken = used.ports.clone();
+        let is_local = str_at(service, &["spec", "externalTrafficPolicy"]) == "Local";
+        if str_at(service, &["spec", "type"]) != "LoadBalancer" || !is_local {
+            crate::object::remove(service, &HEALTH);
+            return Ok(taken);
+        }
+        let given = |service: &Value| int_at(service, &HEALTH).filter(|n| *n > 0);
+        let number = match given(service).or_else(|| old.and_then(given)) {
+            Some(n) if taken.iter().any(|(t, _)| *t == n) => {
+                let cause = Cause::invalid(HEALTH.join("."), &json!(n), "provided port is already allocated");
+                return Err(invalid(service, cause));
+            }
+            Some(n) => n,
+            None => self.free_port(&format!("{}/health", name(service)), &taken)?,
+        };
+        taken.insert((number, "TCP".to_owned()));
+        set(service, &HEALTH, json!(number));
+        Ok(taken)
+    }
+
+    /// A port of the range that nobody has for any protocol.
+    fn free_port(&self, seed: &str, taken: &BTreeSet<(i64, String)>) -> Result<i64, ApiError> {
+        let count = i64::from(self.node_ports.1 - self.node_ports.0) + 1;
+        let start = i64::try_from(hash(seed) % 4096).unwrap_or(0) % count;
+        let candidates = (0..count).map(|k| i64::from(self.node_ports.0) + (start + k) % count);
+        let mut free = candidates.filter(|n| !taken.iter().any(|(t, _)| t == n));
+        free.next().ok_or_else(|| ApiError::internal("failed to allocate a nodePort: range is full"))
     }
 }
 
