@@ -1,6 +1,7 @@
 //! The agent: state, and the two calls that move it.
 
 mod cni;
+mod health;
 mod names;
 mod policy_status;
 mod policy_views;
@@ -9,6 +10,7 @@ mod views;
 mod what_if;
 
 pub(crate) use cni::{done, refuse};
+pub use health::ServiceHealth;
 pub use names::{PartyNames, RuleNames};
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -38,7 +38,7 @@ mod tracked;
 
 pub use agent_policy::Enforcement;
 
-pub use agent::{Agent, PartyNames, ReconcileReport, RuleNames};
+pub use agent::{Agent, PartyNames, ReconcileReport, RuleNames, ServiceHealth};
 pub use cni::{CniRequest, Netns, NetnsHandle, Reply, RequestId};
 pub use config::{
     Config, CtGcConfig, FamilyMode, MonitorAggregation, NODE_PORTS, PolicyConfig, Routing, ServiceTranslation,

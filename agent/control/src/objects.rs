@@ -257,6 +257,8 @@ pub struct ServiceObject {
     pub internal_local: bool,
     /// `spec.externalTrafficPolicy` is `Local`: from outside, and at its port, a node gives its own endpoints only.
     pub external_local: bool,
+    /// `spec.healthCheckNodePort`, for a load balancer with `external_local`: where nodes say whether they have endpoints of it.
+    pub health_port: Option<u16>,
     /// Seconds for which a client stays with its backend (`spec.sessionAffinity` is `ClientIP`).
     pub affinity_s: Option<u32>,
     /// It is left to another proxy (label `service.kubernetes.io/service-proxy-name`), or is only a name (type `ExternalName`).

@@ -3,6 +3,7 @@
 //! Nothing else in the process changes maps, links or routes, so there are no locks and no races between sources.
 //! Readers of the local API ask by [`Control::query`], which runs on this thread between two batches.
 
+use crate::health_ports::Healths;
 use crate::kernel::{KernelMaps, KernelNode};
 use crate::metrics::Metrics;
 use crate::monitor::NamesChanged;
@@ -121,6 +122,8 @@ pub struct Parts {
     pub(crate) names: mpsc::Sender<NamesChanged>,
     /// Where to say what the cluster shall be told, if it shall.
     pub(crate) told: Option<watch::Sender<Told>>,
+    /// Where to say what services have on this node, if somebody asks.
+    pub(crate) healths: Option<watch::Sender<Healths>>,
 }
 
 /// Starts the thread. The receiver resolves when it ends, which it does only by a mistake of ours or at the end of the process.
@@ -169,6 +172,8 @@ struct Loop {
     last_errors: Vec<String>,
     /// Whether all was heard, the revision of policy, and the status of policies, when the cluster was last told.
     told: Option<(bool, u64, u64)>,
+    /// The agent's number for what services have here, when it was last told.
+    healths_told: Option<u64>,
     /// What holds for policies on this node, and the agent's number for it.
     policy_status: (u64, Option<NodePolicyStatus>),
     /// It is not looked at before.
@@ -189,6 +194,7 @@ impl Loop {
             conflist_problem: None,
             last_errors: Vec::new(),
             told: None,
+            healths_told: None,
             policy_status: (0, None),
             policy_status_due: Instant::now(),
             policy_status_told: 0,
@@ -305,6 +311,7 @@ impl Loop {
             self.answer(reply);
         }
         self.tell_cluster(report.endpoints_touched);
+        self.tell_balancers();
         self.follow_state();
     }
 
@@ -370,6 +377,17 @@ impl Loop {
             *before = told;
             changed
         });
+    }
+
+    /// Says what services have on this node, if that may have changed.
+    fn tell_balancers(&mut self) {
+        let news = self.parts.agent.service_health_news();
+        if let Some(sender) = self.parts.healths.as_ref().filter(|_| news != self.healths_told)
+            && let Some(healths) = self.parts.agent.service_health()
+        {
+            self.healths_told = news;
+            sender.send_replace(healths);
+        }
     }
 
     fn follow_state(&mut self) {

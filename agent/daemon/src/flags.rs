@@ -150,6 +150,14 @@ pub struct RunFlags {
     #[arg(long, env = "BRISTLE_NODE_PORT_RANGE", default_value_t = Ports(NODE_PORTS), value_parser = ports, global = true)]
     pub node_port_range: Ports,
 
+    /// Whether load balancers are told at services' `healthCheckNodePort` if this node has endpoints of them.
+    #[arg(long, env = "BRISTLE_ENABLE_HEALTH_CHECK_NODEPORT", value_enum, default_value_t = Switch::On, global = true)]
+    pub enable_health_check_nodeport: Switch,
+
+    /// Address of `/healthz` in place of kube-proxy's, as in `0.0.0.0:10256`; `off` serves none.
+    #[arg(long, env = "BRISTLE_KUBE_PROXY_REPLACEMENT_HEALTHZ_BIND_ADDRESS", default_value = "off", value_parser = optional_addr, global = true)]
+    pub kube_proxy_replacement_healthz_bind_address: OptionalAddr,
+
     /// Cgroup (version 2) whose processes call services: the root of the hierarchy [default: where it is mounted].
     #[arg(long, env = "BRISTLE_CGROUP_ROOT", global = true)]
     pub cgroup_root: Option<PathBuf>,
@@ -176,8 +184,8 @@ pub struct RunFlags {
     pub log: String,
 
     /// Address of the Prometheus metrics; `off` serves them on the unix socket only.
-    #[arg(long, env = "BRISTLE_METRICS_ADDR", default_value = "127.0.0.1:9962", value_parser = metrics_addr, global = true)]
-    pub metrics_addr: MetricsAddr,
+    #[arg(long, env = "BRISTLE_METRICS_ADDR", default_value = "127.0.0.1:9962", value_parser = optional_addr, global = true)]
+    pub metrics_addr: OptionalAddr,
 }
 
 /// How pods on different nodes reach each other.
@@ -301,16 +309,16 @@ pub enum LogFormat {
     Json,
 }
 
-/// Where metrics are served besides the unix socket.
+/// An address to serve something on, if it shall be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MetricsAddr(pub Option<SocketAddr>);
+pub struct OptionalAddr(pub Option<SocketAddr>);
 
-fn metrics_addr(text: &str) -> Result<MetricsAddr, String> {
+fn optional_addr(text: &str) -> Result<OptionalAddr, String> {
     match text {
-        "off" | "" => Ok(MetricsAddr(None)),
+        "off" | "" => Ok(OptionalAddr(None)),
         text => text
             .parse()
-            .map(|addr| MetricsAddr(Some(addr)))
+            .map(|addr| OptionalAddr(Some(addr)))
             .map_err(|error| format!("{error}; give ADDRESS:PORT such as 127.0.0.1:9962, or off")),
     }
 }
@@ -334,7 +342,7 @@ impl RunFlags {
 
 #[cfg(test)]
 mod tests {
-    use super::{Flags, MetricsAddr, Wait};
+    use super::{Flags, OptionalAddr, Wait};
     use clap::{CommandFactory as _, Parser as _};
     use std::path::Path;
     use std::time::Duration;
@@ -405,7 +413,7 @@ mod tests {
     #[test]
     fn metrics_can_be_off_and_bad_addresses_say_what_is_wanted() {
         let flags = Flags::try_parse_from(["bristle-agent", "--metrics-addr", "off"]).unwrap();
-        assert_eq!(flags.run.metrics_addr, MetricsAddr(None));
+        assert_eq!(flags.run.metrics_addr, OptionalAddr(None));
         let error =
             Flags::try_parse_from(["bristle-agent", "--metrics-addr", "9962"]).unwrap_err().to_string();
         assert!(error.contains("ADDRESS:PORT"), "{error}");

@@ -11,6 +11,7 @@ mod cni_socket;
 mod conflist;
 pub mod control;
 pub mod flags;
+mod health_ports;
 mod http;
 pub mod kernel;
 pub mod logs;

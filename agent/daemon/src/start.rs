@@ -3,6 +3,7 @@
 use crate::cni_socket::CniSocket;
 use crate::control::{self, Control, Parts};
 use crate::flags::{Aggregation, Enforcement, Family, Routing, RunFlags, Switch, Translation};
+use crate::health_ports;
 use crate::http::{self, Sources};
 use crate::kernel::{self, KernelMaps, KernelNode};
 use crate::metrics::Metrics;
@@ -19,6 +20,7 @@ use agent_control::{Agent, Config, FamilyMode, MonitorAggregation, PolicyConfig,
 use agent_node::Netlink;
 use anyhow::{Context as _, Result};
 use dataplane_loader::{Clock, EventReader, HookKind, LoadOptions, Object, Pins};
+use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -80,22 +82,14 @@ pub fn run(flags: &RunFlags) -> Result<()> {
 
     // 5. The mind and its hands, on their own thread. Known endpoints are served from here on.
     let metrics = Arc::new(Metrics::default());
-    let fixed = Arc::new(Fixed {
-        started,
-        node: node.clone(),
-        object: object_path.display().to_string(),
-        attach: match HookKind::of_kernel() {
-            HookKind::Tcx => AttachKind::Tcx,
-            HookKind::Clsact => AttachKind::Clsact,
-        },
-        kernel: crate::process::kernel_release(),
-        pins: pins.clone(),
-    });
+    let fixed = Arc::new(fixed(started, &node, &object_path, &pins));
     let netlink = || Netlink::open().context("cannot talk to the kernel's network stack");
     let conflist = flags.cni_conf_dir().map(|dir| (dir.to_owned(), place.cni_socket.clone()));
     let (told_sender, told) = tokio::sync::watch::channel(Told::default());
     let (names_sender, names) = std::sync::mpsc::channel();
     let with_policy = flags.policy == Switch::On;
+    let with_health = flags.kube_proxy_replacement && flags.enable_health_check_nodeport == Switch::On;
+    let (healths_sender, healths) = tokio::sync::watch::channel(Vec::new());
     let (control, control_ended) = control::start(Parts {
         agent: Agent::new(config(flags, node.clone()), documents),
         maps,
@@ -106,6 +100,7 @@ pub fn run(flags: &RunFlags) -> Result<()> {
         conflist,
         names: names_sender,
         told: with_policy.then_some(told_sender),
+        healths: with_health.then_some(healths_sender),
     })?;
 
     // 6. Ears and mouths.
@@ -126,6 +121,9 @@ pub fn run(flags: &RunFlags) -> Result<()> {
         runtime.spawn(publish::run(node, told, observed, connector));
     }
     runtime.spawn(cni_socket.serve(control.clone()));
+    if with_health {
+        runtime.spawn(health_ports::run(healths));
+    }
     drop(entered);
 
     // 7. Until told to stop, or until something that must not end ends.
@@ -133,6 +131,10 @@ pub fn run(flags: &RunFlags) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
         spawn_metrics(flags, &sources).await?;
+        let healthz = flags.kube_proxy_replacement_healthz_bind_address.0;
+        if let Some(addr) = healthz.filter(|_| flags.kube_proxy_replacement) {
+            health_ports::serve_proxy(addr, sources.control.clone()).await?;
+        }
         tokio::select! {
             _ = terminate.recv() => info!("SIGTERM: the agent stops, the dataplane stays"),
             _ = interrupt.recv() => info!("SIGINT: the agent stops, the dataplane stays"),
@@ -144,6 +146,21 @@ pub fn run(flags: &RunFlags) -> Result<()> {
     runtime.shutdown_background();
     end(control);
     Ok(())
+}
+
+/// What does not change while the process lives.
+fn fixed(started: Timestamp, node: &str, object: &Path, pins: &Pins) -> Fixed {
+    Fixed {
+        started,
+        node: node.to_owned(),
+        object: object.display().to_string(),
+        attach: match HookKind::of_kernel() {
+            HookKind::Tcx => AttachKind::Tcx,
+            HookKind::Clsact => AttachKind::Clsact,
+        },
+        kernel: crate::process::kernel_release(),
+        pins: pins.clone(),
+    }
 }
 
 /// The control thread is not waited for: each of its operations may be cut at any point (it is made for SIGKILL).

@@ -6,6 +6,7 @@
 #[path = "support/pods.rs"]
 mod support;
 
+use lab::cluster::Node;
 use lab::{BlockingCluster, Cluster};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -22,6 +23,18 @@ spec:
   selector: {app: web}
   ipFamilyPolicy: PreferDualStack
   ports: [{port: 80, targetPort: 8080}]
+";
+
+/// The same pods from outside, by balancers that ask nodes whether they have some.
+const OUTER: &str = "apiVersion: v1
+kind: Service
+metadata: {name: outer, namespace: default}
+spec:
+  type: LoadBalancer
+  externalTrafficPolicy: Local
+  healthCheckNodePort: 32100
+  selector: {app: web}
+  ports: [{port: 81, targetPort: 8080}]
 ";
 
 /// A pod that answers on port 8080.
@@ -69,6 +82,21 @@ fn is_its(frontend: &str) -> bool {
     frontend.ends_with(":80")
 }
 
+/// What the nodes say to a balancer that asks them for their endpoints: code and number, by node.
+fn health(cluster: &BlockingCluster) -> Vec<(u16, u64)> {
+    let ask = "exec 3<>/dev/tcp/127.0.0.1/32100 && printf 'GET / HTTP/1.0\r\n\r\n' >&3 && cat <&3";
+    let answer = |node: &Node| {
+        let answer = node.run("bash", &["-c", ask]).expect("bash runs").stdout;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+        let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_default();
+        let body: Value = serde_json::from_str(body).unwrap_or_default();
+        assert!(code == 0 || body["service"]["name"] == "outer", "{answer}");
+        (code, body["localEndpoints"].as_u64().unwrap_or(u64::MAX))
+    };
+    cluster.nodes().iter().map(answer).collect()
+}
+
 fn eventually(what: &str, mut check: impl FnMut() -> bool) {
     let since = Instant::now();
     while !check() {
@@ -96,6 +124,8 @@ fn services_work_without_kube_proxy_and_without_an_agent() {
         addresses.iter().map(|ip| ip.as_str().unwrap_or_default().parse().expect("an address")).collect();
     assert_eq!(addresses.len(), 2, "one of each family");
     eventually("the service", || backends(&cluster) == [2, 2, 2, 2]);
+    cluster.apply(OUTER).expect("the service is accepted");
+    eventually("the answer for balancers", || health(&cluster) == [(200, 1), (200, 1)]);
 
     // Who is in the pod's network and not in the node's cgroup is left alone.
     let connect = || TcpStream::connect_timeout(&SocketAddr::new(addresses[0], 80), Duration::from_secs(1));
@@ -121,10 +151,12 @@ fn services_work_without_kube_proxy_and_without_an_agent() {
     assert!(agent.starts() > 5, "{}", agent.starts());
 
     // Who is left answers; with nobody left a call fails.
-    for (pod, left) in [("near", 1), ("far", 0)] {
+    for (pod, left, codes) in [("near", 1, [503, 200]), ("far", 0, [503, 503])] {
         let options = sim_api::DeleteOptions::default();
         cluster.store().delete(&sim_api::resource::PODS, "default", pod, &options).expect("it was there");
         eventually("the news", || backends(&cluster) == [left; 4]);
+        let code = |(code, _): &(u16, u64)| *code;
+        eventually("the news for balancers", || health(&cluster).iter().map(code).eq(codes));
         for address in &addresses {
             let counted = requests(&cluster, *address, 20);
             assert_eq!(counted, if left == 0 { [20, 0, 20] } else { [20, 20, 0] }, "{address}");

@@ -21,6 +21,10 @@ pub struct Services {
     of_service: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
     /// Services of which something was heard, or of their slices, since somebody asked.
     touched: BTreeSet<ObjectName>,
+    /// Services with a health port.
+    with_health: BTreeSet<ObjectName>,
+    /// Rises whenever something is heard of one of these.
+    health_news: u64,
 }
 
 impl Services {
@@ -52,6 +56,12 @@ impl Services {
     /// A service as it is now; `None`: it is gone.
     pub fn set_service(&mut self, name: &ObjectName, service: Option<ServiceObject>) {
         self.touched.insert(name.clone());
+        let had = self.with_health.remove(name);
+        let has = service.as_ref().is_some_and(|service| service.health_port.is_some());
+        self.health_news += u64::from(had || has);
+        if has {
+            self.with_health.insert(name.clone());
+        }
         match service {
             Some(service) => drop(self.by_name.insert(name.clone(), service)),
             None => drop(self.by_name.remove(name)),
@@ -80,8 +90,19 @@ impl Services {
             self.slices.insert(name.clone(), slice);
             touched.push(service);
         }
+        self.health_news += u64::from(touched.iter().any(|service| self.with_health.contains(service)));
         self.touched.extend(touched.iter().cloned());
         touched
+    }
+
+    /// Services with a health port, each with that.
+    pub(crate) fn with_health(&self) -> impl Iterator<Item = (&ObjectName, u16)> {
+        self.with_health.iter().filter_map(|name| Some((name, self.by_name.get(name)?.health_port?)))
+    }
+
+    /// Another number than before: [`Services::with_health`] or endpoints of these may be others.
+    pub(crate) const fn health_news(&self) -> u64 {
+        self.health_news
     }
 
     /// A service.

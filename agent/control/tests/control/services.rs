@@ -355,6 +355,46 @@ fn calls_go_where_the_objects_say() {
 }
 
 #[test]
+fn balancers_hear_of_endpoints_that_are_here_and_ready() {
+    let balanced = |local| json!({"type": "LoadBalancer", "healthCheckNodePort": 32_000, "externalTrafficPolicy": local});
+    let mut objects = Objects::of([
+        service("outer", 5, &balanced("Local")),
+        slice(
+            "outer",
+            1,
+            true,
+            &[(1, "node-1", "r"), (2, "node-2", "r"), (3, "node-1", "st"), (4, "node-1", "r")],
+        ),
+        slice("outer", 2, false, &[(1, "node-1", "r")]),
+        service("any", 6, &balanced("Cluster")),
+    ]);
+    let mut world = World::with_services();
+    world.sync(2);
+    assert_eq!(world.agent.service_health(), None, "a list that was not heard says nothing");
+    world.hear(&objects);
+    world.settle();
+    let counts = |world: &World| -> Vec<(String, u16, usize)> {
+        let all = world.agent.service_health().expect("all was heard");
+        all.into_iter().map(|one| (one.service.name, one.port, one.local_endpoints)).collect()
+    };
+    assert_eq!(counts(&world), [("outer".to_owned(), 32_000, 2)]);
+
+    // Each change is news; what has nothing to do with it is none.
+    let mut news = world.agent.service_health_news();
+    let mut is_news = |world: &World| std::mem::replace(&mut news, world.agent.service_health_news()) != news;
+    world.tell(&slice("outer", 1, true, &[(2, "node-2", "r"), (3, "node-1", "st")]));
+    world.untell(ObjectKind::EndpointSlice, "outer-2");
+    assert!(is_news(&world));
+    assert_eq!(counts(&world), [("outer".to_owned(), 32_000, 0)]);
+    world.tell(&slice("any", 1, true, &[(1, "node-1", "r")]));
+    assert!(!is_news(&world));
+    objects.set(service("outer", 5, &balanced("Cluster")));
+    world.hear(&objects);
+    assert!(is_news(&world));
+    assert_eq!(counts(&world), []);
+}
+
+#[test]
 fn without_the_flag_nothing_is_written_and_what_was_left_goes() {
     let objects = shop();
     let mut world = World::serving(&objects);

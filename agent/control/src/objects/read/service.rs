@@ -76,6 +76,7 @@ struct ServiceSpec {
     external_traffic_policy: Option<String>,
     #[serde(rename = "externalIPs")]
     external_ips: Option<Vec<IpText>>,
+    health_check_node_port: Option<u16>,
     session_affinity: Option<String>,
     session_affinity_config: Option<AffinityConfig>,
 }
@@ -181,6 +182,8 @@ impl From<Service> for ServiceObject {
         let ingress = ingress.filter(|ingress| is_balanced && ingress.ip_mode.as_deref() != Some("Proxy"));
         let texts = spec.cluster_ips.filter(|all| !all.is_empty());
         let texts = texts.unwrap_or_else(|| spec.cluster_ip.into_iter().collect());
+        let external_local = spec.external_traffic_policy.as_deref() == Some("Local");
+        let health_port = spec.health_check_node_port.filter(|port| *port != 0);
         let timeout = spec.session_affinity_config.and_then(|config| config.client_ip?.timeout_seconds);
         Self {
             namespace: metadata.namespace,
@@ -193,7 +196,8 @@ impl From<Service> for ServiceObject {
             created: metadata.creation_timestamp.unwrap_or_default().into(),
             ports: ports.collect(),
             internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
-            external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
+            external_local,
+            health_port: health_port.filter(|_| is_balanced && external_local && !is_anothers),
             affinity_s: (spec.session_affinity.as_deref() == Some("ClientIP"))
                 .then(|| timeout.unwrap_or(AFFINITY_S)),
             is_anothers,
@@ -328,6 +332,7 @@ mod tests {
                     "ports": [{"name": "web", "port": 80, "nodePort": 30_080}, {"name": "admin", "port": 81, "nodePort": 0}],
                     "externalIPs": ["192.0.2.1", "2001:db8::1", "web.example"],
                     "externalTrafficPolicy": "Local",
+                    "healthCheckNodePort": 32_000,
                 },
                 "status": {"loadBalancer": {"ingress": [
                     {"ip": "198.51.100.1"},
@@ -353,6 +358,7 @@ mod tests {
             assert_eq!((ports, service.balancer_ips), (vec![node_port, None], balancer), "{kind}");
             assert_eq!(service.external_ips, addresses(&["192.0.2.1", "2001:db8::1"]));
             assert!(service.external_local && !service.internal_local);
+            assert_eq!(service.health_port, (kind == "LoadBalancer").then_some(32_000), "{kind}");
         }
     }
 
