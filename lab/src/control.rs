@@ -221,7 +221,9 @@ fn done(result: Result<(), FaultError>) -> Response {
 
 fn find(cluster: &Cluster, target: &str) -> Result<Place, String> {
     if let Ok(node) = cluster.node(target) {
-        return Ok(Place { pid: node.machine().pid(), cgroup: None, is_node: true });
+        let machine = node.machine();
+        let cgroup = machine.cgroup().map(Path::to_owned);
+        return Ok(Place { pid: machine.pid(), cgroup, is_node: true });
     }
     for machine in [cluster.fabric(), cluster.outside()] {
         if machine.name() == target {

@@ -4,7 +4,7 @@
 //! processes, so ending process 1 removes all of it.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -26,6 +26,7 @@ pub struct Machine {
     /// Closing it ends the machine; see [`init`].
     stdin: Option<ChildStdin>,
     ns: Arc<NsSet>,
+    cgroup: Option<PathBuf>,
 }
 
 /// Why a machine did not start.
@@ -84,7 +85,8 @@ impl Machine {
                 return Err(e.into());
             }
         };
-        Ok(Self { name, child, stdin: Some(stdin), ns })
+        let cgroup = config.root.as_ref().map(|root| root.cgroup.clone());
+        Ok(Self { name, child, stdin: Some(stdin), ns, cgroup })
     }
 
     /// Host name.
@@ -100,6 +102,12 @@ impl Machine {
     /// Its namespaces.
     pub fn ns(&self) -> &Arc<NsSet> {
         &self.ns
+    }
+
+    /// Its cgroup on the host, if it has one. Processes that are started inside afterwards are to join it: what is attached to
+    /// it, as the programs on calls to services are, counts for those in it alone.
+    pub fn cgroup(&self) -> Option<&Path> {
+        self.cgroup.as_deref()
     }
 
     /// Ends the machine with everything inside. Repeated calls do nothing.

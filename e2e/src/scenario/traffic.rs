@@ -220,7 +220,11 @@ async fn command(arm: &Arm, traffic: &Traffic, v4: bool) -> anyhow::Result<Comma
     command.arg("node-exec");
     match &traffic.from {
         Place::Node(name) => {
-            command.args(["--pid", &cluster.node(name)?.machine().pid().to_string()]);
+            let machine = cluster.node(name)?.machine();
+            command.args(["--pid", &machine.pid().to_string()]);
+            if let Some(cgroup) = machine.cgroup() {
+                command.arg("--cgroup").arg(cgroup);
+            }
         }
         Place::Pod { namespace, name } => {
             let found = cluster.kubelets().container_process(namespace, name, None);

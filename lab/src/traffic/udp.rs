@@ -9,6 +9,9 @@ use super::datagrams::{Datagrams, Received};
 /// A socket to one server.
 pub(super) struct Client {
     socket: UdpSocket,
+    server: SocketAddr,
+    /// So that ICMP errors come back as errors of the socket.
+    is_connected: bool,
     buffer: Vec<u8>,
 }
 
@@ -19,14 +22,17 @@ impl Client {
             SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
         };
         let socket = UdpSocket::bind(any)?;
-        // So that ICMP errors come back as errors of the socket.
-        socket.connect(server)?;
-        Ok(Self { socket, buffer: vec![0; 1 << 16] })
+        Ok(Self { socket, server, is_connected: false, buffer: vec![0; 1 << 16] })
     }
 }
 
 impl Datagrams for Client {
     fn send(&mut self, _number: u32, payload: &[u8]) -> io::Result<()> {
+        // A service without endpoints refuses here, until it has some.
+        if !self.is_connected {
+            self.socket.connect(self.server)?;
+            self.is_connected = true;
+        }
         self.socket.send(payload).map(drop)
     }
 

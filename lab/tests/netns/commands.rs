@@ -69,6 +69,9 @@ fn a_lab_comes_up_is_used_and_goes() {
     );
     assert_eq!(lab.ok(&["shell", "client", "--", "sh", "-c", "hostname; echo $((6 * 7))"]), "client\n42\n");
     assert_eq!(lab.ok(&["shell", "node-2", "--", "hostname"]), "node-2\n");
+    // What is attached to the node's cgroup counts for who is in it.
+    let cgroup = lab.ok(&["shell", "node-2", "--", "grep", "^0::", "/proc/self/cgroup"]);
+    assert!(cgroup.ends_with("/node-2\n"), "{cgroup}");
     assert_eq!(lab.run(&["shell", "client", "--", "sh", "-c", "exit 7"]).status.code(), Some(7));
     assert!(lab.refused(&["shell", "nobody"]).contains("lab status"));
     lab.ok(&["shell", "client", "--", "ping", "-c", "1", "-W", "5", "node-2"]);
