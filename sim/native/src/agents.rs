@@ -91,6 +91,7 @@ impl World {
         let mut policy = PolicyConfig::default();
         crate::modes::tell(&mut policy, self.oracle.options());
         let kube_proxy_replacement = self.cluster.kube_proxy_replacement;
+        let masquerade = self.cluster.masquerade;
         let translation = match self.cluster.service_translation {
             Translation::Socket => ServiceTranslation::Socket,
             Translation::Packet => ServiceTranslation::Packet,
@@ -101,6 +102,8 @@ impl World {
         config.quarantine = self.quarantine;
         config.kube_proxy_replacement = kube_proxy_replacement;
         config.service_translation = translation;
+        config.masquerade.ipv4 = masquerade;
+        config.masquerade.ipv6 = masquerade;
         config.policy = identities.then_some(policy);
         let agent = Agent::new(config, node.memory.documents());
         let device = node.device();
