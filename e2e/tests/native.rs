@@ -23,6 +23,11 @@ fn calls_a_service(id: &CaseId) -> bool {
     matches!(id, CaseId::Number(7..=16 | 31..=40))
 }
 
+/// Calls to the world. Without services nobody resolves the names of whom pods call there.
+fn calls_the_world(id: &CaseId) -> bool {
+    matches!(id, CaseId::Number(17..=19 | 41..=43))
+}
+
 fn run(routing: Routing, family: Families, captures: &Path) -> Report {
     run_with(routing, family, captures, None)
 }
@@ -108,10 +113,10 @@ fn pods_reach_services_where_agents_replace_kube_proxy() {
     ] {
         let report = run_with(routing, Families::Dual, dir.path(), Some(translation));
         for case in &report.cases {
-            let passes = passes(&case.id) || calls_a_service(&case.id);
+            let passes = passes(&case.id) || calls_a_service(&case.id) || calls_the_world(&case.id);
             let wanted = if passes { Outcome::Passed } else { Outcome::Failed };
             assert_eq!(case.result, wanted, "case {}: {:?}", case.id, case.reason);
         }
-        assert_eq!((report.total, report.passed, report.failed), (69, 60, 9));
+        assert_eq!((report.total, report.passed, report.failed), (69, 66, 3));
     }
 }
