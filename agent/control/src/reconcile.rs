@@ -3,9 +3,9 @@
 //! 1. base links;
 //! 2. interfaces of pods that go are removed (their traffic ends here);
 //! 3. interfaces of new pods are made, each announced in the state directory before;
-//! 4. rows are written: policy (see `policy.rs`), endpoints, then ipcache;
+//! 4. rows are written: policy (see `policy.rs`), prefixes without masquerade, endpoints, then ipcache;
 //! 5. programs and routes that are no longer wanted go, then rows: ipcache, then endpoints;
-//! 6. prefixes without masquerade are written, then `CONFIG` is written, its revision raised if any row has changed: from here on known connections look again;
+//! 6. `CONFIG` is written, its revision raised if any row has changed: from here on known connections look again;
 //! 7. programs are attached, routes are set: traffic begins to use the rows;
 //! 8. rows of services (see `services.rs`), so that a new pod finds them;
 //! 9. new endpoints are noted as ready and their ADD is answered; gone ones release their addresses and their DEL is answered.
@@ -110,13 +110,13 @@ impl Agent {
         let known = self.state.nodes.synced() && self.state.policy.synced();
         let knowledge = if known { Knowledge::Full } else { Knowledge::Partial };
         let unwritten = self.write_policy(&mut run);
+        self.write_no_masquerade(&mut run);
         self.write_rows(&mut run, knowledge, &unwritten);
         self.remove_rows(&mut run, knowledge, &unwritten);
-        self.write_no_masquerade(&mut run);
         self.write_config(&mut run);
-        self.remove_no_masquerade(&mut run);
         self.remove_policy(&mut run);
         self.attach_and_route(&mut run, knowledge);
+        self.remove_no_masquerade(&mut run);
         self.commit_services();
         self.write_services(&mut run);
 

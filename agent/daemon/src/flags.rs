@@ -49,6 +49,7 @@ pub enum Command {
 
 /// How the agent runs.
 #[derive(Clone, Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct RunFlags {
     /// Name of this node's Node object [default: the host name].
     #[arg(long, env = "BRISTLE_NODE_NAME", global = true)]

@@ -35,7 +35,6 @@ pub fn run(flags: &RunFlags) -> Result<()> {
     let started = Timestamp::now();
 
     // 1. May it run here at all?
-    flags.check()?;
     place::probe(flags)?;
     let node = place::node_name(flags)?;
     let object_path = place::object(flags)?;

@@ -129,10 +129,10 @@ fn is_over(table: Table, row: &Row, clock: CtClock) -> bool {
 
 /// Whether nobody has the row's port any more.
 fn is_free(row: &Row, clock: CtClock) -> bool {
-    let entry = NatEntry::read_from_bytes(&row.value).ok();
+    let port = NatEntry::read_from_bytes(&row.value).ok();
     #[expect(clippy::cast_possible_truncation, reason = "the low 32 bits are what is meant")]
     let now = clock.ticks as u32;
-    entry.is_none_or(|entry| entry.is_expired(now, clock.ticks_per_s))
+    port.is_none_or(|port| port.is_expired(now, clock.ticks_per_s))
 }
 
 impl Agent {

@@ -63,9 +63,9 @@ const fn place(end: End) -> SocketAddr {
     SocketAddr::new(end.0, end.1)
 }
 
-/// What translation may change of a packet.
-fn ends(view: &View) -> (IpAddr, IpAddr, Option<(u16, u16)>, Option<(bool, u16)>) {
-    (view.src, view.dst, view.ports, view.echo)
+/// Whether two packets differ in what translation may change.
+fn differ(one: &View, other: &View) -> bool {
+    (one.src, one.dst, one.ports) != (other.src, other.dst, other.ports) || one.echo != other.echo
 }
 
 /// Both ends of what an error quotes, sender first, with what stands for ports.
@@ -146,7 +146,7 @@ impl World {
 
     /// A packet leaves. Whether it was masqueraded.
     fn check_left(&mut self, n: NodeId, id: u64, frames: (&[u8], &[u8]), was: &View, is: &View) -> bool {
-        let turned = ends(was) != ends(is);
+        let turned = differ(was, is);
         let Some((by, remote, proto)) = self.check.connections.ends(n, was) else { return turned };
         let excused = self.is_excused(n, id);
         if !turned {
@@ -174,6 +174,8 @@ impl World {
             self.violate_packet("integrity", id, "more of a packet is masqueraded than its source");
         } else if was.sums_ok && !is.sums_ok {
             self.violate_packet("integrity", id, "a packet is masqueraded and its checksum is wrong");
+        } else if self.owner(was.dst).is_some() && self.is_known_everywhere() && !self.nodes[n].troubled {
+            self.violate_packet("masquerade", id, "a packet to another pod is masqueraded");
         } else if self.node_at(is.src) != Some(n) {
             self.violate_packet("masquerade", id, "a packet leaves with an address that is not its node's");
         } else if was.later_fragment {
