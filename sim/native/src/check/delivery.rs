@@ -67,7 +67,9 @@ impl World {
             self.violate_packet("delivery", frame.id.0, "a packet larger than the pod's MTU reaches the pod");
             return;
         }
-        if !view.sums_ok {
+        // What a wire does to packets from outside nobody notes.
+        let may_be_spoiled = passport.is_none() && self.check.wires_were_disturbed;
+        if !view.sums_ok && !may_be_spoiled {
             self.violate_packet("integrity", frame.id.0, "a packet with a wrong checksum reaches a pod");
             return;
         }

@@ -23,7 +23,7 @@ impl Generator<'_> {
             return;
         }
         let mut rng = std::mem::replace(&mut self.of_world, Rng::stream(0, "", 0));
-        for _ in 0..rng.range(1..=4) {
+        for _ in 0..rng.range(0..=2) {
             self.call_world(&mut rng);
         }
         self.of_world = rng;
@@ -40,10 +40,10 @@ impl Generator<'_> {
         let world = if rng.chance(0.7) { World::First } else { World::Second };
         let kinds = [
             (TrafficKind::Http, Some(80)),
-            (TrafficKind::Http, Some(80)),
+            (TrafficKind::Http, Some(443)),
+            (TrafficKind::Ping, None),
             (TrafficKind::Ping, None),
             (TrafficKind::Udp, Some(CLOSED)),
-            (TrafficKind::Tcp, Some(CLOSED)),
         ];
         let (kind, port) = rng.pick(&kinds).copied().unwrap_or((TrafficKind::Ping, None));
         self.world_called += 1;
@@ -55,7 +55,7 @@ impl Generator<'_> {
         traffic.count = u32::try_from(rng.range(1..=8)).unwrap_or(1);
         traffic.interval = Duration::from_millis(rng.range(5..=400));
         // Pings in fragments too.
-        let most = if kind == TrafficKind::Ping && rng.chance(0.3) { 4000 } else { 600 };
+        let most = if kind == TrafficKind::Ping && rng.chance(0.2) { 4000 } else { 600 };
         traffic.size = u16::try_from(rng.range(0..=most)).unwrap_or(0);
         traffic.timeout = Duration::from_secs(2);
         self.push(Action::Traffic(traffic));
