@@ -71,6 +71,11 @@ pub(crate) struct AgentProcess {
 /// through full tables, has far fewer.
 const MOST_HURRIED: u32 = 5_000;
 
+/// Ports by which masqueraded connections leave a node: of every second one so few that they meet.
+pub(crate) const fn snat_ports(n: NodeId) -> std::ops::RangeInclusive<u16> {
+    if n % 2 == 0 { agent_control::SNAT_PORTS } else { 40_000..=40_063 }
+}
+
 impl World {
     /// What the agent's clock says.
     pub(crate) fn agent_now(&self, n: NodeId) -> Now {
@@ -104,6 +109,7 @@ impl World {
         config.service_translation = translation;
         config.masquerade.ipv4 = masquerade;
         config.masquerade.ipv6 = masquerade;
+        config.masquerade.ports = snat_ports(n);
         config.policy = identities.then_some(policy);
         let agent = Agent::new(config, node.memory.documents());
         let device = node.device();

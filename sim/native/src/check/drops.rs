@@ -96,7 +96,8 @@ impl World {
     /// Whether a packet to the world needs no port, or there may be none: it is an answer, or an error about nothing that left.
     fn has_no_port(&self, n: NodeId, view: &View) -> bool {
         let is_answer = view.is_icmp_error() || matches!(view.echo, Some((false, _)));
-        self.cluster.masquerade && (is_answer || self.check.was_full.contains(&n))
+        self.cluster.masquerade
+            && (is_answer || self.check.was_full.contains(&n) || self.may_lack_ports(n, view))
     }
 
     /// Whether the destination has been a running pod of this node, or the node itself, for some time.

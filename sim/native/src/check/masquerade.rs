@@ -13,13 +13,11 @@ use sim_oracle::End as Who;
 use zerocopy::FromBytes as _;
 
 use super::conntrack::End;
+use crate::agents::snat_ports;
 use crate::node::TICKS_PER_S;
 use crate::queue::NodeId;
 use crate::view::{ICMP, ICMP6, TCP, UDP, View, untranslated};
 use crate::world::World;
-
-/// Ports by which masqueraded connections leave.
-const PORTS: std::ops::RangeInclusive<u16> = 32_768..=65_535;
 
 /// A connection as the wire has it: node, protocol, the node's end, the other.
 type Wire = (NodeId, u8, End, End);
@@ -156,7 +154,7 @@ impl World {
                 let what = "a pod's packet leaves for the world with the pod's address";
                 self.violate_packet("masquerade", id, what);
             } else if self.node_at(was.src) == Some(n)
-                && PORTS.contains(&by.1)
+                && snat_ports(n).contains(&by.1)
                 && !self.is_of_tunnel(was)
                 && !was.later_fragment
             {
@@ -185,7 +183,7 @@ impl World {
         } else if let Some((node, other, _)) = super::conntrack::own_ends(is) {
             if other != remote {
                 self.violate_packet("integrity", id, "a packet is masqueraded and goes to another port");
-            } else if !PORTS.contains(&node.1) {
+            } else if !snat_ports(n).contains(&node.1) {
                 let message = format!("a packet leaves by port {}, which is not for that", node.1);
                 self.violate_packet("masquerade", id, &message);
             } else {
@@ -349,6 +347,14 @@ impl World {
             self.violate_packet("masquerade", id, &message);
         }
         turned
+    }
+
+    /// Whether so many have ports of the node for whom a packet goes to that none may be found.
+    pub(super) fn may_lack_ports(&self, n: NodeId, view: &View) -> bool {
+        let Some((_, remote, proto)) = super::conntrack::own_ends(view) else { return view.later_fragment };
+        let taken = self.check.masquerade.held.keys();
+        let taken = taken.filter(|(m, its, _, other)| (*m, *its, *other) == (n, proto, remote)).count();
+        taken * 2 > snat_ports(n).len()
     }
 
     /// The agent removes the row of a port: its connection must be over.
