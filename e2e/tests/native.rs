@@ -15,7 +15,7 @@ fn passes(id: &CaseId) -> bool {
 
 /// Those of them without policies, in which every packet arrives.
 fn is_plain(id: &CaseId) -> bool {
-    matches!(id, CaseId::Number(1..=6 | 17..=23))
+    matches!(id, CaseId::Number(1..=6 | 20..=23))
 }
 
 /// What passes besides where agents send calls to services, at their own address or at a node's port, to their endpoints.
