@@ -73,7 +73,7 @@ const MOST_HURRIED: u32 = 5_000;
 
 /// Ports by which masqueraded connections leave a node: of every second one so few that they meet.
 pub(crate) const fn snat_ports(n: NodeId) -> std::ops::RangeInclusive<u16> {
-    if n % 2 == 0 { agent_control::SNAT_PORTS } else { 40_000..=40_063 }
+    if n.is_multiple_of(2) { agent_control::SNAT_PORTS } else { 40_000..=40_063 }
 }
 
 impl World {
