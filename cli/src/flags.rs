@@ -155,6 +155,9 @@ pub(crate) enum Bpf {
     /// Services as the dataplane has them.
     #[command(subcommand)]
     Lb(BpfLb),
+    /// Ports of the node by which connections to the world leave.
+    #[command(subcommand)]
+    Nat(BpfNat),
     /// Any table, raw.
     #[command(subcommand)]
     Map(BpfMap),
@@ -171,6 +174,13 @@ pub(crate) enum BpfCt {
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum BpfLb {
     /// All frontends with the backends in their slots.
+    List,
+}
+
+/// `bristle bpf nat …`
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum BpfNat {
+    /// All ports of both families with who has them.
     List,
 }
 

@@ -17,13 +17,15 @@ mod show;
 mod table;
 
 use agent_api::policy::Identity;
-use agent_api::{CtEntry, Endpoint, IpcacheEntry, LbFrontend, MapDump, MapInfo, Node, Service, paths};
+use agent_api::{
+    CtEntry, Endpoint, IpcacheEntry, LbFrontend, MapDump, MapInfo, NatEntry, Node, Service, paths,
+};
 use anyhow::Result;
 use clap::Parser as _;
 use client::Client;
 use flags::{
-    Bpf, BpfCt, BpfLb, BpfMap, Command, EndpointCommand, Flags, IdentityCommand, IpcacheCommand, NodeCommand,
-    Output, ServiceCommand,
+    Bpf, BpfCt, BpfLb, BpfMap, BpfNat, Command, EndpointCommand, Flags, IdentityCommand, IpcacheCommand,
+    NodeCommand, Output, ServiceCommand,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -76,6 +78,9 @@ fn run(flags: &Flags) -> Result<ExitCode> {
         }
         Command::Bpf(Bpf::Ct(BpfCt::List)) => {
             print(output, &client.get::<Vec<CtEntry>>(paths::CT)?, |list| show::connections(list))?;
+        }
+        Command::Bpf(Bpf::Nat(BpfNat::List)) => {
+            print(output, &client.get::<Vec<NatEntry>>(paths::NAT)?, |list| show::ports(list))?;
         }
         Command::Service(ServiceCommand::List) => {
             print(output, &client.get::<Vec<Service>>(paths::SERVICES)?, |list| services::services(list))?;

@@ -2,7 +2,7 @@
 
 use crate::table::{Facts, Table};
 use agent_api::status::{AgentState, AttachKind, RoutingMode};
-use agent_api::{CtEntry, Endpoint, EndpointState, IpcacheEntry, MapDump, MapInfo, Node, Status};
+use agent_api::{CtEntry, Endpoint, EndpointState, IpcacheEntry, MapDump, MapInfo, NatEntry, Node, Status};
 use std::fmt::Display;
 
 /// Reserved identities have names; others are numbers.
@@ -261,6 +261,24 @@ pub(crate) fn connections(entries: &[CtEntry]) -> String {
             span(entry.expires_s),
             entry.forward.clone(),
             entry.reverse.clone(),
+        ]);
+    }
+    table.to_string()
+}
+
+/// `bristle bpf nat list`
+pub(crate) fn ports(entries: &[NatEntry]) -> String {
+    let mut table = Table::new(&["PROTO", "FROM", "LEAVES AS", "TO", "WHOSE", "STATE", "IDLE", "EXPIRES"]);
+    for entry in entries {
+        table.row([
+            entry.protocol.clone(),
+            entry.source.to_string(),
+            entry.node.to_string(),
+            entry.destination.to_string(),
+            if entry.own { "node" } else { "pod" }.to_owned(),
+            entry.state.clone(),
+            span(entry.idle_s),
+            span(entry.expires_s),
         ]);
     }
     table.to_string()

@@ -56,9 +56,7 @@ pub async fn world(
         Err(_) => return None,
     }
     match exec::run(pods, node?, command, LIMIT).await {
-        Ok(output) if output.code == 0 => {
-            Some(format!("masquerading is not implemented: the node reaches {name}, its pods do not"))
-        }
+        Ok(output) if output.code == 0 => Some(format!("the node reaches {name}, its pods do not")),
         Ok(output) => Some(format!("the node does not reach {name} either ({})", output.complaint())),
         Err(_) => None,
     }

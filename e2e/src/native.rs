@@ -98,6 +98,8 @@ impl Session<'_> {
             routing: self.options.routing,
             kube_proxy_replacement: self.options.kube_proxy_replacement,
             service_translation: self.options.service_translation,
+            // Nobody outside knows the way to pods.
+            masquerade: true,
             ..Cluster::default()
         }
     }

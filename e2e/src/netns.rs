@@ -40,6 +40,12 @@ pub(crate) fn translation_args(translation: Translation) -> Vec<String> {
     vec!["--service-translation".to_owned(), place.to_owned()]
 }
 
+/// Arguments of an agent whose pods speak to the world with the node's address.
+pub(crate) fn masquerade_args(masquerade: bool) -> Vec<String> {
+    let flags = ["--enable-ipv4-masquerade", "--enable-ipv6-masquerade"];
+    flags.into_iter().filter(|_| masquerade).map(str::to_owned).collect()
+}
+
 /// Makes the lab; dropping it removes everything.
 pub async fn up(
     options: &LabOptions,
@@ -53,6 +59,8 @@ pub async fn up(
         .routing(options.routing)
         .pod_routes(options.pod_routes)
         .agent_args(translation_args(options.service_translation))
+        // Where the outside knows the way to pods it is to see them.
+        .agent_args(masquerade_args(!options.pod_routes))
         .agent_args(options.host_firewall.then(|| "--host-firewall".to_owned()))
         .kube_proxy_replacement(options.kube_proxy_replacement)
         .outside_names(options.outside_names.clone())

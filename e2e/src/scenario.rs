@@ -13,7 +13,7 @@ use sim_scenario::Outcome;
 use sim_scenario::model::{Action, Enforcement, Families, FaultKind, Kill, Routing as Routed, Scenario};
 
 use crate::cluster;
-use crate::netns::translation_args;
+use crate::netns::{masquerade_args, translation_args};
 
 pub mod refuse;
 pub mod report;
@@ -85,6 +85,7 @@ pub async fn up(
         .kube_proxy_replacement(cluster.kube_proxy_replacement)
         .agent_args(modes(cluster))
         .agent_args(translation_args(cluster.service_translation))
+        .agent_args(masquerade_args(cluster.masquerade))
         // Its pod would have an address and an endpoint that the scenario knows nothing of.
         .dns(false)
         .bin_dir(options.bin_dir.clone())

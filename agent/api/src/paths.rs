@@ -32,6 +32,8 @@ pub const LB: &str = "/v1/lb";
 pub const MAPS: &str = "/v1/maps";
 /// List of [`crate::CtEntry`].
 pub const CT: &str = "/v1/ct";
+/// List of [`crate::NatEntry`].
+pub const NAT: &str = "/v1/nat";
 /// Stream of [`crate::MonitorEvent`], one per line.
 pub const MONITOR: &str = "/v1/monitor";
 /// Prometheus text.

@@ -22,6 +22,7 @@ use dataplane_abi::backends::BackendEntry;
 use dataplane_abi::config::NodeConfig;
 use dataplane_abi::endpoints::EndpointEntry;
 use dataplane_abi::ipcache::IpCacheEntry;
+use dataplane_abi::no_masquerade::NoMasqueradeEntry;
 use dataplane_abi::services::{ServiceEntry, ServiceKey};
 use ipnet::IpNet;
 
@@ -111,6 +112,7 @@ pub(crate) struct Outside {
     pub(crate) policy_l4: Tracked<L4Row, Verdict>,
     pub(crate) services: Tracked<ServiceKey, ServiceEntry>,
     pub(crate) backends: Tracked<u32, BackendEntry>,
+    pub(crate) no_masquerade: Tracked<IpNet, NoMasqueradeEntry>,
     pub(crate) routes: Tracked<IpNet, Route>,
     pub(crate) programs: Tracked<(String, Program), u32>,
     /// The base programs beside which nothing is left of an earlier agent.
@@ -234,6 +236,7 @@ impl Agent {
                 policy_l4: Tracked::new(controllers::policy::l4_hash),
                 services: Tracked::new(|_, _| 0),
                 backends: Tracked::new(|_, _| 0),
+                no_masquerade: Tracked::new(|_, _| 0),
                 routes: Tracked::new(|_, _| 0),
                 programs: Tracked::new(|_, _| 0),
                 clean_base: None,
@@ -255,6 +258,9 @@ impl Agent {
             unsaved: BTreeSet::new(),
             lasting_findings,
         };
+        for (prefix, entry) in controllers::masquerade::rows(&agent.config) {
+            agent.outside.no_masquerade.want(prefix, Some(entry));
+        }
         agent.follow_plan();
         agent
     }
@@ -330,6 +336,7 @@ impl Agent {
             self.state.policy.next_wait(),
             outside.services.next_retry(),
             outside.backends.next_retry(),
+            outside.no_masquerade.next_retry(),
             outside.routes.next_retry(),
             outside.programs.next_retry(),
             Some(self.ct_gc.due()),

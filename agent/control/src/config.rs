@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use agent_crd::{CiliumIdentity, LabelFilter};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// How packets travel between nodes.
@@ -92,6 +93,37 @@ impl ServiceTranslation {
     }
 }
 
+/// Ports by which masqueraded connections leave, unless told otherwise: those above the ports of services at every node.
+pub const SNAT_PORTS: RangeInclusive<u16> = 32_768..=65_535;
+
+/// What pods send to the world leaves with the node's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Masquerade {
+    /// By IPv4.
+    pub ipv4: bool,
+    /// By IPv6.
+    pub ipv6: bool,
+    /// Ports by which it leaves. No port of services at every node and not the tunnel's may be among them.
+    pub ports: RangeInclusive<u16>,
+    /// Where the network routes pods' addresses, so that they are kept.
+    pub native_routing: Vec<IpNet>,
+    /// Where else pods' addresses are kept.
+    pub excluded: Vec<IpNet>,
+}
+
+impl Default for Masquerade {
+    fn default() -> Self {
+        Self { ipv4: false, ipv6: false, ports: SNAT_PORTS, native_routing: Vec::new(), excluded: Vec::new() }
+    }
+}
+
+impl Masquerade {
+    /// Pods are masqueraded by one family at least.
+    pub const fn is_on(&self) -> bool {
+        self.ipv4 || self.ipv6
+    }
+}
+
 /// The agent's configuration. Nothing in it changes while the process lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -123,6 +155,8 @@ pub struct Config {
     pub service_translation: ServiceTranslation,
     /// Ports that the API server gives to services at every node.
     pub node_ports: RangeInclusive<u16>,
+    /// Masquerade of what pods send to the world.
+    pub masquerade: Masquerade,
 }
 
 /// Identities and policy.
@@ -175,6 +209,7 @@ impl Config {
             kube_proxy_replacement: false,
             service_translation: ServiceTranslation::default(),
             node_ports: NODE_PORTS,
+            masquerade: Masquerade::default(),
         }
     }
 }

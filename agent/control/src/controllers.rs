@@ -3,6 +3,7 @@
 pub(crate) mod config;
 pub(crate) mod endpoints;
 pub(crate) mod ipcache;
+pub(crate) mod masquerade;
 pub(crate) mod policy;
 pub(crate) mod programs;
 pub(crate) mod routes;

@@ -41,7 +41,8 @@ pub use agent_policy::Enforcement;
 pub use agent::{Agent, PartyNames, ReconcileReport, RuleNames, ServiceHealth};
 pub use cni::{CniRequest, Netns, NetnsHandle, Reply, RequestId};
 pub use config::{
-    Config, CtGcConfig, FamilyMode, MonitorAggregation, NODE_PORTS, PolicyConfig, Routing, ServiceTranslation,
+    Config, CtGcConfig, FamilyMode, Masquerade, MonitorAggregation, NODE_PORTS, PolicyConfig, Routing,
+    SNAT_PORTS, ServiceTranslation,
 };
 pub use event::{DeviceFacts, Event, NodeObject};
 pub use finding::{Finding, Severity};

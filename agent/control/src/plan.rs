@@ -23,6 +23,8 @@ pub(crate) struct Plan {
     pub(crate) routing: Routing,
     /// The node's own connections are judged.
     pub(crate) host_firewall: bool,
+    /// What pods send to the world is masqueraded, by one family at least.
+    pub(crate) masquerade: bool,
     /// Pods have IPv4 addresses.
     pub(crate) v4: bool,
     /// Pods have IPv6 addresses.
@@ -52,6 +54,7 @@ impl Plan {
         Self {
             routing,
             host_firewall: false,
+            masquerade: false,
             v4: false,
             v6: false,
             router_v4: None,
@@ -106,6 +109,7 @@ impl Plan {
         Self {
             routing: config.routing,
             host_firewall: config.host_firewall(),
+            masquerade: config.masquerade.is_on(),
             v4,
             v6,
             router_v4: router(true).filter(|_| v4).and_then(as_v4),

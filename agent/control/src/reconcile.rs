@@ -3,7 +3,7 @@
 //! 1. base links;
 //! 2. interfaces of pods that go are removed (their traffic ends here);
 //! 3. interfaces of new pods are made, each announced in the state directory before;
-//! 4. rows are written: policy (see `policy.rs`), endpoints, then ipcache;
+//! 4. rows are written: policy (see `policy.rs`), prefixes without masquerade, endpoints, then ipcache;
 //! 5. programs and routes that are no longer wanted go, then rows: ipcache, then endpoints;
 //! 6. `CONFIG` is written, its revision raised if any row has changed: from here on known connections look again;
 //! 7. programs are attached, routes are set: traffic begins to use the rows;
@@ -110,11 +110,13 @@ impl Agent {
         let known = self.state.nodes.synced() && self.state.policy.synced();
         let knowledge = if known { Knowledge::Full } else { Knowledge::Partial };
         let unwritten = self.write_policy(&mut run);
+        self.write_no_masquerade(&mut run);
         self.write_rows(&mut run, knowledge, &unwritten);
         self.remove_rows(&mut run, knowledge, &unwritten);
         self.write_config(&mut run);
         self.remove_policy(&mut run);
         self.attach_and_route(&mut run, knowledge);
+        self.remove_no_masquerade(&mut run);
         self.commit_services();
         self.write_services(&mut run);
 
@@ -142,6 +144,7 @@ impl Agent {
         outside.policy_l4.wake(now);
         outside.services.wake(now);
         outside.backends.wake(now);
+        outside.no_masquerade.wake(now);
         outside.routes.wake(now);
         outside.programs.wake(now);
     }
@@ -155,6 +158,7 @@ impl Agent {
             + outside.policy_l4.pending()
             + outside.services.pending()
             + outside.backends.pending()
+            + outside.no_masquerade.pending()
             + outside.routes.pending()
             + outside.programs.pending()
             + self.failures.iter().count()

@@ -1,8 +1,10 @@
 //! The agent's command line. Every flag can also be given by the environment variable in brackets in `--help`.
 
-use agent_control::NODE_PORTS;
+use agent_control::{NODE_PORTS, SNAT_PORTS};
 use agent_crd::{CiliumIdentity, LabelFilter};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use dataplane_abi::config::VXLAN_PORT;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -47,6 +49,7 @@ pub enum Command {
 
 /// How the agent runs.
 #[derive(Clone, Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct RunFlags {
     /// Name of this node's Node object [default: the host name].
     #[arg(long, env = "BRISTLE_NODE_NAME", global = true)]
@@ -157,6 +160,32 @@ pub struct RunFlags {
     /// Address of `/healthz` in place of kube-proxy's, as in `0.0.0.0:10256`; `off` serves none.
     #[arg(long, env = "BRISTLE_KUBE_PROXY_REPLACEMENT_HEALTHZ_BIND_ADDRESS", default_value = "off", value_parser = optional_addr, global = true)]
     pub kube_proxy_replacement_healthz_bind_address: OptionalAddr,
+
+    /// Send what pods send to the world by IPv4 with the node's address, and bring the answers back to them.
+    ///
+    /// Pods and nodes of the cluster, and the prefixes of --ipv4-native-routing-cidr and --masquerade-exclude, see pods' own addresses.
+    #[arg(long, env = "BRISTLE_ENABLE_IPV4_MASQUERADE", global = true)]
+    pub enable_ipv4_masquerade: bool,
+
+    /// The same by IPv6.
+    #[arg(long, env = "BRISTLE_ENABLE_IPV6_MASQUERADE", global = true)]
+    pub enable_ipv6_masquerade: bool,
+
+    /// Ports of the node by which masqueraded connections leave; none that services may have at every node, and not the tunnel's.
+    #[arg(long, env = "BRISTLE_SNAT_PORT_RANGE", default_value_t = Ports(SNAT_PORTS), value_parser = snat_ports, global = true)]
+    pub snat_port_range: Ports,
+
+    /// Prefixes to which the network routes pods' IPv4 addresses, so that pods are not masqueraded there [default: the cluster's pods].
+    #[arg(long, env = "BRISTLE_IPV4_NATIVE_ROUTING_CIDR", value_delimiter = ',', global = true)]
+    pub ipv4_native_routing_cidr: Vec<Ipv4Net>,
+
+    /// The same for IPv6.
+    #[arg(long, env = "BRISTLE_IPV6_NATIVE_ROUTING_CIDR", value_delimiter = ',', global = true)]
+    pub ipv6_native_routing_cidr: Vec<Ipv6Net>,
+
+    /// Other prefixes, of either family, to which pods speak with their own addresses.
+    #[arg(long, env = "BRISTLE_MASQUERADE_EXCLUDE", value_delimiter = ',', global = true)]
+    pub masquerade_exclude: Vec<IpNet>,
 
     /// Cgroup (version 2) whose processes call services: the root of the hierarchy [default: where it is mounted].
     #[arg(long, env = "BRISTLE_CGROUP_ROOT", global = true)]
@@ -281,12 +310,33 @@ impl fmt::Display for Ports {
 }
 
 fn ports(text: &str) -> Result<Ports, String> {
+    range(text, NODE_PORTS)
+}
+
+fn snat_ports(text: &str) -> Result<Ports, String> {
+    range(text, SNAT_PORTS)
+}
+
+fn range(text: &str, example: RangeInclusive<u16>) -> Result<Ports, String> {
     let parsed =
         text.split_once('-').and_then(|(first, last)| Some(first.parse().ok()?..=last.parse().ok()?));
     parsed
         .filter(|range: &RangeInclusive<u16>| *range.start() > 0 && !range.is_empty())
         .map(Ports)
-        .ok_or_else(|| "give the first and the last port, as in 30000-32767".to_owned())
+        .ok_or_else(|| format!("give the first and the last port, as in {}", Ports(example)))
+}
+
+/// Flags that do not go together.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FlagsError {
+    /// Masqueraded connections and services at nodes would share ports.
+    #[error(
+        "--snat-port-range {0} and --node-port-range {1} overlap; give ports that services cannot have at nodes"
+    )]
+    NodePorts(Ports, Ports),
+    /// Masqueraded connections would have the tunnel's port.
+    #[error("--snat-port-range {0} contains the tunnel's port {VXLAN_PORT}; give ports without it")]
+    TunnelPort(Ports),
 }
 
 /// Which trace events the dataplane sends. Drops are always sent.
@@ -324,6 +374,24 @@ fn optional_addr(text: &str) -> Result<OptionalAddr, String> {
 }
 
 impl RunFlags {
+    /// What is wrong with flags together.
+    ///
+    /// # Errors
+    /// A masqueraded connection might get a port that is somebody else's.
+    pub(crate) fn check(&self) -> Result<(), FlagsError> {
+        if !(self.enable_ipv4_masquerade || self.enable_ipv6_masquerade) {
+            return Ok(());
+        }
+        let (Ports(ports), Ports(at_nodes)) = (&self.snat_port_range, &self.node_port_range);
+        if ports.start() <= at_nodes.end() && at_nodes.start() <= ports.end() {
+            return Err(FlagsError::NodePorts(self.snat_port_range.clone(), self.node_port_range.clone()));
+        }
+        if self.routing == Routing::Vxlan && ports.contains(&VXLAN_PORT) {
+            return Err(FlagsError::TunnelPort(self.snat_port_range.clone()));
+        }
+        Ok(())
+    }
+
     /// Whether the programs on calls of sockets are wanted.
     pub(crate) fn translates_at_sockets(&self) -> bool {
         self.kube_proxy_replacement && self.service_translation != Translation::Packet
@@ -408,6 +476,28 @@ mod tests {
         for wrong in ["30000", "30000-", "0-9", "9-1", "1-70000", "30000,32767", ""] {
             assert!(range(wrong).unwrap_err().to_string().contains("30000-32767"), "{wrong}");
         }
+    }
+
+    #[test]
+    fn masqueraded_connections_have_ports_of_their_own() {
+        let check = |text: &str| {
+            let flags = ["bristle-agent"].into_iter().chain(text.split(' '));
+            Flags::try_parse_from(flags).unwrap().run.check().map_err(|error| error.to_string())
+        };
+        assert_eq!(check("--enable-ipv4-masquerade"), Ok(()));
+        assert_eq!(check("--snat-port-range=1-65535"), Ok(()), "nobody is masqueraded");
+        let error = check("--enable-ipv6-masquerade --snat-port-range=32767-40000").unwrap_err();
+        assert!(error.contains("32767-40000 and --node-port-range 30000-32767 overlap"), "{error}");
+        let error = check("--enable-ipv4-masquerade --snat-port-range=8000-9000").unwrap_err();
+        assert!(error.contains("8000-9000 contains the tunnel's port 8472"), "{error}");
+        assert_eq!(check("--enable-ipv4-masquerade --snat-port-range=8000-9000 --routing=native"), Ok(()));
+        let flags = Flags::try_parse_from([
+            "bristle-agent",
+            "--masquerade-exclude=10.0.0.0/8,fd00::/8",
+            "--ipv4-native-routing-cidr=10.1.0.0/16",
+        ]);
+        let run = flags.unwrap().run;
+        assert_eq!((run.masquerade_exclude.len(), run.ipv4_native_routing_cidr.len()), (2, 1));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch};
+use dataplane_loader::TableError;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,6 +94,7 @@ pub(crate) async fn serve(listener: UnixListener, sources: Sources) -> Result<()
         .route(paths::MAPS, get(maps))
         .route(&format!("{}/{{name}}", paths::MAPS), get(map))
         .route(paths::CT, get(connections))
+        .route(paths::NAT, get(ports))
         .route(paths::MONITOR, get(monitor))
         .route(paths::METRICS, get(metrics_page))
         .fallback(async || {
@@ -272,11 +274,22 @@ async fn map(State(sources): State<Sources>, Path(name): Path<String>) -> Answer
 
 /// One JSON array, written as the table is read.
 async fn connections(State(sources): State<Sources>) -> Answer {
+    Ok(long_list(move |each| sources.tables.connections(each)))
+}
+
+async fn ports(State(sources): State<Sources>) -> Answer {
+    Ok(long_list(move |each| sources.tables.ports(each)))
+}
+
+/// A list that is sent while it is read: a full table in words would be more memory than the agent has otherwise.
+fn long_list<T: serde::Serialize>(
+    read: impl FnOnce(&mut dyn FnMut(T) -> bool) -> Result<(), TableError> + Send + 'static,
+) -> Response {
     let (parts, received) = tokio::sync::mpsc::channel(4);
     tokio::task::spawn_blocking(move || {
         let mut text = vec![b'['];
         let mut first = true;
-        let result = sources.tables.connections(|entry| {
+        let result = read(&mut |entry| {
             if !std::mem::replace(&mut first, false) {
                 text.push(b',');
             }
@@ -291,7 +304,7 @@ async fn connections(State(sources): State<Sources>) -> Answer {
     });
     let parts =
         futures::stream::unfold(received, async |mut received| Some((received.recv().await?, received)));
-    Ok(([(header::CONTENT_TYPE, "application/json")], Body::from_stream(parts)).into_response())
+    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(parts)).into_response()
 }
 
 #[derive(Debug, Default, serde::Deserialize)]

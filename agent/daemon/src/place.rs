@@ -17,6 +17,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// When the dataplane cannot run here.
 pub(crate) fn probe(flags: &RunFlags) -> Result<()> {
+    flags.check()?;
     for finding in [probe::kernel(), probe::btf(), probe::capabilities(), probe::tcx()] {
         match finding.state {
             State::Fine => {}

@@ -16,10 +16,13 @@ use crate::underlay::Underlay;
 use crate::watch::{self, Connector, WatchStatus};
 use agent_api::Timestamp;
 use agent_api::status::AttachKind;
-use agent_control::{Agent, Config, FamilyMode, MonitorAggregation, PolicyConfig, ServiceTranslation};
+use agent_control::{
+    Agent, Config, FamilyMode, Masquerade, MonitorAggregation, PolicyConfig, ServiceTranslation,
+};
 use agent_node::Netlink;
 use anyhow::{Context as _, Result};
 use dataplane_loader::{Clock, EventReader, HookKind, LoadOptions, Object, Pins};
+use ipnet::IpNet;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -203,6 +206,14 @@ fn config(flags: &RunFlags, node: String) -> Config {
         Translation::Both => ServiceTranslation::Both,
     };
     config.node_ports = flags.node_port_range.0.clone();
+    let (v4, v6) = (&flags.ipv4_native_routing_cidr, &flags.ipv6_native_routing_cidr);
+    config.masquerade = Masquerade {
+        ipv4: flags.enable_ipv4_masquerade,
+        ipv6: flags.enable_ipv6_masquerade,
+        ports: flags.snat_port_range.0.clone(),
+        native_routing: v4.iter().copied().map(IpNet::V4).chain(v6.iter().copied().map(IpNet::V6)).collect(),
+        excluded: flags.masquerade_exclude.clone(),
+    };
     config.policy = (flags.policy == Switch::On).then(|| policy(flags));
     config.monitor_aggregation = match flags.monitor_aggregation {
         Aggregation::None => MonitorAggregation::None,

@@ -2,10 +2,11 @@
 //! control thread from its work.
 
 mod connections;
+mod nat;
 mod rows;
 mod services;
 
-use agent_api::{CtEntry, LbFrontend, MapDump, MapInfo};
+use agent_api::{CtEntry, LbFrontend, MapDump, MapInfo, NatEntry};
 use dataplane_abi::Table as _;
 use dataplane_abi::backends::Backends;
 use dataplane_abi::metrics::{Direction, EVENTS_LOST, Metrics, MetricsEntry, from_index};
@@ -115,15 +116,32 @@ impl Tables {
     ///
     /// # Errors
     /// When a table cannot be read.
-    pub fn connections(&self, mut each: impl FnMut(CtEntry) -> bool) -> Result<(), TableError> {
+    pub fn connections(&self, each: impl FnMut(CtEntry) -> bool) -> Result<(), TableError> {
+        self.each_row(&["CT4", "CT6"], connections::describe, each)
+    }
+
+    /// Hands every port of the node that is in use to `each`, likewise.
+    ///
+    /// # Errors
+    /// When a table cannot be read.
+    pub fn ports(&self, each: impl FnMut(NatEntry) -> bool) -> Result<(), TableError> {
+        self.each_row(&["NAT4", "NAT6"], nat::describe, each)
+    }
+
+    fn each_row<T>(
+        &self,
+        tables: &[&str],
+        describe: fn(&[u8], &[u8], connections::TickNow) -> Option<T>,
+        mut each: impl FnMut(T) -> bool,
+    ) -> Result<(), TableError> {
         const SLICE: usize = 1024;
         let now = self.clock.now();
-        for table in ["CT4", "CT6"].into_iter().filter_map(|name| self.all.get(name)) {
+        for table in tables.iter().filter_map(|name| self.all.get(*name)) {
             let mut position = None;
             loop {
                 let (rows, next) = table.scan(position.as_ref(), SLICE)?;
                 for (key, value) in rows {
-                    if !connections::describe(&key, &value, now).is_none_or(&mut each) {
+                    if !describe(&key, &value, now).is_none_or(&mut each) {
                         return Ok(());
                     }
                 }

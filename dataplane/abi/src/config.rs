@@ -76,8 +76,12 @@ pub struct NodeConfig {
     pub node_port_min: u16,
     /// Last one.
     pub node_port_max: u16,
+    /// First port that masqueraded connections may leave by; zero: there are none.
+    pub snat_port_min: u16,
+    /// Last one.
+    pub snat_port_max: u16,
     /// Zero; room for what services need.
-    pub reserved: [u8; 8],
+    pub reserved: [u8; 4],
 }
 
 /// How packets get to other nodes.
@@ -113,6 +117,10 @@ bitflags! {
         const HOST_FIREWALL = 64;
         /// Calls of pods to services are translated packet by packet, where no program on calls of sockets did it.
         const SERVICE_PACKETS = 128;
+        /// What pods send to the world by IPv4 leaves with the node's address.
+        const MASQUERADE_V4 = 256;
+        /// The same for IPv6.
+        const MASQUERADE_V6 = 512;
     }
 }
 

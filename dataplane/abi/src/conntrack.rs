@@ -97,6 +97,8 @@ pub struct CtKey6 {
 pub enum CtScope {
     /// A connection between two ends as they are on the wire.
     Connection = 0,
+    /// In [`crate::nat`]: one of the node's own that leaves by another port than its stack knows; with the port that the stack knows.
+    Moved = 1,
 }
 
 impl CtKey4 {
@@ -203,8 +205,10 @@ pub struct CtHalf {
     pub identity: Identity,
     /// TCP: flags seen (RFC 9293 bits). ICMP and `ICMPv6`, original direction: type of the message that began it.
     pub tcp_flags: u8,
-    /// Zero.
-    pub pad: [u8; 3],
+    /// [`Leaves`] as number; of the original direction.
+    pub leaves: u8,
+    /// With [`Leaves::Masqueraded`]: port of the node by which the connection leaves. Else zero.
+    pub leaves_by: Be16,
     /// Packets.
     pub packets: u64,
     /// Bytes from the link layer on.
@@ -229,6 +233,18 @@ impl From<CtEntry> for CtEntry6 {
     fn from(entry: CtEntry) -> Self {
         Self { entry, frontend: [0; 16], reserved: [0; 24] }
     }
+}
+
+/// With which address a pod's connection leaves the node by the underlay.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum Leaves {
+    /// Nobody has asked yet.
+    Undecided = 0,
+    /// With the pod's.
+    Plain = 1,
+    /// With the node's ([`crate::nat`]).
+    Masqueraded = 2,
 }
 
 /// Where packets of one direction go.
@@ -359,6 +375,19 @@ impl CtState {
         }
     }
 
+    /// Whether what was seen last then, in a state by number, is over at `now` (both low 32 bits of ticks). No known state: it is.
+    #[inline(always)]
+    pub const fn is_over(state: u8, last_seen: u32, now: u32, ticks_per_s: u32) -> bool {
+        match Self::from_number(state) {
+            Some(state) => {
+                let idle = now.wrapping_sub(last_seen);
+                // A stamp that is a little ahead (another CPU wrote it after `now` was read) is not old.
+                idle < 0x8000_0000 && idle > state.timeout_s().saturating_mul(ticks_per_s)
+            }
+            None => true,
+        }
+    }
+
     /// As lists show it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -412,14 +441,7 @@ impl CtEntry {
     /// A row in no known state is over.
     #[inline(always)]
     pub const fn is_expired(&self, now: u32, ticks_per_s: u32) -> bool {
-        match CtState::from_number(self.state) {
-            Some(state) => {
-                let idle = now.wrapping_sub(self.last_seen);
-                // A stamp that is a little ahead (another CPU wrote it after `now` was read) is not old.
-                idle < 0x8000_0000 && idle > state.timeout_s().saturating_mul(ticks_per_s)
-            }
-            None => true,
-        }
+        CtState::is_over(self.state, self.last_seen, now, ticks_per_s)
     }
 }
 

@@ -24,6 +24,8 @@ pub mod identity;
 pub mod ipcache;
 pub mod mark;
 pub mod metrics;
+pub mod nat;
+pub mod no_masquerade;
 pub mod policy;
 pub mod program;
 pub mod services;

@@ -5,8 +5,8 @@ use core::hash::Hash;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
-    affinity, backends, clock, config, conntrack, endpoints, events, frags, ipcache, metrics, policy,
-    services, sock_revnat,
+    affinity, backends, clock, config, conntrack, endpoints, events, frags, ipcache, metrics, nat,
+    no_masquerade, policy, services, sock_revnat,
 };
 
 /// Longest table name: the kernel keeps 15 characters and a zero.
@@ -124,6 +124,9 @@ pub const TABLES: &[TableSpec] = &[
     conntrack::Ct6::SPEC,
     frags::Frags4::SPEC,
     frags::Frags6::SPEC,
+    nat::Nat4::SPEC,
+    nat::Nat6::SPEC,
+    no_masquerade::NoMasquerade::SPEC,
     services::Services::SPEC,
     backends::Backends::SPEC,
     affinity::Affinity::SPEC,

@@ -13,6 +13,7 @@ use crate::flight::{Flight, Kind, Route};
 use crate::host::Host;
 use crate::ip::Ip;
 use crate::learn::learn;
+use crate::ports::Leaving;
 use crate::verdict::Step;
 
 /// A packet that is looked at closely. It does not lie on the stack, which has no room for all that is done with it; and of what a
@@ -24,6 +25,8 @@ pub struct Room<F: Ip> {
     pub flight: Flight<F>,
     /// Where it goes.
     pub route: Route,
+    /// With which address and port it leaves the node.
+    pub leaving: Leaving<F>,
     /// Conntrack could not decide about it.
     pub is_unsure: u8,
     /// It is one of a call, and goes to a backend now.
@@ -51,6 +54,7 @@ impl<F: Ip> Room<F> {
     pub const EMPTY: Self = Self {
         flight: Flight::EMPTY,
         route: Route::NONE,
+        leaving: Leaving::NONE,
         is_unsure: 0,
         is_called: 0,
         next: Next::Way,

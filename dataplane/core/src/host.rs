@@ -8,6 +8,7 @@ use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
 use dataplane_abi::events::EventHeader;
 use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
+use dataplane_abi::nat::NatEntry;
 use dataplane_abi::policy::{BlockKey, L4Key, PolicyEntry, PolicyKey, PolicyVerdict, StagedKey};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -107,6 +108,18 @@ pub trait Maps: Places {
     /// As [`Maps::ct4_create`].
     #[must_use]
     fn ct6_create(self, key: &CtKey6, f: impl FnOnce(&mut CtEntry)) -> bool;
+    /// Runs `f` on the row of a port of the node's, if there is one.
+    fn nat4<R>(self, key: &CtKey4, f: impl FnOnce(&mut NatEntry) -> R) -> Option<R>;
+    /// Makes the row of a port. False: somebody has it, or there is no room.
+    #[must_use]
+    fn nat4_create(self, key: &CtKey4, entry: &NatEntry) -> bool;
+    /// As [`Maps::nat4`].
+    fn nat6<R>(self, key: &CtKey6, f: impl FnOnce(&mut NatEntry) -> R) -> Option<R>;
+    /// As [`Maps::nat4_create`].
+    #[must_use]
+    fn nat6_create(self, key: &CtKey6, entry: &NatEntry) -> bool;
+    /// Whether pods speak with an address by their own, as a table of prefixes has it.
+    fn is_not_masqueraded(self, key: &IpCacheKey) -> bool;
     /// What the first fragment of a datagram said.
     fn frag4(self, key: &FragKey4) -> Option<FragEntry>;
     /// Notes it. A full table forgets another datagram.

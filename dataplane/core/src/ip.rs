@@ -1,7 +1,8 @@
 //! IPv4 and IPv6: one trait, two files, everything else is written once.
 
-use dataplane_abi::config::NodeConfig;
-use dataplane_abi::conntrack::CtEntry;
+use dataplane_abi::config::{ConfigFlags, NodeConfig};
+use dataplane_abi::conntrack::{CtEntry, CtScope};
+use dataplane_abi::nat::NatEntry;
 use dataplane_abi::{Addr, Be16, DropReason, Family, Identity};
 
 use crate::closer::Room;
@@ -57,6 +58,10 @@ pub trait Ip: Copy + 'static {
     ) -> bool;
     /// Whether it is a group's address or a broadcast.
     fn is_group(addr: Self::Addr) -> bool;
+    /// What says that pods are masqueraded.
+    const MASQUERADE: ConfigFlags;
+    /// The node's own address on the underlay.
+    fn node(config: &NodeConfig) -> Self::Addr;
     /// Whether it is the node's own address on the underlay.
     fn is_node(config: &NodeConfig, addr: Self::Addr) -> bool;
     /// Identity of what no row covers.
@@ -85,6 +90,14 @@ pub trait Ip: Copy + 'static {
     fn frontend(row: &Self::Row) -> Self::Addr;
     /// Sets it.
     fn set_frontend(row: &mut Self::Row, addr: Self::Addr);
+    /// Sets the port of a key's first end.
+    fn set_low_port(key: &mut Self::Key, port: Be16);
+    /// Says what a key is about, in the tables of ports.
+    fn set_scope(key: &mut Self::Key, scope: CtScope);
+    /// Runs `f` on the row of a port of the node's.
+    fn nat<H: Maps, R>(host: H, key: &Self::Key, f: impl FnOnce(&mut NatEntry) -> R) -> Option<R>;
+    /// Makes the row of a port. False: somebody has it, or there is no room.
+    fn nat_create<H: Maps>(host: H, key: &Self::Key, entry: &NatEntry) -> bool;
     /// Makes the row of a connection.
     fn ct_create<H: Maps>(host: H, key: &Self::Key, f: impl FnOnce(&mut CtEntry)) -> bool;
 }

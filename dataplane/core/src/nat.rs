@@ -37,14 +37,37 @@ fn set_port<H: Host, F: Ip, const SOURCE: bool>(
     port: Be16,
 ) -> bool {
     let offset = u32::from(flight.l4);
-    let at = offset.wrapping_add(if SOURCE { 0 } else { 2 });
+    let proto = F::proto(&flight.key);
+    let at = offset.wrapping_add(port_offset::<SOURCE>(proto));
     let Some(old) = host.load_at::<u16>(at) else { return false };
     let new = u16::from_ne_bytes(port.to_bytes());
-    let is_udp = F::proto(&flight.key) == l4::UDP;
-    let sum = offset.wrapping_add(if is_udp { 6 } else { 16 });
-    host.correct_sum(sum, difference, true, is_udp)
+    let (is_udp, is_echo) = (proto == l4::UDP, is_echo(proto));
+    let sum = offset.wrapping_add(match proto {
+        l4::UDP => 6,
+        l4::ICMP | l4::ICMP6 => ICMP_SUM,
+        _ => 16,
+    });
+    ((is_echo && !F::ICMP_COVERS_ADDRESSES) || host.correct_sum(sum, difference, true, is_udp))
         && host.correct_sum(sum, u32::from(!old).wrapping_add(u32::from(new)), false, is_udp)
         && host.store_at(at, new)
+}
+
+/// Whether what stands for a port is the identifier of an echo, which both ends have in one place.
+#[inline(always)]
+const fn is_echo(proto: u8) -> bool {
+    proto == l4::ICMP || proto == l4::ICMP6
+}
+
+/// Where a port lies in the header of the upper layer.
+#[inline(always)]
+const fn port_offset<const SOURCE: bool>(proto: u8) -> u32 {
+    if is_echo(proto) {
+        4
+    } else if SOURCE {
+        0
+    } else {
+        2
+    }
 }
 
 /// Puts another address, and the same port or another one, in place of an end of the packet that an ICMP error quotes, and corrects
@@ -58,7 +81,7 @@ pub fn set_quoted<H: Host, F: Ip, const SOURCE: bool>(
 ) -> bool {
     let (message, offset) = (u32::from(flight.l4), u32::from(flight.quoted_l4));
     let quote = message.wrapping_add(ICMP_HEADER);
-    let at = offset.wrapping_add(if SOURCE { 0 } else { 2 });
+    let at = offset.wrapping_add(port_offset::<SOURCE>(F::proto(&flight.key)));
     let Some(old) = host.load_at::<u16>(at) else { return false };
     let new = u16::from_ne_bytes(port.to_bytes());
     let Some(difference) = F::store_quoted::<H, SOURCE>(host, quote, *to) else { return false };

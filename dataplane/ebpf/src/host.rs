@@ -25,6 +25,7 @@ use dataplane_abi::events::{EVENTS, Event, EventHeader, PAYLOAD_MAX};
 use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
 use dataplane_abi::metrics::EVENTS_LOST;
+use dataplane_abi::nat::NatEntry;
 use dataplane_abi::policy::{BlockKey, L4Key, PolicyEntry, PolicyKey, PolicyVerdict, StagedCount, StagedKey};
 use dataplane_abi::services::{ServiceEntry, ServiceKey};
 use dataplane_core::calls::Calling;
@@ -471,6 +472,35 @@ impl Maps for Kernel {
         };
         f(&mut row.entry);
         tables::CT6.insert(key, &*row, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn nat4<R>(self, key: &CtKey4, f: impl FnOnce(&mut NatEntry) -> R) -> Option<R> {
+        // SAFETY: the pointer is from the map.
+        unsafe { with(tables::NAT4.get_ptr_mut(key), f) }
+    }
+
+    #[inline(always)]
+    fn nat4_create(self, key: &CtKey4, entry: &NatEntry) -> bool {
+        tables::NAT4.insert(key, entry, NEW_ROW).is_ok()
+    }
+
+    #[inline(always)]
+    fn nat6<R>(self, key: &CtKey6, f: impl FnOnce(&mut NatEntry) -> R) -> Option<R> {
+        // SAFETY: as above.
+        unsafe { with(tables::NAT6.get_ptr_mut(key), f) }
+    }
+
+    #[inline(always)]
+    fn nat6_create(self, key: &CtKey6, entry: &NatEntry) -> bool {
+        tables::NAT6.insert(key, entry, NEW_ROW).is_ok()
+    }
+
+    #[inline(always)]
+    fn is_not_masqueraded(self, key: &IpCacheKey) -> bool {
+        // SAFETY: as for the ipcache, whose keys these are.
+        let key = unsafe { &*ptr::from_ref(key).cast() };
+        tables::NO_MASQUERADE.get(key).is_some()
     }
 
     #[inline(always)]

@@ -13,6 +13,8 @@ use dataplane_abi::events;
 use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6, Frags4, Frags6};
 use dataplane_abi::ipcache::{IpCache, IpCacheEntry, IpCacheKey};
 use dataplane_abi::metrics::{Metrics, MetricsEntry};
+use dataplane_abi::nat::{Nat4, Nat6, NatEntry};
+use dataplane_abi::no_masquerade::{NoMasquerade, NoMasqueradeEntry};
 use dataplane_abi::policy::{
     BlockKey, L4Key, Policy, PolicyBlocks, PolicyEntry, PolicyKey, PolicyL4, PolicyVerdict, StagedCount,
     StagedCounts, StagedKey,
@@ -100,6 +102,22 @@ pub(crate) static FRAGS4: LruHashMap<FragKey4, FragEntry, { rows::<Frags4>() }, 
 #[btf_map]
 pub(crate) static FRAGS6: LruHashMap<FragKey6, FragEntry, { rows::<Frags6>() }, { flags::<Frags6>() }> =
     LruHashMap::new();
+
+#[btf_map]
+pub(crate) static NAT4: LruHashMap<CtKey4, NatEntry, { rows::<Nat4>() }, { flags::<Nat4>() }> =
+    LruHashMap::new();
+
+#[btf_map]
+pub(crate) static NAT6: LruHashMap<CtKey6, NatEntry, { rows::<Nat6>() }, { flags::<Nat6>() }> =
+    LruHashMap::new();
+
+#[btf_map]
+pub(crate) static NO_MASQUERADE: LpmTrie<
+    [u8; PREFIX_BYTES],
+    NoMasqueradeEntry,
+    { rows::<NoMasquerade>() },
+    { flags::<NoMasquerade>() },
+> = LpmTrie::new();
 
 #[btf_map]
 pub(crate) static SERVICES: HashMap<

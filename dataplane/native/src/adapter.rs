@@ -5,7 +5,9 @@ use std::cell::{Cell, RefCell};
 use dataplane_abi::conntrack::{CtEntry, CtEntry6, CtKey4, CtKey6};
 use dataplane_abi::events::{Event, EventHeader, PAYLOAD_MAX};
 use dataplane_abi::frags::{FragEntry, FragKey4, FragKey6};
+use dataplane_abi::ipcache::IpCacheKey;
 use dataplane_abi::metrics::EVENTS_LOST;
+use dataplane_abi::nat::NatEntry;
 use dataplane_abi::policy::{BlockKey, L4Key, PolicyEntry, PolicyKey, PolicyVerdict, StagedCount, StagedKey};
 use dataplane_core::calls::Calling;
 use dataplane_core::closer::Room;
@@ -181,6 +183,26 @@ impl Maps for Handle<'_> {
         let mut entry = CtEntry::default();
         f(&mut entry);
         self.node.tables.ct6.borrow_mut().insert(*key, CtEntry6::from(entry))
+    }
+
+    fn nat4<R>(self, key: &CtKey4, f: impl FnOnce(&mut NatEntry) -> R) -> Option<R> {
+        self.node.tables.nat4.borrow_mut().get_mut(key).map(f)
+    }
+
+    fn nat4_create(self, key: &CtKey4, entry: &NatEntry) -> bool {
+        self.node.tables.nat4.borrow_mut().insert_new(*key, *entry)
+    }
+
+    fn nat6<R>(self, key: &CtKey6, f: impl FnOnce(&mut NatEntry) -> R) -> Option<R> {
+        self.node.tables.nat6.borrow_mut().get_mut(key).map(f)
+    }
+
+    fn nat6_create(self, key: &CtKey6, entry: &NatEntry) -> bool {
+        self.node.tables.nat6.borrow_mut().insert_new(*key, *entry)
+    }
+
+    fn is_not_masqueraded(self, key: &IpCacheKey) -> bool {
+        self.node.tables.no_masquerade.get(key).is_some()
     }
 
     fn frag4(self, key: &FragKey4) -> Option<FragEntry> {

@@ -15,6 +15,8 @@ use dataplane_abi::events;
 use dataplane_abi::frags::{Frags4, Frags6};
 use dataplane_abi::ipcache::IpCache;
 use dataplane_abi::metrics::Metrics;
+use dataplane_abi::nat::{Nat4, Nat6};
+use dataplane_abi::no_masquerade::NoMasquerade;
 use dataplane_abi::policy::{Policy, PolicyBlocks, PolicyL4, StagedCounts};
 use dataplane_abi::services::Services;
 use dataplane_abi::sock_revnat::SockRevNat;
@@ -96,6 +98,12 @@ pub struct Tables {
     pub frags4: RefCell<LruTable<Frags4>>,
     /// `FRAGS6`
     pub frags6: RefCell<LruTable<Frags6>>,
+    /// `NAT4`
+    pub nat4: RefCell<LruTable<Nat4>>,
+    /// `NAT6`
+    pub nat6: RefCell<LruTable<Nat6>>,
+    /// `NO_MASQUERADE`
+    pub no_masquerade: LpmTable<NoMasquerade>,
     /// `SERVICES`
     pub services: HashTable<Services>,
     /// `BACKENDS`
@@ -126,6 +134,9 @@ impl Default for Tables {
             ct6: RefCell::new(LruTable::new(Ct6::SPEC.max_entries)),
             frags4: RefCell::new(LruTable::new(Frags4::SPEC.max_entries)),
             frags6: RefCell::new(LruTable::new(Frags6::SPEC.max_entries)),
+            nat4: RefCell::new(LruTable::new(Nat4::SPEC.max_entries)),
+            nat6: RefCell::new(LruTable::new(Nat6::SPEC.max_entries)),
+            no_masquerade: LpmTable::new(NoMasquerade::SPEC.max_entries),
             services: HashTable::new(Services::SPEC.max_entries),
             backends: HashTable::new(Backends::SPEC.max_entries),
             affinity: RefCell::new(LruTable::new(Affinity::SPEC.max_entries)),
@@ -148,6 +159,7 @@ impl Tables {
             policy: self.policy.clone(),
             policy_blocks: self.policy_blocks.clone(),
             policy_l4: self.policy_l4.clone(),
+            no_masquerade: self.no_masquerade.clone(),
             ..Self::default()
         }
     }
@@ -166,6 +178,9 @@ impl Tables {
             "CT6" => f(&*self.ct6.borrow()),
             "FRAGS4" => f(&*self.frags4.borrow()),
             "FRAGS6" => f(&*self.frags6.borrow()),
+            "NAT4" => f(&*self.nat4.borrow()),
+            "NAT6" => f(&*self.nat6.borrow()),
+            "NO_MASQUERADE" => f(&self.no_masquerade),
             "SERVICES" => f(&self.services),
             "BACKENDS" => f(&self.backends),
             "AFFINITY" => f(&*self.affinity.borrow()),
@@ -189,6 +204,9 @@ impl Tables {
             "CT6" => f(self.ct6.get_mut()),
             "FRAGS4" => f(self.frags4.get_mut()),
             "FRAGS6" => f(self.frags6.get_mut()),
+            "NAT4" => f(self.nat4.get_mut()),
+            "NAT6" => f(self.nat6.get_mut()),
+            "NO_MASQUERADE" => f(&mut self.no_masquerade),
             "SERVICES" => f(&mut self.services),
             "BACKENDS" => f(&mut self.backends),
             "AFFINITY" => f(self.affinity.get_mut()),
@@ -233,6 +251,8 @@ impl Tables {
             "CT6" => self.ct6.get_mut().fail_creates(count),
             "FRAGS4" => self.frags4.get_mut().fail_creates(count),
             "FRAGS6" => self.frags6.get_mut().fail_creates(count),
+            "NAT4" => self.nat4.get_mut().fail_creates(count),
+            "NAT6" => self.nat6.get_mut().fail_creates(count),
             "AFFINITY" => self.affinity.get_mut().fail_creates(count),
             "SOCK_REVNAT" => self.sock_revnat.get_mut().fail_creates(count),
             _ => return false,

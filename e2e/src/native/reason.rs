@@ -33,8 +33,19 @@ pub(super) fn hint(plan: &Plan<'_>, traffic: &Traffic, run: impl Fn(&Scenario) -
             let workload = &plan.matrix.topology.workloads[plan.case.from.as_ref()?];
             let mut other = traffic.clone();
             other.from = Place::Node(plan.nodes[&workload.node].clone());
-            return Some(if answers(&other) {
-                format!("masquerading is not implemented: the node reaches {}, its pods do not", traffic.to)
+            let by_name = |name: &String| {
+                plan.matrix
+                    .policies
+                    .get(name)
+                    .is_some_and(|policy| policy.spec.to_string().contains("toFQDNs"))
+            };
+            return Some(if plan.case.policies.iter().any(by_name) {
+                format!(
+                    "policy is not implemented: rules by name let nothing pass, so that pods do not reach {}",
+                    traffic.to
+                )
+            } else if answers(&other) {
+                format!("the node reaches {}, its pods do not", traffic.to)
             } else {
                 format!("the node does not reach {} either", traffic.to)
             });

@@ -14,7 +14,7 @@ use sim_scenario::model::{
 };
 
 use crate::cluster::Family;
-use crate::matrix::{Case, Matrix, Outside, Requirements, Target, Token};
+use crate::matrix::{Case, Expect, Matrix, Outside, Requirements, Target, Token};
 use crate::profile::Flow;
 use crate::workloads::{self, Images};
 
@@ -118,8 +118,10 @@ impl<'a> Plan<'a> {
         let profile = profile.ok_or("the case has no profile")?;
         let tap = |workload: &str| format!("{}/{workload}", self.namespace());
         let mut source = Cow::Borrowed(&profile.source);
-        if let Target::Service(_) = &self.case.to {
-            // It is addressed by its address: there is no DNS to be asked for it.
+        let is_named = matches!(self.case.to, Target::Service(_) | Target::World(_));
+        if is_named && self.case.expect != Expect::NoAnswer {
+            // It is addressed by its address: there is no DNS to be asked for it. Where nobody is to answer only the DNS tells that
+            // somebody was really asked for.
             source.to_mut().need.retain(|token| !matches!(token, Token::DnsQuery | Token::DnsAnswer));
         }
         let mut ends = vec![End { word: "source", tap: tap(self.sender()?), requirements: source }];
@@ -197,7 +199,9 @@ impl<'a> Plan<'a> {
             service["spec"]["ports"][0]["nodePort"] = json!(ports[name.as_str()]);
             objects.push(service);
         }
-        vec![step(Action::Apply(objects)), wait(Until::Ready), wait(Until::Rest)]
+        // Rest may come between a pod that is ready and the endpoint that it becomes of its service.
+        let settle = wait(Until::Time(SETTLE));
+        vec![step(Action::Apply(objects)), wait(Until::Ready), wait(Until::Rest), settle, wait(Until::Rest)]
     }
 
     /// The pod of a Deployment of one, under the Deployment's name: taps and traffic name pods.
@@ -239,6 +243,9 @@ impl<'a> Plan<'a> {
         step(Action::Apply(policies.iter().map(object).collect()))
     }
 }
+
+/// How long controllers have to make endpoints of pods that are ready.
+const SETTLE: Duration = Duration::from_secs(1);
 
 const fn step(action: Action) -> Step {
     Step { at: None, action }

@@ -71,6 +71,11 @@ pub(crate) struct AgentProcess {
 /// through full tables, has far fewer.
 const MOST_HURRIED: u32 = 5_000;
 
+/// Ports by which masqueraded connections leave a node: of every second one so few that they meet.
+pub(crate) const fn snat_ports(n: NodeId) -> std::ops::RangeInclusive<u16> {
+    if n.is_multiple_of(2) { agent_control::SNAT_PORTS } else { 40_000..=40_063 }
+}
+
 impl World {
     /// What the agent's clock says.
     pub(crate) fn agent_now(&self, n: NodeId) -> Now {
@@ -91,6 +96,7 @@ impl World {
         let mut policy = PolicyConfig::default();
         crate::modes::tell(&mut policy, self.oracle.options());
         let kube_proxy_replacement = self.cluster.kube_proxy_replacement;
+        let masquerade = self.cluster.masquerade;
         let translation = match self.cluster.service_translation {
             Translation::Socket => ServiceTranslation::Socket,
             Translation::Packet => ServiceTranslation::Packet,
@@ -101,6 +107,9 @@ impl World {
         config.quarantine = self.quarantine;
         config.kube_proxy_replacement = kube_proxy_replacement;
         config.service_translation = translation;
+        config.masquerade.ipv4 = masquerade;
+        config.masquerade.ipv6 = masquerade;
+        config.masquerade.ports = snat_ports(n);
         config.policy = identities.then_some(policy);
         let agent = Agent::new(config, node.memory.documents());
         let device = node.device();

@@ -12,6 +12,7 @@ mod drops;
 mod events;
 mod firsts;
 mod identities;
+mod masquerade;
 mod pairs;
 mod rest;
 mod services;
@@ -74,6 +75,8 @@ pub(crate) struct Checker {
     pub(crate) services: services::ServiceViews,
     /// Who speaks with services packet by packet.
     pub(crate) talks: translation::Talks,
+    /// Who has which port of a node for whom.
+    masquerade: masquerade::Ports,
     /// What staged policies would have decided otherwise, by node.
     pub(crate) staged: BTreeMap<NodeId, staged::Counted>,
     was_full: BTreeSet<NodeId>,

@@ -217,7 +217,7 @@ impl World {
                 Some(Active::Cni)
             }
             FaultKind::TableFull { table, rows } => {
-                if matches!(table.as_str(), "CT4" | "CT6" | "FRAGS4" | "FRAGS6") {
+                if matches!(table.as_str(), "CT4" | "CT6" | "FRAGS4" | "FRAGS6" | "NAT4" | "NAT6") {
                     self.check.table_was_full(n);
                 }
                 self.nodes[n].troubled = true;

@@ -301,16 +301,22 @@ impl World {
         if split {
             native.at_hand = usize::try_from(self.rng.range(14..=80)).unwrap_or(usize::MAX);
         }
-        let before = self.tracks(program).then(|| native.bytes.clone());
+        let is_followed = self.tracks(program) || self.masquerades(program);
+        let before = is_followed.then(|| native.bytes.clone());
         let node = &mut self.nodes[n];
         node.runs += 1;
         let verdict = node.native.run(program, &mut native);
         self.stats.packets += 1;
         self.after_program(n, program, id, &verdict);
         if let Some(before) = before {
-            let sent_on = self.check_translation(n, program, id.0, &before, &native.bytes, &verdict);
-            let tracked = if sent_on { &native.bytes } else { &before };
-            self.check_connection(n, program, id.0, tracked, &verdict);
+            let frames = (&*before, &*native.bytes);
+            let inner = self.check_masquerade(n, program, id.0, frames, &verdict);
+            let (before, after) = inner.unwrap_or_else(|| (before.clone(), native.bytes.clone()));
+            if self.tracks(program) {
+                let sent_on = self.check_translation(n, program, id.0, &before, &after, &verdict);
+                let tracked = if sent_on { &after } else { &before };
+                self.check_connection(n, program, id.0, tracked, &verdict);
+            }
         }
         if self.policies.staged {
             self.count_staged(n);

@@ -150,6 +150,9 @@ impl MapStore for MapPort<'_> {
         if matches!(table, Table::Ct4 | Table::Ct6) {
             self.sim.world().check_expired(self.node, table, key);
         }
+        if matches!(table, Table::Nat4 | Table::Nat6) {
+            self.sim.world().check_port_freed(self.node, key);
+        }
         self.write("delete", table, key, &[], |native| {
             match native.tables_mut().delete(table.name(), key) {
                 Ok(()) => Ok(true),

@@ -149,6 +149,10 @@ pub(crate) fn untranslated(frame: &[u8]) -> Option<(Vec<u8>, bool)> {
     let is_later = View::of(frame)?.later_fragment;
     let field = at + if proto == UDP { 6 } else { 16 };
     let mut summed = true;
+    if !is_later && matches!(proto, ICMP | ICMP6) && View::of(frame)?.echo.is_some() {
+        // Checksum and identifier.
+        packet.get_mut(at + 2..at + 6)?.fill(0);
+    }
     if !is_later && matches!(proto, TCP | UDP) {
         packet.get_mut(at..at + 4)?.fill(0);
         if let Some(sum) = packet.get_mut(field..field + 2) {

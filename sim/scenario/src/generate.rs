@@ -7,6 +7,7 @@
 //! Each round has random numbers of its own, so that rounds do not shift each other's.
 
 mod faults;
+mod masquerade;
 mod nodes;
 mod pods;
 mod policies;
@@ -53,6 +54,7 @@ pub fn generate(seed: u64, profile: &Profile, nodes: Option<u16>) -> Scenario {
         audit,
         kube_proxy_replacement,
         service_translation,
+        masquerade: masquerade::decide(seed),
         policy,
         ..cluster
     };
@@ -78,6 +80,8 @@ pub fn generate(seed: u64, profile: &Profile, nodes: Option<u16>) -> Scenario {
         services: Vec::new(),
         services_made: 0,
         services_called: 0,
+        of_world: Rng::stream(seed, "world", 0),
+        world_called: 0,
         rng,
     };
     generator.rng = Rng::stream(seed, "start", 0);
@@ -164,6 +168,9 @@ struct Generator<'a> {
     services: Vec<(&'static str, String)>,
     services_made: u32,
     services_called: u32,
+    /// Likewise for what is said to the world.
+    of_world: Rng,
+    world_called: u32,
 }
 
 impl Generator<'_> {
@@ -209,6 +216,7 @@ impl Generator<'_> {
             self.some_traffic();
         }
         self.services();
+        self.calls_of_world();
     }
 
     fn round(&mut self) {
@@ -241,6 +249,7 @@ impl Generator<'_> {
             }
         }
         self.services();
+        self.calls_of_world();
         // Pods come and go under faults too.
         if self.rng.chance(0.5) {
             self.make_pod();
@@ -258,6 +267,7 @@ impl Generator<'_> {
             }
         }
         self.services();
+        self.calls_of_world();
         self.pause(200..=4000);
         if self.rng.chance(0.6) {
             self.heal();

@@ -69,6 +69,9 @@ pub struct Cluster {
     /// Where calls to services are translated.
     #[serde(skip_serializing_if = "omit::default")]
     pub service_translation: Translation,
+    /// What pods send to the world leaves with their node's address.
+    #[serde(skip_serializing_if = "omit::default")]
+    pub masquerade: bool,
     /// There are identities and policies; agents without serve pods from what they remember of their node alone.
     #[serde(skip_serializing_if = "omit::yes")]
     pub policy: bool,
@@ -88,6 +91,7 @@ impl Default for Cluster {
             audit: false,
             kube_proxy_replacement: false,
             service_translation: Translation::Socket,
+            masquerade: false,
             policy: true,
         }
     }

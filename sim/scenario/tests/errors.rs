@@ -72,7 +72,7 @@ fn of_the_cluster() {
             ("routing: geneve", "t.yaml:4:12: found `geneve`, expected one of `vxlan`, `native`"),
             (
                 "tables: {CT5: 8}",
-                "t.yaml:4:17: `CT5` is no table; there are CONFIG, ENDPOINTS, IPCACHE, POLICY, POLICY_BLOCKS, POLICY_L4, STAGED, CT4, CT6, FRAGS4, FRAGS6, SERVICES, BACKENDS, AFFINITY, SOCK_REVNAT, METRICS, EVENTS, CLOCK; did you mean `CT4`?",
+                "t.yaml:4:17: `CT5` is no table; there are CONFIG, ENDPOINTS, IPCACHE, POLICY, POLICY_BLOCKS, POLICY_L4, STAGED, CT4, CT6, FRAGS4, FRAGS6, NAT4, NAT6, NO_MASQUERADE, SERVICES, BACKENDS, AFFINITY, SOCK_REVNAT, METRICS, EVENTS, CLOCK; did you mean `CT4`?",
             ),
             ("tables: {CT4: 0}", "t.yaml:4:17: a table has at least 1 row"),
         ],
@@ -248,7 +248,7 @@ fn of_what_does_not_exist() {
             ),
             (
                 "- fault: {table-full: {table: CT, rows: 1}}",
-                "t.yaml:6:31: `CT` is no table; there are CONFIG, ENDPOINTS, IPCACHE, POLICY, POLICY_BLOCKS, POLICY_L4, STAGED, CT4, CT6, FRAGS4, FRAGS6, SERVICES, BACKENDS, AFFINITY, SOCK_REVNAT, METRICS, EVENTS, CLOCK; did you mean `CT4`?",
+                "t.yaml:6:31: `CT` is no table; there are CONFIG, ENDPOINTS, IPCACHE, POLICY, POLICY_BLOCKS, POLICY_L4, STAGED, CT4, CT6, FRAGS4, FRAGS6, NAT4, NAT6, NO_MASQUERADE, SERVICES, BACKENDS, AFFINITY, SOCK_REVNAT, METRICS, EVENTS, CLOCK; did you mean `CT4`?",
             ),
         ],
         step_errors,

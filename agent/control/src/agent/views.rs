@@ -211,6 +211,8 @@ impl Agent {
         failures.extend(of_services.map(|(key, error)| (format!("SERVICES {}", place(key)), error.clone())));
         let of_backends = outside.backends.failures();
         failures.extend(of_backends.map(|(number, error)| (format!("BACKENDS {number}"), error.clone())));
+        let of_prefixes = outside.no_masquerade.failures();
+        failures.extend(of_prefixes.map(|(key, error)| (format!("NO_MASQUERADE {key}"), error.clone())));
         failures
             .extend(outside.routes.failures().map(|(key, error)| (format!("route {key}"), error.clone())));
         failures.extend(

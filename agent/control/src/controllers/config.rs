@@ -4,6 +4,7 @@ use dataplane_abi::config::{ConfigFlags, NodeConfig, Routing as AbiRouting};
 use dataplane_abi::{ABI_VERSION, Identity, events};
 
 use super::ipcache::world;
+use super::masquerade;
 use crate::config::{Config, MonitorAggregation, Routing};
 use crate::plan::Plan;
 
@@ -21,6 +22,15 @@ pub(crate) fn row(config: &Config, plan: &Plan, listeners: bool, ticks_per_s: u3
     flags.set(ConfigFlags::IPV6, plan.v6);
     let packets = config.kube_proxy_replacement && config.service_translation.packets();
     flags.set(ConfigFlags::SERVICE_PACKETS, packets);
+    let (masquerade_v4, masquerade_v6) =
+        (masquerade::is_on(config, plan, true), masquerade::is_on(config, plan, false));
+    flags.set(ConfigFlags::MASQUERADE_V4, masquerade_v4);
+    flags.set(ConfigFlags::MASQUERADE_V6, masquerade_v6);
+    let (snat_port_min, snat_port_max) = if masquerade_v4 || masquerade_v6 {
+        (*config.masquerade.ports.start(), *config.masquerade.ports.end())
+    } else {
+        (0, 0)
+    };
     let (first, last) = (*config.node_ports.start(), *config.node_ports.end());
     let (node_port_min, node_port_max) = if config.kube_proxy_replacement { (first, last) } else { (0, 0) };
     let interval_ms = u128::from(ticks_per_s).saturating_mul(config.report_interval.as_millis()) / 1000;
@@ -58,6 +68,8 @@ pub(crate) fn row(config: &Config, plan: &Plan, listeners: bool, ticks_per_s: u3
         world_v6: world(plan, false),
         node_port_min,
         node_port_max,
+        snat_port_min,
+        snat_port_max,
         ..NodeConfig::default()
     })
 }

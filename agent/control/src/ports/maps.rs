@@ -27,11 +27,17 @@ pub enum Table {
     Ct4,
     /// IPv6 connections; written by the dataplane, the agent only removes.
     Ct6,
+    /// Ports of masqueraded IPv4 connections; written by the dataplane, the agent only removes.
+    Nat4,
+    /// Ports of masqueraded IPv6 connections; written by the dataplane, the agent only removes.
+    Nat6,
+    /// Where pods are not masqueraded.
+    NoMasquerade,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Config,
         Self::Endpoints,
         Self::Ipcache,
@@ -43,11 +49,14 @@ impl Table {
         Self::Staged,
         Self::Ct4,
         Self::Ct6,
+        Self::Nat4,
+        Self::Nat6,
+        Self::NoMasquerade,
     ];
 
     /// Whether the dataplane writes it, so that the agent only reads and removes.
     pub const fn is_the_dataplanes(self) -> bool {
-        matches!(self, Self::Staged | Self::Ct4 | Self::Ct6)
+        matches!(self, Self::Staged | Self::Ct4 | Self::Ct6 | Self::Nat4 | Self::Nat6)
     }
 
     /// Name of the map, as in `dataplane-abi` and below the pin directory.
@@ -64,6 +73,9 @@ impl Table {
             Self::Staged => "STAGED",
             Self::Ct4 => "CT4",
             Self::Ct6 => "CT6",
+            Self::Nat4 => "NAT4",
+            Self::Nat6 => "NAT6",
+            Self::NoMasquerade => "NO_MASQUERADE",
         }
     }
 }

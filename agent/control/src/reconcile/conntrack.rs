@@ -1,12 +1,14 @@
-//! `CT4`, `CT6`: connections that are over are removed. The dataplane writes these tables, the agent only expires.
+//! `CT4`, `CT6`, `NAT4`, `NAT6`: connections that are over are removed, and so are their ports. The dataplane writes these tables, the
+//! agent only expires.
 //!
-//! A pass goes through both tables in slices, one slice in each reconcile, so that requests do not wait for a large table.
+//! A pass goes through the tables in slices, one slice in each reconcile, so that requests do not wait for a large table.
 //! The pause between passes follows how much the last one found: halved or less when over a quarter of a table was dead,
 //! longer by half when it was less than a twentieth.
 
 use std::time::Duration;
 
 use dataplane_abi::conntrack::{Ct4, Ct6, CtEntry, CtEntry6};
+use dataplane_abi::nat::{Nat4, Nat6, NatEntry};
 use dataplane_abi::table::Table as _;
 use zerocopy::FromBytes as _;
 
@@ -31,7 +33,7 @@ pub(crate) struct CtGc {
     failure: Option<Failure>,
     /// The first call sets the time of the first pass: before, no time is known.
     started: bool,
-    /// Rows that the last complete pass left, both tables.
+    /// Connections that the last complete pass left, of both families.
     entries: u64,
 }
 
@@ -84,7 +86,7 @@ impl CtGc {
         self.failure.as_ref().map(|failure| &failure.error)
     }
 
-    /// Rows that the last complete pass left, both tables.
+    /// Connections that the last complete pass left, of both families.
     pub(crate) fn entries(&self) -> u64 {
         self.entries
     }
@@ -92,11 +94,29 @@ impl CtGc {
 
 /// Rows that a table has room for.
 fn capacity(table: Table) -> u64 {
-    u64::from(if table == Table::Ct6 { Ct6::SPEC.max_entries } else { Ct4::SPEC.max_entries })
+    u64::from(match table {
+        Table::Ct6 => Ct6::SPEC.max_entries,
+        Table::Nat4 => Nat4::SPEC.max_entries,
+        Table::Nat6 => Nat6::SPEC.max_entries,
+        _ => Ct4::SPEC.max_entries,
+    })
+}
+
+/// The table after one in a pass.
+fn next_table(table: Table) -> Option<Table> {
+    match table {
+        Table::Ct4 => Some(Table::Ct6),
+        Table::Ct6 => Some(Table::Nat4),
+        Table::Nat4 => Some(Table::Nat6),
+        _ => None,
+    }
 }
 
 /// Whether the row's connection is over. A row that cannot be read is.
 fn is_over(table: Table, row: &Row, clock: CtClock) -> bool {
+    if matches!(table, Table::Nat4 | Table::Nat6) {
+        return is_free(row, clock);
+    }
     let entry = match table {
         Table::Ct6 => CtEntry6::read_from_bytes(&row.value).ok().map(|value| value.entry),
         _ => CtEntry::read_from_bytes(&row.value).ok(),
@@ -105,6 +125,14 @@ fn is_over(table: Table, row: &Row, clock: CtClock) -> bool {
     #[expect(clippy::cast_possible_truncation, reason = "the low 32 bits are what is meant")]
     let now = clock.ticks as u32;
     entry.is_none_or(|entry| entry.is_expired(now, clock.ticks_per_s))
+}
+
+/// Whether nobody has the row's port any more.
+fn is_free(row: &Row, clock: CtClock) -> bool {
+    let port = NatEntry::read_from_bytes(&row.value).ok();
+    #[expect(clippy::cast_possible_truncation, reason = "the low 32 bits are what is meant")]
+    let now = clock.ticks as u32;
+    port.is_none_or(|port| port.is_expired(now, clock.ticks_per_s))
 }
 
 impl Agent {
@@ -171,10 +199,12 @@ impl Agent {
             pass.deleted += 1;
             *run.report.rows_removed.entry(table).or_default() += 1;
         }
-        pass.left += pass.seen.saturating_sub(pass.deleted);
+        if matches!(table, Table::Ct4 | Table::Ct6) {
+            pass.left += pass.seen.saturating_sub(pass.deleted);
+        }
         pass.most_percent = pass.most_percent.max(pass.deleted.saturating_mul(100) / capacity(table).max(1));
-        if table == Table::Ct4 {
-            gc.pass = Some(CtPass { table: Table::Ct6, seen: 0, deleted: 0, ..pass });
+        if let Some(table) = next_table(table) {
+            gc.pass = Some(CtPass { table, seen: 0, deleted: 0, ..pass });
             return Ok(());
         }
         gc.entries = pass.left;

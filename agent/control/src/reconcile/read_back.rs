@@ -27,6 +27,7 @@ struct Found {
     policy_l4: Vec<Row>,
     services: Vec<Row>,
     backends: Vec<Row>,
+    no_masquerade: Vec<Row>,
     routes: Vec<crate::ports::Route>,
     links: Vec<PodLink>,
 }
@@ -42,6 +43,7 @@ impl Found {
             policy_l4: run.maps.dump(Table::PolicyL4)?,
             services: run.maps.dump(Table::Services)?,
             backends: run.maps.dump(Table::Backends)?,
+            no_masquerade: run.maps.dump(Table::NoMasquerade)?,
             routes: run.node.list_routes()?,
             links: run.node.list_pod_links()?,
         })
@@ -93,6 +95,7 @@ impl Agent {
         self.outside.ipcache.read_back(prefixes);
         self.read_back_policy(found.policy, found.policy_blocks, found.policy_l4);
         self.read_back_services(found.services, found.backends);
+        self.read_back_no_masquerade(found.no_masquerade);
         self.outside.routes.read_back(found.routes.into_iter().map(|route| (route.dst, route)));
         self.dirty.all = true;
         info!(endpoints = self.state.endpoints.len(), "state read back");
@@ -124,6 +127,17 @@ impl Agent {
             }
         }
         self.outside.policy_l4.read_back(verdicts);
+    }
+
+    fn read_back_no_masquerade(&mut self, rows: Vec<Row>) {
+        let mut prefixes = Vec::new();
+        for row in rows {
+            match controllers::masquerade::parse(&row) {
+                Some(parsed) => prefixes.push(parsed),
+                None => drop(self.outside.garbage.insert((Table::NoMasquerade, row.key))),
+            }
+        }
+        self.outside.no_masquerade.read_back(prefixes);
     }
 
     fn read_back_services(&mut self, rows: Vec<Row>, backend_rows: Vec<Row>) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use dataplane_abi::config::NodeConfig;
+use dataplane_abi::config::{ConfigFlags, NodeConfig};
 use dataplane_abi::endpoints::EndpointEntry;
 use dataplane_abi::ipcache::IpCacheEntry;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -220,6 +220,22 @@ impl Agent {
         }
     }
 
+    /// Writes where pods keep their address, before any is masqueraded. It follows from the configuration alone and waits for nothing.
+    pub(super) fn write_no_masquerade(&mut self, run: &mut Run<'_>) {
+        let pass = self.outside.no_masquerade.write(run.now, Knowledge::Full, |prefix, entry| {
+            run.maps.upsert(Table::NoMasquerade, ipcache::key(prefix).as_bytes(), entry.as_bytes())
+        });
+        run.wrote(Table::NoMasquerade, pass);
+    }
+
+    /// Removes what an earlier agent was told otherwise.
+    pub(super) fn remove_no_masquerade(&mut self, run: &mut Run<'_>) {
+        let pass = self.outside.no_masquerade.remove(run.now, Knowledge::Full, |prefix, _| {
+            run.maps.delete(Table::NoMasquerade, ipcache::key(prefix).as_bytes())
+        });
+        run.removed(Table::NoMasquerade, pass);
+    }
+
     /// Writes `CONFIG` if it or any row has changed.
     pub(super) fn write_config(&mut self, run: &mut Run<'_>) {
         let Some(wanted) = self.wanted_config(run) else { return };
@@ -288,7 +304,15 @@ impl Agent {
                 }
             }
         }
-        config::row(&self.config, &self.plan, self.state.listeners, self.outside.clock?.ticks_per_s)
+        let ticks_per_s = self.outside.clock?.ticks_per_s;
+        let mut row = config::row(&self.config, &self.plan, self.state.listeners, ticks_per_s)?;
+        // Nobody is masqueraded before it is known to the programs where not.
+        let masquerade = ConfigFlags::MASQUERADE_V4 | ConfigFlags::MASQUERADE_V6;
+        if self.outside.no_masquerade.pending() > 0 {
+            let before = self.outside.config.map_or(ConfigFlags(0), |config| config.flags);
+            row.flags &= before | !masquerade;
+        }
+        Some(row)
     }
 
     /// Once for each set of base programs: what an earlier agent attached is not known, so it is looked for, and taken off the

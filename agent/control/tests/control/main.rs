@@ -7,6 +7,7 @@ mod conntrack;
 mod crash;
 mod inspect;
 mod journey;
+mod masquerade;
 mod nodes;
 mod order;
 mod policy;

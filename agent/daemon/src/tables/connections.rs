@@ -38,7 +38,12 @@ impl Ticks {
 }
 
 impl TickNow {
-    fn age_s(self, stamp: u32) -> u64 {
+    #[cfg(test)]
+    pub(super) const fn new(low: u32, per_s: u32) -> Self {
+        Self { low, per_s }
+    }
+
+    pub(super) fn age_s(self, stamp: u32) -> u64 {
         let ticks = self.low.wrapping_sub(stamp);
         // A stamp slightly ahead was written by another CPU meanwhile.
         if ticks >= 0x8000_0000 { 0 } else { u64::from(ticks / self.per_s.max(1)) }

@@ -1,6 +1,6 @@
 //! Rows of any table in words, where the layout is known, and as hexadecimal bytes otherwise.
 
-use super::services;
+use super::{nat, services};
 use crate::words;
 use agent_api::MapRow;
 use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags, EndpointKey};
@@ -22,6 +22,7 @@ pub(super) fn describe(table: &Table, key: &[u8], value: &[u8]) -> Option<MapRow
         "POLICY" => policy(key, value),
         "POLICY_BLOCKS" => policy_block(key, value),
         "POLICY_L4" => policy_l4(key, value),
+        "NO_MASQUERADE" => nat::no_masquerade(key, value),
         "SERVICES" => services::service(key, value),
         "BACKENDS" => services::backend(key, value),
         "AFFINITY" => services::affinity(key, value),

@@ -1,8 +1,9 @@
 //! IPv4 (RFC 791, 792).
 
-use dataplane_abi::config::NodeConfig;
-use dataplane_abi::conntrack::{CtEntry, CtKey4};
+use dataplane_abi::config::{ConfigFlags, NodeConfig};
+use dataplane_abi::conntrack::{CtEntry, CtKey4, CtScope};
 use dataplane_abi::frags::{FragEntry, FragKey4};
+use dataplane_abi::nat::NatEntry;
 use dataplane_abi::{Addr, Be16, DropReason, Family, Identity};
 
 use super::{Ip, l4};
@@ -146,9 +147,16 @@ impl Ip for V4 {
         u32::from_be(addr) >> 28 == 0xE || addr == u32::MAX
     }
 
+    const MASQUERADE: ConfigFlags = ConfigFlags::MASQUERADE_V4;
+
+    #[inline(always)]
+    fn node(config: &NodeConfig) -> u32 {
+        u32::from_ne_bytes(config.node_v4)
+    }
+
     #[inline(always)]
     fn is_node(config: &NodeConfig, addr: u32) -> bool {
-        u32::from_ne_bytes(config.node_v4) == addr
+        Self::node(config) == addr
     }
 
     #[inline(always)]
@@ -221,6 +229,26 @@ impl Ip for V4 {
     #[inline(always)]
     fn set_frontend(row: &mut CtEntry, addr: u32) {
         row.service = addr.to_ne_bytes();
+    }
+
+    #[inline(always)]
+    fn set_low_port(key: &mut CtKey4, port: Be16) {
+        key.low_port = port;
+    }
+
+    #[inline(always)]
+    fn set_scope(key: &mut CtKey4, scope: CtScope) {
+        key.scope = scope as u8;
+    }
+
+    #[inline(always)]
+    fn nat<H: Maps, R>(host: H, key: &CtKey4, f: impl FnOnce(&mut NatEntry) -> R) -> Option<R> {
+        host.nat4(key, f)
+    }
+
+    #[inline(always)]
+    fn nat_create<H: Maps>(host: H, key: &CtKey4, entry: &NatEntry) -> bool {
+        host.nat4_create(key, entry)
     }
 
     #[inline(always)]

@@ -1,8 +1,9 @@
 //! IPv6 (RFC 8200, 4443) with its extension flight.
 
-use dataplane_abi::config::NodeConfig;
-use dataplane_abi::conntrack::{CtEntry, CtEntry6, CtKey6};
+use dataplane_abi::config::{ConfigFlags, NodeConfig};
+use dataplane_abi::conntrack::{CtEntry, CtEntry6, CtKey6, CtScope};
 use dataplane_abi::frags::{FragEntry, FragKey6};
+use dataplane_abi::nat::NatEntry;
 use dataplane_abi::{Addr, Be16, DropReason, Family, Identity};
 use zerocopy::transmute;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -163,10 +164,16 @@ impl Ip for V6 {
         first == 0xFF
     }
 
+    const MASQUERADE: ConfigFlags = ConfigFlags::MASQUERADE_V6;
+
+    #[inline(always)]
+    fn node(config: &NodeConfig) -> [u64; 2] {
+        transmute!(config.node_v6)
+    }
+
     #[inline(always)]
     fn is_node(config: &NodeConfig, addr: [u64; 2]) -> bool {
-        let own: [u64; 2] = transmute!(config.node_v6);
-        own == addr
+        Self::node(config) == addr
     }
 
     #[inline(always)]
@@ -239,6 +246,26 @@ impl Ip for V6 {
     #[inline(always)]
     fn set_frontend(row: &mut CtEntry6, addr: [u64; 2]) {
         row.frontend = transmute!(addr);
+    }
+
+    #[inline(always)]
+    fn set_low_port(key: &mut CtKey6, port: Be16) {
+        key.low_port = port;
+    }
+
+    #[inline(always)]
+    fn set_scope(key: &mut CtKey6, scope: CtScope) {
+        key.scope = scope as u8;
+    }
+
+    #[inline(always)]
+    fn nat<H: Maps, R>(host: H, key: &CtKey6, f: impl FnOnce(&mut NatEntry) -> R) -> Option<R> {
+        host.nat6(key, f)
+    }
+
+    #[inline(always)]
+    fn nat_create<H: Maps>(host: H, key: &CtKey6, entry: &NatEntry) -> bool {
+        host.nat6_create(key, entry)
     }
 
     #[inline(always)]

@@ -1,5 +1,7 @@
-//! `from_netdev`: what comes in from the underlay. Packets for pods of this node are delivered (native routing), those for the node
-//! itself are judged if they shall be, everything else is left alone.
+//! `from_netdev`: what comes in from the underlay. Answers to masqueraded pods become answers to them; packets for pods of this node
+//! are delivered, those for the node itself are judged if they shall be, everything else is left alone.
+
+use core::hint::black_box;
 
 use dataplane_abi::DropReason;
 use dataplane_abi::config::{ConfigFlags, NodeConfig, Routing};
@@ -17,6 +19,7 @@ use crate::flight::{Flight, Kind, Route};
 use crate::forward;
 use crate::host::Host;
 use crate::ip::{Ip, V4, V6};
+use crate::masquerade;
 use crate::node;
 use crate::policy::Guard;
 use crate::report;
@@ -33,14 +36,22 @@ pub fn from_netdev<H: Host>(host: H) -> Verdict {
             return Step::Skip;
         }
         let step = match ethernet::ethertype(host) {
-            Some(ethernet::IPV4) if !is_left_alone::<H, V4>(host, config) => {
-                let step = ip::<H, V4>(host, route);
-                look_closer::<H, V4, PROGRAM>(host, route, step)
-            }
-            Some(ethernet::IPV6) if !is_left_alone::<H, V6>(host, config) => {
+            Some(ethernet::IPV4) => match whose::<H, V4>(host, route) {
+                Step::Next => {
+                    let step = ip::<H, V4>(host, route);
+                    look_closer::<H, V4, PROGRAM>(host, route, step)
+                }
+                end => end,
+            },
+            Some(ethernet::IPV6) => {
                 route.is_v6 = true;
-                let step = ip::<H, V6>(host, route);
-                look_closer::<H, V6, PROGRAM>(host, route, step)
+                match whose::<H, V6>(host, route) {
+                    Step::Next => {
+                        let step = ip::<H, V6>(host, route);
+                        look_closer::<H, V6, PROGRAM>(host, route, step)
+                    }
+                    end => end,
+                }
             }
             _ => Step::Skip,
         };
@@ -50,6 +61,27 @@ pub fn from_netdev<H: Host>(host: H) -> Verdict {
             end => end,
         }
     })
+}
+
+/// Finds out whether the packet is for anybody here, and makes it one for the pod whose answer it is. [`Step::Next`]: it is.
+#[inline(always)]
+fn whose<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
+    let Some(config) = host.config() else { return Step::Skip };
+    let mut step = Step::Skip;
+    if masquerade::is_on::<F>(config) && is_for_node::<H, F>(host, config) {
+        step = masquerade::come::<H, F>(host, route);
+    }
+    // The kernel's verifier would follow each outcome to the end by itself.
+    match black_box(step) {
+        Step::Skip if is_left_alone::<H, F>(host, config) => Step::Skip,
+        Step::Skip => Step::Next,
+        end => end,
+    }
+}
+
+#[inline(always)]
+fn is_for_node<H: Host, F: Ip>(host: H, config: &NodeConfig) -> bool {
+    F::addresses(host).is_some_and(|(_, dst)| F::is_node(config, dst))
 }
 
 /// Whether the packet is for nobody here: for a group; or for the node, where that is not judged, as the outer packets of the tunnel

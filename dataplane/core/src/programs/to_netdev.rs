@@ -1,14 +1,18 @@
-//! `to_netdev`: what leaves by the underlay: packets to next hops, the tunnel's outer packets, the node's own. Never encapsulates.
-//! Of these only the node's own are judged, and only if they shall be; for the rest it watches.
+//! `to_netdev`: what leaves by the underlay: packets to next hops, the tunnel's outer packets, the node's own, and what its stack routes
+//! for pods. Never encapsulates. The node's own are judged if they shall be; what pods send to the world is masqueraded if it shall be.
 
-use dataplane_abi::config::ConfigFlags;
+use core::hint::black_box;
+
+use dataplane_abi::config::{ConfigFlags, NodeConfig};
 use dataplane_abi::events::TracePoint;
 use dataplane_abi::program::Program;
 
 use super::with_config;
 use crate::ethernet;
+use crate::flight::Route;
 use crate::host::Host;
-use crate::ip::{V4, V6};
+use crate::ip::{Ip, V4, V6};
+use crate::masquerade;
 use crate::node;
 use crate::report;
 use crate::verdict::{Step, Verdict};
@@ -20,17 +24,34 @@ const PROGRAM: u8 = Program::ToNetdev as u8;
 pub fn to_netdev<H: Host>(host: H) -> Verdict {
     with_config::<H, PROGRAM>(host, |config, route| {
         report::arrived::<H, PROGRAM>(host, config, TracePoint::ToNetwork, route);
-        if !config.flags.contains(ConfigFlags::HOST_FIREWALL) || host.is_tagged() {
+        if host.is_tagged() {
             return Step::Skip;
         }
-        let step = match ethernet::ethertype(host) {
-            Some(ethernet::IPV4) => node::sends::<H, V4, PROGRAM>(host, route),
+        match ethernet::ethertype(host) {
+            Some(ethernet::IPV4) => ip::<H, V4>(host, config, route),
             Some(ethernet::IPV6) => {
                 route.is_v6 = true;
-                node::sends::<H, V6, PROGRAM>(host, route)
+                ip::<H, V6>(host, config, route)
             }
             _ => Step::Skip,
-        };
-        if step == Step::Next { Step::Skip } else { step }
+        }
     })
+}
+
+/// Everything that depends on the family. Outcomes are merged on the way, so that the kernel's verifier does not follow each.
+#[inline(always)]
+fn ip<H: Host, F: Ip>(host: H, config: &NodeConfig, route: &mut Route) -> Step {
+    if config.flags.contains(ConfigFlags::HOST_FIREWALL) {
+        match black_box(node::sends::<H, F, PROGRAM>(host, route)) {
+            Step::Next => *route = Route { is_v6: route.is_v6, ..Route::NONE },
+            end => return end,
+        }
+    }
+    if !masquerade::is_on::<F>(config) {
+        return Step::Skip;
+    }
+    match black_box(masquerade::read::<H, F>(host)) {
+        Step::Next => masquerade::leave::<H, F>(host, route),
+        end => end,
+    }
 }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
+use dataplane_abi::program::Program;
 use dataplane_loader::Clock;
 
 use crate::SLACK_S;
 use crate::frame;
-use crate::host::{Dump, Host, Outcome, split_times};
+use crate::host::{Dump, Host, Outcome, TIMED, split_times};
 use crate::scenario::{Input, Scenario, Step};
 
 /// Where the hosts differ.
@@ -57,6 +58,9 @@ pub(crate) struct Tally {
     /// Packets that got another destination, and another source.
     calls: usize,
     answers: usize,
+    /// Packets that left by the underlay and came in there for others than before.
+    left: usize,
+    came: usize,
 }
 
 impl Tally {
@@ -68,6 +72,8 @@ impl Tally {
         {
             self.calls += usize::from(was.1 != is.1);
             self.answers += usize::from(was.0 != is.0);
+            self.left += usize::from(input.program == Program::ToNetdev && was.0 != is.0);
+            self.came += usize::from(input.program == Program::FromNetdev && was.1 != is.1);
         }
         for event in &outcome.events {
             *self.events.entry((event.header.kind, event.header.subtype)).or_default() += 1;
@@ -79,14 +85,17 @@ impl Tally {
         if self.compared < 50_000 {
             return;
         }
-        for program in ["from_container", "to_container", "from_overlay", "from_netdev", "from_host"] {
+        for program in
+            ["from_container", "to_container", "from_overlay", "from_netdev", "to_netdev", "from_host"]
+        {
             let kinds = self.verdicts.keys().filter(|(name, _)| *name == program).count();
             assert!(kinds >= 3, "{program} came to {kinds} kinds of verdict only: {self}");
         }
-        for table in ["CT4", "CT6", "FRAGS4", "FRAGS6", "METRICS", "STAGED"] {
+        for table in ["CT4", "CT6", "FRAGS4", "FRAGS6", "NAT4", "NAT6", "METRICS", "STAGED"] {
             assert!(self.rows.get(table).is_some_and(|&rows| rows > 100), "few rows in {table}: {self}");
         }
         assert!(self.calls > 500 && self.answers > 300, "few packets were translated: {self}");
+        assert!(self.left > 500 && self.came > 200, "few packets were masqueraded: {self}");
         assert!(self.events.len() >= 15, "few kinds of events: {self}");
         // Drops by policy, and verdicts: allowed, denied, denied by a rule.
         for event in [(1, 133), (1, 181), (5, 0), (5, 133), (5, 181)] {
@@ -105,7 +114,8 @@ impl fmt::Display for Tally {
         for ((kind, subtype), count) in &self.events {
             write!(f, " {kind}/{subtype}×{count}")?;
         }
-        write!(f, "; calls {} answers {}; rows", self.calls, self.answers)?;
+        write!(f, "; calls {} answers {}", self.calls, self.answers)?;
+        write!(f, " masqueraded {} back {}; rows", self.left, self.came)?;
         for (table, count) in &self.rows {
             write!(f, " {table}×{count}")?;
         }
@@ -207,7 +217,7 @@ fn tables(native: &Dump, kernel: &Dump, slack: u32) -> Option<String> {
         for key in keys {
             let (mine, theirs) = (here.get(key), there.get(key));
             let same = match (mine, theirs) {
-                (Some(mine), Some(theirs)) if table.starts_with("CT") => same_connection(mine, theirs, slack),
+                (Some(mine), Some(theirs)) if TIMED.contains(table) => same_connection(mine, theirs, slack),
                 (mine, theirs) => mine == theirs,
             };
             if !same {
@@ -224,7 +234,7 @@ fn tables(native: &Dump, kernel: &Dump, slack: u32) -> Option<String> {
     None
 }
 
-/// Conntrack rows are the same when all but the times is, and the times are close.
+/// Rows with times are the same when all but the times is, and the times are close.
 fn same_connection(native: &[u8], kernel: &[u8], slack: u32) -> bool {
     let ((mine, here), (theirs, there)) = (split_times(native), split_times(kernel));
     let close = |(a, b): (&u32, &u32)| a.wrapping_sub(*b).min(b.wrapping_sub(*a)) <= slack;

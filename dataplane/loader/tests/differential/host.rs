@@ -7,6 +7,7 @@ use dataplane_abi::config::NodeConfig;
 use dataplane_abi::conntrack::{CtEntry, CtEntry6};
 use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
 use dataplane_abi::events::Event;
+use dataplane_abi::nat::NatEntry;
 use dataplane_abi::policy::{PolicyEntry, PolicyKey};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
@@ -30,11 +31,13 @@ pub(crate) struct Outcome {
 pub(crate) type Dump = BTreeMap<&'static str, BTreeMap<Vec<u8>, Vec<u8>>>;
 
 /// The tables that programs write, and those that they must leave alone.
-pub(crate) const DUMPED: [&str; 14] = [
+pub(crate) const DUMPED: [&str; 17] = [
     "CT4",
     "CT6",
     "FRAGS4",
     "FRAGS6",
+    "NAT4",
+    "NAT6",
     "METRICS",
     "STAGED",
     "CONFIG",
@@ -43,9 +46,13 @@ pub(crate) const DUMPED: [&str; 14] = [
     "POLICY",
     "POLICY_BLOCKS",
     "POLICY_L4",
+    "NO_MASQUERADE",
     "SERVICES",
     "BACKENDS",
 ];
+
+/// Those whose rows have times.
+pub(crate) const TIMED: [&str; 4] = ["CT4", "CT6", "NAT4", "NAT6"];
 
 /// A host of the dataplane.
 pub(crate) trait Host {
@@ -74,7 +81,7 @@ pub(crate) fn normalise(mut event: Event) -> Event {
     event
 }
 
-/// A conntrack row (of either family) that is so many ticks older.
+/// A row of conntrack (of either family) or of a port that is so many ticks older.
 pub(crate) fn aged(row: &[u8], ticks: u32) -> Vec<u8> {
     let older = |entry: &mut CtEntry| {
         entry.last_seen = entry.last_seen.wrapping_sub(ticks);
@@ -86,6 +93,10 @@ pub(crate) fn aged(row: &[u8], ticks: u32) -> Vec<u8> {
     if let Ok(mut entry) = CtEntry::read_from_bytes(row) {
         older(&mut entry);
         entry.as_bytes().to_vec()
+    } else if let Ok(mut entry) = NatEntry::read_from_bytes(row) {
+        entry.last_seen = entry.last_seen.wrapping_sub(ticks);
+        entry.created = entry.created.wrapping_sub(ticks);
+        entry.as_bytes().to_vec()
     } else {
         let mut entry = CtEntry6::read_from_bytes(row).expect("a conntrack row");
         older(&mut entry.entry);
@@ -93,7 +104,7 @@ pub(crate) fn aged(row: &[u8], ticks: u32) -> Vec<u8> {
     }
 }
 
-/// The times of a conntrack row, and the row without them.
+/// The times of a row of conntrack or of a port, and the row without them.
 pub(crate) fn split_times(row: &[u8]) -> (Vec<u32>, Vec<u8>) {
     let take = |entry: &mut CtEntry| {
         let [first, second] = &mut entry.dirs;
@@ -103,6 +114,9 @@ pub(crate) fn split_times(row: &[u8]) -> (Vec<u32>, Vec<u8>) {
     };
     if let Ok(mut entry) = CtEntry::read_from_bytes(row) {
         (take(&mut entry), entry.as_bytes().to_vec())
+    } else if let Ok(mut entry) = NatEntry::read_from_bytes(row) {
+        let times = [&mut entry.last_seen, &mut entry.created].map(std::mem::take).to_vec();
+        (times, entry.as_bytes().to_vec())
     } else {
         let mut entry = CtEntry6::read_from_bytes(row).expect("a conntrack row");
         (take(&mut entry.entry), entry.as_bytes().to_vec())

@@ -10,7 +10,7 @@ use dataplane_abi::policy::{PolicyEntry, PolicyKey};
 use dataplane_loader::{Context, EventReader, LoadOptions, Object, TestRun};
 use zerocopy::{FromBytes as _, IntoBytes};
 
-use crate::host::{DUMPED, Dump, Host, Outcome, aged, normalise};
+use crate::host::{DUMPED, Dump, Host, Outcome, TIMED, aged, normalise};
 use crate::scenario::Input;
 use crate::world::World;
 
@@ -114,6 +114,9 @@ impl Host for Kernel {
         for (key, verdict) in &world.policy_l4 {
             self.write("POLICY_L4", key.as_bytes(), verdict.as_bytes());
         }
+        for (key, entry) in &world.no_masquerade {
+            self.write("NO_MASQUERADE", key.as_bytes(), entry.as_bytes());
+        }
         for (key, entry) in &world.services.frontends {
             self.write("SERVICES", key.as_bytes(), entry.as_bytes());
         }
@@ -147,7 +150,7 @@ impl Host for Kernel {
     }
 
     fn age(&mut self, ticks: u32) {
-        for table in ["CT4", "CT6"] {
+        for table in TIMED {
             for (key, row) in self.rows(table) {
                 self.write(table, &key, &aged(&row, ticks));
             }

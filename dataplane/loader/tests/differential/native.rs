@@ -9,7 +9,7 @@ use dataplane_core::Verdict;
 use dataplane_native::{Frame, Native as Node, UpdateError};
 use zerocopy::IntoBytes;
 
-use crate::host::{DUMPED, Dump, Host, Outcome, aged, normalise};
+use crate::host::{DUMPED, Dump, Host, Outcome, TIMED, aged, normalise};
 use crate::scenario::Input;
 use crate::world::World;
 
@@ -71,6 +71,9 @@ impl Host for Native {
         for (key, verdict) in &world.policy_l4 {
             self.write("POLICY_L4", key.as_bytes(), verdict.as_bytes());
         }
+        for (key, entry) in &world.no_masquerade {
+            self.write("NO_MASQUERADE", key.as_bytes(), entry.as_bytes());
+        }
         for (key, entry) in &world.services.frontends {
             self.write("SERVICES", key.as_bytes(), entry.as_bytes());
         }
@@ -94,7 +97,7 @@ impl Host for Native {
     }
 
     fn age(&mut self, ticks: u32) {
-        for table in ["CT4", "CT6"] {
+        for table in TIMED {
             for (key, row) in self.node.tables().dump(table).expect("a table of the ABI") {
                 self.write(table, &key, &aged(&row, ticks));
             }

@@ -2,6 +2,7 @@
 //! the rows in the middle of it. Everything follows from a seed.
 
 use dataplane_abi::backends::BackendEntry;
+use dataplane_abi::config::ConfigFlags;
 use dataplane_abi::endpoints::{EndpointEntry, EndpointKey};
 use dataplane_abi::policy::{PolicyEntry, PolicyKey};
 use dataplane_abi::program::Program;
@@ -9,8 +10,8 @@ use dataplane_abi::program::Program;
 use crate::frame::{self, Address, V4, V6};
 use crate::rng::Rng;
 use crate::world::{
-    AGE_INTERVAL, BACKEND_PORT, Devices, NODE_PORT, PODS, Party, SERVICES, Services, World, gateway_mac,
-    guard, pod_mac, policy_row,
+    AGE_INTERVAL, BACKEND_PORT, Devices, NODE_PORT, PODS, Party, SERVICES, Services, WIRE_PORT, World,
+    gateway_mac, guard, pod_mac, policy_row,
 };
 
 /// A frame on a device.
@@ -128,6 +129,8 @@ struct Flow {
     bport: u16,
     /// Who answers for `b`, if that is a service.
     answers: Option<Party>,
+    /// The node's port by which it leaves, where `a` is masqueraded.
+    wire: Option<u16>,
     /// Packets so far.
     count: usize,
     /// The last packet, which an ICMP error may quote: IP header onward, and whether `a` sent it.
@@ -139,6 +142,7 @@ impl Flow {
     fn ends(&self, forward: bool) -> (Party, Party, u16, u16) {
         match self.answers {
             _ if forward => (self.a, self.b, self.aport, self.bport),
+            None if let Some(wire) = self.wire => (self.b, Party::Node, self.bport, wire),
             None => (self.b, self.a, self.bport, self.aport),
             Some(same) if same == self.a => (same, Party::Loopback, BACKEND_PORT, self.aport),
             Some(other) => (other, self.a, BACKEND_PORT, self.aport),
@@ -162,6 +166,13 @@ const PSH: u8 = 8;
 const ACK: u8 = 16;
 
 impl Stage<'_> {
+    /// Whether what one sends to the other leaves the node masqueraded, as far as the node's configuration goes.
+    fn is_masqueraded(&self, from: Party, to: Party, v6: bool) -> bool {
+        let flag = if v6 { ConfigFlags::MASQUERADE_V6 } else { ConfigFlags::MASQUERADE_V4 };
+        self.config.flags.contains(flag)
+            && matches!((from, to), (Party::Pod(_), Party::World(_) | Party::Outside(_)))
+    }
+
     /// The next packet, or the few that belong together.
     fn packets(&mut self) -> Vec<Input> {
         let chance = self.rng.below(100);
@@ -169,8 +180,8 @@ impl Stage<'_> {
             0..3 => vec![self.link_layer()],
             3..6 => vec![self.noise()],
             6..11 => self.fragments(),
-            11..16 => self.icmp_error().into_iter().collect(),
-            _ => vec![self.flow_packet()],
+            11..16 => self.icmp_error(),
+            _ => self.flow_packet(),
         };
         for input in &mut inputs {
             if self.rng.percent(8) {
@@ -231,6 +242,7 @@ impl Stage<'_> {
                 aport: self.rng.pick(&[40_000, 40_001, 1, 80, 0]),
                 bport: self.rng.pick(&[80, 80, 443, 53, 40_000, 8472, 67, NODE_PORT, BACKEND_PORT]),
                 answers: None,
+                wire: (self.is_masqueraded(a, b, v6) && self.rng.percent(85)).then_some(WIRE_PORT),
                 count: 0,
                 last: None,
             };
@@ -247,7 +259,7 @@ impl Stage<'_> {
         self.rng.below(self.flows.len())
     }
 
-    fn flow_packet(&mut self) -> Input {
+    fn flow_packet(&mut self) -> Vec<Input> {
         let index = self.flow();
         let mut flow = self.flows[index].clone();
         // The first packets are in order, so that connections come to be; later ones as they like.
@@ -262,9 +274,9 @@ impl Stage<'_> {
         flow.count += 1;
         flow.last = Some((packet.clone(), forward));
         let (from, to, ..) = flow.ends(forward);
-        let input = self.on_device(from, to, flow.v6, &packet);
+        let inputs = self.on_way(from, to, flow.v6, &packet);
         self.flows[index] = flow;
-        input
+        inputs
     }
 
     /// The upper layer of the next packet of a flow.
@@ -297,7 +309,8 @@ impl Stage<'_> {
             frame::ICMP | frame::ICMP6 => {
                 let request = if flow.v6 { 128 } else { 8 };
                 let reply = if flow.v6 { 129 } else { 0 };
-                let [i0, i1] = flow.aport.to_be_bytes();
+                let id = if forward { flow.aport } else { flow.wire.unwrap_or(flow.aport) };
+                let [i0, i1] = id.to_be_bytes();
                 frame::icmp(if forward { request } else { reply }, 0, [i0, i1, 0, 1], &data)
             }
             frame::SCTP => frame::udp(sport, dport, &data),
@@ -408,17 +421,28 @@ impl Stage<'_> {
                 }
                 _ => unreachable!("one flow has one family"),
             };
-            inputs.push(self.on_device(from, to, flow.v6, &packet));
+            inputs.extend(self.on_way(from, to, flow.v6, &packet));
         }
         inputs
     }
 
     /// An ICMP error about the last packet of a flow, from whom it reached or from a router on the way.
-    fn icmp_error(&mut self) -> Option<Input> {
+    fn icmp_error(&mut self) -> Vec<Input> {
         let index = self.flow();
         let flow = self.flows[index].clone();
-        let (quoted, forward) = flow.last.clone()?;
-        let (sender, receiver) = if forward { (flow.a, flow.b) } else { (flow.b, flow.a) };
+        let Some((mut quoted, forward)) = flow.last.clone() else { return Vec::new() };
+        let (mut sender, receiver) = if forward { (flow.a, flow.b) } else { (flow.b, flow.a) };
+        // Who complains has seen the one form of a packet or the other.
+        if let Some(wire) = flow.wire {
+            let seen = if forward {
+                sender = Party::Node;
+                Flow { a: Party::Node, aport: wire, wire: None, ..flow.clone() }
+            } else {
+                Flow { wire: None, ..flow.clone() }
+            };
+            let payload = self.upper(&seen, forward);
+            quoted = self.ip(&seen, forward, seen.proto, &payload);
+        }
         let from = if self.rng.percent(60) { receiver } else { self.party() };
         let to = if self.rng.percent(95) { sender } else { self.party() };
         let keep = match self.rng.below(100) {
@@ -440,7 +464,7 @@ impl Stage<'_> {
             }
             _ => unreachable!("one flow has one family"),
         };
-        Some(self.on_device(from, to, flow.v6, &packet))
+        self.on_way(from, to, flow.v6, &packet)
     }
 
     /// ARP, neighbour discovery and what else is said on a link.
@@ -508,6 +532,23 @@ impl Stage<'_> {
             gso_size: 0,
             frame,
         }
+    }
+
+    /// Puts an IP packet where it would be seen first; and, of a pod to the world, also where it leaves.
+    fn on_way(&mut self, from: Party, to: Party, v6: bool, packet: &[u8]) -> Vec<Input> {
+        let mut inputs = vec![self.on_device(from, to, v6, packet)];
+        if self.is_masqueraded(from, to, v6) && self.rng.percent(90) {
+            let ethertype = if v6 { frame::IPV6 } else { frame::IPV4 };
+            let frame = frame::ethernet([2, 0, 0, 0, 9, 9], self.config.underlay_mac, ethertype, packet);
+            inputs.push(Input {
+                program: Program::ToNetdev,
+                ifindex: self.devices.underlay,
+                mark: 0,
+                gso_size: 0,
+                frame,
+            });
+        }
+        inputs
     }
 
     /// Puts an IP packet on the device where it would be seen, with the program that would see it.

@@ -6,6 +6,7 @@ use dataplane_abi::backends::BackendEntry;
 use dataplane_abi::config::{ConfigFlags, NodeConfig, Routing};
 use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags, EndpointKey};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheFlags, IpCacheKey};
+use dataplane_abi::no_masquerade::NoMasqueradeEntry;
 use dataplane_abi::policy::{BlockKey, Direction, L4Key, PolicyEntry, PolicyFlags, PolicyKey, PolicyVerdict};
 use dataplane_abi::services::{ServiceEntry, ServiceFlags, ServiceKey, ServiceScope};
 use dataplane_abi::{ABI_VERSION, Addr, Be16, Identity};
@@ -123,6 +124,7 @@ pub(crate) struct World {
     pub(crate) policy: Vec<(PolicyKey, PolicyEntry)>,
     pub(crate) policy_blocks: Vec<(BlockKey, PolicyEntry)>,
     pub(crate) policy_l4: Vec<(L4Key, PolicyVerdict)>,
+    pub(crate) no_masquerade: Vec<(IpCacheKey, NoMasqueradeEntry)>,
     pub(crate) services: Services,
 }
 
@@ -136,6 +138,7 @@ impl World {
             policy: policies(rng),
             policy_blocks: (0..rng.below(20)).map(|_| (block_key(rng), block(rng))).collect(),
             policy_l4: (0..rng.below(40)).map(|_| (l4_key(rng), policy_verdict(rng))).collect(),
+            no_masquerade: no_masquerade(rng),
             services: Services::new(rng),
         }
     }
@@ -229,6 +232,23 @@ impl Services {
     }
 }
 
+/// The port by which masqueraded connections leave, one to a destination.
+pub(crate) const WIRE_PORT: u16 = 40_000;
+
+/// Where pods are not masqueraded.
+fn no_masquerade(rng: &mut Rng) -> Vec<(IpCacheKey, NoMasqueradeEntry)> {
+    let mut rows = Vec::new();
+    for v6 in [false, true] {
+        for party in [Party::World(1), Party::Outside(1)] {
+            if rng.percent(30) {
+                let length = if v6 { 128 } else { 32 };
+                rows.push((IpCacheKey::prefix(party.ip(v6), length), NoMasqueradeEntry::default()));
+            }
+        }
+    }
+    rows
+}
+
 fn config(rng: &mut Rng, devices: &Devices, ticks_per_s: u32) -> NodeConfig {
     let mut flags = ConfigFlags::IPV4 | ConfigFlags::IPV6;
     flags.set(ConfigFlags::SOURCE_CHECK, rng.percent(75));
@@ -237,6 +257,8 @@ fn config(rng: &mut Rng, devices: &Devices, ticks_per_s: u32) -> NodeConfig {
     flags.set(ConfigFlags::POLICY_EVENTS, rng.percent(75));
     flags.set(ConfigFlags::HOST_FIREWALL, rng.percent(50));
     flags.set(ConfigFlags::SERVICE_PACKETS, rng.percent(75));
+    flags.set(ConfigFlags::MASQUERADE_V4, rng.percent(70));
+    flags.set(ConfigFlags::MASQUERADE_V6, rng.percent(70));
     let routing = if rng.percent(60) { Routing::Vxlan } else { Routing::Native };
     let v4 = |party: Party| party.v4();
     let v6 = |party: Party| party.v6();
@@ -269,6 +291,9 @@ fn config(rng: &mut Rng, devices: &Devices, ticks_per_s: u32) -> NodeConfig {
         world_v6: Identity::WORLD_IPV6,
         node_port_min: if rng.percent(80) { 30_000 } else { 0 },
         node_port_max: 32_767,
+        // One port: the hosts draw by themselves.
+        snat_port_min: WIRE_PORT,
+        snat_port_max: WIRE_PORT,
         ..NodeConfig::default()
     }
 }

@@ -88,6 +88,26 @@ impl<T: Table> LruTable<T> {
         true
     }
 
+    /// Writes a new row (`BPF_NOEXIST`). False: there is one of that key, or no room. As in the kernel its place is taken before that
+    /// is known.
+    pub fn insert_new(&mut self, key: T::Key, value: T::Value) -> bool {
+        let had = self.rows.get(&key).copied();
+        let kept = had.and_then(|slot| self.slots.get(slot as usize).map(|(_, value)| *value));
+        if !self.insert(key, value) {
+            return false;
+        }
+        match (kept, self.rows.get(&key).copied()) {
+            // It may have been the one that made room, and then it is new.
+            (Some(old), Some(slot)) if had.is_some() => {
+                if let Some(row) = self.slots.get_mut(slot as usize) {
+                    row.1 = old;
+                }
+                false
+            }
+            _ => true,
+        }
+    }
+
     /// Removes a row.
     pub fn remove(&mut self, key: &T::Key) -> Option<T::Value> {
         let slot = self.rows.remove(key)?;

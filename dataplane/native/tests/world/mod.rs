@@ -10,6 +10,7 @@ use dataplane_abi::endpoints::{EndpointEntry, EndpointFlags, EndpointKey};
 use dataplane_abi::events::{Event, EventKind};
 use dataplane_abi::ipcache::{IpCacheEntry, IpCacheKey};
 use dataplane_abi::metrics::Direction;
+use dataplane_abi::nat::{Nat4, Nat6};
 use dataplane_abi::policy::{self, BlockKey, L4Key, PolicyEntry, PolicyKey, PolicyVerdict};
 use dataplane_abi::program::Program;
 use dataplane_abi::{ABI_VERSION, Addr, Be16, Identity, Table};
@@ -19,6 +20,8 @@ use dataplane_native::tables::LruTable;
 use dataplane_native::{Frame, Native, Tunnel};
 
 pub(crate) const HZ: u32 = 250;
+/// That pods are masqueraded.
+pub(crate) const MASQUERADE: ConfigFlags = ConfigFlags::MASQUERADE_V4.union(ConfigFlags::MASQUERADE_V6);
 pub(crate) const UNDERLAY: u32 = 2;
 pub(crate) const OVERLAY: u32 = 3;
 pub(crate) const HOST: u32 = 4;
@@ -102,7 +105,7 @@ impl World {
         let mut config = NodeConfig {
             abi_version: ABI_VERSION,
             revision: 1,
-            flags: ConfigFlags::all() - ConfigFlags::HOST_FIREWALL,
+            flags: ConfigFlags::all() - ConfigFlags::HOST_FIREWALL - MASQUERADE,
             routing: routing as u8,
             aggregation: 3,
             monitor_flags: 7,
@@ -220,6 +223,12 @@ impl World {
     pub(crate) fn forget(&mut self) {
         *self.native.tables_mut().ct4.get_mut() = LruTable::new(Ct4::SPEC.max_entries);
         *self.native.tables_mut().ct6.get_mut() = LruTable::new(Ct6::SPEC.max_entries);
+    }
+
+    /// Loses every row of a port.
+    pub(crate) fn forget_ports(&mut self) {
+        *self.native.tables_mut().nat4.get_mut() = LruTable::new(Nat4::SPEC.max_entries);
+        *self.native.tables_mut().nat6.get_mut() = LruTable::new(Nat6::SPEC.max_entries);
     }
 
     /// What was told of a kind since the last look.

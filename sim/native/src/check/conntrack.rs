@@ -87,6 +87,12 @@ const fn ports_of(view: &View) -> Option<(u16, u16)> {
     }
 }
 
+/// The two ends of a packet that says so itself, and the protocol.
+pub(super) fn own_ends(view: &View) -> Option<(End, End, u8)> {
+    let (from, to) = ports_of(view)?;
+    Some(((view.src, from), (view.dst, to), view.proto))
+}
+
 impl Model {
     /// The two ends of a packet as conntrack has them, and the protocol.
     pub(super) fn ends(&mut self, n: NodeId, view: &View) -> Option<(End, End, u8)> {

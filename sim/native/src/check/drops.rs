@@ -8,7 +8,7 @@ use sim_net::{Frame, StackDrop};
 
 use crate::queue::NodeId;
 use crate::trace::Passport;
-use crate::view::{ICMP6, View};
+use crate::view::{ICMP, ICMP6, TCP, UDP, View};
 use crate::world::World;
 
 /// How long after a change of its ends a packet may still be judged by what was before.
@@ -80,7 +80,10 @@ impl World {
             }
             DropReason::EncapProhibited => view.is_for_tunnel() && self.owner(view.dst).is_none(),
             DropReason::NoServiceBackend => self.may_be_without_backends(n, view),
-            DropReason::NatNoMapping => self.speaks_with_backends(n, view),
+            DropReason::NatNoMapping => self.speaks_with_backends(n, view) || self.has_no_port(n, view),
+            DropReason::NatUnsupportedProtocol => {
+                self.cluster.masquerade && !matches!(view.proto, ICMP | ICMP6 | TCP | UDP)
+            }
             DropReason::CtCreateFailed => self.check.was_full.contains(&n),
             DropReason::UnknownCtState => view.is_icmp_error() && !self.quotes_known(n, view),
             DropReason::FragmentNotFound => {
@@ -88,6 +91,13 @@ impl World {
             }
             _ => false,
         }
+    }
+
+    /// Whether a packet to the world needs no port, or there may be none: it is an answer, or an error about nothing that left.
+    fn has_no_port(&self, n: NodeId, view: &View) -> bool {
+        let is_answer = view.is_icmp_error() || matches!(view.echo, Some((false, _)));
+        self.cluster.masquerade
+            && (is_answer || self.check.was_full.contains(&n) || self.may_lack_ports(n, view))
     }
 
     /// Whether the destination has been a running pod of this node, or the node itself, for some time.

@@ -171,7 +171,9 @@ impl World {
             let wanted: &[Program] = match link.name.as_str() {
                 HOST_LINK => &[Program::FromHost, Program::ToHost],
                 OVERLAY_LINK => &[Program::FromOverlay],
-                DEVICE if self.cluster.host_firewall => &[Program::FromNetdev, Program::ToNetdev],
+                DEVICE if self.cluster.host_firewall || self.cluster.masquerade => {
+                    &[Program::FromNetdev, Program::ToNetdev]
+                }
                 DEVICE if native => &[Program::FromNetdev],
                 _ if link.netns.is_some() => &[Program::FromContainer, Program::ToContainer],
                 _ => &[],

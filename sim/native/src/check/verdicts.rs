@@ -176,6 +176,8 @@ impl World {
         let Some(passport) = self.trace.packet(frame.id.0).cloned() else { return };
         let (Origin::Pod(n, _) | Origin::Node(n)) = passport.origin;
         let to = End::Outside(view.dst);
+        // Policies judge what the pod sent, before it was masqueraded.
+        let view = passport.untold.clone().unwrap_or(view);
         self.check_allowed(n, to, frame, &view, &passport);
     }
 
@@ -205,7 +207,7 @@ impl World {
     }
 
     /// Who has an address; `None`: a pod that is gone or is being made.
-    fn end_at(&self, address: IpAddr) -> Option<End> {
+    pub(super) fn end_at(&self, address: IpAddr) -> Option<End> {
         if let Some((n, id, _)) = self.owner(address) {
             return Some(pod_end(&self.nodes[n].kubelet.sandboxes.get(&id)?.pod));
         }

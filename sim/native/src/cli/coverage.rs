@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sim_scenario::model::Fault;
 
 /// Reasons for which the packet programs may drop.
-const DROP_REASONS: [DropReason; 23] = [
+const DROP_REASONS: [DropReason; 24] = [
     DropReason::InvalidSourceIp,
     DropReason::PolicyDenied,
     DropReason::InvalidPacket,
@@ -31,6 +31,7 @@ const DROP_REASONS: [DropReason; 23] = [
     DropReason::VlanFiltered,
     DropReason::NoServiceBackend,
     DropReason::NatNoMapping,
+    DropReason::NatUnsupportedProtocol,
 ];
 
 /// How often something was seen, by its word.
@@ -119,7 +120,7 @@ mod tests {
         let text = coverage.text();
         assert!(text.starts_with("faults: api cut 4, stall 1\n  2 of 42, never: link loss, "), "{text}");
         assert!(
-            text.contains("\ndrops:  POLICY_DENIED 7\n  1 of 23 reasons that the dataplane can give, never: INVALID_SOURCE_IP, "),
+            text.contains("\ndrops:  POLICY_DENIED 7\n  1 of 24 reasons that the dataplane can give, never: INVALID_SOURCE_IP, "),
             "{text}"
         );
         let never = &coverage.json()[1].1;

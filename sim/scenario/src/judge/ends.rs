@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Cluster, Families, Place, Pod, Serve, Traffic};
+use crate::model::{Cluster, Families, Place, Pod, Serve, ServeKind, Traffic};
 use crate::validate::objects::PodKey;
 
 /// A node with more addresses than this never runs out of them.
@@ -133,6 +133,12 @@ impl<'a> Pods<'a> {
                         // What listens on a node is not said.
                         sides.serves = Some(Vec::new());
                     }
+                }
+                // Who has the node's address is answered: the node itself, and pods where they are masqueraded.
+                Place::World(_) if self.cluster.masquerade || matches!(traffic.from, Place::Node(_)) => {
+                    sides.only_pods = false;
+                    let web = |port| Serve { kind: ServeKind::Http, port };
+                    sides.serves = Some(vec![web(80), web(443)]);
                 }
                 Place::Service { .. } | Place::NodePort(_) | Place::World(_) | Place::Address(_) => {
                     sides.only_pods = false;

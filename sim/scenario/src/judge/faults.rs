@@ -21,7 +21,7 @@ pub(super) enum Class {
 
 /// Tables that packets write.
 pub(super) fn per_packet(table: &str) -> bool {
-    matches!(table, "CT4" | "CT6" | "FRAGS4" | "FRAGS6")
+    matches!(table, "CT4" | "CT6" | "FRAGS4" | "FRAGS6" | "NAT4" | "NAT6")
 }
 
 /// TCP's timer has doubled for as long as the fault lasted: it fires once more within twice that time, and some.

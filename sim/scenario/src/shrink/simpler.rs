@@ -46,6 +46,7 @@ pub(super) fn cluster(shrinker: &mut Shrinker<'_>) {
         s.cluster.kube_proxy_replacement = false;
         s.cluster.service_translation = Translation::Socket;
     });
+    shrinker.attempt_with("no masquerade", |s| s.cluster.masquerade = false);
     shrinker.attempt_with("identities", |s| s.cluster.policy = true);
     shrinker.attempt_with("a usual pod CIDR", |s| s.cluster.pod_cidr_bits = usual.pod_cidr_bits);
     shrinker.attempt_with("a usual MTU", |s| s.cluster.mtu = usual.mtu);
