@@ -3,7 +3,7 @@
 //! 1. backends, before slots name them;
 //! 2. slots, each of which names a backend that takes connections before and after;
 //! 3. frontends, whose count covers slots that are written; new ones first, for one that stands for all nodes may lose what a
-//!    node has from now on for itself;
+//!    node has from now on for itself; of these that of each node before that for all of them, which may be one without backends;
 //! 4. what is not covered any more: frontends of services that are gone, then slots above the count;
 //! 5. backends that no slot names.
 //!
@@ -15,6 +15,7 @@
 
 use std::collections::BTreeSet;
 
+use dataplane_abi::Addr;
 use dataplane_abi::services::{ServiceEntry, ServiceKey};
 use zerocopy::IntoBytes as _;
 
@@ -101,7 +102,8 @@ impl Agent {
         let whole = services.open().filter(|key| key.slot == 0 && is_whole(key)).copied();
         let (known, new): (BTreeSet<ServiceKey>, BTreeSet<ServiceKey>) =
             whole.partition(|key| services.present(key).is_some());
-        for some in [new, known] {
+        let (for_all_nodes, new) = new.into_iter().partition(|key| key.addr == Addr::ZERO);
+        for some in [new, for_all_nodes, known] {
             let pass = self.outside.services.write_some(
                 run.now,
                 Knowledge::Full,

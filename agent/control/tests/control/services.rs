@@ -599,8 +599,8 @@ fn a_change_costs_the_rows_of_its_service() {
     assert!(world.faults.recorded().iter().all(|call| !call.contains("SERVICES")));
 }
 
-/// What is in the tables must be right after every single call: each frontend sends to backends of before or after, and one that
-/// has some before and after has some at every moment.
+/// What is in the tables must be right after every single call: each frontend sends to backends of before or after, one that
+/// has some before and after has some at every moment, and one refuses only if it does before or after.
 fn watched(world: &mut World, before: &[Way], after: &[Way], act: impl Fn(&mut World)) -> u64 {
     let check = |world: &World, when: &str| {
         for ((way, (old, new)), (to, _)) in world.ways().iter().zip(before.iter().zip(after)).zip(frontends())
@@ -609,6 +609,8 @@ fn watched(world: &mut World, before: &[Way], after: &[Way], act: impl Fn(&mut W
             assert!(way.iter().flatten().all(|backend| all.contains(backend)), "{when}: {to} {way:?}");
             let has = |way: &Way| way.as_ref().is_some_and(|way| !way.is_empty());
             assert!(has(way) || !(has(old) && has(new)), "{when}: {to} has lost its backends");
+            let refuses = |way: &Way| way.as_ref().is_some_and(BTreeSet::is_empty);
+            assert!(!refuses(way) || refuses(old) || refuses(new), "{when}: {to} refuses");
         }
     };
     let maps = world.maps.clone();

@@ -112,8 +112,14 @@ impl World {
     ) -> Option<(Vec<u8>, Vec<u8>)> {
         let (before, after) = frames;
         let (was, is) = View::of(before).zip(View::of(after))?;
-        if matches!(verdict, Verdict::Drop(_)) || !self.masquerades(program) {
+        if !self.masquerades(program) {
             return None;
+        }
+        if matches!(verdict, Verdict::Drop(_)) {
+            // An answer is judged as one to the pod; what it looks like when it is dropped nobody sees.
+            let turned =
+                program == Program::FromNetdev && self.node_at(was.dst) == Some(n) && differ(&was, &is);
+            return turned.then(|| (after.to_vec(), after.to_vec()));
         }
         if program == Program::ToNetdev {
             let turned = if was.is_icmp_error() {

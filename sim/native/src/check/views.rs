@@ -35,11 +35,42 @@ pub(super) struct Entry {
 impl Entry {
     /// Makes a cluster know of it. What is refused has not come here.
     pub(super) fn set_in(&self, cluster: &mut Cluster) {
-        match &self.object {
+        self.set_as(self.object.as_ref(), cluster);
+    }
+
+    fn set_as(&self, object: Option<&Value>, cluster: &mut Cluster) {
+        match object {
             Some(object) => drop(cluster.set(object)),
             None => cluster.remove(&self.key.0, &self.key.1, &self.key.2),
         }
     }
+
+    /// Whether it is a pod that has addresses, or has none yet; `None`: it is no pod, or none any more.
+    fn has_addresses(&self) -> Option<bool> {
+        let pod = self.object.as_ref().filter(|_| self.key.0 == "Pod")?;
+        Some(!pod["status"]["podIPs"].is_null())
+    }
+}
+
+/// The versions of an object, each once. Labels of a pod and its addresses are heard of on different ways: whose labels change before
+/// it has addresses is met with those that it gets as whom it was, too.
+fn versions<'a>(key: &Key, new: &[&'a Entry]) -> Vec<(&'a Entry, Option<Value>)> {
+    let entries: Vec<&&Entry> = new.iter().filter(|entry| entry.key == *key).collect();
+    let mut versions: Vec<(&Entry, Option<Value>)> = Vec::new();
+    for (nth, entry) in entries.iter().enumerate() {
+        let mut object = entry.object.clone();
+        if entry.has_addresses() == Some(false) {
+            let later = entries[nth..].iter().map_while(|entry| Some((entry, entry.has_addresses()?)));
+            let addressed = later.filter(|(_, has)| *has).find_map(|(entry, _)| entry.object.as_ref());
+            if let Some((object, addressed)) = object.as_mut().zip(addressed) {
+                object["status"] = addressed["status"].clone();
+            }
+        }
+        if versions.iter().all(|(_, known)| *known != object) {
+            versions.push((entry, object));
+        }
+    }
+    versions
 }
 
 /// Every combination of versions of what has changed since `base`; `None`: too many.
@@ -47,15 +78,15 @@ pub(super) fn combined(base: Cluster, new: &[&Entry]) -> Option<Vec<Cluster>> {
     let changed: BTreeSet<&Key> = new.iter().map(|entry| &entry.key).collect();
     let mut views = vec![base];
     for key in changed {
-        let versions: Vec<&&Entry> = new.iter().filter(|entry| entry.key == *key).collect();
+        let versions = versions(key, new);
         if views.len() * (versions.len() + 1) > MOST_VIEWS {
             return None;
         }
         let mut more = Vec::new();
         for view in &views {
-            for entry in &versions {
+            for (entry, object) in &versions {
                 let mut view = view.clone();
-                entry.set_in(&mut view);
+                entry.set_as(object.as_ref(), &mut view);
                 more.push(view);
             }
         }
