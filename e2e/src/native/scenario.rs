@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn policies_that_must_be_gone_were_there_first() {
         let (scenario, _) = scenario("59");
-        let words: Vec<&str> = scenario.steps[3..6]
+        let words: Vec<&str> = scenario.steps[5..8]
             .iter()
             .map(|step| match &step.action {
                 Action::Apply(_) => "apply",
