@@ -15,15 +15,10 @@ use dataplane_abi::{Addr, Be16, DropReason};
 use dataplane_core::Verdict;
 use dataplane_native::Frame;
 use dataplane_native::craft::{Craft, checksums_are_right};
-use world::{A1, A2, B1, FAMILIES, Pod, UNDERLAY, World, craft, node_ip, outside};
-
-const FIN: u8 = 1;
-const SYN: u8 = 2;
-const RST: u8 = 4;
-const ACK: u8 = 16;
-const SYN_ACK: u8 = 18;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
+use world::{
+    A1, A2, ACK, B1, FAMILIES, FIN, Pod, RST, SYN, SYN_ACK, TCP, UDP, UNDERLAY, World, craft, node_ip,
+    outside,
+};
 
 /// Number of the service of these tests.
 const SHOP: u32 = 77;

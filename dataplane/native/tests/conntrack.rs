@@ -8,12 +8,7 @@ use dataplane_abi::{Be16, DropReason, Table};
 use dataplane_core::Verdict;
 use dataplane_native::craft::Craft;
 use dataplane_native::tables::LruTable;
-use world::{A1, A2, B1, FAMILIES, Pod, World, craft, outside};
-
-const FIN: u8 = 1;
-const SYN: u8 = 2;
-const RST: u8 = 4;
-const ACK: u8 = 16;
+use world::{A1, A2, ACK, B1, FAMILIES, FIN, Pod, RST, SYN, World, craft, outside};
 
 /// A step of a TCP conversation between A1 (port 4000) and A2 (port 80): who sends, flags, state after it.
 type Step<'a> = (&'a Pod, u8, CtState);

@@ -14,11 +14,10 @@ use dataplane_abi::{DropReason, Identity};
 use dataplane_core::Verdict;
 use dataplane_native::craft::Craft;
 use std::net::IpAddr;
-use world::{A1, B1, FAMILIES, HOST, OVERLAY, UNDERLAY, World, craft, node_ip, outside, router};
+use world::{
+    A1, ACK, B1, FAMILIES, HOST, OVERLAY, SYN, SYN_ACK, UNDERLAY, World, craft, node_ip, outside, router,
+};
 
-const SYN: u8 = 2;
-const ACK: u8 = 16;
-const SYN_ACK: u8 = 18;
 const EVERYBODY: u32 = 0;
 const NODE: u32 = 9;
 

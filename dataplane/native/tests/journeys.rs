@@ -13,11 +13,10 @@ use dataplane_core::Verdict;
 use dataplane_native::craft::{Craft, checksums_are_right};
 use dataplane_native::tables::{HashTable, LpmTable};
 use dataplane_native::{Frame, Tunnel};
-use world::{A1, A2, B1, FAMILIES, HOST, OVERLAY, Pod, UNDERLAY, World, craft, node_ip, outside, router};
-
-const SYN: u8 = 2;
-const ACK: u8 = 16;
-const SYN_ACK: u8 = 18;
+use world::{
+    A1, A2, ACK, B1, FAMILIES, HOST, OVERLAY, Pod, SYN, SYN_ACK, UNDERLAY, World, craft, node_ip, outside,
+    router,
+};
 
 fn hops(frame: &[u8]) -> u8 {
     if frame[12] == 0x08 { frame[22] } else { frame[21] }

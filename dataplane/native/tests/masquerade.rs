@@ -15,14 +15,11 @@ use dataplane_abi::program::Program;
 use dataplane_abi::{Addr, Be16, DropReason, Identity};
 use dataplane_core::Verdict;
 use dataplane_native::craft::{Craft, checksums_are_right};
-use world::{A1, A2, B1, FAMILIES, MASQUERADE, Pod, UNDERLAY, World, craft, node_ip, outside};
+use world::{
+    A1, A2, ACK, B1, FAMILIES, MASQUERADE, Pod, RST, SYN, SYN_ACK, TCP, UDP, UNDERLAY, World, craft, node_ip,
+    outside,
+};
 
-const SYN: u8 = 2;
-const RST: u8 = 4;
-const ACK: u8 = 16;
-const SYN_ACK: u8 = 18;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
 const MODES: [Routing; 2] = [Routing::Vxlan, Routing::Native];
 /// A port that masqueraded connections may leave by.
 const PORT: u16 = 40_000;

@@ -16,12 +16,10 @@ use dataplane_abi::{DropReason, Identity, Table};
 use dataplane_core::Verdict;
 use dataplane_native::craft::Craft;
 use dataplane_native::tables::{HashTable, LpmTable};
-use world::{A1, A2, B1, FAMILIES, Pod, UNDERLAY, World, craft, node_ip, outside, router};
+use world::{
+    A1, A2, ACK, B1, FAMILIES, Pod, SYN, TCP, UDP, UNDERLAY, World, craft, node_ip, outside, router,
+};
 
-const SYN: u8 = 2;
-const ACK: u8 = 16;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
 const SCTP: u8 = 132;
 
 /// The policies of A1 and of A2.

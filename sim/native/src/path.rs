@@ -311,10 +311,10 @@ impl World {
         if let Some(before) = before {
             let frames = (&*before, &*native.bytes);
             let inner = self.check_masquerade(n, program, id.0, frames, &verdict);
-            let (before, after) = inner.unwrap_or_else(|| (before.clone(), native.bytes.clone()));
+            let (before, after) = inner.as_ref().map_or(frames, |(before, after)| (before, after));
             if self.tracks(program) {
-                let sent_on = self.check_translation(n, program, id.0, &before, &after, &verdict);
-                let tracked = if sent_on { &after } else { &before };
+                let sent_on = self.check_translation(n, program, id.0, before, after, &verdict);
+                let tracked = if sent_on { after } else { before };
                 self.check_connection(n, program, id.0, tracked, &verdict);
             }
         }

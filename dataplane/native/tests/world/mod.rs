@@ -19,6 +19,15 @@ use dataplane_native::craft::Craft;
 use dataplane_native::tables::LruTable;
 use dataplane_native::{Frame, Native, Tunnel};
 
+// Protocols, and flags of TCP.
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const FIN: u8 = 1;
+pub(crate) const SYN: u8 = 2;
+pub(crate) const RST: u8 = 4;
+pub(crate) const ACK: u8 = 16;
+pub(crate) const SYN_ACK: u8 = 18;
+
 pub(crate) const HZ: u32 = 250;
 /// That pods are masqueraded.
 pub(crate) const MASQUERADE: ConfigFlags = ConfigFlags::MASQUERADE_V4.union(ConfigFlags::MASQUERADE_V6);
