@@ -115,7 +115,7 @@ pub(crate) fn pattern_error(pattern: &str) -> Option<String> {
 
 /// Whether the text has the pattern in it. One that cannot be read has been refused with its definition.
 pub(super) fn matches(pattern: &str, text: &str) -> bool {
-    with_pattern(pattern, |read| read.as_ref().is_ok_and(|regex| regex.is_match(text)))
+    with_pattern(pattern, |read| read.as_ref().ok().is_none_or(|regex| regex.is_match(text)))
 }
 
 /// Patterns are read once in a process: that takes longer than all else that a definition needs, and a simulation makes
