@@ -153,6 +153,10 @@ pub struct RunFlags {
     #[arg(long, env = "BRISTLE_NODE_PORT_RANGE", default_value_t = Ports(NODE_PORTS), value_parser = ports, global = true)]
     pub node_port_range: Ports,
 
+    /// Whether processes of the node itself are kept from ports that services have at every node (on kernels from 5.14 on).
+    #[arg(long, env = "BRISTLE_NODE_PORT_BIND_PROTECTION", value_enum, default_value_t = Switch::On, global = true)]
+    pub node_port_bind_protection: Switch,
+
     /// Whether load balancers are told at services' `healthCheckNodePort` if this node has endpoints of them.
     #[arg(long, env = "BRISTLE_ENABLE_HEALTH_CHECK_NODEPORT", value_enum, default_value_t = Switch::On, global = true)]
     pub enable_health_check_nodeport: Switch,

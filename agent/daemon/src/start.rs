@@ -21,7 +21,7 @@ use agent_control::{
 };
 use agent_node::Netlink;
 use anyhow::{Context as _, Result};
-use dataplane_loader::{Clock, EventReader, HookKind, LoadOptions, Object, Pins};
+use dataplane_loader::{Clock, EventReader, HookKind, LoadOptions, Object, Pins, probe};
 use ipnet::IpNet;
 use std::path::Path;
 use std::sync::Arc;
@@ -224,7 +224,12 @@ fn config(flags: &RunFlags, node: String) -> Config {
 }
 
 fn load_options(flags: &RunFlags) -> LoadOptions {
-    LoadOptions::default().no_sockets(!flags.translates_at_sockets())
+    let protected = match flags.node_port_bind_protection {
+        // Where the kernel does not say which namespace this is, nobody is kept from anything.
+        Switch::On => probe::netns_cookie().unwrap_or_default(),
+        Switch::Off => 0,
+    };
+    LoadOptions::default().no_sockets(!flags.translates_at_sockets()).protected_netns(protected)
 }
 
 fn policy(flags: &RunFlags) -> PolicyConfig {

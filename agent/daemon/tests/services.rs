@@ -97,6 +97,17 @@ fn health(cluster: &BlockingCluster) -> Vec<(u16, u64)> {
     cluster.nodes().iter().map(answer).collect()
 }
 
+/// Whether a process of the first node may listen at a port.
+fn may_listen(cluster: &BlockingCluster, port: u64) -> bool {
+    let script = format!(
+        "echo 0 >/sys/fs/cgroup/cgroup.procs && exec perl -MIO::Socket::INET -e \
+         'exit !IO::Socket::INET->new(Listen => 1, LocalPort => {port})'"
+    );
+    let output = cluster.nodes()[0].run("sh", &["-c", &script]).expect("a shell runs");
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.status.success()
+}
+
 fn eventually(what: &str, mut check: impl FnMut() -> bool) {
     let since = Instant::now();
     while !check() {
@@ -126,6 +137,12 @@ fn services_work_without_kube_proxy_and_without_an_agent() {
     eventually("the service", || backends(&cluster) == [2, 2, 2, 2]);
     cluster.apply(OUTER).expect("the service is accepted");
     eventually("the answer for balancers", || health(&cluster) == [(200, 1), (200, 1)]);
+
+    // Nobody would reach a process of the node there.
+    let outer = cluster.store().get(&sim_api::resource::SERVICES, "default", "outer").expect("it is there");
+    let node_port = outer["spec"]["ports"][0]["nodePort"].as_u64().expect("it has one");
+    eventually("the refusal of the port", || !may_listen(&cluster, node_port));
+    assert!(may_listen(&cluster, 8181));
 
     // Who is in the pod's network and not in the node's cgroup is left alone.
     let connect = || TcpStream::connect_timeout(&SocketAddr::new(addresses[0], 80), Duration::from_secs(1));

@@ -80,12 +80,16 @@ pub enum SocketProgram {
     Getpeername4,
     /// `getpeername` of an IPv6 socket.
     Getpeername6,
+    /// `bind` of an IPv4 socket.
+    Bind4,
+    /// `bind` of an IPv6 socket.
+    Bind6,
 }
 
 impl SocketProgram {
     /// All of them, in the order in which they are put in place: what tells a process whom it called comes before what
     /// sends it elsewhere.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Recvmsg4,
         Self::Recvmsg6,
         Self::Getpeername4,
@@ -94,6 +98,8 @@ impl SocketProgram {
         Self::Sendmsg6,
         Self::Connect4,
         Self::Connect6,
+        Self::Bind4,
+        Self::Bind6,
     ];
 
     /// Symbol in the object.
@@ -107,6 +113,8 @@ impl SocketProgram {
             Self::Recvmsg6 => "sock_recvmsg6",
             Self::Getpeername4 => "sock_getpeer4",
             Self::Getpeername6 => "sock_getpeer6",
+            Self::Bind4 => "sock_bind4",
+            Self::Bind6 => "sock_bind6",
         }
     }
 
@@ -117,7 +125,7 @@ impl SocketProgram {
 
     /// Whether addresses in the call are IPv6 ones.
     pub const fn is_v6(self) -> bool {
-        matches!(self, Self::Connect6 | Self::Sendmsg6 | Self::Recvmsg6 | Self::Getpeername6)
+        matches!(self, Self::Connect6 | Self::Sendmsg6 | Self::Recvmsg6 | Self::Getpeername6 | Self::Bind6)
     }
 }
 

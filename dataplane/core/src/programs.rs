@@ -13,6 +13,7 @@ pub mod from_container;
 pub mod from_host;
 pub mod from_netdev;
 pub mod from_overlay;
+pub mod sock_bind;
 pub mod sock_connect;
 pub mod sock_getpeername;
 pub mod sock_recvmsg;
@@ -25,6 +26,7 @@ pub use from_container::from_container;
 pub use from_host::from_host;
 pub use from_netdev::from_netdev;
 pub use from_overlay::from_overlay;
+pub use sock_bind::sock_bind;
 pub use sock_connect::sock_connect;
 pub use sock_getpeername::sock_getpeername;
 pub use sock_recvmsg::sock_recvmsg;
@@ -59,6 +61,7 @@ pub fn run_socket<H: SocketHost>(program: SocketProgram, host: H) -> SocketVerdi
             sock_getpeername(host);
             SocketVerdict::Pass
         }
+        SocketProgram::Bind4 | SocketProgram::Bind6 => sock_bind(host),
     }
 }
 

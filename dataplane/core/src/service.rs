@@ -67,6 +67,25 @@ pub fn find<H: Places + ServiceMaps>(host: H, called: &Peer) -> Option<(ServiceK
     is_node(host, called.addr, called.family).then_some((key, service))
 }
 
+/// Whether what is called at an address and a port of this node is a port that a service has at every node. The address that is none
+/// stands for all; that of IPv6 for those of IPv4 too, since a call does not say if the socket is for IPv6 alone.
+#[inline(always)]
+pub fn is_node_port<H: Places + ServiceMaps>(host: H, bound: &Peer) -> bool {
+    let port = bound.port.get();
+    let Some(config) = host.config() else { return false };
+    if port < config.node_port_min || port > config.node_port_max {
+        return false;
+    }
+    let at_all = |family| {
+        let key = ServiceKey::frontend(Addr::ZERO, family, bound.port, bound.proto, ServiceScope::Internal);
+        host.service(&key).is_some()
+    };
+    if bound.addr != Addr::ZERO {
+        return at_all(bound.family) && is_node(host, bound.addr, bound.family);
+    }
+    at_all(bound.family) || (matches!(bound.family, Family::V6) && at_all(Family::V4))
+}
+
 /// Whether an address is that of a node, this or another. Router addresses, which are for pods alone, do not count.
 #[inline(always)]
 fn is_node<H: Places>(host: H, addr: Addr, family: Family) -> bool {

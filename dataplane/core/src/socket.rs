@@ -13,7 +13,7 @@ use crate::ip::l4;
 /// `IPPROTO_MPTCP`: TCP to everybody but the socket.
 const MPTCP: u32 = 262;
 
-/// A call with an address: of whom it is about to speak with, or of whom it has been spoken to by.
+/// A call with an address: of whom it is about to speak with, or of whom it has been spoken to by; of `bind`, its own.
 pub trait Call: Copy {
     /// Whether the address in the call is an IPv6 one.
     fn is_v6(self) -> bool;
@@ -29,6 +29,8 @@ pub trait Call: Copy {
     fn cookie(self) -> u64;
     /// Number of the socket's network namespace, never used twice.
     fn netns_cookie(self) -> u64;
+    /// Whether the socket is in the node's own network namespace, as far as that is to be told from those of pods.
+    fn is_of_node(self) -> bool;
 }
 
 /// The tables of services.
@@ -70,7 +72,7 @@ pub trait SocketHost: Call + SocketMaps + Chooser {}
 
 impl<T: Call + SocketMaps + Chooser> SocketHost for T {}
 
-/// How a call ends that is about to speak with somebody.
+/// How a call ends that is about to speak with somebody, or to be spoken to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum SocketVerdict {
@@ -78,6 +80,8 @@ pub enum SocketVerdict {
     Pass,
     /// It fails at once: nobody is there.
     Refuse,
+    /// It fails at once: a service has the port.
+    Taken,
 }
 
 /// With whom a call is about to speak, or has been spoken to by, in words of the network.

@@ -92,6 +92,14 @@ call! {
     /// A datagram to an IPv6 address.
     sendmsg6, sock_sendmsg6: true, sock_sendmsg
 }
+call! {
+    /// `bind` of an IPv4 socket.
+    bind4, sock_bind4: false, sock_bind
+}
+call! {
+    /// `bind` of an IPv6 socket.
+    bind6, sock_bind6: true, sock_bind
+}
 
 /// Declares an entry point for a program that tells of a peer.
 macro_rules! tell {

@@ -20,12 +20,29 @@ use crate::tables;
 #[unsafe(no_mangle)]
 static HAS_SET_RETVAL: u32 = 0;
 
+/// Number of the network namespace whose processes may not bind ports of services; zero: all may. Written as above.
+#[unsafe(no_mangle)]
+static PROTECTED_NETNS: u64 = 0;
+
 /// The call goes on.
 const PASS: i32 = 1;
 /// The call fails, with `EPERM` unless something else was set.
 const FAIL: i32 = 0;
 /// `ECONNREFUSED`.
 const ECONNREFUSED: i32 = 111;
+/// `EADDRINUSE`.
+const EADDRINUSE: i32 = 98;
+
+/// Lets a call fail, with this error where the kernel can be told.
+#[inline(always)]
+fn fail(error: i32) -> i32 {
+    // SAFETY: a static of ours; volatile, for it is written after it was compiled.
+    if unsafe { ptr::read_volatile(&raw const HAS_SET_RETVAL) } != 0 {
+        // SAFETY: the helper takes any error number.
+        unsafe { bpf_set_retval(-error) };
+    }
+    FAIL
+}
 
 /// The call on which a program runs, and the world around it. `V6`: its address is an IPv6 one.
 #[derive(Clone, Copy)]
@@ -44,14 +61,8 @@ impl<const V6: bool> SockAddr<V6> {
     pub(crate) fn carry_out(self, verdict: SocketVerdict) -> i32 {
         match verdict {
             SocketVerdict::Pass => PASS,
-            SocketVerdict::Refuse => {
-                // SAFETY: a static of ours; volatile, for it is written after it was compiled.
-                if unsafe { ptr::read_volatile(&raw const HAS_SET_RETVAL) } != 0 {
-                    // SAFETY: the helper takes any error number.
-                    unsafe { bpf_set_retval(-ECONNREFUSED) };
-                }
-                FAIL
-            }
+            SocketVerdict::Refuse => fail(ECONNREFUSED),
+            SocketVerdict::Taken => fail(EADDRINUSE),
         }
     }
 
@@ -134,6 +145,13 @@ impl<const V6: bool> Call for SockAddr<V6> {
     fn netns_cookie(self) -> u64 {
         // SAFETY: as above.
         unsafe { bpf_get_netns_cookie(self.0.cast()) }
+    }
+
+    #[inline(always)]
+    fn is_of_node(self) -> bool {
+        // SAFETY: as for `HAS_SET_RETVAL`.
+        let protected = unsafe { ptr::read_volatile(&raw const PROTECTED_NETNS) };
+        protected != 0 && protected == self.netns_cookie()
     }
 }
 

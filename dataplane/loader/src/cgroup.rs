@@ -88,6 +88,8 @@ const fn attach_type(program: SocketProgram) -> bpf_attach_type {
         SocketProgram::Recvmsg6 => bpf_attach_type::BPF_CGROUP_UDP6_RECVMSG,
         SocketProgram::Getpeername4 => bpf_attach_type::BPF_CGROUP_INET4_GETPEERNAME,
         SocketProgram::Getpeername6 => bpf_attach_type::BPF_CGROUP_INET6_GETPEERNAME,
+        SocketProgram::Bind4 => bpf_attach_type::BPF_CGROUP_INET4_BIND,
+        SocketProgram::Bind6 => bpf_attach_type::BPF_CGROUP_INET6_BIND,
     }
 }
 

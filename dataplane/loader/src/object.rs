@@ -24,6 +24,8 @@ pub struct LoadOptions {
     pub max_entries: BTreeMap<String, u32>,
     /// Programs on calls of sockets are left out: a kernel without cgroup programs has no use for them and refuses them.
     pub no_sockets: bool,
+    /// Number of the network namespace whose processes may not bind ports of services ([`probe::netns_cookie`]); zero: all may.
+    pub protected_netns: u64,
 }
 
 impl LoadOptions {
@@ -31,6 +33,13 @@ impl LoadOptions {
     #[must_use]
     pub const fn no_sockets(mut self, no_sockets: bool) -> Self {
         self.no_sockets = no_sockets;
+        self
+    }
+
+    /// Keeps processes of a network namespace from binding ports of services; zero: of none.
+    #[must_use]
+    pub const fn protected_netns(mut self, cookie: u64) -> Self {
+        self.protected_netns = cookie;
         self
     }
 
@@ -239,6 +248,7 @@ impl Object {
         let has_set_retval = probe::has_set_retval();
         // An object of another build may not ask for it.
         loader.override_global(probe::HAS_SET_RETVAL, &has_set_retval, false);
+        loader.override_global(probe::PROTECTED_NETNS, &options.protected_netns, false);
         let mut ebpf = loader.load(bytes).map_err(|error| LoadError::Load(Box::new(error)))?;
         let mut tables = BTreeMap::new();
         for (name, map) in ebpf.maps() {

@@ -2,10 +2,13 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::statfs;
+
+use crate::sys;
 
 /// Oldest kernel that is supported.
 pub const OLDEST_KERNEL: (u32, u32) = (5, 10);
@@ -18,6 +21,12 @@ pub const SET_RETVAL_KERNEL: (u32, u32) = (6, 1);
 
 /// Symbol by which the object is told whether it runs on such a kernel.
 pub(crate) const HAS_SET_RETVAL: &str = "HAS_SET_RETVAL";
+
+/// First kernel that tells a process the number of its network namespace (`SO_NETNS_COOKIE`).
+pub const NETNS_COOKIE_KERNEL: (u32, u32) = (5, 14);
+
+/// Symbol by which the object is told which network namespace is protected.
+pub(crate) const PROTECTED_NETNS: &str = "PROTECTED_NETNS";
 
 /// `f_type` of a bpffs.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -179,6 +188,12 @@ pub fn mount_bpffs(path: &Path) -> io::Result<bool> {
 /// What the object is told under [`HAS_SET_RETVAL`]: 1 if the kernel is such a one, else 0.
 pub(crate) fn has_set_retval() -> u32 {
     u32::from(kernel_version().is_some_and(|version| version >= SET_RETVAL_KERNEL))
+}
+
+/// The kernel's number for the network namespace of the calling thread; `None` before [`NETNS_COOKIE_KERNEL`].
+pub fn netns_cookie() -> Option<u64> {
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    sys::netns_cookie(socket.as_fd()).ok()
 }
 
 /// Has the kernel TCX links?

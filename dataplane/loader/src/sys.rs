@@ -354,6 +354,24 @@ pub(crate) fn release_memory() {
     }
 }
 
+/// `SO_NETNS_COOKIE` of a socket (linux/socket.h): the number of its network namespace.
+pub(crate) fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let mut cookie = 0_u64;
+    let mut length: libc::socklen_t = 8;
+    // SAFETY: the descriptor is open, and the kernel writes at most `length` bytes, which are those of `cookie`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            std::ptr::from_mut(&mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
+}
+
 /// How many CPUs the kernel counts per-CPU values for.
 pub(crate) fn possible_cpus() -> io::Result<usize> {
     // "0-1" or "0,2-5": the kernel lists possible CPUs in ascending order, and sizes per-CPU values by their number.

@@ -59,7 +59,11 @@ pub fn judge(object: &[u8]) -> Result<BTreeMap<String, Judgement>, PrepareError>
     let mut object = aya_obj::Object::parse(object).map_err(|error| unfit(&error))?;
     let has_set_retval = probe::has_set_retval().to_ne_bytes();
     object
-        .patch_map_data(HashMap::from([(probe::HAS_SET_RETVAL, (has_set_retval.as_slice(), false))]))
+        .patch_map_data(HashMap::from([
+            (probe::HAS_SET_RETVAL, (has_set_retval.as_slice(), false)),
+            // Any number but zero, of which the verifier would know that what follows is not reached.
+            (probe::PROTECTED_NETNS, (1_u64.to_ne_bytes().as_slice(), false)),
+        ]))
         .map_err(|error| unfit(&error))?;
     let features = aya::features();
     let btf = match features.btf() {

@@ -104,6 +104,7 @@ pub struct Native {
     tables: Tables,
     clock: Cell<ClockEntry>,
     chance: Cell<u64>,
+    protected_netns: Cell<u64>,
 }
 
 impl Native {
@@ -135,6 +136,12 @@ impl Native {
     /// Sets the clocks.
     pub fn set_clock(&self, clock: ClockEntry) {
         self.clock.set(clock);
+    }
+
+    /// Sets the number of the network namespace whose processes may not bind ports of services, as the kernel's loader does;
+    /// zero: all may.
+    pub fn set_protected_netns(&self, netns: u64) {
+        self.protected_netns.set(netns);
     }
 
     /// Lets time pass; `ticks_per_s` says how nanoseconds become ticks (as in the node's configuration).

@@ -74,6 +74,11 @@ impl Call for Handle<'_> {
     fn netns_cookie(self) -> u64 {
         self.call.get().netns
     }
+
+    fn is_of_node(self) -> bool {
+        let protected = self.node.protected_netns.get();
+        protected != 0 && protected == self.call.get().netns
+    }
 }
 
 places!(Handle<'_>);

@@ -122,7 +122,7 @@ impl World {
     fn outcome(&self, program: SocketProgram, call: &mut SocketCall) -> Option<SocketAddr> {
         match self.native.run_socket(program, call) {
             SocketVerdict::Pass => Some(call.addr),
-            SocketVerdict::Refuse => None,
+            SocketVerdict::Refuse | SocketVerdict::Taken => None,
         }
     }
 
@@ -451,6 +451,71 @@ mod node_ports {
             }
             let backend = SocketAddr::new(pod(family, 1), 8080);
             assert_eq!(world(family, (30_080, 30_080)).call_at(to), [Some(backend); 2]);
+        }
+    }
+
+    #[test]
+    fn processes_of_the_node_do_not_get_ports_of_services() {
+        for family in [4, 6] {
+            let mut world = world(family, (30_000, 32_767));
+            let program = world.program(SocketProgram::Bind4, SocketProgram::Bind6);
+            let bind = |world: &World, to: SocketAddr, protocol, netns| {
+                let mut call = SocketCall { netns, ..World::call(to, protocol, 5) };
+                let verdict = world.native.run_socket(program, &mut call);
+                assert_eq!(call.addr, to, "it is left as it is");
+                verdict
+            };
+            let all: IpAddr = if family == 4 { [0; 4].into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            let (own, router) = (ip(family, OWN), ip(family, ROUTER));
+            let taken = SocketAddr::new(all, 30_080);
+            assert_eq!(bind(&world, taken, TCP, 1), SocketVerdict::Pass, "nobody is kept from it");
+            world.native.set_protected_netns(1);
+            for protocol in [TCP, UDP, MPTCP] {
+                assert_eq!(bind(&world, taken, protocol, 1), SocketVerdict::Taken);
+                let at_node = SocketAddr::new(own, 30_080);
+                assert_eq!(bind(&world, at_node, protocol, 1), SocketVerdict::Taken);
+                assert_eq!(
+                    bind(&world, taken, protocol, 2),
+                    SocketVerdict::Pass,
+                    "a pod has ports of its own"
+                );
+                for to in [
+                    SocketAddr::new(router, 30_080),
+                    SocketAddr::new(ip(family, 9), 30_080),
+                    SocketAddr::new(all, 30_081),
+                    SocketAddr::new(all, 0),
+                ] {
+                    assert_eq!(bind(&world, to, protocol, 1), SocketVerdict::Pass, "{to}");
+                }
+            }
+            let sctp = 132;
+            assert_eq!(bind(&world, taken, sctp, 1), SocketVerdict::Pass, "services do not have it");
+            // A port is taken while nobody answers there, and free when the service is gone.
+            let key =
+                |world: &World| ServiceKey { addr: Addr::ZERO, port: Be16::new(30_080), ..world.key(TCP) };
+            let front = *world.native.tables().services.get(&key(&world)).unwrap();
+            let nobody = ServiceEntry { count: 0, ..front };
+            let at = key(&world);
+            assert!(world.native.tables_mut().services.insert(at, nobody));
+            assert_eq!(bind(&world, taken, TCP, 1), SocketVerdict::Taken);
+            world.native.tables_mut().services.remove(&at);
+            assert_eq!(bind(&world, taken, TCP, 1), SocketVerdict::Pass);
+        }
+    }
+
+    #[test]
+    fn a_socket_of_both_families_has_the_ports_of_both() {
+        let world = world(4, (30_000, 32_767));
+        world.native.set_protected_netns(1);
+        for (to, verdict) in [
+            ("[::]:30080", SocketVerdict::Taken),
+            ("[::ffff:0.0.0.0]:30080", SocketVerdict::Taken),
+            ("[::ffff:172.18.0.1]:30080", SocketVerdict::Taken),
+            ("[::1]:30080", SocketVerdict::Pass),
+            ("[::]:30081", SocketVerdict::Pass),
+        ] {
+            let mut call = World::call(to.parse().unwrap(), TCP, 5);
+            assert_eq!(world.native.run_socket(SocketProgram::Bind6, &mut call), verdict, "{to}");
         }
     }
 

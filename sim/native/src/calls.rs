@@ -46,7 +46,7 @@ impl Programs<'_> {
         let mut call = SocketCall { addr, protocol, cookie, netns: self.netns };
         match self.native.run_socket(if addr.is_ipv4() { four } else { six }, &mut call) {
             SocketVerdict::Pass => Some(call.addr),
-            SocketVerdict::Refuse => None,
+            SocketVerdict::Refuse | SocketVerdict::Taken => None,
         }
     }
 

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use dataplane_abi::backends::{BackendEntry, BackendState, Backends};
+use dataplane_abi::config::{Config, NodeConfig};
 use dataplane_abi::program::SocketProgram;
 use dataplane_abi::services::{ServiceEntry, ServiceFlags, ServiceKey, ServiceScope, Services};
 use dataplane_abi::{Addr, Be16, Table as _};
@@ -16,7 +17,10 @@ use dataplane_loader::{Object, Sandbox, probe};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use zerocopy::IntoBytes as _;
 
-use crate::support::{load, run, with_object};
+use crate::support::{in_sandbox, load, object_bytes, run, small, with_object};
+
+/// How many programs there are.
+const PROGRAMS: usize = SocketProgram::ALL.len();
 
 /// A cgroup of a test. It is removed when it is dropped, which needs it to be empty, and so is the hierarchy's mount.
 struct Cgroup(PathBuf);
@@ -45,8 +49,8 @@ impl Drop for Cgroup {
 /// What a process does that is in the cgroup: the variable says it, by the test below.
 const DO: &str = "BRISTLE_TEST_CALL";
 
-/// Has a process of the cgroup make calls, one for each word: `tcp:ADDRESS`, `udp:ADDRESS` (connected) or `sendto:ADDRESS`.
-/// Answers with whom it sees and what it read, or with the error.
+/// Has a process of the cgroup make calls, one for each word: `tcp:ADDRESS`, `udp:ADDRESS` (connected), `sendto:ADDRESS`,
+/// `listen:ADDRESS` or `bind:ADDRESS` (UDP). Answers with whom it sees and what it read, or with the error.
 fn calls(cgroup: &Path, words: &[String]) -> Vec<String> {
     let script =
         format!("echo 0 > {}/cgroup.procs && exec \"$0\" --exact --nocapture {CHILD}", cgroup.display());
@@ -96,6 +100,8 @@ fn call(kind: &str, to: SocketAddr) -> std::io::Result<String> {
             let length = socket.recv(&mut answer)?;
             (socket.peer_addr()?, length)
         }
+        "listen" => (TcpListener::bind(to)?.local_addr()?, 0),
+        "bind" => (UdpSocket::bind(to)?.local_addr()?, 0),
         _ => {
             let socket = UdpSocket::bind(any)?;
             socket.set_read_timeout(patience)?;
@@ -164,7 +170,7 @@ fn a_process_speaks_with_a_backend_and_sees_the_service() {
         run("ip link set lo up");
         run("ip -6 addr add fd00::9/128 dev lo nodad");
         let cgroup = Cgroup::new("sees");
-        assert_eq!(attach_all(sandbox, &object, &cgroup), [Attached::New; 8]);
+        assert_eq!(attach_all(sandbox, &object, &cgroup), [Attached::New; PROGRAMS]);
         let v4 = ("10.96.0.1:80", "127.0.0.9:8080");
         let v6 = ("[fd00:96::1]:80", "[fd00::9]:8080");
         for (vip, backend) in [v4, v6] {
@@ -199,12 +205,55 @@ fn a_process_speaks_with_a_backend_and_sees_the_service() {
 }
 
 #[test]
+fn processes_of_the_node_do_not_get_ports_of_services() {
+    let Some(bytes) = object_bytes() else { return };
+    in_sandbox(|sandbox| {
+        run("ip link set lo up");
+        run("ip addr add 172.18.0.1/32 dev lo");
+        let is_told = probe::kernel_version().unwrap() >= probe::NETNS_COOKIE_KERNEL;
+        let own = probe::netns_cookie().unwrap_or_default();
+        assert_eq!(own != 0, is_told);
+        let object =
+            Object::load_bytes(&bytes, Some(&sandbox.pins()), &small().protected_netns(own)).unwrap();
+        let cgroup = Cgroup::new("binds");
+        attach_all(sandbox, &object, &cgroup);
+        let config = NodeConfig { node_port_min: 30_000, node_port_max: 32_767, ..NodeConfig::default() };
+        object.table(Config::SPEC.name).unwrap().upsert(&0_u32.to_ne_bytes(), config.as_bytes()).unwrap();
+        let words: Vec<String> = ["listen:0.0.0.0", "bind:0.0.0.0", "listen:[::]", "listen:127.0.0.1"]
+            .iter()
+            .map(|word| format!("{word}:30080"))
+            .collect();
+        let free: Vec<String> =
+            words.iter().map(|word| format!("{} ", word.split_once(':').unwrap().1)).collect();
+        assert_eq!(calls(&cgroup.0, &words), free, "nobody has the port");
+        write(&object, "0.0.0.0:30080".parse().unwrap(), None);
+        if !is_told {
+            assert_eq!(calls(&cgroup.0, &words), free, "the kernel does not say whose port it is");
+            return;
+        }
+        let taken = if probe::kernel_version().unwrap() >= probe::SET_RETVAL_KERNEL {
+            ErrorKind::AddrInUse
+        } else {
+            ErrorKind::PermissionDenied
+        };
+        let taken = format!("{taken:?}");
+        assert_eq!(calls(&cgroup.0, &words), [&*taken, &taken, &taken, &free[3]]);
+        // Who is in another network namespace has ports of its own, whatever its cgroup.
+        drop(object);
+        let options = small().protected_netns(own + 1);
+        let object = Object::load_bytes(&bytes, Some(&sandbox.pins()), &options).unwrap();
+        attach_all(sandbox, &object, &cgroup);
+        assert_eq!(calls(&cgroup.0, &words), free);
+    });
+}
+
+#[test]
 fn programs_are_replaced_in_place_and_go_with_a_word() {
     with_object(|sandbox, bytes, object| {
         let pins = sandbox.pins();
         let (first, second) = (Cgroup::new("first"), Cgroup::new("second"));
-        assert_eq!(attach_all(sandbox, &object, &first), [Attached::New; 8]);
-        assert_eq!(attach_all(sandbox, &object, &first), [Attached::Unchanged; 8]);
+        assert_eq!(attach_all(sandbox, &object, &first), [Attached::New; PROGRAMS]);
+        assert_eq!(attach_all(sandbox, &object, &first), [Attached::Unchanged; PROGRAMS]);
         let ids: Vec<u32> = list(&pins).iter().map(|attachment| attachment.program_id).collect();
         drop(object);
         assert_eq!(
@@ -214,13 +263,13 @@ fn programs_are_replaced_in_place_and_go_with_a_word() {
         );
 
         let object = load(sandbox, bytes);
-        assert_eq!(attach_all(sandbox, &object, &first), [Attached::Replaced; 8]);
+        assert_eq!(attach_all(sandbox, &object, &first), [Attached::Replaced; PROGRAMS]);
         let after: Vec<u32> = list(&pins).iter().map(|attachment| attachment.program_id).collect();
         assert!(ids.iter().all(|id| !after.contains(id)));
         // They move with the agent's flag, and leave nothing where they were.
         let at = |cgroup_id| list(&pins).iter().all(|attachment| attachment.cgroup_id == cgroup_id);
-        assert_eq!(attach_all(sandbox, &object, &second), [Attached::Replaced; 8]);
-        assert_eq!(list(&pins).len(), 8);
+        assert_eq!(attach_all(sandbox, &object, &second), [Attached::Replaced; PROGRAMS]);
+        assert_eq!(list(&pins).len(), PROGRAMS);
         drop(first);
         assert!(!at(None));
         // Another ABI version takes over what is there.
@@ -228,12 +277,12 @@ fn programs_are_replaced_in_place_and_go_with_a_word() {
         for program in SocketProgram::ALL {
             assert_eq!(object.attach_socket(&newer, program, &second.0).unwrap(), Attached::Replaced);
         }
-        assert_eq!((list(&pins).len(), list(&newer).len()), (0, 8));
+        assert_eq!((list(&pins).len(), list(&newer).len()), (0, PROGRAMS));
         // A cgroup that is gone takes them with it.
         drop(second);
         let third = Cgroup::new("third");
         attach_all(sandbox, &object, &third);
-        assert_eq!(list(&pins).len(), 8);
+        assert_eq!(list(&pins).len(), PROGRAMS);
         for program in SocketProgram::ALL {
             assert!(detach(&pins, program).unwrap());
             assert!(!detach(&pins, program).unwrap());
