@@ -1,5 +1,6 @@
-//! `from_netdev`: what comes in from the underlay. Answers to masqueraded pods become answers to them; packets for pods of this node
-//! are delivered, those for the node itself are judged if they shall be, everything else is left alone.
+//! `from_netdev`: what comes in from the underlay. Answers to masqueraded pods become answers to them; calls from outside the cluster
+//! to services are sent to backends; packets for pods of this node are delivered, those for the node itself are judged if they shall be,
+//! everything else is left alone.
 
 use core::hint::black_box;
 
@@ -11,11 +12,12 @@ use dataplane_abi::policy::Direction;
 use dataplane_abi::program::Program;
 
 use super::with_config;
-use crate::closer::{look_closer, put_away};
+use crate::calls;
+use crate::closer::{look_closer, nobody_turned, put_away};
 use crate::conntrack::{self, End, Hit};
 use crate::ends::{self, Place};
 use crate::ethernet;
-use crate::flight::{Flight, Kind, Route};
+use crate::flight::{Flight, Kind, Route, Turned};
 use crate::forward;
 use crate::host::Host;
 use crate::ip::{Ip, V4, V6};
@@ -57,6 +59,11 @@ pub fn from_netdev<H: Host>(host: H) -> Verdict {
         };
         match step {
             Step::Next if route.to.way.kind == WayKind::Local as u8 => forward::deliver(host, route, true),
+            // Others' backends and callers are reached by the stack's routes.
+            Step::Next if route.turned != Turned::No => {
+                route.point = TracePoint::ToStack as u8;
+                Step::Pass
+            }
             Step::Next => Step::Skip,
             end => end,
         }
@@ -68,8 +75,15 @@ pub fn from_netdev<H: Host>(host: H) -> Verdict {
 fn whose<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
     let Some(config) = host.config() else { return Step::Skip };
     let mut step = Step::Skip;
-    if masquerade::is_on::<F>(config) && is_for_node::<H, F>(host, config) {
+    let may_be_called = calls::from_outside::<F>(config);
+    if may_be_called {
+        nobody_turned::<H, F>(host);
+    }
+    if (masquerade::is_on::<F>(config) || may_be_called) && is_for_node::<H, F>(host, config) {
         step = masquerade::come::<H, F>(host, route);
+    }
+    if step == Step::Closer {
+        step = if may_be_called { Step::Next } else { Step::Skip };
     }
     // The kernel's verifier would follow each outcome to the end by itself.
     match black_box(step) {
@@ -93,7 +107,9 @@ fn is_left_alone<H: Host, F: Ip>(host: H, config: &NodeConfig) -> bool {
         return true;
     }
     if config.flags.contains(ConfigFlags::HOST_FIREWALL) {
-        config.routing != Routing::Native as u8 && !node::is_own::<H, F>(host, config, dst)
+        config.routing != Routing::Native as u8
+            && !calls::from_outside::<F>(config)
+            && !node::is_own::<H, F>(host, config, dst)
     } else {
         F::is_node(config, dst)
     }
