@@ -8,11 +8,12 @@ use dataplane_abi::config::ConfigFlags;
 use dataplane_abi::program::Program;
 
 use crate::calls::{Called, again, answer, call, from_outside, itself, note, turn, turn_error};
-use crate::conntrack::Hit;
+use crate::conntrack::{self, Hit};
 use crate::flight::{Flight, Kind, Route, Turned};
 use crate::host::Host;
 use crate::ip::Ip;
 use crate::learn::learn;
+use crate::masquerade;
 use crate::ports::Leaving;
 use crate::verdict::Step;
 
@@ -117,6 +118,13 @@ pub fn look_closer<H: Host, F: Ip, const PROGRAM: u8>(host: H, route: &mut Route
     black_box(step)
 }
 
+/// Looks up the connection between backend and client, which an answer is of now.
+#[inline(never)]
+fn is_known<H: Host, F: Ip, const PROGRAM: u8>(host: H, room: &mut Room<F>) -> bool {
+    let Some(config) = host.config() else { return false };
+    conntrack::lookup::<H, F, PROGRAM>(host, config, &mut room.flight, &mut room.route, 0) != Hit::Unsure
+}
+
 #[inline(never)]
 fn closer<H: Host, F: Ip, const PROGRAM: u8>(host: H) -> Step {
     F::room(host, |room| in_room::<H, F, PROGRAM>(host, room)).unwrap_or(Step::Drop(DropReason::NoConfig))
@@ -127,9 +135,24 @@ fn in_room<H: Host, F: Ip, const PROGRAM: u8>(host: H, room: &mut Room<F>) -> St
     let Some(config) = host.config() else { return Step::Skip };
     let is_netdev = PROGRAM == Program::FromNetdev as u8;
     let of_pods = config.flags.contains(ConfigFlags::SERVICE_PACKETS);
-    if (is_netdev || PROGRAM == Program::FromOverlay as u8) && from_outside::<F>(config) {
+    if is_netdev && from_outside::<F>(config) {
         room.route.turned = room.turned;
         room.settle();
+    }
+    if PROGRAM == Program::FromOverlay as u8
+        && from_outside::<F>(config)
+        && room.is_unsure != 0
+        && F::is_node(config, room.flight.dst())
+    {
+        match black_box(masquerade::answers(host, room)) {
+            Step::Next => {
+                room.route.turned = Turned::ToClient;
+                room.is_unsure = u8::from(!is_known::<H, F, PROGRAM>(host, room));
+                room.settle();
+            }
+            Step::Drop(reason) => return Step::Drop(reason),
+            _ => {}
+        }
     }
     let may_be_called = if PROGRAM == Program::FromContainer as u8 {
         of_pods

@@ -95,7 +95,7 @@ fn meet<H: Host, F: Ip, const PROGRAM: u8>(
     }
     // Nobody knows who began it, so it is no reason to drop what comes to the node if the node may have.
     let is_late = found == Found::Nothing
-        && !(comes_in::<PROGRAM>() && route.turned != Turned::No)
+        && !(PROGRAM == Program::FromNetdev as u8 && route.turned != Turned::No)
         && node::is_late::<F, PROGRAM>(flight, meeting);
     let judged_as = if is_late { Found::Reply } else { found };
     match judge::<H, F, PROGRAM>(host, flight, route, meeting, judged_as) {
@@ -171,7 +171,8 @@ fn receiver<const PROGRAM: u8>(
 ) -> Step {
     let judges_node = config.flags.contains(ConfigFlags::HOST_FIREWALL);
     let dst = &route.to;
-    let is_sent_on = is_sent_on::<PROGRAM>(route);
+    // Asked before the place: the kernel's verifier would ask it for each.
+    let is_given = PROGRAM == Program::FromNetdev as u8 && is_sent_on(route);
     if PROGRAM == Program::FromContainer as u8 {
         if is_group { Step::Drop(DropReason::UnknownTarget) } else { Step::Next }
     } else if PROGRAM == Program::FromOverlay as u8 {
@@ -179,7 +180,7 @@ fn receiver<const PROGRAM: u8>(
             Place::Pod => Step::Next,
             Place::Node if judges_node => Step::Next,
             Place::Node => Step::Pass,
-            Place::Elsewhere if is_sent_on => Step::Next,
+            Place::Elsewhere if is_sent_on(route) => Step::Next,
             Place::Elsewhere => Step::Drop(DropReason::UnknownTarget),
         }
     } else if PROGRAM == Program::ToContainer as u8 {
@@ -193,7 +194,7 @@ fn receiver<const PROGRAM: u8>(
         match place {
             Place::Pod => Step::Next,
             Place::Node if judges_node => Step::Next,
-            Place::Node | Place::Elsewhere if is_sent_on && !is_group => Step::Next,
+            Place::Node | Place::Elsewhere if is_given && !is_group => Step::Next,
             Place::Node | Place::Elsewhere => Step::Skip,
         }
     } else {
@@ -202,20 +203,14 @@ fn receiver<const PROGRAM: u8>(
     }
 }
 
-/// Whether the program is about what comes from other hosts.
-const fn comes_in<const PROGRAM: u8>() -> bool {
-    PROGRAM == Program::FromNetdev as u8 || PROGRAM == Program::FromOverlay as u8
-}
-
-/// Whether a packet's receiver is one that it was given here ([`crate::flight::Turned`]). A pod that has gone is not.
+/// Whether a packet's receiver is one that it was given here. A pod that has gone is not.
 #[inline(always)]
-fn is_sent_on<const PROGRAM: u8>(route: &Route) -> bool {
-    comes_in::<PROGRAM>()
-        && match route.turned {
-            Turned::No => false,
-            Turned::ToBackend => true,
-            Turned::ToClient => !route.to.identity.is_pod(),
-        }
+fn is_sent_on(route: &Route) -> bool {
+    match route.turned {
+        Turned::No => false,
+        Turned::ToBackend => true,
+        Turned::ToClient => !route.to.identity.is_pod(),
+    }
 }
 
 /// Whether the end that is a node by the tables is a caller outside the cluster, by the row of the connection that it began.

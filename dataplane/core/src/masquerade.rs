@@ -332,7 +332,7 @@ fn turn_out<H: Host, F: Ip>(host: H, flight: &Flight<F>, leaving: &Leaving<F>, r
 /// Gives a packet that came in the address and port of whose answer it is: a pod's, or a caller's from outside the cluster.
 /// [`Step::Next`]: it has; [`Step::Skip`]: it is the node's, as it is; [`Step::Closer`]: nobody has such a port, and it may be a call.
 #[inline(never)]
-pub fn come<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
+pub fn come<H: Host, F: Ip>(host: H) -> Step {
     let Some(config) = host.config() else { return Step::Skip };
     let mut flight = Flight::<F>::new(host.ticks(), config);
     if F::parse(host, &mut flight).is_err() {
@@ -348,20 +348,35 @@ pub fn come<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
     if !ports::is_in_range(config, port) {
         return nobodys;
     }
+    flight.from_high = F::order(&mut flight.key);
     let step = F::room(host, |room| {
-        room.leaving.wire = F::key(F::high(&flight.key), F::low(&flight.key), port, remote_port, proto);
-        room.leaving.port = port;
         room.flight = flight;
-        match black_box(whose(host, &room.flight, &mut room.leaving)) {
-            Step::Next => {
-                room.turned = Turned::ToClient;
-                turn_in(host, &room.flight, &room.leaving, route)
-            }
-            end => end,
-        }
+        answers(host, room)
     })
     .unwrap_or(Step::Skip);
     if step == Step::Closer { nobodys } else { step }
+}
+
+/// The same with a packet in its room that comes to the node's address, and a port of the range or not.
+#[inline(never)]
+pub fn answers<H: Host, F: Ip>(host: H, room: &mut Room<F>) -> Step {
+    let Some(config) = host.config() else { return Step::Skip };
+    let flight = &room.flight;
+    let (src, port, proto) = (flight.src(), flight.dst_port(), F::proto(&flight.key));
+    if !ports::has_ports(proto) || !ports::is_in_range(config, port) {
+        return Step::Closer;
+    }
+    room.leaving.wire = F::key(flight.dst(), src, port, flight.src_port(), proto);
+    room.leaving.port = port;
+    match black_box(whose(host, &room.flight, &mut room.leaving)) {
+        Step::Next => {}
+        end => return end,
+    }
+    room.turned = Turned::ToClient;
+    let step = turn_in(host, &room.flight, &room.leaving, &mut room.route);
+    let entry = &room.leaving.entry;
+    room.flight.key = F::key(src, F::from_abi(entry.addr), room.flight.src_port(), entry.port, proto);
+    step
 }
 
 /// Finds whose answer a packet is: address and port go into the entry of `leaving`.

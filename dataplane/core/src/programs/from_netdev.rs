@@ -38,7 +38,7 @@ pub fn from_netdev<H: Host>(host: H) -> Verdict {
             return Step::Skip;
         }
         let step = match ethernet::ethertype(host) {
-            Some(ethernet::IPV4) => match whose::<H, V4>(host, route) {
+            Some(ethernet::IPV4) => match whose::<H, V4>(host) {
                 Step::Next => {
                     let step = ip::<H, V4>(host, route);
                     look_closer::<H, V4, PROGRAM>(host, route, step)
@@ -47,7 +47,7 @@ pub fn from_netdev<H: Host>(host: H) -> Verdict {
             },
             Some(ethernet::IPV6) => {
                 route.is_v6 = true;
-                match whose::<H, V6>(host, route) {
+                match whose::<H, V6>(host) {
                     Step::Next => {
                         let step = ip::<H, V6>(host, route);
                         look_closer::<H, V6, PROGRAM>(host, route, step)
@@ -72,7 +72,7 @@ pub fn from_netdev<H: Host>(host: H) -> Verdict {
 
 /// Finds out whether the packet is for anybody here, and makes it one for the pod whose answer it is. [`Step::Next`]: it is.
 #[inline(always)]
-fn whose<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
+fn whose<H: Host, F: Ip>(host: H) -> Step {
     let Some(config) = host.config() else { return Step::Skip };
     let mut step = Step::Skip;
     let may_be_called = calls::from_outside::<F>(config);
@@ -80,7 +80,7 @@ fn whose<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
         nobody_turned::<H, F>(host);
     }
     if (masquerade::is_on::<F>(config) || may_be_called) && is_for_node::<H, F>(host, config) {
-        step = masquerade::come::<H, F>(host, route);
+        step = masquerade::come::<H, F>(host);
     }
     if step == Step::Closer {
         step = if may_be_called { Step::Next } else { Step::Skip };

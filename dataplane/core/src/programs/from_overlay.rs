@@ -1,8 +1,6 @@
 //! `from_overlay`: what other nodes sent through the tunnel. Answers of backends there to callers outside the cluster become answers to
 //! them, which the stack sends on.
 
-use core::hint::black_box;
-
 use dataplane_abi::DropReason;
 use dataplane_abi::conntrack::WayKind;
 use dataplane_abi::events::TracePoint;
@@ -10,8 +8,7 @@ use dataplane_abi::policy::Direction;
 use dataplane_abi::program::Program;
 
 use super::with_config;
-use crate::calls;
-use crate::closer::{look_closer, nobody_turned, put_away};
+use crate::closer::{look_closer, put_away};
 use crate::conntrack::{self, End, Hit};
 use crate::ends::{self, Place};
 use crate::ethernet;
@@ -19,7 +16,6 @@ use crate::flight::{Flight, Kind, Route, Turned};
 use crate::forward;
 use crate::host::Host;
 use crate::ip::{Ip, V4, V6};
-use crate::masquerade;
 use crate::policy::Guard;
 use crate::report;
 use crate::verdict::{Step, Verdict};
@@ -35,12 +31,12 @@ pub fn from_overlay<H: Host>(host: H) -> Verdict {
         host.accept();
         let step = match ethernet::ethertype(host) {
             Some(ethernet::IPV4) => {
-                let step = answers::<H, V4>(host, route);
+                let step = ip::<H, V4>(host, route);
                 look_closer::<H, V4, PROGRAM>(host, route, step)
             }
             Some(ethernet::IPV6) => {
                 route.is_v6 = true;
-                let step = answers::<H, V6>(host, route);
+                let step = ip::<H, V6>(host, route);
                 look_closer::<H, V6, PROGRAM>(host, route, step)
             }
             _ => Step::Drop(DropReason::UnsupportedL3),
@@ -62,24 +58,6 @@ pub fn from_overlay<H: Host>(host: H) -> Verdict {
             end => end,
         }
     })
-}
-
-/// Gives a packet for the node to the caller outside the cluster whom it answers, and goes on with it.
-#[inline(always)]
-fn answers<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
-    let Some(config) = host.config() else { return Step::Skip };
-    let mut step = Step::Skip;
-    if calls::from_outside::<F>(config) {
-        nobody_turned::<H, F>(host);
-        if F::addresses(host).is_some_and(|(_, dst)| F::is_node(config, dst)) {
-            step = masquerade::come::<H, F>(host, route);
-        }
-    }
-    // The kernel's verifier would follow each outcome to the end by itself.
-    match black_box(step) {
-        Step::Drop(reason) => Step::Drop(reason),
-        _ => ip::<H, F>(host, route),
-    }
 }
 
 /// Everything that depends on the family.
