@@ -153,6 +153,8 @@ pub struct Config {
     pub kube_proxy_replacement: bool,
     /// Where calls to services are translated, if they are.
     pub service_translation: ServiceTranslation,
+    /// Calls to services that come from outside the cluster are translated too, if those of this node's pods are.
+    pub node_port: bool,
     /// Ports that the API server gives to services at every node.
     pub node_ports: RangeInclusive<u16>,
     /// Masquerade of what pods send to the world.
@@ -192,6 +194,11 @@ impl Config {
         self.policy.as_ref().is_some_and(|policy| policy.host_firewall)
     }
 
+    /// Calls from outside the cluster are translated.
+    pub(crate) const fn outside_calls(&self) -> bool {
+        self.kube_proxy_replacement && self.node_port
+    }
+
     /// The defaults for the node `node_name`.
     pub fn new(node_name: impl Into<String>, routing: Routing) -> Self {
         Self {
@@ -208,6 +215,7 @@ impl Config {
             policy: None,
             kube_proxy_replacement: false,
             service_translation: ServiceTranslation::default(),
+            node_port: true,
             node_ports: NODE_PORTS,
             masquerade: Masquerade::default(),
         }

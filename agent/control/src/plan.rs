@@ -25,6 +25,8 @@ pub(crate) struct Plan {
     pub(crate) host_firewall: bool,
     /// What pods send to the world is masqueraded, by one family at least.
     pub(crate) masquerade: bool,
+    /// Calls to services from outside the cluster are translated.
+    pub(crate) outside_calls: bool,
     /// Pods have IPv4 addresses.
     pub(crate) v4: bool,
     /// Pods have IPv6 addresses.
@@ -55,6 +57,7 @@ impl Plan {
             routing,
             host_firewall: false,
             masquerade: false,
+            outside_calls: false,
             v4: false,
             v6: false,
             router_v4: None,
@@ -110,6 +113,7 @@ impl Plan {
             routing: config.routing,
             host_firewall: config.host_firewall(),
             masquerade: config.masquerade.is_on(),
+            outside_calls: config.outside_calls(),
             v4,
             v6,
             router_v4: router(true).filter(|_| v4).and_then(as_v4),

@@ -149,6 +149,13 @@ pub struct RunFlags {
     #[arg(long, env = "BRISTLE_SERVICE_TRANSLATION", value_enum, default_value_t = Translation::Socket, global = true)]
     pub service_translation: Translation,
 
+    /// Whether calls to services that come from outside the cluster (node ports, external IPs, addresses of load balancers) are sent to
+    /// their endpoints too.
+    ///
+    /// Only with --kube-proxy-replacement. Endpoints of other nodes are called from this node, by a port of --snat-port-range.
+    #[arg(long, env = "BRISTLE_ENABLE_NODE_PORT", value_enum, default_value_t = Switch::On, global = true)]
+    pub enable_node_port: Switch,
+
     /// Ports that the API server gives to services at every node (its --service-node-port-range).
     #[arg(long, env = "BRISTLE_NODE_PORT_RANGE", default_value_t = Ports(NODE_PORTS), value_parser = ports, global = true)]
     pub node_port_range: Ports,
@@ -175,7 +182,7 @@ pub struct RunFlags {
     #[arg(long, env = "BRISTLE_ENABLE_IPV6_MASQUERADE", global = true)]
     pub enable_ipv6_masquerade: bool,
 
-    /// Ports of the node by which masqueraded connections leave; none that services may have at every node, and not the tunnel's.
+    /// Ports of the node by which masqueraded connections and calls from outside leave; none that services may have at every node, and not the tunnel's.
     #[arg(long, env = "BRISTLE_SNAT_PORT_RANGE", default_value_t = Ports(SNAT_PORTS), value_parser = snat_ports, global = true)]
     pub snat_port_range: Ports,
 
@@ -383,7 +390,7 @@ impl RunFlags {
     /// # Errors
     /// A masqueraded connection might get a port that is somebody else's.
     pub(crate) fn check(&self) -> Result<(), FlagsError> {
-        if !(self.enable_ipv4_masquerade || self.enable_ipv6_masquerade) {
+        if !(self.enable_ipv4_masquerade || self.enable_ipv6_masquerade || self.translates_from_outside()) {
             return Ok(());
         }
         let (Ports(ports), Ports(at_nodes)) = (&self.snat_port_range, &self.node_port_range);
@@ -399,6 +406,11 @@ impl RunFlags {
     /// Whether the programs on calls of sockets are wanted.
     pub(crate) fn translates_at_sockets(&self) -> bool {
         self.kube_proxy_replacement && self.service_translation != Translation::Packet
+    }
+
+    /// Whether calls from outside the cluster are translated.
+    pub(crate) fn translates_from_outside(&self) -> bool {
+        self.kube_proxy_replacement && self.enable_node_port == Switch::On
     }
 
     /// Where the CNI configuration is written, unless it shall not be.
@@ -490,6 +502,9 @@ mod tests {
         };
         assert_eq!(check("--enable-ipv4-masquerade"), Ok(()));
         assert_eq!(check("--snat-port-range=1-65535"), Ok(()), "nobody is masqueraded");
+        let services = "--kube-proxy-replacement --snat-port-range=1-65535";
+        assert!(check(services).is_err(), "calls from outside leave by them");
+        assert_eq!(check(&format!("{services} --enable-node-port=off")), Ok(()));
         let error = check("--enable-ipv6-masquerade --snat-port-range=32767-40000").unwrap_err();
         assert!(error.contains("32767-40000 and --node-port-range 30000-32767 overlap"), "{error}");
         let error = check("--enable-ipv4-masquerade --snat-port-range=8000-9000").unwrap_err();

@@ -205,6 +205,7 @@ fn config(flags: &RunFlags, node: String) -> Config {
         Translation::Packet => ServiceTranslation::Packet,
         Translation::Both => ServiceTranslation::Both,
     };
+    config.node_port = flags.enable_node_port == Switch::On;
     config.node_ports = flags.node_port_range.0.clone();
     let (v4, v6) = (&flags.ipv4_native_routing_cidr, &flags.ipv6_native_routing_cidr);
     config.masquerade = Masquerade {

@@ -121,6 +121,8 @@ bitflags! {
         const MASQUERADE_V4 = 256;
         /// The same for IPv6.
         const MASQUERADE_V6 = 512;
+        /// Calls to services that come by the underlay from outside the cluster are translated.
+        const OUTSIDE_CALLS = 1024;
     }
 }
 

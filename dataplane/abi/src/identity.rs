@@ -89,6 +89,12 @@ impl Identity {
         matches!(self, Self::REMOTE_NODE | Self::KUBE_APISERVER) || self.is_local_node()
     }
 
+    /// Whether it is that of somebody outside the cluster of whom no more is known.
+    #[inline(always)]
+    pub const fn is_world(self) -> bool {
+        matches!(self, Self::WORLD | Self::WORLD_IPV4 | Self::WORLD_IPV6)
+    }
+
     /// Whether it is one that pods have: given out in the cluster, or what pods are before that and without it.
     #[inline(always)]
     pub const fn is_pod(self) -> bool {

@@ -121,7 +121,8 @@ impl ServiceEntry {
     }
 }
 
-/// More about a frontend. The programs do not read it.
+/// More about a frontend. Of it the programs read only what matters for calls from outside: whether the frontend is a cluster IP,
+/// which nobody reaches from there, and whether other nodes' backends are left out on purpose.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
 pub struct ServiceFlags(pub u16);

@@ -1,4 +1,5 @@
-//! Calls of pods to services, packet by packet, for what no program on calls of sockets has translated.
+//! Calls to services, packet by packet: of pods, for what no program on calls of sockets has translated, and of whoever is outside the
+//! cluster.
 //!
 //! A conversation with a service has two rows in conntrack. That of the call lies between the client and the address that it calls,
 //! and names the backend that was chosen, for as long as it lasts. That of the connection lies between the client and the backend,
@@ -7,6 +8,9 @@
 //!
 //! Packets are judged and sent between client and backend. Only into the client they go as from the service; on the way to a
 //! router's duties (a last hop, one that is too large) they are what the backend sent, so that the stack answers the backend.
+//! For a client outside the cluster the device by which it is reached is what a pod's is for the pod: what comes from it is sent to a
+//! backend there, and what leaves for it is made the service's ([`leaves`]). Backends that are not here answer this node, which
+//! speaks with them by a port of its own ([`crate::masquerade`]).
 //!
 //! Only what [`crate::closer`] looks at comes here.
 
@@ -17,8 +21,9 @@ use dataplane_abi::config::{ConfigFlags, NodeConfig};
 use dataplane_abi::conntrack::{CtDir, CtEntry, CtFlags, CtState, CtWay, WayKind};
 use dataplane_abi::endpoints::EndpointKey;
 use dataplane_abi::events::{EventHeader, TracePoint, TraceReason};
+use dataplane_abi::ipcache::IpCacheKey;
 use dataplane_abi::program::Program;
-use dataplane_abi::services::{ServiceKey, ServiceScope};
+use dataplane_abi::services::{ServiceFlags, ServiceKey, ServiceScope};
 use dataplane_abi::{Addr, Be16, DropReason, Family};
 
 use crate::conntrack::{self, End, Found, Hit, Origin};
@@ -29,6 +34,7 @@ use crate::ip::{Ip, l4};
 use crate::learn::has_source_mac;
 use crate::nat;
 use crate::policy::Guard;
+use crate::ports::Leaving;
 use crate::service;
 use crate::socket::Peer;
 use crate::verdict::Step;
@@ -107,9 +113,19 @@ pub(crate) enum Called {
 
 const _: () = assert!(size_of::<Called>() == 1);
 
+/// Whether calls from outside the cluster are translated by a family: the node must have an address to speak with backends elsewhere.
+#[inline(always)]
+pub fn from_outside<F: Ip>(config: &NodeConfig) -> bool {
+    config.flags.contains(ConfigFlags::OUTSIDE_CALLS) && !F::is_node(config, F::from_abi(Addr::ZERO))
+}
+
 /// Whether a packet is one of a call, and who answers: who did until now, or who is chosen.
 #[inline(never)]
-pub(crate) fn call<H: Host, F: Ip>(host: H, flight: &Flight<F>, route: &mut Route) -> Called {
+pub(crate) fn call<H: Host, F: Ip, const PROGRAM: u8>(
+    host: H,
+    flight: &Flight<F>,
+    route: &mut Route,
+) -> Called {
     let Some(config) = host.config() else { return Called::No };
     let proto = F::proto(&flight.key);
     if proto != l4::TCP && proto != l4::UDP {
@@ -120,9 +136,9 @@ pub(crate) fn call<H: Host, F: Ip>(host: H, flight: &Flight<F>, route: &mut Rout
         Standing::Kept => Step::Next,
         // An error about what the client has not heard.
         Standing::Nothing if flight.kind == Kind::Error => Step::Skip,
-        standing => match find(host, flight) {
+        standing => match find::<H, F, PROGRAM>(host, flight) {
             Step::Next if standing == Standing::Asks && is_offered(host) => Step::Next,
-            Step::Next => match choose(host, flight) {
+            Step::Next => match choose::<H, F, PROGRAM>(host, flight) {
                 Step::Next => record(host, flight),
                 end => end,
             },
@@ -134,8 +150,8 @@ pub(crate) fn call<H: Host, F: Ip>(host: H, flight: &Flight<F>, route: &mut Rout
         Step::Skip => return Called::No,
         end => return Called::Ends(end),
     }
-    // A router answers what has no hop left, and to whom the pod has called.
-    if flight.hops <= 1 {
+    // A router answers what has no hop left, and to whom the pod has called. To somebody outside the error is translated.
+    if PROGRAM == Program::FromContainer as u8 && flight.hops <= 1 {
         route.point = TracePoint::ToStack as u8;
         return Called::Ends(Step::Pass);
     }
@@ -144,11 +160,15 @@ pub(crate) fn call<H: Host, F: Ip>(host: H, flight: &Flight<F>, route: &mut Rout
 
 /// Looks up the connection between client and backend, which the packet is of now.
 #[inline(never)]
-pub(crate) fn again<H: Host, F: Ip>(host: H, flight: &mut Flight<F>, route: &mut Route) -> Called {
+pub(crate) fn again<H: Host, F: Ip, const PROGRAM: u8>(
+    host: H,
+    flight: &mut Flight<F>,
+    route: &mut Route,
+) -> Called {
     let Some(config) = host.config() else { return Called::No };
-    const PROGRAM: u8 = Program::FromContainer as u8;
     host.calling(|calling| flight.key = key_to_backend(flight, calling));
-    match conntrack::lookup::<H, F, PROGRAM>(host, config, flight, route, host.ifindex()) {
+    let sender = if PROGRAM == Program::FromContainer as u8 { host.ifindex() } else { 0 };
+    match conntrack::lookup::<H, F, PROGRAM>(host, config, flight, route, sender) {
         Hit::Unsure => Called::Unsure,
         Hit::Known | Hit::Maybe => Called::Known,
     }
@@ -231,17 +251,27 @@ fn is_offered<H: Host>(host: H) -> bool {
 
 /// Finds the service that a packet is for, if it is for one and may begin a call.
 #[inline(never)]
-fn find<H: Host, F: Ip>(host: H, flight: &Flight<F>) -> Step {
+fn find<H: Host, F: Ip, const PROGRAM: u8>(host: H, flight: &Flight<F>) -> Step {
+    let is_pods = PROGRAM == Program::FromContainer as u8;
+    if !is_pods && is_of_node(host, flight) {
+        return Step::Skip;
+    }
     let called = Peer {
         addr: F::to_abi(flight.dst()),
         family: F::FAMILY,
         port: flight.dst_port(),
         proto: F::proto(&flight.key),
     };
-    let Some((key, service)) = service::find(host, &called) else { return Step::Skip };
+    let found =
+        if is_pods { service::find(host, &called) } else { service::find_from_outside(host, &called) };
+    let Some((key, service)) = found else { return Step::Skip };
+    if !is_pods && service.count == 0 && refuses(host, flight, service.flags) {
+        return Step::Skip;
+    }
     // Who sends under another's address begins nothing; it is dropped where all such packets are.
-    let source = EndpointKey::new(F::to_abi(flight.src()), F::FAMILY);
-    if host.endpoint(&source).is_none_or(|pod| pod.ifindex != host.ifindex()) {
+    let may_call =
+        if is_pods { is_here::<H, F>(host, flight.src()) } else { is_outside::<H, F>(host, flight.src()) };
+    if !may_call {
         return Step::Skip;
     }
     let found = host.calling(|calling| {
@@ -255,15 +285,52 @@ fn find<H: Host, F: Ip>(host: H, flight: &Flight<F>) -> Step {
     if found.is_some() { Step::Next } else { Step::Skip }
 }
 
+/// Whether a packet in the midst of a TCP connection is one with the node itself, as far as ports tell: for a port that only calls to
+/// its own processes have. Each packet of the node's connections comes here.
+#[inline(always)]
+fn is_of_node<H: Host, F: Ip>(host: H, flight: &Flight<F>) -> bool {
+    let Some(config) = host.config() else { return true };
+    let port = flight.dst_port().get();
+    flight.kind == Kind::Tcp
+        && !conntrack::begins(flight.tcp_flags)
+        && F::is_node(config, flight.dst())
+        && (port < config.node_port_min || port > config.node_port_max)
+}
+
+/// Whether the node's own stack refuses calls to a service without backends: who sees that nobody listens need not wait.
+/// Where backends are left out on purpose, other nodes have some, and it is better not to be heard.
+#[inline(always)]
+fn refuses<H: Host, F: Ip>(host: H, flight: &Flight<F>, flags: ServiceFlags) -> bool {
+    !flags.contains(ServiceFlags::EXTERNAL_LOCAL)
+        && host.config().is_some_and(|config| F::is_node(config, flight.dst()))
+}
+
+/// Whether the pod at the packet's device has an address.
+#[inline(always)]
+fn is_here<H: Host, F: Ip>(host: H, addr: F::Addr) -> bool {
+    let source = EndpointKey::new(F::to_abi(addr), F::FAMILY);
+    host.endpoint(&source).is_some_and(|pod| pod.ifindex == host.ifindex())
+}
+
+/// Whether an address is that of no pod and no node.
+#[inline(always)]
+fn is_outside<H: Host, F: Ip>(host: H, addr: F::Addr) -> bool {
+    let addr = F::to_abi(addr);
+    host.endpoint(&EndpointKey::new(addr, F::FAMILY)).is_none()
+        && host
+            .ipcache(&IpCacheKey::host(addr, F::FAMILY))
+            .is_none_or(|entry| !entry.identity.is_pod() && !entry.identity.is_remote_node())
+}
+
 /// Chooses a backend with whom the client does not speak from the same port for another reason, for nothing would tell the answers
 /// apart. Datagrams are answered by the service that was called last.
 #[inline(always)]
-fn choose<H: Host, F: Ip>(host: H, flight: &Flight<F>) -> Step {
+fn choose<H: Host, F: Ip, const PROGRAM: u8>(host: H, flight: &Flight<F>) -> Step {
     for _ in 0..DRAWS {
         if !black_box(draw(host, flight) && locate(host)) {
             return Step::Drop(DropReason::NoServiceBackend);
         }
-        if black_box(is_free(host, flight)) {
+        if black_box(is_free::<H, F, PROGRAM>(host, flight)) {
             return Step::Next;
         }
     }
@@ -317,8 +384,14 @@ fn record<H: Host, F: Ip>(host: H, flight: &Flight<F>) -> Step {
 
 /// Whether the client has no living connection with the backend that is not of this call.
 #[inline(never)]
-fn is_free<H: Host, F: Ip>(host: H, flight: &Flight<F>) -> bool {
+fn is_free<H: Host, F: Ip, const PROGRAM: u8>(host: H, flight: &Flight<F>) -> bool {
     let Some(config) = host.config() else { return false };
+    // Who is outside does not know the address that stands for a pod towards itself.
+    if PROGRAM != Program::FromContainer as u8
+        && host.calling(|calling| F::from_abi(calling.backend) == flight.src()) == Some(true)
+    {
+        return false;
+    }
     if F::proto(&flight.key) != l4::TCP {
         return true;
     }
@@ -341,7 +414,7 @@ fn is_free<H: Host, F: Ip>(host: H, flight: &Flight<F>) -> bool {
 
 /// That what an end sends comes from the service.
 #[inline(always)]
-const fn behind(is_high: bool) -> CtFlags {
+pub(crate) const fn behind(is_high: bool) -> CtFlags {
     if is_high { CtFlags::BEHIND_HIGH } else { CtFlags::BEHIND_LOW }
 }
 
@@ -415,7 +488,7 @@ pub(crate) fn answer<H: Host, F: Ip, const PROGRAM: u8>(
                 calling.called = F::to_abi(F::frontend(row));
                 let entry = F::entry(row);
                 // A client that calls the backend itself is answered by it.
-                if PROGRAM == Program::FromContainer as u8
+                if (PROGRAM == Program::FromContainer as u8 || PROGRAM == Program::FromNetdev as u8)
                     && flight.kind != Kind::Error
                     && !entry.flags.contains(sender)
                 {
@@ -434,6 +507,58 @@ pub(crate) fn answer<H: Host, F: Ip, const PROGRAM: u8>(
         turn_error_back(host, flight, route)
     } else {
         turn_back(host, flight, route)
+    }
+}
+
+/// Finds whether what leaves is an answer to a client outside the cluster, and from whom it has to come: the service that was called.
+/// [`Step::Next`]: it is; [`Step::Skip`]: it is none.
+#[inline(never)]
+pub(crate) fn leaves<H: Host, F: Ip>(host: H, flight: &Flight<F>, leaving: &mut Leaving<F>) -> Step {
+    let Some(config) = host.config() else { return Step::Skip };
+    let proto = F::proto(&flight.key);
+    if proto != l4::TCP && proto != l4::UDP {
+        return Step::Skip;
+    }
+    let sender = behind(flight.is_from_high());
+    // What pods send was counted where they sent it, and what the node sends where it is judged.
+    let counts = flight.kind != Kind::Error
+        && leaving.is_of_node != 0
+        && !config.flags.contains(ConfigFlags::HOST_FIREWALL);
+    let bytes = u64::from(host.len());
+    let is_answer = F::row(host, &flight.key, |row| {
+        let called = F::frontend(row);
+        let entry = F::entry(row);
+        let is_answer = entry.flags.contains(sender);
+        if is_answer {
+            (leaving.addr, leaving.port) = (called, entry.frontend_port);
+            if counts {
+                said(entry, flight, bytes);
+            }
+        }
+        is_answer
+    });
+    if black_box(is_answer) != Some(true) {
+        return Step::Skip;
+    }
+    if flight.kind != Kind::Error {
+        let mut key = F::key(flight.dst(), leaving.addr, flight.dst_port(), leaving.port, proto);
+        F::order(&mut key);
+        F::ct(host, &key, |row| heard(row, flight));
+    }
+    Step::Next
+}
+
+/// Notes an answer of the node itself in the row of its connection with the client.
+#[inline(always)]
+fn said<F: Ip>(row: &mut CtEntry, flight: &Flight<F>, bytes: u64) {
+    let [there, back] = &mut row.dirs;
+    row.last_seen = flight.now;
+    row.flags.insert(CtFlags::SEEN_REPLY);
+    back.packets = back.packets.wrapping_add(1);
+    back.bytes = back.bytes.wrapping_add(bytes);
+    if flight.kind == Kind::Tcp {
+        back.tcp_flags |= flight.tcp_flags;
+        row.state = conntrack::next_state(row.state, flight.tcp_flags, back.tcp_flags, there.tcp_flags);
     }
 }
 

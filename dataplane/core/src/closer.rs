@@ -7,12 +7,13 @@ use dataplane_abi::DropReason;
 use dataplane_abi::config::ConfigFlags;
 use dataplane_abi::program::Program;
 
-use crate::calls::{Called, again, answer, call, itself, note, turn, turn_error};
-use crate::conntrack::Hit;
-use crate::flight::{Flight, Kind, Route};
+use crate::calls::{Called, again, answer, call, from_outside, itself, note, turn, turn_error};
+use crate::conntrack::{self, Hit};
+use crate::flight::{Flight, Kind, Route, Turned};
 use crate::host::Host;
 use crate::ip::Ip;
 use crate::learn::learn;
+use crate::masquerade;
 use crate::ports::Leaving;
 use crate::verdict::Step;
 
@@ -27,6 +28,8 @@ pub struct Room<F: Ip> {
     pub route: Route,
     /// With which address and port it leaves the node.
     pub leaving: Leaving<F>,
+    /// Whom it has been given for a receiver already. Set where callers outside the cluster may be meant.
+    pub turned: Turned,
     /// Conntrack could not decide about it.
     pub is_unsure: u8,
     /// It is one of a call, and goes to a backend now.
@@ -55,6 +58,7 @@ impl<F: Ip> Room<F> {
         flight: Flight::EMPTY,
         route: Route::NONE,
         leaving: Leaving::NONE,
+        turned: Turned::No,
         is_unsure: 0,
         is_called: 0,
         next: Next::Way,
@@ -79,6 +83,12 @@ impl<F: Ip> Room<F> {
     fn settle(&mut self) {
         black_box(self);
     }
+}
+
+/// Notes that a packet has not been given another receiver.
+#[inline(always)]
+pub fn nobody_turned<H: Host, F: Ip>(host: H) {
+    F::room(host, |room| room.turned = Turned::No);
 }
 
 /// Puts a packet away that has to be looked at more closely than conntrack does; [`look_closer`] goes on with it.
@@ -108,6 +118,13 @@ pub fn look_closer<H: Host, F: Ip, const PROGRAM: u8>(host: H, route: &mut Route
     black_box(step)
 }
 
+/// Looks up the connection between backend and client, which an answer is of now.
+#[inline(never)]
+fn is_known<H: Host, F: Ip, const PROGRAM: u8>(host: H, room: &mut Room<F>) -> bool {
+    let Some(config) = host.config() else { return false };
+    conntrack::lookup::<H, F, PROGRAM>(host, config, &mut room.flight, &mut room.route, 0) != Hit::Unsure
+}
+
 #[inline(never)]
 fn closer<H: Host, F: Ip, const PROGRAM: u8>(host: H) -> Step {
     F::room(host, |room| in_room::<H, F, PROGRAM>(host, room)).unwrap_or(Step::Drop(DropReason::NoConfig))
@@ -116,9 +133,34 @@ fn closer<H: Host, F: Ip, const PROGRAM: u8>(host: H) -> Step {
 #[inline(always)]
 fn in_room<H: Host, F: Ip, const PROGRAM: u8>(host: H, room: &mut Room<F>) -> Step {
     let Some(config) = host.config() else { return Step::Skip };
-    let translates = config.flags.contains(ConfigFlags::SERVICE_PACKETS);
-    if PROGRAM == Program::FromContainer as u8 && translates {
-        let called = call(host, &room.flight, &mut room.route);
+    let is_netdev = PROGRAM == Program::FromNetdev as u8;
+    let of_pods = config.flags.contains(ConfigFlags::SERVICE_PACKETS);
+    if is_netdev && from_outside::<F>(config) {
+        room.route.turned = room.turned;
+        room.settle();
+    }
+    if PROGRAM == Program::FromOverlay as u8
+        && from_outside::<F>(config)
+        && room.is_unsure != 0
+        && F::is_node(config, room.flight.dst())
+    {
+        match black_box(masquerade::answers(host, room)) {
+            Step::Next => {
+                room.route.turned = Turned::ToClient;
+                room.is_unsure = u8::from(!is_known::<H, F, PROGRAM>(host, room));
+                room.settle();
+            }
+            Step::Drop(reason) => return Step::Drop(reason),
+            _ => {}
+        }
+    }
+    let may_be_called = if PROGRAM == Program::FromContainer as u8 {
+        of_pods
+    } else {
+        is_netdev && from_outside::<F>(config) && room.route.turned == Turned::No
+    };
+    if may_be_called {
+        let called = call::<H, F, PROGRAM>(host, &room.flight, &mut room.route);
         room.note(called);
         if room.next == Next::Turn {
             let called = if room.flight.kind == Kind::Error {
@@ -129,13 +171,28 @@ fn in_room<H: Host, F: Ip, const PROGRAM: u8>(host: H, room: &mut Room<F>) -> St
             room.note(called);
         }
         if room.next == Next::Turn {
-            let called = again(host, &mut room.flight, &mut room.route);
+            let called = again::<H, F, PROGRAM>(host, &mut room.flight, &mut room.route);
             room.note(called);
         }
         if room.next == Next::End {
             return room.step;
         }
-        if room.is_unsure != 0 {
+        if PROGRAM != Program::FromContainer as u8 {
+            if room.is_called != 0 {
+                room.route.turned = Turned::ToBackend;
+            }
+            // The node's own connections have rows only where they are judged.
+            if room.is_called == 0
+                && F::is_node(config, room.flight.dst())
+                && !config.flags.contains(ConfigFlags::HOST_FIREWALL)
+            {
+                return Step::Skip;
+            }
+            if room.is_unsure != 0 {
+                room.step = Step::Skip;
+                room.settle();
+            }
+        } else if room.is_unsure != 0 {
             room.step = itself(host, &room.flight, &mut room.route, room.is_called != 0);
             room.settle();
         }
@@ -146,7 +203,7 @@ fn in_room<H: Host, F: Ip, const PROGRAM: u8>(host: H, room: &mut Room<F>) -> St
         room.step = learn::<H, F, PROGRAM>(host, &room.flight, &mut room.route);
         room.settle();
     }
-    if room.step != Step::Next || !translates {
+    if room.step != Step::Next || !(of_pods || (is_netdev && from_outside::<F>(config))) {
         return room.step;
     }
     if room.is_called == 0 {

@@ -117,6 +117,19 @@ pub enum Kind {
     Control = 4,
 }
 
+/// Whom a packet that came from outside has been given for a receiver in place of the one that it named. Such packets this node sends
+/// on, wherever their receiver is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Turned {
+    /// Nobody.
+    No = 0,
+    /// The backend of the service that is called.
+    ToBackend = 1,
+    /// Who called, by the port that stands for it.
+    ToClient = 2,
+}
+
 /// What the stages from conntrack on need, whichever the family: where the packet goes, and what is to be told about it.
 #[derive(Clone, Copy)]
 pub struct Route {
@@ -142,6 +155,8 @@ pub struct Route {
     pub reason: u8,
     /// For a drop by policy: what stands for the rules that decided.
     pub arg: u32,
+    /// Whom it has been given for a receiver here.
+    pub turned: Turned,
 }
 
 impl Route {
@@ -158,5 +173,6 @@ impl Route {
         point: 0,
         reason: 0,
         arg: 0,
+        turned: Turned::No,
     };
 }

@@ -62,6 +62,8 @@ pub trait Ip: Copy + 'static {
     const MASQUERADE: ConfigFlags;
     /// The node's own address on the underlay.
     fn node(config: &NodeConfig) -> Self::Addr;
+    /// The address with which the node speaks to pods.
+    fn router(config: &NodeConfig) -> Self::Addr;
     /// Whether it is the node's own address on the underlay.
     fn is_node(config: &NodeConfig, addr: Self::Addr) -> bool;
     /// Identity of what no row covers.

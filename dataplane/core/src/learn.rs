@@ -13,7 +13,7 @@ use dataplane_abi::{Be16, DropReason, Identity};
 use crate::conntrack::{self, End, Found};
 use crate::ends::{self, Meeting, Place};
 use crate::ethernet;
-use crate::flight::{Flight, Kind, Route};
+use crate::flight::{Flight, Kind, Route, Turned};
 use crate::host::{Host, Packet};
 use crate::ip::{Ip, l4};
 use crate::node;
@@ -48,7 +48,7 @@ fn meet<H: Host, F: Ip, const PROGRAM: u8>(
     if place != Place::Pod && !route.to.identity.is_pod() && nests::<F, PROGRAM>(config, flight) {
         return Step::Drop(DropReason::EncapProhibited);
     }
-    match receiver::<PROGRAM>(host.ifindex(), config, place, &route.to, F::is_group(addr)) {
+    match receiver::<PROGRAM>(host.ifindex(), config, place, route, F::is_group(addr)) {
         Step::Next => {}
         other => return other,
     }
@@ -83,15 +83,20 @@ fn meet<H: Host, F: Ip, const PROGRAM: u8>(
         Found::Reply => {
             route.reason = TraceReason::Reply as u8;
             route.flags |= EventHeader::REPLY;
-            // Of a pod behind another node the tunnel may tell an identity before the tables do.
-            if route.to.identity == Identity::UNMANAGED {
+            // Of a pod behind another node the tunnel may tell an identity before the tables do; and of a caller outside the cluster,
+            // who has come here by that node, it alone tells.
+            let is_callers = PROGRAM == Program::FromContainer as u8
+                && black_box(is_callers(route.to.identity, meeting.origin.identity));
+            if route.to.identity == Identity::UNMANAGED || is_callers {
                 route.to.identity = meeting.origin.identity;
             }
         }
         Found::Nothing | Found::Reopened => route.reason = TraceReason::New as u8,
     }
     // Nobody knows who began it, so it is no reason to drop what comes to the node if the node may have.
-    let is_late = found == Found::Nothing && node::is_late::<F, PROGRAM>(flight, meeting);
+    let is_late = found == Found::Nothing
+        && !(PROGRAM == Program::FromNetdev as u8 && route.turned != Turned::No)
+        && node::is_late::<F, PROGRAM>(flight, meeting);
     let judged_as = if is_late { Found::Reply } else { found };
     match judge::<H, F, PROGRAM>(host, flight, route, meeting, judged_as) {
         Step::Next => {}
@@ -161,10 +166,13 @@ fn receiver<const PROGRAM: u8>(
     ifindex: u32,
     config: &NodeConfig,
     place: Place,
-    dst: &End,
+    route: &Route,
     is_group: bool,
 ) -> Step {
     let judges_node = config.flags.contains(ConfigFlags::HOST_FIREWALL);
+    let dst = &route.to;
+    // Asked before the place: the kernel's verifier would ask it for each.
+    let is_given = PROGRAM == Program::FromNetdev as u8 && is_sent_on(route);
     if PROGRAM == Program::FromContainer as u8 {
         if is_group { Step::Drop(DropReason::UnknownTarget) } else { Step::Next }
     } else if PROGRAM == Program::FromOverlay as u8 {
@@ -172,6 +180,7 @@ fn receiver<const PROGRAM: u8>(
             Place::Pod => Step::Next,
             Place::Node if judges_node => Step::Next,
             Place::Node => Step::Pass,
+            Place::Elsewhere if is_sent_on(route) => Step::Next,
             Place::Elsewhere => Step::Drop(DropReason::UnknownTarget),
         }
     } else if PROGRAM == Program::ToContainer as u8 {
@@ -185,12 +194,29 @@ fn receiver<const PROGRAM: u8>(
         match place {
             Place::Pod => Step::Next,
             Place::Node if judges_node => Step::Next,
+            Place::Node | Place::Elsewhere if is_given && !is_group => Step::Next,
             Place::Node | Place::Elsewhere => Step::Skip,
         }
     } else {
         // What the node itself sends.
         Step::Next
     }
+}
+
+/// Whether a packet's receiver is one that it was given here. A pod that has gone is not.
+#[inline(always)]
+fn is_sent_on(route: &Route) -> bool {
+    match route.turned {
+        Turned::No => false,
+        Turned::ToBackend => true,
+        Turned::ToClient => !route.to.identity.is_pod(),
+    }
+}
+
+/// Whether the end that is a node by the tables is a caller outside the cluster, by the row of the connection that it began.
+#[inline(never)]
+fn is_callers(known: Identity, noted: Identity) -> bool {
+    known.is_remote_node() && noted.is_world()
 }
 
 /// Whether a packet is for the tunnel's own port. From a pod, a node would unpack it and believe the identity that the pod wrote

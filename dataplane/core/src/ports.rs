@@ -29,6 +29,8 @@ pub struct Leaving<F: Ip> {
     pub wire: F::Key,
     /// What the row of its port is at first.
     pub entry: NatEntry,
+    /// The address by which it leaves: the node's, or that of a service.
+    pub addr: F::Addr,
     /// The port by which it leaves, once known.
     pub port: Be16,
     /// The node itself sends it.
@@ -53,6 +55,7 @@ impl<F: Ip> Leaving<F> {
             pad: [0; 2],
             addr: dataplane_abi::Addr::ZERO,
         },
+        addr: F::LOOPBACK,
         port: Be16::ZERO,
         is_of_node: 0,
         begins: 0,
@@ -77,7 +80,7 @@ impl<F: Ip> Leaving<F> {
             pad: [0; 2],
             addr: F::to_abi(sender),
         };
-        self.port = port;
+        (self.addr, self.port) = (F::node(config), port);
         self.is_of_node = u8::from(is_of_node);
         self.begins = u8::from(is_tcp && conntrack::begins(flight.tcp_flags));
     }

@@ -10,7 +10,7 @@ use dataplane_abi::backends::{BackendEntry, BackendState};
 use dataplane_abi::endpoints::{EndpointFlags, EndpointKey};
 use dataplane_abi::ipcache::IpCacheKey;
 use dataplane_abi::metrics::{self, Direction};
-use dataplane_abi::services::{ServiceEntry, ServiceKey, ServiceScope};
+use dataplane_abi::services::{ServiceEntry, ServiceFlags, ServiceKey, ServiceScope};
 use dataplane_abi::sock_revnat::{SockRevNatEntry, SockRevNatKey};
 use dataplane_abi::{Addr, DropReason, Family, ForwardReason};
 
@@ -65,6 +65,21 @@ pub fn find<H: Places + ServiceMaps>(host: H, called: &Peer) -> Option<(ServiceK
     let key = ServiceKey { addr: Addr::ZERO, ..exact };
     let service = *host.service(&key)?;
     is_node(host, called.addr, called.family).then_some((key, service))
+}
+
+/// The same for a caller outside the cluster, for whom cluster IPs are none. Where traffic policies leave other backends for such
+/// callers, there is a frontend for them alone.
+#[inline(always)]
+pub fn find_from_outside<H: Places + ServiceMaps>(
+    host: H,
+    called: &Peer,
+) -> Option<(ServiceKey, ServiceEntry)> {
+    let own =
+        ServiceKey::frontend(called.addr, called.family, called.port, called.proto, ServiceScope::External);
+    if let Some(service) = host.service(&own) {
+        return Some((own, *service));
+    }
+    find(host, called).filter(|(_, service)| !service.flags.contains(ServiceFlags::CLUSTER_IP))
 }
 
 /// Whether what is called at an address and a port of this node is a port that a service has at every node. The address that is none

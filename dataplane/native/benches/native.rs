@@ -29,7 +29,7 @@ fn node() -> Native {
     let config = NodeConfig {
         abi_version: ABI_VERSION,
         revision: 1,
-        flags: ConfigFlags::all() - ConfigFlags::HOST_FIREWALL,
+        flags: ConfigFlags::all() - ConfigFlags::HOST_FIREWALL - ConfigFlags::OUTSIDE_CALLS,
         routing: Routing::Vxlan as u8,
         aggregation: 3,
         monitor_flags: 7,

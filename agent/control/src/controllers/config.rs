@@ -26,7 +26,8 @@ pub(crate) fn row(config: &Config, plan: &Plan, listeners: bool, ticks_per_s: u3
         (masquerade::is_on(config, plan, true), masquerade::is_on(config, plan, false));
     flags.set(ConfigFlags::MASQUERADE_V4, masquerade_v4);
     flags.set(ConfigFlags::MASQUERADE_V6, masquerade_v6);
-    let (snat_port_min, snat_port_max) = if masquerade_v4 || masquerade_v6 {
+    flags.set(ConfigFlags::OUTSIDE_CALLS, plan.outside_calls);
+    let (snat_port_min, snat_port_max) = if masquerade_v4 || masquerade_v6 || plan.outside_calls {
         (*config.masquerade.ports.start(), *config.masquerade.ports.end())
     } else {
         (0, 0)

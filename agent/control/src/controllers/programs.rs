@@ -21,9 +21,9 @@ pub(crate) fn base(plan: &Plan) -> Vec<((String, Program), u32)> {
 /// Programs that have work on the underlay device: every packet between nodes pays for each of them.
 ///
 /// With native routing packets for pods come in there; behind the tunnel none do. Where pods are masqueraded or the node's own
-/// connections are judged, both directions are looked at.
+/// connections are judged, and where calls from outside are translated, both directions are looked at.
 fn of_underlay(plan: &Plan) -> &'static [Program] {
-    match (plan.host_firewall || plan.masquerade, plan.routing) {
+    match (plan.host_firewall || plan.masquerade || plan.outside_calls, plan.routing) {
         (true, _) => &[Program::FromNetdev, Program::ToNetdev],
         (false, Routing::Native) => &[Program::FromNetdev],
         (false, Routing::Vxlan) => &[],

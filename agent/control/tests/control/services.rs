@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use agent_control::ports::{PortError, PortErrorKind, Table};
+use agent_control::ports::{PortError, PortErrorKind, Program, Table};
 use agent_control::{
     Config, Event, NodeObject, Object, ObjectKind, ObjectName, PolicyConfig, Routing, ServiceTranslation,
     Severity,
@@ -443,6 +443,27 @@ fn calls_are_translated_where_the_configuration_says() {
         let config = world.maps.rows(Table::Config);
         let row = NodeConfig::read_from_bytes(config.values().next().unwrap()).unwrap();
         assert!(!world.node.sockets() && !row.flags.contains(ConfigFlags::SERVICE_PACKETS));
+    }
+}
+
+#[test]
+fn calls_from_outside_are_translated_with_services_unless_that_is_off() {
+    for routing in [Routing::Vxlan, Routing::Native] {
+        let mut world = World::with(Config::new(OWN, routing));
+        for (services, node_port, is_on) in
+            [(true, true, true), (true, false, false), (false, true, false), (true, true, true)]
+        {
+            (world.config.kube_proxy_replacement, world.config.node_port) = (services, node_port);
+            world.restart();
+            world.sync(2);
+            let row = world.node_config();
+            assert_eq!(row.flags.contains(ConfigFlags::OUTSIDE_CALLS), is_on);
+            let ports = if is_on { (32_768, 65_535) } else { (0, 0) };
+            assert_eq!((row.snat_port_min, row.snat_port_max), ports, "what leaves again needs ports");
+            let programs = &world.node.links()["eth0"].programs;
+            assert_eq!(programs.contains(&Program::ToNetdev), is_on);
+            assert_eq!(programs.contains(&Program::FromNetdev), is_on || routing == Routing::Native);
+        }
     }
 }
 

@@ -155,6 +155,11 @@ impl Ip for V4 {
     }
 
     #[inline(always)]
+    fn router(config: &NodeConfig) -> u32 {
+        u32::from_ne_bytes(config.router_v4)
+    }
+
+    #[inline(always)]
     fn is_node(config: &NodeConfig, addr: u32) -> bool {
         Self::node(config) == addr
     }

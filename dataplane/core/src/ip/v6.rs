@@ -172,6 +172,11 @@ impl Ip for V6 {
     }
 
     #[inline(always)]
+    fn router(config: &NodeConfig) -> [u64; 2] {
+        transmute!(config.router_v6)
+    }
+
+    #[inline(always)]
     fn is_node(config: &NodeConfig, addr: [u64; 2]) -> bool {
         Self::node(config) == addr
     }

@@ -1,5 +1,6 @@
-//! `from_netdev`: what comes in from the underlay. Answers to masqueraded pods become answers to them; packets for pods of this node
-//! are delivered, those for the node itself are judged if they shall be, everything else is left alone.
+//! `from_netdev`: what comes in from the underlay. Answers to masqueraded pods become answers to them; calls from outside the cluster
+//! to services are sent to backends; packets for pods of this node are delivered, those for the node itself are judged if they shall be,
+//! everything else is left alone.
 
 use core::hint::black_box;
 
@@ -11,11 +12,12 @@ use dataplane_abi::policy::Direction;
 use dataplane_abi::program::Program;
 
 use super::with_config;
-use crate::closer::{look_closer, put_away};
+use crate::calls;
+use crate::closer::{look_closer, nobody_turned, put_away};
 use crate::conntrack::{self, End, Hit};
 use crate::ends::{self, Place};
 use crate::ethernet;
-use crate::flight::{Flight, Kind, Route};
+use crate::flight::{Flight, Kind, Route, Turned};
 use crate::forward;
 use crate::host::Host;
 use crate::ip::{Ip, V4, V6};
@@ -36,7 +38,7 @@ pub fn from_netdev<H: Host>(host: H) -> Verdict {
             return Step::Skip;
         }
         let step = match ethernet::ethertype(host) {
-            Some(ethernet::IPV4) => match whose::<H, V4>(host, route) {
+            Some(ethernet::IPV4) => match whose::<H, V4>(host) {
                 Step::Next => {
                     let step = ip::<H, V4>(host, route);
                     look_closer::<H, V4, PROGRAM>(host, route, step)
@@ -45,7 +47,7 @@ pub fn from_netdev<H: Host>(host: H) -> Verdict {
             },
             Some(ethernet::IPV6) => {
                 route.is_v6 = true;
-                match whose::<H, V6>(host, route) {
+                match whose::<H, V6>(host) {
                     Step::Next => {
                         let step = ip::<H, V6>(host, route);
                         look_closer::<H, V6, PROGRAM>(host, route, step)
@@ -57,6 +59,11 @@ pub fn from_netdev<H: Host>(host: H) -> Verdict {
         };
         match step {
             Step::Next if route.to.way.kind == WayKind::Local as u8 => forward::deliver(host, route, true),
+            // Others' backends and callers are reached by the stack's routes.
+            Step::Next if route.turned != Turned::No => {
+                route.point = TracePoint::ToStack as u8;
+                Step::Pass
+            }
             Step::Next => Step::Skip,
             end => end,
         }
@@ -65,11 +72,18 @@ pub fn from_netdev<H: Host>(host: H) -> Verdict {
 
 /// Finds out whether the packet is for anybody here, and makes it one for the pod whose answer it is. [`Step::Next`]: it is.
 #[inline(always)]
-fn whose<H: Host, F: Ip>(host: H, route: &mut Route) -> Step {
+fn whose<H: Host, F: Ip>(host: H) -> Step {
     let Some(config) = host.config() else { return Step::Skip };
     let mut step = Step::Skip;
-    if masquerade::is_on::<F>(config) && is_for_node::<H, F>(host, config) {
-        step = masquerade::come::<H, F>(host, route);
+    let may_be_called = calls::from_outside::<F>(config);
+    if may_be_called {
+        nobody_turned::<H, F>(host);
+    }
+    if (masquerade::is_on::<F>(config) || may_be_called) && is_for_node::<H, F>(host, config) {
+        step = masquerade::come::<H, F>(host);
+    }
+    if step == Step::Closer {
+        step = if may_be_called { Step::Next } else { Step::Skip };
     }
     // The kernel's verifier would follow each outcome to the end by itself.
     match black_box(step) {
@@ -93,7 +107,9 @@ fn is_left_alone<H: Host, F: Ip>(host: H, config: &NodeConfig) -> bool {
         return true;
     }
     if config.flags.contains(ConfigFlags::HOST_FIREWALL) {
-        config.routing != Routing::Native as u8 && !node::is_own::<H, F>(host, config, dst)
+        config.routing != Routing::Native as u8
+            && !calls::from_outside::<F>(config)
+            && !node::is_own::<H, F>(host, config, dst)
     } else {
         F::is_node(config, dst)
     }

@@ -1,4 +1,5 @@
-//! `from_overlay`: what other nodes sent through the tunnel.
+//! `from_overlay`: what other nodes sent through the tunnel. Answers of backends there to callers outside the cluster become answers to
+//! them, which the stack sends on.
 
 use dataplane_abi::DropReason;
 use dataplane_abi::conntrack::WayKind;
@@ -11,7 +12,7 @@ use crate::closer::{look_closer, put_away};
 use crate::conntrack::{self, End, Hit};
 use crate::ends::{self, Place};
 use crate::ethernet;
-use crate::flight::{Flight, Kind, Route};
+use crate::flight::{Flight, Kind, Route, Turned};
 use crate::forward;
 use crate::host::Host;
 use crate::ip::{Ip, V4, V6};
@@ -45,6 +46,10 @@ pub fn from_overlay<H: Host>(host: H) -> Verdict {
         }
         match step {
             Step::Next if route.to.way.kind != WayKind::Stack as u8 => Step::Drop(DropReason::UnknownTarget),
+            Step::Next if route.turned != Turned::No => {
+                route.point = TracePoint::ToStack as u8;
+                Step::Pass
+            }
             // For the node itself, or of a connection that goes through its stack.
             Step::Next | Step::Pass => {
                 route.point = TracePoint::ToHost as u8;

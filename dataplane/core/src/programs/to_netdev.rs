@@ -1,5 +1,6 @@
 //! `to_netdev`: what leaves by the underlay: packets to next hops, the tunnel's outer packets, the node's own, and what its stack routes
-//! for pods. Never encapsulates. The node's own are judged if they shall be; what pods send to the world is masqueraded if it shall be.
+//! for others. Never encapsulates. The node's own are judged if they shall be; what pods send to the world is masqueraded if it shall be;
+//! answers to callers outside the cluster come from the service that was called.
 
 use core::hint::black_box;
 
@@ -8,6 +9,7 @@ use dataplane_abi::events::TracePoint;
 use dataplane_abi::program::Program;
 
 use super::with_config;
+use crate::calls;
 use crate::ethernet;
 use crate::flight::Route;
 use crate::host::Host;
@@ -47,11 +49,11 @@ fn ip<H: Host, F: Ip>(host: H, config: &NodeConfig, route: &mut Route) -> Step {
             end => return end,
         }
     }
-    if !masquerade::is_on::<F>(config) {
+    if !masquerade::is_on::<F>(config) && !calls::from_outside::<F>(config) {
         return Step::Skip;
     }
-    match black_box(masquerade::read::<H, F>(host)) {
-        Step::Next => masquerade::leave::<H, F>(host, route),
+    match black_box(masquerade::read::<H, F, false>(host)) {
+        Step::Next => masquerade::leave::<H, F, false>(host, route),
         end => end,
     }
 }

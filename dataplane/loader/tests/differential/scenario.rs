@@ -129,7 +129,7 @@ struct Flow {
     bport: u16,
     /// Who answers for `b`, if that is a service.
     answers: Option<Party>,
-    /// The node's port by which it leaves, where `a` is masqueraded.
+    /// The node's port by which it leaves, where the node speaks for `a`.
     wire: Option<u16>,
     /// Packets so far.
     count: usize,
@@ -144,6 +144,7 @@ impl Flow {
             _ if forward => (self.a, self.b, self.aport, self.bport),
             None if let Some(wire) = self.wire => (self.b, Party::Node, self.bport, wire),
             None => (self.b, self.a, self.bport, self.aport),
+            Some(other) if let Some(wire) = self.wire => (other, Party::Node, BACKEND_PORT, wire),
             Some(same) if same == self.a => (same, Party::Loopback, BACKEND_PORT, self.aport),
             Some(other) => (other, self.a, BACKEND_PORT, self.aport),
         }
@@ -171,6 +172,35 @@ impl Stage<'_> {
         let flag = if v6 { ConfigFlags::MASQUERADE_V6 } else { ConfigFlags::MASQUERADE_V4 };
         self.config.flags.contains(flag)
             && matches!((from, to), (Party::Pod(_), Party::World(_) | Party::Outside(_)))
+    }
+
+    /// Whether somebody outside calls a service of whom others than the node's pods answer.
+    fn is_called_for(&self, flow: &Flow) -> bool {
+        matches!(flow.a, Party::Outside(_) | Party::World(_))
+            && matches!(flow.answers, Some(Party::Remote(_) | Party::RemoteNode))
+    }
+
+    /// What the node's stack gets of a packet between somebody outside and a backend, and sends on.
+    fn sent_on(&mut self, flow: &Flow, forward: bool) -> Vec<Input> {
+        let (Party::Outside(_) | Party::World(_), Some(answers)) = (flow.a, flow.answers) else {
+            return Vec::new();
+        };
+        if answers == Party::Node || (forward && matches!(answers, Party::Pod(_))) {
+            return Vec::new();
+        }
+        let plain =
+            Flow { b: answers, bport: BACKEND_PORT, answers: None, wire: None, last: None, ..flow.clone() };
+        let payload = self.upper(&plain, forward);
+        let packet = self.ip(&plain, forward, plain.proto, &payload);
+        let by_tunnel = forward && self.config.overlay_ifindex != 0 && matches!(answers, Party::Remote(_));
+        let (program, ifindex, source) = if by_tunnel {
+            (Program::FromHost, self.devices.host, self.config.host_mac)
+        } else {
+            (Program::ToNetdev, self.devices.underlay, self.config.underlay_mac)
+        };
+        let ethertype = if flow.v6 { frame::IPV6 } else { frame::IPV4 };
+        let frame = frame::ethernet([2, 0, 0, 0, 9, 9], source, ethertype, &packet);
+        vec![Input { program, ifindex, mark: 0, gso_size: 0, frame }]
     }
 
     /// The next packet, or the few that belong together.
@@ -204,8 +234,8 @@ impl Stage<'_> {
             65..74 => Party::Node,
             74..77 => Party::Router,
             77..84 => Party::RemoteNode,
-            84..90 => Party::Outside(self.rng.byte() % 4),
-            90..97 => Party::World(self.rng.byte() % 4),
+            84..92 => Party::Outside(self.rng.byte() % 4),
+            92..97 => Party::World(self.rng.byte() % 4),
             _ => Party::Group,
         }
     }
@@ -247,6 +277,8 @@ impl Stage<'_> {
                 last: None,
             };
             let flow = Flow { answers: self.services.answers(flow.b, flow.bport), ..flow };
+            let wire = if self.is_called_for(&flow) { Some(WIRE_PORT) } else { flow.wire };
+            let flow = Flow { wire, ..flow };
             if self.flows.len() < 8 {
                 self.flows.push(flow);
             } else {
@@ -274,7 +306,10 @@ impl Stage<'_> {
         flow.count += 1;
         flow.last = Some((packet.clone(), forward));
         let (from, to, ..) = flow.ends(forward);
-        let inputs = self.on_way(from, to, flow.v6, &packet);
+        let mut inputs = self.on_way(from, to, flow.v6, &packet);
+        if self.rng.percent(90) {
+            inputs.extend(self.sent_on(&flow, forward));
+        }
         self.flows[index] = flow;
         inputs
     }
@@ -436,7 +471,8 @@ impl Stage<'_> {
         if let Some(wire) = flow.wire {
             let seen = if forward {
                 sender = Party::Node;
-                Flow { a: Party::Node, aport: wire, wire: None, ..flow.clone() }
+                let (b, bport) = flow.answers.map_or((flow.b, flow.bport), |other| (other, BACKEND_PORT));
+                Flow { a: Party::Node, aport: wire, b, bport, answers: None, wire: None, ..flow.clone() }
             } else {
                 Flow { wire: None, ..flow.clone() }
             };

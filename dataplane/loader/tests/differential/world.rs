@@ -211,13 +211,19 @@ impl Services {
         if number == 0 {
             places.push((every, NODE_PORT));
         }
+        let mut flags = rng.pick(&[ServiceFlags::CLUSTER_IP, ServiceFlags::LOAD_BALANCER]);
+        flags.set(ServiceFlags::EXTERNAL_LOCAL, rng.percent(20));
         for (ip, port) in places {
-            let (addr, family) = Addr::from_ip(ip);
-            let key = ServiceKey::frontend(addr, family, Be16::new(port), proto, ServiceScope::Internal);
-            let frontend = ServiceEntry::frontend(service, count, timeout_s, ServiceFlags::CLUSTER_IP);
-            self.frontends.push((key, frontend));
-            for slot in 1..=slots {
-                self.frontends.push((key.slot(slot), ServiceEntry::slot(service, backend)));
+            for scope in [ServiceScope::Internal, ServiceScope::External] {
+                if scope == ServiceScope::External && rng.percent(70) {
+                    continue;
+                }
+                let (addr, family) = Addr::from_ip(ip);
+                let key = ServiceKey::frontend(addr, family, Be16::new(port), proto, scope);
+                self.frontends.push((key, ServiceEntry::frontend(service, count, timeout_s, flags)));
+                for slot in 1..=slots {
+                    self.frontends.push((key.slot(slot), ServiceEntry::slot(service, backend)));
+                }
             }
         }
     }
@@ -259,6 +265,7 @@ fn config(rng: &mut Rng, devices: &Devices, ticks_per_s: u32) -> NodeConfig {
     flags.set(ConfigFlags::SERVICE_PACKETS, rng.percent(75));
     flags.set(ConfigFlags::MASQUERADE_V4, rng.percent(70));
     flags.set(ConfigFlags::MASQUERADE_V6, rng.percent(70));
+    flags.set(ConfigFlags::OUTSIDE_CALLS, rng.percent(75));
     let routing = if rng.percent(60) { Routing::Vxlan } else { Routing::Native };
     let v4 = |party: Party| party.v4();
     let v6 = |party: Party| party.v6();

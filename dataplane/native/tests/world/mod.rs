@@ -114,7 +114,7 @@ impl World {
         let mut config = NodeConfig {
             abi_version: ABI_VERSION,
             revision: 1,
-            flags: ConfigFlags::all() - ConfigFlags::HOST_FIREWALL - MASQUERADE,
+            flags: ConfigFlags::all() - ConfigFlags::HOST_FIREWALL - ConfigFlags::OUTSIDE_CALLS - MASQUERADE,
             routing: routing as u8,
             aggregation: 3,
             monitor_flags: 7,
