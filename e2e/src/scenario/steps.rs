@@ -101,6 +101,7 @@ impl<'a> Run<'a> {
                 Ok(())
             }
             Action::Fault(fault) => self.fault(fault).await,
+            Action::Request(request) => objects::request(client, request).await,
             Action::Wait(wait) => {
                 let why = self.wait(wait).await?;
                 if let Some(why) = &why {
@@ -151,7 +152,7 @@ impl<'a> Run<'a> {
         loop {
             let still = match &wait.until {
                 Until::Time(_) => None,
-                Until::Ready => self.not_ready().await?,
+                Until::Ready => self.not_ready(false).await?,
                 Until::Traffic(id) => {
                     let ended = self.traffic.get(id).is_none_or(|running| running.progress().ended);
                     (!ended).then(|| format!("traffic {id} goes on"))
@@ -166,8 +167,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn not_ready(&self) -> anyhow::Result<Option<String>> {
-        let restless = objects::Pods::list(&self.arm.client).await?.restless();
+    async fn not_ready(&self, lingering: bool) -> anyhow::Result<Option<String>> {
+        let restless = objects::Pods::list(&self.arm.client).await?.restless(lingering);
         if let Some(pod) = restless.first() {
             return Ok(Some(format!("pod {pod} is not ready or not yet gone")));
         }
@@ -180,7 +181,7 @@ impl<'a> Run<'a> {
         &mut self,
         seen: &mut Option<BTreeMap<String, String>>,
     ) -> anyhow::Result<Option<String>> {
-        if let Some(still) = self.not_ready().await? {
+        if let Some(still) = self.not_ready(true).await? {
             return Ok(Some(still));
         }
         let goes_on = |running: &&Running| !running.traffic.background && !running.progress().ended;
@@ -310,6 +311,7 @@ fn describe(action: &Action) -> String {
         Action::Fault(fault) => {
             format!("fault {} on {}", fault.kind.word(), fault.node.as_deref().unwrap_or("nodes"))
         }
+        Action::Request(request) => format!("{} {}", request.method.word(), request.path),
         Action::Expect(expect) => format!("expect {expect:?}"),
     }
 }
