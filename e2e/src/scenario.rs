@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -60,6 +61,8 @@ pub struct Arm {
     seed: u64,
     /// Addresses that services had when they were last called, by `namespace/name`.
     services: Mutex<BTreeMap<String, Vec<IpAddr>>>,
+    /// Number of changes made only to be seen.
+    touches: AtomicU64,
 }
 
 /// Makes the lab that a scenario begins with.
@@ -108,7 +111,8 @@ pub async fn up(
     }
     let cluster = builder.build().await.context("bring up the lab")?;
     let client = cluster::connect(Some(&cluster.kubeconfig())).await?;
-    Ok(Arm { cluster, client, seed: options.seed, services: Mutex::default() })
+    let (services, touches) = (Mutex::default(), AtomicU64::default());
+    Ok(Arm { cluster, client, seed: options.seed, services, touches })
 }
 
 impl Arm {

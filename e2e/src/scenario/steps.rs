@@ -1,6 +1,7 @@
 //! Steps, one after the other, in real time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -33,8 +34,6 @@ pub(super) struct Run<'a> {
     forgiven: agents::Drops,
     /// When faults ended, or will end.
     healed: Vec<Instant>,
-    /// Number of changes made only to be seen.
-    touches: u64,
 }
 
 impl<'a> Run<'a> {
@@ -56,7 +55,6 @@ impl<'a> Run<'a> {
             first_drops: drops.clone(),
             forgiven: drops,
             healed: Vec::new(),
-            touches: 0,
         })
     }
 
@@ -199,8 +197,8 @@ impl<'a> Run<'a> {
         let Some(seen) = seen else {
             // An agent that is told of this change has been told of everything before it.
             *seen = Some(agents::last_events(cluster));
-            self.touches += 1;
-            objects::touch_node(&self.arm.client, "node-1", self.touches).await?;
+            let touches = self.arm.touches.fetch_add(1, Ordering::Relaxed);
+            objects::touch_node(&self.arm.client, "node-1", touches).await?;
             return Ok(Some("the agents have not been asked".to_owned()));
         };
         for node in cluster.nodes() {
