@@ -121,6 +121,8 @@ enum Suite {
     NetworkPolicy,
     /// The L3/L4 and deny tests of Cilium's connectivity check
     Connectivity,
+    /// The Kubernetes end-to-end suite for services, by its meaning
+    Services,
     /// Random policies beside the oracle, a seed each (300 without --case)
     Generated,
 }
@@ -288,6 +290,13 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
             };
             run(&client, &matrix, &args.common, &options).await
         }
+        Command::Netns(args) if args.suite == Some(Suite::Services) => {
+            let cases = suite::services::select(args.common.case.as_deref())?;
+            let mut progress = |line: &str| eprintln!("{line}");
+            let options = args.services();
+            let work = suite::services::run_netns(&cases, &options, &mut progress);
+            args.common.publish(&or_interrupted(work).await?, None)
+        }
         Command::Netns(args) if args.suite.is_some() => run_suite(&args).await,
         Command::Netns(args) => {
             let mut matrix = args.workloads.matrix()?;
@@ -391,6 +400,17 @@ fn native_suite(args: &NativeArgs) -> anyhow::Result<ExitCode> {
     };
     let mut progress = |line: &str| eprintln!("{line}");
     let report = match args.suite {
+        Some(Suite::Services) => {
+            let options = suite::services::Options {
+                families: options.families,
+                routing: options.routing,
+                kube_proxy_replacement: matrix_options.kube_proxy_replacement,
+                service_translation: matrix_options.service_translation,
+                seed: matrix_options.seed,
+                bin_dir: None,
+            };
+            suite::services::run_native(&suite::services::select(wish)?, &options, &mut progress)
+        }
         Some(Suite::Connectivity) => {
             suite::native::run_connectivity(&suite::connectivity::select(wish)?, &options, &mut progress)?
         }
@@ -484,6 +504,17 @@ impl NetnsArgs {
         }
     }
 
+    fn services(&self) -> suite::services::Options {
+        suite::services::Options {
+            families: self.families(),
+            routing: routing(self.routing),
+            kube_proxy_replacement: self.kube_proxy_replacement,
+            service_translation: self.service_translation.into(),
+            seed: 1,
+            bin_dir: self.bin_dir.clone(),
+        }
+    }
+
     fn families(&self) -> Vec<Family> {
         match self.family {
             lab::plan::Family::V4 => vec![Family::V4],
@@ -496,10 +527,7 @@ impl NetnsArgs {
 impl NativeArgs {
     fn options(&self) -> native::Options {
         native::Options {
-            routing: match self.routing {
-                lab::plan::Routing::Vxlan => model::Routing::Vxlan,
-                lab::plan::Routing::Native => model::Routing::Native,
-            },
+            routing: routing(self.routing),
             family: match self.family {
                 lab::plan::Family::V4 => Families::V4,
                 lab::plan::Family::V6 => Families::V6,
@@ -558,6 +586,14 @@ impl FamilyWish {
             Self::V6 => Some(vec![Family::V6]),
             Self::Dual => Some(Family::ALL.to_vec()),
         }
+    }
+}
+
+/// How packets travel, in the words of scenarios.
+const fn routing(routing: lab::plan::Routing) -> model::Routing {
+    match routing {
+        lab::plan::Routing::Vxlan => model::Routing::Vxlan,
+        lab::plan::Routing::Native => model::Routing::Native,
     }
 }
 

@@ -3,14 +3,20 @@
 //! It reports the same [`Outcome`] as the simulator. What this arm cannot do is refused before anything starts ([`refuse`]).
 //! Start reading at [`run`], then [`steps`].
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use lab::Cluster;
 use lab::plan::{Family, Routing};
 use sim_scenario::Outcome;
-use sim_scenario::model::{Action, Enforcement, Families, FaultKind, Kill, Routing as Routed, Scenario};
+use sim_scenario::model::{
+    Action, Enforcement, Families, FaultKind, Kill, Routing as Routed, Scenario, Step, Until, Wait,
+};
 
 use crate::cluster;
 use crate::netns::{masquerade_args, translation_args};
@@ -53,6 +59,10 @@ pub struct Arm {
     pub cluster: Cluster,
     client: kube::Client,
     seed: u64,
+    /// Addresses that services had when they were last called, by `namespace/name`.
+    services: Mutex<BTreeMap<String, Vec<IpAddr>>>,
+    /// Number of changes made only to be seen.
+    touches: AtomicU64,
 }
 
 /// Makes the lab that a scenario begins with.
@@ -101,7 +111,27 @@ pub async fn up(
     }
     let cluster = builder.build().await.context("bring up the lab")?;
     let client = cluster::connect(Some(&cluster.kubeconfig())).await?;
-    Ok(Arm { cluster, client, seed: options.seed })
+    let (services, touches) = (Mutex::default(), AtomicU64::default());
+    Ok(Arm { cluster, client, seed: options.seed, services, touches })
+}
+
+impl Arm {
+    /// The way to the lab's API server.
+    pub fn client(&self) -> kube::Client {
+        self.client.clone()
+    }
+}
+
+/// Takes away what a scenario has left behind, so that another can follow on the same lab; what stays all the same.
+///
+/// # Errors
+/// When the lab itself fails.
+pub async fn clear(arm: &Arm, scenario: &Scenario) -> anyhow::Result<Vec<String>> {
+    objects::delete_all(&arm.client).await?;
+    let wait = |until| Step { at: None, action: Action::Wait(Wait::new(until)) };
+    let steps = vec![wait(Until::Ready), wait(Until::Rest)];
+    let waiting = Scenario { steps, ..scenario.clone() };
+    Ok(run(arm, &waiting, |_| {}).await?.failures)
 }
 
 /// Flags of the agents for what the scenario says of policies.

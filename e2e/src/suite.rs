@@ -2,12 +2,14 @@
 //!
 //! [`network_policy`] and [`connectivity`] run the cases of `sim-policy`'s suites and compare with their tables; [`generated`] runs random policies and
 //! compares with the oracle. [`native`] runs all of them in the simulator; on a cluster all make their pods once ([`standing`]) and change only policies and labels from case to case, through the Kubernetes API.
+//! [`services`] is another thing: pods and services come and go in it, so its cases are scenarios.
 //! A question to the cluster is one try of `bristle-lab probe` in a pod, so pods need the lab's own image.
 
 pub mod connectivity;
 pub mod generated;
 pub mod native;
 pub mod network_policy;
+pub mod services;
 
 mod objects;
 mod question;

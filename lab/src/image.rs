@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -105,6 +106,15 @@ pub fn run(args: &[String]) -> anyhow::Result<ExitCode> {
         let mut interrupt = signal(SignalKind::interrupt()).context("watch SIGINT")?;
         // Blocked since the start of the container, so that none is lost before there are handlers.
         SigSet::all().thread_unblock().context("unblock signals")?;
+        let linger = match &builtin {
+            Builtin::Echo(options) => options.linger(),
+            _ => Duration::ZERO,
+        };
+        let end = async {
+            let signal = terminate.recv().await;
+            tokio::time::sleep(linger).await;
+            signal
+        };
         let work = async {
             match builtin {
                 Builtin::HttpEcho(options) => http_echo::serve(&options).await,
@@ -115,7 +125,7 @@ pub fn run(args: &[String]) -> anyhow::Result<ExitCode> {
         };
         tokio::select! {
             result = work => result.map(|()| ExitCode::SUCCESS),
-            _ = terminate.recv() => Ok(ExitCode::SUCCESS),
+            _ = end => Ok(ExitCode::SUCCESS),
             _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
         }
     })

@@ -71,6 +71,28 @@ pub struct Tally {
     pub errors: u32,
 }
 
+/// What is told of it while it goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Told {
+    /// What came of it.
+    #[serde(flatten)]
+    pub tally: Tally,
+    /// Answers over HTTP of servers that say who they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<Answers>,
+}
+
+/// Answers of one server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answers {
+    /// Its own address.
+    pub server: IpAddr,
+    /// The address at which it saw the client.
+    pub caller: IpAddr,
+    /// How many.
+    pub count: u32,
+}
+
 impl Options {
     fn interval(&self) -> Duration {
         Duration::from_micros(self.interval_us)
@@ -97,7 +119,7 @@ impl Options {
 
 /// Sends everything, and prints how far it is.
 pub fn main(options: &Options) -> anyhow::Result<ExitCode> {
-    let tally = run(options, Report { tally: Tally::default(), aloud: true })?;
+    let tally = run(options, Report { told: Told::default(), aloud: true })?;
     Ok(if tally.answered == options.count { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -126,21 +148,30 @@ fn run(options: &Options, mut report: Report) -> anyhow::Result<Tally> {
         Kind::Tcp => stream::run(options, &mut stream::Segments::default(), &mut report),
         Kind::Http => stream::run(options, &mut stream::Requests, &mut report),
     }
-    Ok(report.tally)
+    Ok(report.told.tally)
 }
 
-/// The tally, printed whenever it changes if so wanted.
+/// What is told, printed whenever the tally changes if so wanted.
 #[derive(Debug, Default)]
 struct Report {
-    tally: Tally,
+    told: Told,
     aloud: bool,
 }
 
 impl Report {
+    /// Takes in who has given an answer that is counted next.
+    fn answered(&mut self, server: IpAddr, caller: IpAddr) {
+        let answers = &mut self.told.answers;
+        match answers.iter_mut().find(|known| (known.server, known.caller) == (server, caller)) {
+            Some(known) => known.count += 1,
+            None => answers.push(Answers { server, caller, count: 1 }),
+        }
+    }
+
     fn change(&mut self, change: impl FnOnce(&mut Tally)) {
-        change(&mut self.tally);
+        change(&mut self.told.tally);
         if self.aloud
-            && let Ok(line) = serde_json::to_string(&self.tally)
+            && let Ok(line) = serde_json::to_string(&self.told)
         {
             // Nobody reads any more: then nobody wants to know.
             let _ = writeln!(std::io::stdout().lock(), "{line}");

@@ -14,7 +14,7 @@ pub(crate) struct Args {
     /// The arm: network namespaces on this machine, the simulator (no root), or kind.
     #[arg(long, value_parser = ["netns", "native", "kind"], default_value = "netns")]
     on: String,
-    /// --case 1-6,20-23, --routing vxlan|native, --family v4|v6|dual, --report FILE.json, --captures DIR, --suite network-policy|connectivity|generated …
+    /// --case 1-6,20-23, --routing vxlan|native, --family v4|v6|dual, --report FILE.json, --captures DIR, --suite network-policy|connectivity|services|generated …
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
 }

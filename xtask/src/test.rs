@@ -52,6 +52,8 @@ const NATIVE_CASES: &str = "1-66";
 const NETNS_CASES: &str = "1-66,x1,x2,x3,x4";
 /// Suites of which every case must pass, in the simulator and on network namespaces.
 const SUITES: [&str; 2] = ["network-policy", "connectivity"];
+/// The suite whose every case must pass with agents that serve services: in the simulator on every routing, on network namespaces on one.
+const SERVICES: &str = "services";
 /// Random policies that are compared with the oracle on real eBPF.
 const GENERATED_CASES: &str = "1-20";
 
@@ -120,6 +122,11 @@ pub(crate) fn simulator(bin_dir: &Path) -> anyhow::Result<()> {
         let title = format!("suite {suite} in the simulator, {routing}");
         cmd::run(&title, command.arg("native").args(suite_args(suite, routing, "native-")))?;
     }
+    for routing in ["vxlan", "native"] {
+        let mut command = Command::new(bin_dir.join("bristle-e2e"));
+        let title = format!("suite {SERVICES} in the simulator, {routing}");
+        cmd::run(&title, command.arg("native").args(services_args(routing, "native-")))?;
+    }
     Ok(())
 }
 
@@ -164,7 +171,12 @@ pub(crate) fn matrix() -> anyhow::Result<()> {
         let args = suite_args("generated", routing, "");
         e2e::netns(&bin_dir, &[args, ["--case", GENERATED_CASES].map(OsString::from).to_vec()].concat())?;
     }
-    Ok(())
+    e2e::netns(&bin_dir, &services_args("vxlan", ""))
+}
+
+/// Words for a run of the suite of services.
+fn services_args(routing: &str, prefix: &str) -> Vec<OsString> {
+    [suite_args(SERVICES, routing, prefix), vec![OsString::from("--kube-proxy-replacement")]].concat()
 }
 
 /// Words for a run of a suite.

@@ -261,7 +261,8 @@ pub struct ServiceObject {
     pub health_port: Option<u16>,
     /// Seconds for which a client stays with its backend (`spec.sessionAffinity` is `ClientIP`).
     pub affinity_s: Option<u32>,
-    /// It is left to another proxy (label `service.kubernetes.io/service-proxy-name`), or is only a name (type `ExternalName`).
+    /// It is left to another proxy (label `service.kubernetes.io/service-proxy-name`) or to nobody (label
+    /// `service.kubernetes.io/headless`), or is only a name (type `ExternalName`).
     pub is_anothers: bool,
 }
 

@@ -1,6 +1,7 @@
 //! Steps, one after the other, in real time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -33,8 +34,6 @@ pub(super) struct Run<'a> {
     forgiven: agents::Drops,
     /// When faults ended, or will end.
     healed: Vec<Instant>,
-    /// Number of changes made only to be seen.
-    touches: u64,
 }
 
 impl<'a> Run<'a> {
@@ -56,7 +55,6 @@ impl<'a> Run<'a> {
             first_drops: drops.clone(),
             forgiven: drops,
             healed: Vec::new(),
-            touches: 0,
         })
     }
 
@@ -101,6 +99,7 @@ impl<'a> Run<'a> {
                 Ok(())
             }
             Action::Fault(fault) => self.fault(fault).await,
+            Action::Request(request) => objects::request(client, request).await,
             Action::Wait(wait) => {
                 let why = self.wait(wait).await?;
                 if let Some(why) = &why {
@@ -151,7 +150,7 @@ impl<'a> Run<'a> {
         loop {
             let still = match &wait.until {
                 Until::Time(_) => None,
-                Until::Ready => self.not_ready().await?,
+                Until::Ready => self.not_ready(false).await?,
                 Until::Traffic(id) => {
                     let ended = self.traffic.get(id).is_none_or(|running| running.progress().ended);
                     (!ended).then(|| format!("traffic {id} goes on"))
@@ -166,8 +165,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn not_ready(&self) -> anyhow::Result<Option<String>> {
-        let restless = objects::Pods::list(&self.arm.client).await?.restless();
+    async fn not_ready(&self, lingering: bool) -> anyhow::Result<Option<String>> {
+        let restless = objects::Pods::list(&self.arm.client).await?.restless(lingering);
         if let Some(pod) = restless.first() {
             return Ok(Some(format!("pod {pod} is not ready or not yet gone")));
         }
@@ -180,7 +179,7 @@ impl<'a> Run<'a> {
         &mut self,
         seen: &mut Option<BTreeMap<String, String>>,
     ) -> anyhow::Result<Option<String>> {
-        if let Some(still) = self.not_ready().await? {
+        if let Some(still) = self.not_ready(true).await? {
             return Ok(Some(still));
         }
         let goes_on = |running: &&Running| !running.traffic.background && !running.progress().ended;
@@ -198,8 +197,8 @@ impl<'a> Run<'a> {
         let Some(seen) = seen else {
             // An agent that is told of this change has been told of everything before it.
             *seen = Some(agents::last_events(cluster));
-            self.touches += 1;
-            objects::touch_node(&self.arm.client, "node-1", self.touches).await?;
+            let touches = self.arm.touches.fetch_add(1, Ordering::Relaxed);
+            objects::touch_node(&self.arm.client, "node-1", touches).await?;
             return Ok(Some("the agents have not been asked".to_owned()));
         };
         for node in cluster.nodes() {
@@ -310,6 +309,7 @@ fn describe(action: &Action) -> String {
         Action::Fault(fault) => {
             format!("fault {} on {}", fault.kind.word(), fault.node.as_deref().unwrap_or("nodes"))
         }
+        Action::Request(request) => format!("{} {}", request.method.word(), request.path),
         Action::Expect(expect) => format!("expect {expect:?}"),
     }
 }

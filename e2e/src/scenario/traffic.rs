@@ -9,7 +9,8 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 use lab::Cluster;
 use lab::machine::rootfs::BIN_DIR;
-use lab::traffic::Tally;
+use lab::traffic::{Tally, Told};
+use sim_scenario::answers::{Answers, Wanted, pod_name};
 use sim_scenario::flows::{self, AFTERMATH, Packets};
 use sim_scenario::model::{Families, Place, Traffic, TrafficExpect, TrafficKind, World};
 use sim_scenario::outcome::TrafficOutcome;
@@ -25,6 +26,8 @@ use super::{Arm, objects};
 pub(super) struct Progress {
     /// Both families together.
     pub(super) tally: Tally,
+    /// Who has answered, where answers say it.
+    answers: Answers,
     /// When a message was last answered.
     pub(super) last_answer: Option<Instant>,
     /// It has ended.
@@ -50,6 +53,8 @@ pub(super) struct Running {
     /// How many messages it shall be.
     pub(super) wanted: u32,
     progress: Arc<Mutex<Progress>>,
+    /// What answers must be like.
+    who: Wanted,
     /// Which packets are its own, for each family; empty: that is not known before.
     packets: Vec<Packets>,
     begun: Instant,
@@ -80,10 +85,17 @@ impl Running {
                 }
             }
         }
+        let who = match wanted(arm, traffic).await {
+            Ok(wanted) => wanted,
+            Err(e) => {
+                locked(&progress).problem.get_or_insert_with(|| format!("{e:#}"));
+                Wanted::default()
+            }
+        };
         let runs = if traffic.family == Some(Families::Dual) { 2 } else { 1 };
         let wanted = traffic.count.saturating_mul(runs);
         let task = tokio::spawn(run(commands, Arc::clone(&progress)));
-        Self { traffic: traffic.clone(), wanted, progress, packets, begun: Instant::now(), task }
+        Self { traffic: traffic.clone(), wanted, progress, who, packets, begun: Instant::now(), task }
     }
 
     /// How far it is.
@@ -112,6 +124,9 @@ impl Running {
     /// What is not as it shall be; `healed` is when faults ended. Those that went on after it ask nothing of it.
     pub(super) fn failure(&self, healed: &[Instant]) -> Option<String> {
         let progress = self.progress();
+        if let Some(why) = self.who.wrong(&progress.answers) {
+            return Some(format!("traffic {}: {why}", self.traffic.id));
+        }
         let Tally { sent, answered, resets, errors } = progress.tally;
         let Traffic { id, expect, background, .. } = &self.traffic;
         let why = progress.problem.map(|why| format!(" ({why})")).unwrap_or_default();
@@ -126,6 +141,8 @@ impl Running {
             TrafficExpect::Ok => Some(format!("{told}; all shall be answered")),
             TrafficExpect::Fail if answered == 0 => None,
             TrafficExpect::Fail => Some(format!("{told}; none shall be answered")),
+            TrafficExpect::Refused if answered == 0 && sent > 0 && resets + errors >= sent => None,
+            TrafficExpect::Refused => Some(format!("{told}; each shall be refused")),
             TrafficExpect::Survive if resets > 0 => Some(format!("{told}; connections shall stay alive")),
             TrafficExpect::Survive => match (progress.last_answer, last_before(healed, progress.ended_at)) {
                 (None, _) => Some(format!("{told}; it shall survive")),
@@ -178,14 +195,22 @@ async fn run(commands: Vec<Command>, progress: Arc<Mutex<Progress>>) {
 }
 
 async fn follow(command: &mut Command, progress: &Mutex<Progress>) -> anyhow::Result<()> {
-    let before = locked(progress).tally;
+    let (before, answers) = {
+        let before = locked(progress);
+        (before.tally, before.answers.clone())
+    };
     let mut child: Child = command.spawn().context("start the client")?;
     let mut lines = BufReader::new(child.stdout.take().context("standard output is piped")?).lines();
     let complaint = child.stderr.take().context("standard error is piped")?;
     let complaint = tokio::spawn(read_all(complaint));
     while let Some(line) = lines.next_line().await.context("read from the client")? {
-        let now: Tally = serde_json::from_str(&line).with_context(|| format!("the client said `{line}`"))?;
+        let Told { tally: now, answers: told } =
+            serde_json::from_str(&line).with_context(|| format!("the client said `{line}`"))?;
         let mut progress = locked(progress);
+        progress.answers.clone_from(&answers);
+        for answer in told {
+            progress.answers.add(answer.server, answer.caller, answer.count);
+        }
         let answered = before.answered + now.answered;
         if answered > progress.tally.answered {
             progress.last_answer = Some(Instant::now());
@@ -254,6 +279,24 @@ async fn command(arm: &Arm, traffic: &Traffic, v4: bool) -> anyhow::Result<Comma
     Ok(command)
 }
 
+/// What answers to traffic must be like, with the addresses of those who are named.
+async fn wanted(arm: &Arm, traffic: &Traffic) -> anyhow::Result<Wanted> {
+    let mut wanted = Wanted { by: traffic.answered_by.clone(), ..Wanted::default() };
+    if let Some(by) = &traffic.answered_by {
+        let named: Vec<String> = by.pods().iter().map(|pod| pod_name(pod)).collect();
+        let mut pods = objects::Pods::list(&arm.client).await?.addresses();
+        // Pods in a node's network share its address: it is of those that are named.
+        pods.sort_by_key(|(name, _)| named.contains(name));
+        for (name, addresses) in pods {
+            wanted.servers.extend(addresses.into_iter().map(|ip| (ip, name.clone())));
+        }
+    }
+    if let Some(place) = &traffic.seen_as {
+        wanted.callers = Some(addresses(arm, place).await?.into_iter().collect());
+    }
+    Ok(wanted)
+}
+
 /// What its packets are like; `None`: a service chooses whom they go to, or an end has no address.
 async fn own_packets(arm: &Arm, traffic: &Traffic, v4: bool) -> Option<Packets> {
     let Traffic { from, to, kind, port, .. } = traffic;
@@ -266,13 +309,18 @@ async fn own_packets(arm: &Arm, traffic: &Traffic, v4: bool) -> Option<Packets> 
 
 /// The address of a place in one family.
 async fn address(arm: &Arm, place: &Place, v4: bool) -> anyhow::Result<IpAddr> {
+    let family = if v4 { "IPv4" } else { "IPv6" };
+    let found = addresses(arm, place).await?.into_iter().find(|address| address.is_ipv4() == v4);
+    found.with_context(|| format!("{place} has no {family} address"))
+}
+
+/// All addresses of a place.
+async fn addresses(arm: &Arm, place: &Place) -> anyhow::Result<Vec<IpAddr>> {
     let node = |name: &str, cluster: &Cluster| cluster.node(name).map(lab::cluster::Node::addresses);
-    let addresses = match place {
+    Ok(match place {
         Place::Address(address) => vec![*address],
         Place::Pod { namespace, name } => objects::pod_addresses(&arm.client, namespace, name).await?,
-        Place::Service { namespace, name } => {
-            objects::service_addresses(&arm.client, namespace, name).await?
-        }
+        Place::Service { namespace, name } => service_addresses(arm, namespace, name).await?,
         Place::Node(name) | Place::NodePort(name) => node(name, &arm.cluster)?,
         Place::World(world) => {
             let [first, second] = arm.cluster.plan().outside_servers();
@@ -281,10 +329,18 @@ async fn address(arm: &Arm, place: &Place, v4: bool) -> anyhow::Result<IpAddr> {
                 World::Second => second,
             }
         }
-    };
-    let family = if v4 { "IPv4" } else { "IPv6" };
-    let found = addresses.into_iter().find(|address| address.is_ipv4() == v4);
-    found.with_context(|| format!("{place} has no {family} address"))
+    })
+}
+
+/// Cluster addresses of a service, or those that it had when it was last called.
+async fn service_addresses(arm: &Arm, namespace: &str, name: &str) -> anyhow::Result<Vec<IpAddr>> {
+    let now = objects::service_addresses(&arm.client, namespace, name).await?;
+    let mut known = arm.services.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = known.entry(format!("{namespace}/{name}")).or_default();
+    if !now.is_empty() {
+        known.clone_from(&now);
+    }
+    Ok(known.clone())
 }
 
 #[cfg(test)]
@@ -297,7 +353,8 @@ mod tests {
         let traffic =
             Traffic { expect, count: 4, ..Traffic::new("t", pod("a"), pod("b"), TrafficKind::Ping) };
         let (packets, begun, progress) = (Vec::new(), Instant::now(), Arc::new(Mutex::new(progress)));
-        Running { traffic, wanted: 4, progress, packets, begun, task: tokio::spawn(async {}) }
+        let who = Wanted::default();
+        Running { traffic, wanted: 4, progress, who, packets, begun, task: tokio::spawn(async {}) }
     }
 
     fn tally(sent: u32, answered: u32, resets: u32) -> Tally {
@@ -306,7 +363,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_expectation_is_judged_by_the_numbers() {
-        use TrafficExpect::{Any, Fail, Ok, Survive};
+        use TrafficExpect::{Any, Fail, Ok, Refused, Survive};
         for (expect, tally, good) in [
             (Ok, tally(4, 4, 0), true),
             (Ok, tally(4, 3, 0), false),
@@ -314,6 +371,10 @@ mod tests {
             (Ok, tally(4, 4, 1), false),
             (Fail, tally(4, 0, 4), true),
             (Fail, tally(4, 1, 0), false),
+            (Refused, tally(4, 0, 4), true),
+            (Refused, tally(4, 0, 3), false),
+            (Refused, tally(4, 1, 3), false),
+            (Refused, tally(0, 0, 0), false),
             (Any, tally(0, 0, 0), true),
             (Survive, tally(4, 1, 0), true),
             (Survive, tally(4, 1, 1), false),

@@ -3,12 +3,17 @@
 //!
 //! What [`crate::traffic`] speaks to. Once all ports listen, [`READY_FILE`] is there for a probe.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::ConnectInfo;
+use axum::extract::connect_info::Connected;
+use axum::response::IntoResponse;
+use axum::serve::IncomingStream;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, recvfrom, sendto, socket,
@@ -37,6 +42,41 @@ pub struct Options {
     /// TCP port that answers HTTP; may be given several times
     #[arg(long, value_name = "PORT")]
     http: Vec<u16>,
+    /// Goes on for so long when it is told to end
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    linger: u64,
+}
+
+impl Options {
+    /// For how long it goes on when it is told to end.
+    pub fn linger(&self) -> Duration {
+        Duration::from_secs(self.linger)
+    }
+}
+
+/// The field of an answer's head that says who answers.
+pub const SERVER: &str = "bristle-server";
+/// The one that says whom the server sees.
+pub const CALLER: &str = "bristle-caller";
+
+/// Both ends of a connection, as the server has them.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    server: Option<IpAddr>,
+    caller: IpAddr,
+}
+
+impl Connected<IncomingStream<'_, TcpListener>> for Ends {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        let server = stream.io().local_addr().ok().map(|address| address.ip().to_canonical());
+        Self { server, caller: stream.remote_addr().ip().to_canonical() }
+    }
+}
+
+/// Answers a request with who was asked by whom.
+async fn answer_http(ConnectInfo(ends): ConnectInfo<Ends>, _body: Bytes) -> impl IntoResponse {
+    let server = ends.server.map(|ip| ip.to_string()).unwrap_or_default();
+    ([(SERVER, server), (CALLER, ends.caller.to_string())], "ok\n")
 }
 
 /// Serves all ports, on IPv4 and IPv6.
@@ -54,7 +94,7 @@ pub async fn serve(options: &Options) -> anyhow::Result<()> {
     for port in &options.http {
         let listener = super::listen_tcp(*port).await?;
         // The body is read to its end, because an unread one would be answered with a reset.
-        let router = Router::new().fallback(|_body: Bytes| async { "ok\n" });
+        let router = Router::new().fallback(answer_http).into_make_service_with_connect_info::<Ends>();
         servers.spawn(async move { axum::serve(listener, router).await.context("serve HTTP") });
     }
     std::fs::write(READY_FILE, "").context("say that the ports listen")?;

@@ -128,7 +128,7 @@ mod tests {
             let mut server = Server { answers, back: Vec::new() };
             run(&options(3, size), &mut server, &mut report).expect("it runs");
             let tally = Tally { sent: 3, answered: expected, resets: 0, errors: 0 };
-            assert_eq!(report.tally, tally, "{size}");
+            assert_eq!(report.told.tally, tally, "{size}");
         }
     }
 

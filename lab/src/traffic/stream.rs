@@ -1,16 +1,17 @@
 //! Segments of a TCP stream, and HTTP requests: one after the other.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::time::Instant;
 
 use super::{Options, Report, until};
+use crate::image::echo::{CALLER, SERVER};
 
 /// What came of one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Came {
-    /// It was answered.
-    Answered,
+    /// It was answered; by whom and to whom, where the answer says it.
+    Answered(Option<(IpAddr, IpAddr)>),
     /// It was not, in its time.
     Lost,
     /// The connection was reset or refused.
@@ -32,10 +33,13 @@ pub(super) fn run(options: &Options, exchange: &mut impl Exchange, report: &mut 
             std::thread::sleep(options.interval());
         }
         let came = exchange.exchange(options, number);
+        if let Came::Answered(Some((server, caller))) = came {
+            report.answered(server, caller);
+        }
         report.change(|tally| {
             tally.sent += 1;
             match came {
-                Came::Answered => tally.answered += 1,
+                Came::Answered(_) => tally.answered += 1,
                 Came::Lost => {}
                 Came::Reset => tally.resets += 1,
                 Came::Error => tally.errors += 1,
@@ -144,7 +148,7 @@ fn is_open(stream: &TcpStream) -> bool {
 impl Exchange for Segments {
     fn exchange(&mut self, options: &Options, number: u32) -> Came {
         match self.try_exchange(options, number) {
-            Ok(()) => Came::Answered,
+            Ok(()) => Came::Answered(None),
             Err(e) => failure(&e),
         }
     }
@@ -156,20 +160,21 @@ pub(super) struct Requests;
 impl Exchange for Requests {
     fn exchange(&mut self, options: &Options, number: u32) -> Came {
         match request(options, number) {
-            Ok(true) => Came::Answered,
-            Ok(false) => Came::Lost,
+            Ok(Some(head)) => Came::Answered(ends(&head)),
+            Ok(None) => Came::Lost,
             Err(e) => failure(&e),
         }
     }
 }
 
-/// Whether the answer was a 200.
-fn request(options: &Options, number: u32) -> io::Result<bool> {
+/// The head of the answer if it was a 200, in lower case.
+fn request(options: &Options, number: u32) -> io::Result<Option<String>> {
     let deadline = Instant::now() + options.timeout();
     let mut stream = connect(options, deadline)?;
     let payload = options.payload(number);
+    let method = if payload.is_empty() { "GET" } else { "POST" };
     let mut message = format!(
-        "POST / HTTP/1.1\r\nHost: {}\r\nContent-Type: application/octet-stream\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        "{method} / HTTP/1.1\r\nHost: {}\r\nContent-Type: application/octet-stream\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         options.address(),
         payload.len()
     )
@@ -179,22 +184,32 @@ fn request(options: &Options, number: u32) -> io::Result<bool> {
     let mut answer = Vec::new();
     let mut buffer = [0; 16 * 1024];
     loop {
-        if let Some(good) = complete(&answer) {
-            return Ok(good);
+        if let Some((good, head)) = complete(&answer) {
+            return Ok(good.then_some(head));
         }
         let some = read(&mut stream, &mut buffer, deadline)?;
         answer.extend_from_slice(&buffer[..some]);
     }
 }
 
-/// Whether a whole answer is there, and whether it is a 200.
-fn complete(answer: &[u8]) -> Option<bool> {
+/// Who answered whom, if the head of an answer says it.
+fn ends(head: &str) -> Option<(IpAddr, IpAddr)> {
+    let field = |name: &str| {
+        let text = head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        text.trim().parse().ok()
+    };
+    Some((field(SERVER)?, field(CALLER)?))
+}
+
+/// Whether an answer is a 200, and its head, once all of it is there.
+fn complete(answer: &[u8]) -> Option<(bool, String)> {
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
     let length =
         head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
     // Without a length the head has to do.
-    (answer.len() >= end + 4 + length.unwrap_or(0)).then(|| head.split(' ').nth(1) == Some("200"))
+    let good = head.split(' ').nth(1) == Some("200");
+    (answer.len() >= end + 4 + length.unwrap_or(0)).then_some((good, head))
 }
 
 #[cfg(test)]
@@ -206,7 +221,7 @@ mod tests {
     fn options(kind: Kind, port: u16) -> Options {
         Options {
             kind,
-            to: std::net::IpAddr::from([127, 0, 0, 1]),
+            to: IpAddr::from([127, 0, 0, 1]),
             port,
             count: 3,
             interval_us: 0,
@@ -229,7 +244,7 @@ mod tests {
             Kind::Tcp => run(&options(kind, port), &mut Segments::default(), &mut report),
             _ => run(&options(kind, port), &mut Requests, &mut report),
         }
-        report.tally
+        report.told.tally
     }
 
     fn echo(mut stream: TcpStream) {

@@ -23,8 +23,13 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::serve::ListenerExt as _;
+use futures::FutureExt as _;
+use http::header;
+use http_body_util::BodyExt as _;
+use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use crate::faults::Faults;
@@ -81,6 +86,26 @@ impl Drop for ServerHandle {
             task.abort();
         }
     }
+}
+
+/// Answers one request as a server does that has no processes and no faults, without a connection: the status, and the object or the
+/// Status of a refusal. `path` has the query. Nothing of it waits, so simulated clusters can ask in between.
+pub fn call(store: &Store, method: &str, path: &str, media_type: &str, body: Option<&Value>) -> (u16, Value) {
+    let bytes = body.map(Value::to_string).unwrap_or_default();
+    let request = http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::CONTENT_TYPE, media_type)
+        .body(Body::from(bytes));
+    let Ok(request) = request else { return (400, Value::Null) };
+    let app = App { store: store.clone(), runtime: Arc::new(NoRuntime), faults: Faults::default() };
+    let answered = async {
+        let response = route::handle(app, request).await;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    };
+    answered.now_or_never().unwrap_or((504, Value::Null))
 }
 
 /// Starts serving; must be called within a tokio runtime.

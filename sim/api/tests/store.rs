@@ -457,3 +457,26 @@ fn the_api_server_has_endpoints() {
         "10.96.0.1"
     );
 }
+
+#[test]
+fn a_request_is_answered_without_a_connection() {
+    let store = store();
+    let call = |method: &str, path: &str, body: Option<Value>| {
+        let media = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        sim_api::server::call(&store, method, path, media, body.as_ref())
+    };
+    let services = "/api/v1/namespaces/default/services";
+    let (status, made) = call("POST", services, Some(service("a", json!({"type": "NodePort"}))));
+    assert_eq!((status, str_at(&made, &["kind"])), (201, "Service"));
+    let patch = json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}, "spec": {"type": "ClusterIP"}});
+    let (status, patched) = call("PATCH", &format!("{services}/a/status"), Some(patch));
+    assert_eq!((status, str_at(&patched, &["spec", "type"])), (200, "NodePort"));
+    let taken = service("b", json!({"type": "NodePort", "ports": made["spec"]["ports"]}));
+    let (status, refused) = call("POST", services, Some(taken));
+    assert_eq!(status, 422);
+    assert!(str_at(&refused, &["message"]).contains("already allocated"), "{refused}");
+    assert_eq!(call("GET", &format!("{services}/b"), None).0, 404);
+    assert_eq!(call("DELETE", &format!("{services}?labelSelector=no%3Dbody"), None).0, 200);
+    assert_eq!(call("GET", &format!("{services}/a"), None).0, 200);
+    assert_eq!(call("GET", "no path", None).0, 400);
+}

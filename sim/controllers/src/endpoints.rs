@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
-use sim_api::object::{at, bool_at, int_at, is_deleting, list_at, name, namespace, set, str_at};
+use sim_api::object::{at, bool_at, int_at, is_deleting, list_at, name, namespace, remove, set, str_at};
 use sim_api::resource::{ENDPOINTS, ENDPOINTSLICES, PODS, SERVICES};
 use sim_api::store::Object;
 use sim_api::{DeleteOptions, Selector, Sub, WriteOptions};
@@ -187,10 +187,7 @@ fn endpoints(ctx: &Context<'_>, service: &Value, pods: &[Object]) {
     for pod in pods.iter().filter(|p| !is_deleting(p) || always) {
         let Some(ip) = address(pod, v4) else { continue };
         let mut ports = ports(service, pod);
-        ports
-            .iter_mut()
-            .filter(|p| str_at(p, &["name"]).is_empty())
-            .for_each(|p| drop(sim_api::object::remove(p, &["name"])));
+        ports.iter_mut().filter(|p| str_at(p, &["name"]).is_empty()).for_each(|p| drop(remove(p, &["name"])));
         let entry = json!({"ip": ip, "nodeName": str_at(pod, &["spec", "nodeName"]), "targetRef": target_reference(pod)});
         let key = json!(ports).to_string();
         let group = groups.entry(key).or_insert_with(|| (Vec::new(), Vec::new(), ports));
@@ -214,13 +211,21 @@ fn endpoints(ctx: &Context<'_>, service: &Value, pods: &[Object]) {
         Ok(_) => drop(tried(
             "endpoints",
             ctx.store.modify(&ENDPOINTS, ns, service_name, Sub::Main, |e| {
-                set(e, &["subsets"], Value::Array(subsets));
+                // An empty list is left out, as Kubernetes does.
+                if subsets.is_empty() {
+                    drop(remove(e, &["subsets"]));
+                } else {
+                    set(e, &["subsets"], Value::Array(subsets));
+                }
             }),
         )),
         Err(_) => {
             let mut labels = at(service, &["metadata", "labels"]).clone();
             labels["endpoints.kubernetes.io/managed-by"] = json!("endpoint-controller");
-            let object = json!({"metadata": {"name": service_name, "namespace": ns, "labels": labels}, "subsets": subsets});
+            let mut object = json!({"metadata": {"name": service_name, "namespace": ns, "labels": labels}});
+            if !subsets.is_empty() {
+                object["subsets"] = Value::Array(subsets);
+            }
             tried("endpoints", ctx.store.create(&ENDPOINTS, ns, object, &WriteOptions::default()));
         }
     }

@@ -334,10 +334,26 @@ fn endpoints_follow_pods() {
     assert_eq!(at(&slice["endpoints"][0], &["conditions", "ready"]), &json!(false));
     let endpoints = w.store.get(&ENDPOINTS, "default", "s").unwrap();
     assert_eq!(list_at(&endpoints["subsets"][0], &["notReadyAddresses"]).len(), 1);
+    w.store.delete(&PODS, "default", "p", &DeleteOptions::now()).unwrap();
+    w.settle();
+    let endpoints = w.store.get(&ENDPOINTS, "default", "s").unwrap();
+    assert_eq!(endpoints.get("subsets"), None, "an empty list is left out");
     w.store.delete(&SERVICES, "default", "s", &DeleteOptions::default()).unwrap();
     w.settle();
     assert!(w.store.get(&ENDPOINTS, "default", "s").is_err());
     assert!(!w.store.list(&ENDPOINTSLICES, "default").iter().any(|s| name(s).starts_with("s-")));
+}
+
+#[test]
+fn ports_of_init_containers_are_found_by_their_names() {
+    let mut w = world(&["a"]);
+    w.make(&SERVICES, "default", json!({"metadata": {"name": "s"}, "spec": {"selector": {"app": "x"}, "ports": [{"port": 80, "targetPort": "side"}]}}));
+    let side = json!({"name": "side", "image": "i", "restartPolicy": "Always", "ports": [{"name": "side", "containerPort": 9090}]});
+    w.make(&PODS, "default", pod("p", "x", json!({"initContainers": [side]})));
+    w.run();
+    let slices = w.store.list(&ENDPOINTSLICES, "default");
+    let slice = slices.iter().find(|s| name(s).starts_with("s-")).unwrap();
+    assert_eq!(slice["ports"], json!([{"name": "", "port": 9090, "protocol": "TCP"}]));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use agent_control::ports::Document;
 use agent_control::{Agent, Config, Event, Now, PolicyConfig, ReconcileReport, Reply, ServiceTranslation};
+use sim_net::{Server, ServerKind};
 use sim_scenario::model::{Routing, Translation};
 
 use crate::cni::Call;
@@ -174,8 +175,29 @@ impl World {
         for (_, call) in calls {
             self.connection_lost(n, call);
         }
+        self.follow_health(n);
         self.note(n, "agent died", life);
         self.after(death.restart_after, Task::StartAgent(n, life));
+    }
+
+    /// The agent's process listens where services ask whether the node has endpoints of them, and not where they do no more.
+    fn follow_health(&mut self, n: NodeId) {
+        let node = &mut self.nodes[n];
+        let wanted = match &node.agent.agent {
+            Some(agent) => agent.service_health(),
+            None => Some(Vec::new()),
+        };
+        let Some(wanted) = wanted else { return };
+        let wanted: BTreeMap<u16, bool> =
+            wanted.iter().map(|health| (health.port, health.local_endpoints > 0)).collect();
+        for port in node.health_ports.keys().filter(|port| !wanted.contains_key(port)) {
+            node.stack.close(*port);
+        }
+        for (port, healthy) in &wanted {
+            let kind = if *healthy { ServerKind::Http } else { ServerKind::HttpFails };
+            node.stack.serve(Server { kind, port: *port });
+        }
+        node.health_ports = wanted;
     }
 
     /// Makes the agent run soon.
@@ -262,6 +284,7 @@ impl World {
         node.agent.idle = has_written_all && report.changing == 0;
         node.agent.agent = Some(agent);
         node.agent.told.set(None);
+        self.follow_health(n);
         if !self.has_told_all(n) {
             let after = self.latency(Duration::from_millis(10));
             self.wake_publisher(n, after);

@@ -12,6 +12,7 @@ use sim_api::resource::PODS;
 use sim_api::{DeleteOptions, Sub};
 use sim_net::Host;
 use sim_scenario::model::{CniFault, Serve};
+use sim_scenario::object::is_never_ready;
 
 use crate::cni::{Call, Wanted};
 use crate::objects;
@@ -50,6 +51,12 @@ pub(crate) struct PodWork {
     /// What listens in it.
     pub(crate) serve: Vec<Serve>,
     host_network: bool,
+    /// It becomes ready.
+    ready: bool,
+    /// For so long it goes on to serve when it shall end.
+    linger: Duration,
+    /// When it ends, if it shall.
+    ends: Option<Duration>,
     /// How far it is.
     pub(crate) stage: Stage,
     /// Its sandbox.
@@ -132,9 +139,10 @@ impl Kubelet {
         Some((work, work.sandbox?))
     }
 
-    /// Whether every pod is where it shall be.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.pods.values().all(|work| work.stage == Stage::Running && !work.deleting)
+    /// Whether every pod is where it shall be; with `lingering`, one that goes on to serve before it ends is, too.
+    pub(crate) fn is_settled(&self, lingering: bool) -> bool {
+        let stays = |work: &PodWork| !work.deleting || lingering && !work.linger.is_zero();
+        self.pods.values().all(|work| work.stage == Stage::Running && stays(work))
     }
 }
 
@@ -158,6 +166,9 @@ impl World {
                 name: name(pod).to_owned(),
                 serve: objects::serves(pod),
                 host_network: at(pod, &["spec", "hostNetwork"]) == &json!(true),
+                ready: !is_never_ready(pod),
+                linger: objects::lingers(pod),
+                ends: None,
                 stage: Stage::New,
                 sandbox: None,
                 deleting: false,
@@ -170,6 +181,10 @@ impl World {
         if let Some(work) = pods.get_mut(&uid) {
             work.object_gone |= deleted;
             work.deleting |= deleted || is_deleting(pod);
+            if work.deleting {
+                let ends = if deleted { now } else { now + work.linger };
+                work.ends = Some(work.ends.map_or(ends, |before| before.min(ends)));
+            }
         }
         let after = self.latency(Duration::from_millis(10));
         self.wake_kubelet(n, after);
@@ -201,7 +216,13 @@ impl World {
                     let after = work.not_before.saturating_sub(self.now);
                     self.wake_kubelet(n, after);
                 }
-                (Stage::Running, true) => self.stop_pod(n, &uid),
+                (Stage::Running, true) => match work.ends.filter(|ends| *ends > self.now) {
+                    Some(ends) => {
+                        let after = ends.saturating_sub(self.now);
+                        self.wake_kubelet(n, after);
+                    }
+                    None => self.stop_pod(n, &uid),
+                },
                 _ => {}
             }
         }
@@ -500,7 +521,11 @@ impl World {
         let host_ip = node.addresses.first().copied();
         let (namespace, name) = (work.namespace.clone(), work.name.clone());
         let now = rfc3339(self.store.now());
-        let condition = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": now});
+        let ready = work.ready;
+        let condition = |kind: &str| {
+            let holds = ready || !kind.ends_with("Ready");
+            json!({"type": kind, "status": if holds { "True" } else { "False" }, "lastTransitionTime": now})
+        };
         let written = self.store.modify(&PODS, &namespace, &name, Sub::Status, |pod| {
             if str_at(pod, &["metadata", "uid"]) != uid {
                 return;

@@ -71,6 +71,8 @@ pub(crate) struct SimNode {
     pub(crate) links: BTreeMap<u32, LinkView>,
     /// The stack.
     pub(crate) stack: sim_net::Node,
+    /// Where its agent says whether the node has endpoints of a service, and whether it has.
+    pub(crate) health_ports: BTreeMap<u16, bool>,
     /// When the stack is due.
     pub(crate) stack_due: Option<Duration>,
     /// The agent, while it lives.
@@ -125,6 +127,7 @@ impl SimNode {
             memory,
             links: BTreeMap::new(),
             stack: sim_net::Node::new(seed),
+            health_ports: BTreeMap::new(),
             stack_due: None,
             agent: AgentProcess::default(),
             commands: Commands::default(),

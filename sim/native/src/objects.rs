@@ -1,5 +1,7 @@
 //! Kubernetes objects that the simulator makes, and what it reads of others.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use sim_api::object::{list_at, str_at};
 use sim_net::{Server, ServerKind};
@@ -48,6 +50,15 @@ pub(crate) fn serves(pod: &Value) -> Vec<Serve> {
     serves
 }
 
+/// For how long a pod goes on to serve after it was deleted.
+pub(crate) fn lingers(pod: &Value) -> Duration {
+    let args =
+        list_at(pod, &["spec", "containers"]).iter().flat_map(|container| list_at(container, &["args"]));
+    let args: Vec<&str> = args.filter_map(Value::as_str).collect();
+    let seconds = args.windows(2).find(|pair| pair[0] == "--linger").and_then(|pair| pair[1].parse().ok());
+    Duration::from_secs(seconds.unwrap_or(0))
+}
+
 /// The server of a stack for it.
 pub(crate) const fn server(serve: Serve) -> Server {
     let kind = match serve.kind {
@@ -67,13 +78,12 @@ mod tests {
         let serve: Vec<Serve> =
             ["http:8080", "udp:53", "tcp:9000"].iter().map(|text| text.parse().unwrap()).collect();
         let pod = sim_scenario::model::Pod {
-            name: "a".into(),
-            namespace: "default".into(),
-            node: None,
-            labels: std::collections::BTreeMap::new(),
             serve: serve.clone(),
+            linger: Duration::from_secs(7),
+            ..sim_scenario::model::Pod::new("a")
         };
         assert_eq!(serves(&pod.to_object()), serve);
+        assert_eq!(lingers(&pod.to_object()), Duration::from_secs(7));
     }
 
     #[test]

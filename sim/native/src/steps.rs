@@ -7,12 +7,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sim_api::object::{at, condition_is_true, name, namespace, str_at};
 use sim_api::resource::{NAMESPACES, PODS};
-use sim_api::{DeleteOptions, Gr, Patch, Store, Sub, WriteOptions};
+use sim_api::{DeleteOptions, Gr, Patch, Store, Sub, WriteOptions, server};
 use sim_scenario::flows::AFTERMATH;
 use sim_scenario::model::{Action, Expect, ObjectRef, Pod, Scenario, Step, TrafficExpect, Until, Wait, time};
+use sim_scenario::object::is_never_ready;
 use sim_scenario::outcome::EndState;
 
 use crate::agents::Death;
+use crate::objects::lingers;
 use crate::queue::NodeId;
 use crate::sim::Sim;
 use crate::traffic::TrafficState;
@@ -76,6 +78,12 @@ impl<'a> Runner<'a> {
             Action::Fault(fault) => {
                 self.sim.world().begin_fault(fault);
                 Ok(())
+            }
+            Action::Request(request) => {
+                let (method, body) = (request.method, request.body.as_ref());
+                let (status, answer) =
+                    server::call(&self.store(), method.word(), &request.path, method.media_type(), body);
+                request.wrong(status, &answer).map_or(Ok(()), Err)
             }
             Action::Expect(expect) => self.expect(expect),
         };
@@ -153,8 +161,11 @@ impl<'a> Runner<'a> {
 
     fn delete_pod(&self, pod: &str) -> Result<(), String> {
         let (namespace, name) = pod.split_once('/').unwrap_or(("default", pod));
-        let options = DeleteOptions { grace_period_s: Some(1), ..DeleteOptions::default() };
-        let deleted = self.store().delete(&PODS, namespace, name, &options);
+        let store = self.store();
+        let found = store.get(&PODS, namespace, name).map_err(|e| format!("pod {namespace}/{name}: {e}"))?;
+        let grace = if lingers(&found).is_zero() { Some(1) } else { None };
+        let options = DeleteOptions { grace_period_s: grace, ..DeleteOptions::default() };
+        let deleted = store.delete(&PODS, namespace, name, &options);
         deleted.map(drop).map_err(|e| format!("pod {namespace}/{name}: {e}"))
     }
 
@@ -327,6 +338,15 @@ impl<'a> Runner<'a> {
     }
 }
 
+/// Whether a pod is ready, has ended, or runs and never becomes ready.
+fn is_as_ready_as_it_gets(pod: &Value) -> bool {
+    match str_at(pod, &["status", "phase"]) {
+        "Failed" | "Succeeded" => true,
+        "Running" if is_never_ready(pod) => true,
+        _ => condition_is_true(pod, "Ready"),
+    }
+}
+
 fn resource(store: &Store, api_version: &str, kind: &str) -> Result<Gr, String> {
     let group = api_version.split_once('/').map_or("", |(group, _)| group);
     let found = store.resource_of_kind(group, kind);
@@ -338,8 +358,13 @@ fn resource(store: &Store, api_version: &str, kind: &str) -> Result<Gr, String> 
 impl World {
     /// Whether all pods are ready and deleted ones are gone.
     pub(crate) fn is_ready(&self) -> bool {
-        self.store.list(&PODS, "").iter().all(|pod| condition_is_true(pod, "Ready"))
-            && self.nodes.iter().all(|node| node.kubelet.is_settled())
+        self.is_settled(false)
+    }
+
+    /// Whether all pods are what they shall become; with `lingering`, deleted ones may go on to serve.
+    fn is_settled(&self, lingering: bool) -> bool {
+        self.store.list(&PODS, "").iter().all(|pod| is_as_ready_as_it_gets(pod))
+            && self.nodes.iter().all(|node| node.kubelet.is_settled(lingering))
     }
 
     /// Whether nothing has anything left to do.
@@ -369,13 +394,16 @@ impl World {
                 return format!("{}: {why}", node.name);
             }
         }
+        if self.controllers_are_due() {
+            return "the controllers have something left to do".to_owned();
+        }
         let under_way = self.under_way();
         if !under_way.is_empty() {
             return under_way.to_owned();
         }
-        if !self.is_ready() {
+        if !self.is_settled(true) {
             let pods = self.store.list(&PODS, "");
-            let pod = pods.iter().find(|pod| !condition_is_true(pod, "Ready"));
+            let pod = pods.iter().find(|pod| !is_as_ready_as_it_gets(pod));
             return pod.map_or_else(
                 || "a pod is not settled".to_owned(),
                 |pod| {
@@ -533,6 +561,12 @@ impl World {
                     wrong.push(format!("{subject} should not be answered: {told}"));
                 }
             }
+            TrafficExpect::Refused => {
+                let refused = counts.resets + counts.refused;
+                if counts.answered > 0 || counts.sent == 0 || refused < counts.sent {
+                    wrong.push(format!("{subject} should be refused: {told}"));
+                }
+            }
             TrafficExpect::Survive => {
                 let lives = state
                     .last_answer
@@ -541,6 +575,9 @@ impl World {
                     wrong.push(format!("{subject} should survive: {told}"));
                 }
             }
+        }
+        if let Some(why) = state.wanted.wrong(&state.answers()) {
+            wrong.push(format!("{subject}: {why}"));
         }
         wrong
     }

@@ -4,9 +4,11 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use sim_api::object::{at, list_at};
-use sim_api::resource::SERVICES;
+use serde_json::Value;
+use sim_api::object::{at, list_at, name, namespace, str_at};
+use sim_api::resource::{PODS, SERVICES};
 use sim_net::{ClientId, ClientKind, ClientReport, ClientSpec};
+use sim_scenario::answers::{Answers, Wanted, pod_name};
 use sim_scenario::flows::{self, Flow, Packets};
 use sim_scenario::model::{Families, Place, Traffic, TrafficKind, World as OutsideServer};
 use sim_scenario::outcome::TrafficOutcome;
@@ -39,6 +41,10 @@ pub(crate) struct TrafficState {
     last: Option<ClientReport>,
     /// The sum over the families that are done.
     total: Counts,
+    /// Answers over HTTP of the families that are done.
+    answers: Answers,
+    /// What they must be like.
+    pub(crate) wanted: Wanted,
     /// It has ended.
     pub(crate) ended: bool,
     /// It could not begin, or an end of it went away.
@@ -89,6 +95,15 @@ impl TrafficState {
         counts
     }
 
+    /// Who has answered until now.
+    pub(crate) fn answers(&self) -> Answers {
+        let mut answers = self.answers.clone();
+        if let Some(report) = &self.last {
+            take_in(&mut answers, report);
+        }
+        answers
+    }
+
     /// The outcome in terms of all arms.
     pub(crate) fn outcome(&self) -> TrafficOutcome {
         let counts = self.counts();
@@ -111,7 +126,49 @@ impl TrafficState {
     }
 }
 
+fn take_in(answers: &mut Answers, report: &ClientReport) {
+    for ((server, caller), count) in &report.answers {
+        answers.add(*server, *caller, *count);
+    }
+}
+
 impl World {
+    /// What the answers to traffic must be like.
+    fn wanted(&self, spec: &Traffic) -> Wanted {
+        let addresses = |pod: &Value| -> Vec<IpAddr> {
+            let ips = list_at(pod, &["status", "podIPs"]).iter();
+            ips.filter_map(|ip| str_at(ip, &["ip"]).parse().ok()).collect()
+        };
+        let mut wanted = Wanted { by: spec.answered_by.clone(), ..Wanted::default() };
+        if let Some(by) = &spec.answered_by {
+            let named: Vec<String> = by.pods().iter().map(|pod| pod_name(pod)).collect();
+            let mut pods: Vec<_> = self
+                .store
+                .list(&PODS, "")
+                .iter()
+                .map(|pod| (format!("{}/{}", namespace(pod), name(pod)), addresses(pod)))
+                .collect();
+            // Pods in a node's network share its address: it is of those that are named.
+            pods.sort_by_key(|(name, _)| named.contains(name));
+            for (name, addresses) in pods {
+                wanted.servers.extend(addresses.into_iter().map(|ip| (ip, name.clone())));
+            }
+        }
+        wanted.callers = spec.seen_as.as_ref().map(|place| match place {
+            Place::Pod { namespace, name } => self
+                .store
+                .get(&PODS, namespace, name)
+                .map(|pod| addresses(&pod).into_iter().collect())
+                .unwrap_or_default(),
+            Place::Node(name) => {
+                let node = self.nodes.iter().find(|node| node.name == *name);
+                node.map(|node| node.addresses.iter().copied().collect()).unwrap_or_default()
+            }
+            _ => BTreeSet::new(),
+        });
+        wanted
+    }
+
     /// Traffic begins.
     pub(crate) fn begin_traffic(&mut self, spec: &Traffic) {
         let both = [true, false].into_iter();
@@ -128,6 +185,8 @@ impl World {
             current: None,
             last: None,
             total: Counts::default(),
+            answers: Answers::default(),
+            wanted: self.wanted(spec),
             ended: false,
             trouble: None,
             last_answer: None,
@@ -148,7 +207,7 @@ impl World {
             return;
         }
         if let Some((sender, client)) = state.current {
-            let report = self.client(sender, client).copied();
+            let report = self.client(sender, client).cloned();
             let Some(state) = self.traffic.get_mut(id) else { return };
             if let Some(report) = report {
                 state.last_answer = state.last_answer.max(report.last_answer);
@@ -203,6 +262,7 @@ impl World {
         let Some(state) = self.traffic.get_mut(id) else { return };
         if let Some(report) = state.last.take() {
             state.total.add(&report);
+            take_in(&mut state.answers, &report);
         }
         if let Some((sender, client)) = state.current.take() {
             match sender {
@@ -249,6 +309,7 @@ impl World {
     }
 
     fn start_client(&mut self, spec: &Traffic, v4: bool) -> Result<(Sender, ClientId), String> {
+        self.remember_service(&spec.to);
         let to = self.address_of(&spec.to, v4)?;
         let from = flows::keep_sender(spec).then(|| self.address_of(&spec.from, v4)).transpose()?;
         let packets =
@@ -289,6 +350,18 @@ impl World {
         }
     }
 
+    /// Takes in the addresses of a service; what it has no more is still known.
+    fn remember_service(&mut self, place: &Place) {
+        let Place::Service { namespace, name } = place else { return };
+        let Ok(service) = self.store.get(&SERVICES, namespace, name) else { return };
+        let listed = list_at(&service, &["spec", "clusterIPs"]).iter().filter_map(Value::as_str);
+        let all = listed.chain(at(&service, &["spec", "clusterIP"]).as_str());
+        let ips: Vec<IpAddr> = all.filter_map(|ip| ip.parse().ok()).collect();
+        if !ips.is_empty() {
+            self.service_addresses.insert(format!("{namespace}/{name}"), ips);
+        }
+    }
+
     fn expect_packets(&mut self, id: &str, packets: Option<Packets>) {
         let Some(state) = self.traffic.get_mut(id) else { return };
         match packets {
@@ -320,15 +393,10 @@ impl World {
                 pick(&self.nodes[n].addresses)
             }
             Place::Service { namespace, name } => {
-                let service = self.store.get(&SERVICES, namespace, name).map_err(|e| e.to_string())?;
-                let mut ips: Vec<IpAddr> = list_at(&service, &["spec", "clusterIPs"])
-                    .iter()
-                    .filter_map(|ip| ip.as_str()?.parse().ok())
-                    .collect();
-                ips.extend(
-                    at(&service, &["spec", "clusterIP"]).as_str().and_then(|ip| ip.parse::<IpAddr>().ok()),
-                );
-                pick(&ips)
+                let name = format!("{namespace}/{name}");
+                let ips =
+                    self.service_addresses.get(&name).ok_or_else(|| format!("{place} has no address"))?;
+                pick(ips)
             }
             Place::World(OutsideServer::First) => pick(&SERVERS[0]),
             Place::World(OutsideServer::Second) => pick(&SERVERS[1]),

@@ -93,6 +93,8 @@ pub(crate) struct World {
     pub(crate) oracle: sim_oracle::Cluster,
     pub(crate) policies: Policies,
     pub(crate) traffic: BTreeMap<String, TrafficState>,
+    /// Addresses that services had when they were last called, by `namespace/name`.
+    pub(crate) service_addresses: BTreeMap<String, Vec<IpAddr>>,
     pub(crate) cluster_faults: ClusterFaults,
     pub(crate) check: Checker,
     pub(crate) trace: Trace,
@@ -189,6 +191,7 @@ impl World {
                 staged: false,
             },
             traffic: BTreeMap::new(),
+            service_addresses: BTreeMap::new(),
             cluster_faults: ClusterFaults::default(),
             check: Checker::new(oracle),
             trace: Trace::default(),
@@ -420,6 +423,11 @@ impl World {
         if self.controllers.step() {
             self.wake_controllers();
         }
+    }
+
+    /// Whether the controllers have not yet looked at what has changed.
+    pub(crate) const fn controllers_are_due(&self) -> bool {
+        self.controllers_due.is_some()
     }
 
     fn wake_controllers(&mut self) {

@@ -1,5 +1,6 @@
 //! Clients: what a process of a host asks of others, and what came of it.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use crate::net::Net;
 use crate::ports::Ports;
 use crate::sockets::Servers;
 use crate::tcp::Tcp;
+use crate::tcp::serve::{CALLER, SERVER};
 
 mod datagram;
 mod stream;
@@ -57,7 +59,7 @@ pub struct ClientSpec {
 }
 
 /// What came of a client so far. Requests that are neither answered, refused nor reset when they are over are lost.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ClientReport {
     /// When it started.
     pub started: Duration,
@@ -79,6 +81,8 @@ pub struct ClientReport {
     pub finished: bool,
     /// The longest time that an answer took.
     pub round_trips: Duration,
+    /// Answers over HTTP, by the address of who gave them and the one at which they saw this client.
+    pub answers: BTreeMap<(IpAddr, IpAddr), u32>,
 }
 
 impl ClientReport {
@@ -86,6 +90,15 @@ impl ClientReport {
         self.answered += 1;
         self.last_answer = Some(now);
         self.round_trips = self.round_trips.max(now.saturating_sub(asked));
+    }
+
+    /// Takes in what the head of an answer says of who gave it.
+    fn answered_by(&mut self, head: &[u8]) {
+        let text = String::from_utf8_lossy(head);
+        let field = |name| text.lines().find_map(|line| line.strip_prefix(name)?.parse().ok());
+        if let (Some(server), Some(caller)) = (field(SERVER), field(CALLER)) {
+            *self.answers.entry((server, caller)).or_default() += 1;
+        }
     }
 }
 

@@ -89,6 +89,11 @@ impl Node {
         self.0.serve(server);
     }
 
+    /// Ends the server at a TCP port; its connections go on.
+    pub fn close(&mut self, port: u16) {
+        self.0.close(port);
+    }
+
     /// Starts a client; it acts with the next [`Node::poll`], which is due at once.
     pub fn start(&mut self, now: Duration, client: ClientSpec) -> ClientId {
         self.0.start(now, client)

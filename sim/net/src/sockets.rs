@@ -29,6 +29,8 @@ pub struct Server {
 pub enum ServerKind {
     /// Answers one request a connection: `GET /N` with N bytes, any other `GET` with a greeting.
     Http,
+    /// Answers every request with 503.
+    HttpFails,
     /// Sends back what it gets over TCP.
     TcpEcho,
     /// Sends back every datagram.
@@ -109,10 +111,15 @@ impl Sockets {
 
     pub(crate) fn serve(&mut self, server: Server) {
         let ports = match server.kind {
-            ServerKind::Http | ServerKind::TcpEcho => &mut self.servers.stream,
+            ServerKind::Http | ServerKind::HttpFails | ServerKind::TcpEcho => &mut self.servers.stream,
             ServerKind::UdpEcho => &mut self.servers.datagram,
         };
         ports.insert(server.port, server.kind);
+    }
+
+    /// Nobody listens at a TCP port any more; connections go on.
+    pub(crate) fn close(&mut self, port: u16) {
+        self.servers.stream.remove(&port);
     }
 
     pub(crate) fn start(&mut self, now: Duration, net: &Net, spec: ClientSpec) -> ClientId {

@@ -210,6 +210,10 @@ impl Stack {
         self.sockets.serve(server);
     }
 
+    pub(crate) fn close(&mut self, port: u16) {
+        self.sockets.close(port);
+    }
+
     pub(crate) fn start(&mut self, now: Duration, client: ClientSpec) -> ClientId {
         self.sockets.start(now, &self.net, client)
     }

@@ -15,7 +15,7 @@ use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpEndpoint, IpListenEndpoint, Ipv4Address, Ipv6Address};
 
 mod patience;
-mod serve;
+pub(crate) mod serve;
 
 use patience::Patience;
 

@@ -52,7 +52,7 @@ fn traffic(a: &Outcome, b: &Outcome, scenario: &Scenario, found: &mut Vec<String
                 let same = match wanted.expect {
                     TrafficExpect::Any => true,
                     TrafficExpect::Survive => in_a == in_b || (single_losses(in_a) && single_losses(in_b)),
-                    TrafficExpect::Ok | TrafficExpect::Fail => in_a == in_b,
+                    TrafficExpect::Ok | TrafficExpect::Fail | TrafficExpect::Refused => in_a == in_b,
                 };
                 if !same {
                     found.push(format!("traffic {id}: {in_a} on {}, {in_b} on {}", a.arm, b.arm));

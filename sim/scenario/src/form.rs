@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::model::{Action, Failures, Fault, FaultKind, Step, Until, Wait, time};
 
 const STEP_FIELDS: &[&str] =
-    &["at", "pod", "delete-pod", "apply", "delete", "wait", "traffic", "fault", "expect"];
+    &["at", "pod", "delete-pod", "apply", "delete", "wait", "traffic", "fault", "request", "expect"];
 
 const FAULT_FIELDS: &[&str] = &[
     "node",

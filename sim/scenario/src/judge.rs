@@ -15,6 +15,7 @@
 //! - A wait is sure if what can hold it up (faults, restarts, addresses in quarantine, traffic) is over well within its time.
 //! - Large datagrams come in fragments, and receivers have few places to put them together: only one such traffic at a time is sure.
 //! - While policies are there, and after that until a wait for rest, nothing gets through for sure; nor does it where all pods are isolated.
+//! - Who answers, whom they see, what the API server answers, and that a call is refused at once is never sure.
 //! - Services, the world, node ports and bare addresses are never sure.
 
 mod clock;
@@ -59,8 +60,10 @@ pub fn doubts(scenario: &Scenario) -> BTreeSet<Doubt> {
             TrafficExpect::Any => true,
             TrafficExpect::Survive => matches!(sure, TrafficExpect::Ok | TrafficExpect::Survive),
             TrafficExpect::Ok | TrafficExpect::Fail => sure == wanted,
+            TrafficExpect::Refused => false,
         };
-        if !enough {
+        let asks_more = open.traffic.answered_by.is_some() || open.traffic.seen_as.is_some();
+        if !enough || asks_more {
             judge.doubts.insert(Doubt { subject: format!("traffic {}", open.traffic.id), why });
         }
     }
@@ -80,6 +83,7 @@ pub fn settle(scenario: &mut Scenario) {
     for step in &mut scenario.steps {
         if let Action::Traffic(traffic) = &mut step.action {
             traffic.expect = strongest.get(&traffic.id).copied().unwrap_or(TrafficExpect::Any);
+            (traffic.answered_by, traffic.seen_as) = (None, None);
         }
     }
 }
@@ -315,7 +319,7 @@ impl<'a> Judge<'a> {
                     }
                 }
             }
-            Action::Apply(_) | Action::Delete(_) => {
+            Action::Apply(_) | Action::Delete(_) | Action::Request(_) => {
                 self.rested = false;
                 self.strangers = true;
                 self.pods.none_is_ready();

@@ -7,12 +7,13 @@
 #![forbid(unsafe_code)]
 
 // From data to text and back.
+pub mod answers;
 pub mod compare;
 pub mod error;
 pub mod flows;
 pub mod model;
 pub mod names;
-mod object;
+pub mod object;
 pub mod outcome;
 pub mod path;
 pub mod replay;

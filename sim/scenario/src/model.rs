@@ -175,6 +175,8 @@ pub enum Action {
     Traffic(Traffic),
     /// Breaks something.
     Fault(Fault),
+    /// Asks the API server, whose answer must be as it says.
+    Request(Request),
     /// Says what must be so now.
     Expect(Expect),
 }
@@ -197,6 +199,35 @@ pub struct Pod {
     /// What listens in it: `http:8080`, `tcp:9000` (echo), `udp:5353` (echo).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub serve: Vec<Serve>,
+    /// Names of ports that it serves, for services that name them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<String, u16>,
+    /// It is in the network of its node.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub host_network: bool,
+    /// Whether it ever becomes ready; one that does not serves all the same.
+    #[serde(default = "yes", skip_serializing_if = "omit::yes")]
+    pub ready: bool,
+    /// For so long it goes on to serve after it was deleted, in whole seconds.
+    #[serde(default, with = "time", skip_serializing_if = "omit::default")]
+    pub linger: Duration,
+}
+
+impl Pod {
+    /// A pod in `default` that the scheduler places and that serves nothing.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            namespace: default_namespace(),
+            node: None,
+            labels: BTreeMap::new(),
+            serve: Vec::new(),
+            ports: BTreeMap::new(),
+            host_network: false,
+            ready: true,
+            linger: Duration::ZERO,
+        }
+    }
 }
 
 /// Something that listens in a pod. Written `http:8080`, `tcp:9000`, `udp:5353`.
@@ -302,6 +333,12 @@ pub struct Traffic {
     /// What must come of it.
     #[serde(default, skip_serializing_if = "omit::default")]
     pub expect: TrafficExpect,
+    /// Which pods must have answered, in each family; of `http` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered_by: Option<AnsweredBy>,
+    /// Whose address those who answered must have seen, of `http` alone: a pod or a node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_as: Option<Place>,
     /// Runs until the end of the scenario or its count is reached; `wait: rest` does not wait for it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub background: bool,
@@ -322,6 +359,8 @@ impl Traffic {
             size: fifty_six(),
             timeout: five_seconds(),
             expect: TrafficExpect::Ok,
+            answered_by: None,
+            seen_as: None,
             background: false,
         }
     }
@@ -350,10 +389,33 @@ pub enum TrafficExpect {
     Ok,
     /// None is answered.
     Fail,
+    /// None is answered, and each is told so at once: by a reset or an ICMP error, or because the call itself fails.
+    Refused,
     /// Nothing is asked of it.
     Any,
     /// Connections stay alive and at least one is answered after the last fault has ended; single losses are allowed.
     Survive,
+}
+
+/// Which pods must have answered, by `NAME` or `NAMESPACE/NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub enum AnsweredBy {
+    /// Each of these, and nobody else.
+    Each(Vec<String>),
+    /// One of these, always the same.
+    One(Vec<String>),
+    /// More than one of these, and nobody else.
+    Several(Vec<String>),
+}
+
+impl AnsweredBy {
+    /// The pods that it names.
+    pub fn pods(&self) -> &[String] {
+        match self {
+            Self::Each(pods) | Self::One(pods) | Self::Several(pods) => pods,
+        }
+    }
 }
 
 /// A place that sends or is addressed.
@@ -567,6 +629,65 @@ pub enum CniFault {
     Gc,
 }
 
+/// A request to the API server, and what it must answer. A `PATCH` is a JSON merge patch (RFC 7396).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Request {
+    /// The HTTP method.
+    pub method: Method,
+    /// Path and query.
+    pub path: String,
+    /// What is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<serde_json::Value>,
+    /// It must be refused with this status; without it, it must succeed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<u16>,
+    /// Fields of the answer: mappings may have more, lists have as many items, null stands for what is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub has: Option<serde_json::Value>,
+    /// Words in the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub says: Option<String>,
+}
+
+/// An HTTP method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Method {
+    /// Reads an object or a list.
+    Get,
+    /// Makes an object.
+    Post,
+    /// Replaces one.
+    Put,
+    /// Changes one.
+    Patch,
+    /// Deletes one, or all that a selector selects.
+    Delete,
+}
+
+impl Method {
+    /// As HTTP has it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
+
+    /// The media type of what is sent with it.
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Patch => "application/merge-patch+json",
+            _ => "application/json",
+        }
+    }
+}
+
 /// What must be so at a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", rename_all_fields = "kebab-case")]
@@ -605,6 +726,10 @@ fn is_default_namespace(namespace: &String) -> bool {
 
 fn core_v1() -> String {
     "v1".to_owned()
+}
+
+const fn yes() -> bool {
+    true
 }
 
 const fn one() -> u32 {

@@ -11,7 +11,7 @@ pub(crate) mod traffic;
 use std::time::Duration;
 
 use crate::error::{Invalid, Problem, hint};
-use crate::model::{Action, Expect, Place, Scenario, Until, Wait, time};
+use crate::model::{Action, Expect, Method, Place, Request, Scenario, Until, Wait, time};
 use crate::path::Path;
 use objects::{Objects, PodKey};
 
@@ -114,7 +114,23 @@ impl Walk<'_> {
             Action::Wait(wait) => self.wait(wait),
             Action::Traffic(traffic) => traffic::check(self, traffic),
             Action::Fault(fault) => fault::check(self, index, fault),
+            Action::Request(request) => self.request(request),
             Action::Expect(expect) => self.expect(expect),
+        }
+    }
+
+    fn request(&mut self, request: &Request) {
+        if !request.path.starts_with('/') {
+            self.wrong("request.path", format!("`{}` is no path: it begins with `/`", request.path));
+        }
+        if matches!(request.refused, Some(code) if !(400..600).contains(&code)) {
+            self.wrong("request.refused", "a request is refused with a status from 400 to 599");
+        }
+        let makes = matches!(request.method, Method::Post | Method::Put) && request.refused.is_none();
+        if let (true, Some(body)) = (makes, &request.body)
+            && let Err(message) = self.objects.apply(body)
+        {
+            self.wrong("request.body", message);
         }
     }
 
@@ -138,6 +154,14 @@ impl Walk<'_> {
             if let Some(other) = pod.serve[..i].iter().find(clash) {
                 self.wrong("pod.serve", format!("`{serve}` and `{other}` want the same port"));
             }
+        }
+        for (name, port) in &pod.ports {
+            if !pod.serve.iter().any(|serve| serve.port == *port) {
+                self.wrong("pod.ports", format!("`{name}` names port {port}, which the pod does not serve"));
+            }
+        }
+        if pod.linger.subsec_nanos() != 0 {
+            self.wrong("pod.linger", "a pod lingers for whole seconds");
         }
         if let Err(message) = self.objects.make_pod(PodKey::of(pod), Some(pod.serve.clone())) {
             self.wrong("pod.name", message);

@@ -83,7 +83,7 @@ fn of_the_cluster() {
 #[test]
 fn of_the_form_of_a_step() {
     let kinds = "`link`, `partition`, `kill`, `stall`, `skew`, `api`, `cni`, `table-full`, `ring-full`, `failures`, `heal`";
-    let actions = "`pod`, `delete-pod`, `apply`, `delete`, `wait`, `traffic`, `fault`, `expect`";
+    let actions = "`pod`, `delete-pod`, `apply`, `delete`, `wait`, `traffic`, `fault`, `request`, `expect`";
     let rows: &[(&str, &str)] = &[
         ("- 5", "t.yaml:6:3: found the number 5, expected a mapping; its fields are `at`, ACTIONS"),
         ("- at: 1s", "t.yaml:6:3: the step does nothing: give it one of ACTIONS"),
@@ -265,6 +265,7 @@ fn of_what_makes_no_sense() {
             (&http(""), "t.yaml:6:12: `port` is missing: only a ping has none"),
             (&http(", port: 0"), "t.yaml:6:62: a port is 1 to 65535"),
             (&http(", port: 81"), "t.yaml:6:62: nothing in pod `b` answers: it does not serve `http:81`"),
+            (&ping(", answered-by: {each: [b]}"), "t.yaml:6:69: who answers is known of `http` alone"),
             (&ping(", count: 0"), "t.yaml:6:63: a count is at least 1"),
             (&ping(", size: 65001"), "t.yaml:6:62: 65001 bytes are too many: 0 to 65000"),
             (&ping(", timeout: 0s"), "t.yaml:6:65: nothing is answered in no time"),

@@ -44,8 +44,10 @@ pub(crate) struct ServiceViews {
 
 /// Addresses of a service itself.
 fn ips(service: &Value) -> impl Iterator<Item = IpAddr> + '_ {
-    let external = list_at(service, &["spec", "externalIPs"]).iter();
-    cluster_ips(service).chain(external.filter_map(|ip| ip.as_str()?.parse().ok()))
+    let external = list_at(service, &["spec", "externalIPs"]).iter().filter_map(Value::as_str);
+    let ingress = list_at(service, &["status", "loadBalancer", "ingress"]).iter();
+    let balanced = ingress.filter_map(|ingress| ingress["ip"].as_str());
+    cluster_ips(service).chain(external.chain(balanced).filter_map(|ip| ip.parse().ok()))
 }
 
 fn cluster_ips(service: &Value) -> impl Iterator<Item = IpAddr> + '_ {

@@ -81,7 +81,10 @@ impl Http {
         if let Some(request) = &mut self.request {
             let state = request.act(world, spec);
             match state {
-                Progress::Answered => report.answer(request.started, now),
+                Progress::Answered => {
+                    report.answer(request.started, now);
+                    report.answered_by(&request.head);
+                }
                 Progress::Reset => report.resets += 1,
                 Progress::Cut => {}
                 Progress::Waiting if now >= request.started + spec.timeout => {}

@@ -15,6 +15,10 @@ const MOST_REQUEST: usize = 1024;
 /// The longest body that is asked for and given.
 const MOST_BODY: usize = 65_535;
 
+/// The fields of an answer's head that say who answers, and whom.
+pub(crate) const SERVER: &str = "Bristle-Server: ";
+pub(crate) const CALLER: &str = "Bristle-Caller: ";
+
 /// A connection of a server.
 pub(super) struct Connection {
     handle: SocketHandle,
@@ -30,16 +34,24 @@ impl Connection {
 }
 
 enum Work {
-    Request(Vec<u8>),
+    Request { bytes: Vec<u8>, ends: Ends, fails: bool },
     Answer { bytes: Vec<u8>, sent: usize },
     Echo,
 }
+
+/// Both ends of a connection, the server's first.
+#[derive(Clone, Copy)]
+struct Ends(SocketAddr, SocketAddr);
 
 impl Tcp {
     /// Waits for the connection that a SYN is about to open.
     pub(crate) fn listen(&mut self, local: SocketAddr, remote: SocketAddr, kind: ServerKind, buffer: usize) {
         let (mut socket, work) = match kind {
-            ServerKind::Http => (new_socket(MOST_REQUEST, buffer), Work::Request(Vec::new())),
+            ServerKind::Http | ServerKind::HttpFails => {
+                let fails = kind == ServerKind::HttpFails;
+                let request = Work::Request { bytes: Vec::new(), ends: Ends(local, remote), fails };
+                (new_socket(MOST_REQUEST, buffer), request)
+            }
             ServerKind::TcpEcho | ServerKind::UdpEcho => (new_socket(buffer, buffer), Work::Echo),
         };
         let at = IpListenEndpoint { addr: Some(local.ip().into()), port: local.port() };
@@ -75,7 +87,7 @@ impl Work {
     fn act(&mut self, socket: &mut Socket<'_>) {
         match self {
             Self::Echo => echo(socket),
-            Self::Request(request) => {
+            Self::Request { bytes: request, ends, fails } => {
                 while socket.can_recv() && request.len() <= MOST_REQUEST {
                     let taken = socket.recv(|bytes| {
                         request.extend_from_slice(bytes);
@@ -86,7 +98,7 @@ impl Work {
                     }
                 }
                 if request.windows(4).any(|end| end == b"\r\n\r\n") {
-                    *self = Self::Answer { bytes: answer(request), sent: 0 };
+                    *self = Self::Answer { bytes: answer(request, *ends, *fails), sent: 0 };
                     self.act(socket);
                 } else if request.len() > MOST_REQUEST || half_closed(socket) {
                     socket.close();
@@ -129,19 +141,24 @@ fn echo(socket: &mut Socket<'_>) {
     }
 }
 
-/// `GET /N` gets N bytes, any other request a short greeting.
-fn answer(request: &[u8]) -> Vec<u8> {
+/// `GET /N` gets N bytes, any other request a short greeting. The head says who answers whom.
+fn answer(request: &[u8], Ends(local, remote): Ends, fails: bool) -> Vec<u8> {
     let text = String::from_utf8_lossy(request);
     let mut words = text.split(' ');
     let (method, target) = (words.next(), words.next().unwrap_or_default());
     let (status, body) = match (method, target.trim_start_matches('/').parse::<usize>()) {
+        _ if fails => ("503 Service Unavailable", Vec::new()),
         (Some("GET"), Ok(size)) => ("200 OK", vec![b'x'; size.min(MOST_BODY)]),
         (Some("GET"), Err(_)) => ("200 OK", b"hello\n".to_vec()),
         _ => ("405 Method Not Allowed", Vec::new()),
     };
-    let mut bytes =
-        format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len())
-            .into_bytes();
+    let mut bytes = format!(
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n{SERVER}{}\r\n{CALLER}{}\r\n\r\n",
+        body.len(),
+        local.ip(),
+        remote.ip()
+    )
+    .into_bytes();
     bytes.extend_from_slice(&body);
     bytes
 }

@@ -54,6 +54,30 @@ fn a_node_is_answered_too(
     assert_eq!((report.sent, report.answered), (3, 3), "{:#?}", world.lines());
 }
 
+#[rstest]
+fn answers_over_http_say_who_gave_them_and_to_whom(#[values(Family::V4, Family::V6)] family: Family) {
+    let mut world = World::new();
+    let report = world.outcome(client(ClientKind::Http, pod(B, family)));
+    assert_eq!(report.answers, [((pod(B, family), pod(A, family)), 3)].into());
+}
+
+#[test]
+fn a_server_that_fails_answers_nobody_and_a_closed_one_refuses() {
+    let mut world = World::new();
+    let ask = |world: &mut World| {
+        let id = world.nodes[A].start(world.now, client(ClientKind::Http, underlay(B, Family::V4)));
+        world.pass(Duration::from_secs(10));
+        let report = world.nodes[A].client(id).unwrap();
+        (report.answered, report.resets)
+    };
+    world.nodes[B].serve(Server { kind: ServerKind::HttpFails, port: 80 });
+    assert_eq!(ask(&mut world), (0, 0));
+    world.nodes[B].serve(Server { kind: ServerKind::Http, port: 80 });
+    assert_eq!(ask(&mut world), (3, 0));
+    world.nodes[B].close(80);
+    assert_eq!(ask(&mut world), (0, 3));
+}
+
 #[test]
 fn a_handshake_as_a_trace_shows_it() {
     let mut world = World::new();

@@ -168,7 +168,7 @@ impl World {
     }
 
     pub(crate) fn report(&self, id: ClientId) -> ClientReport {
-        *self.hosts[A].client(id).unwrap()
+        self.hosts[A].client(id).unwrap().clone()
     }
 
     /// Starts a client on pod A, lets a minute pass and gives its report.

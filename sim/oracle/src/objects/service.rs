@@ -101,9 +101,12 @@ impl Service {
     }
 }
 
-/// The label `service.kubernetes.io/service-proxy-name` gives a service to another proxy; the cluster's leaves it alone.
+/// The label `service.kubernetes.io/service-proxy-name` gives a service to another proxy; the cluster's leaves it alone, as it does one
+/// with the label `service.kubernetes.io/headless`.
 fn is_anothers(object: &Field<'_>) -> Result<bool, OracleError> {
-    Ok(object.at("metadata.labels")?.texts()?.contains_key("service.kubernetes.io/service-proxy-name"))
+    let labels = object.at("metadata.labels")?.texts()?;
+    let left = ["service-proxy-name", "headless"];
+    Ok(left.iter().any(|label| labels.contains_key(&format!("service.kubernetes.io/{label}"))))
 }
 
 /// Cluster IP "None" makes a service headless: it has no virtual address and no proxying. One without any address yet has none either.

@@ -228,9 +228,11 @@ fn types_of_services() {
 fn another_proxys_service_is_left_alone() {
     let mut cluster = shop();
     let mut service = crate::support::documents(SHOP).remove(0);
-    service["metadata"]["labels"] = json!({"service.kubernetes.io/service-proxy-name": "other"});
-    cluster.set(&service).unwrap();
-    check(&cluster, &[("default/plain > 10.96.0.5 tcp 80", "-")]);
+    for label in ["service-proxy-name", "headless"] {
+        service["metadata"]["labels"] = json!({format!("service.kubernetes.io/{label}"): "other"});
+        cluster.set(&service).unwrap();
+        check(&cluster, &[("default/plain > 10.96.0.5 tcp 80", "-")]);
+    }
 }
 
 const YES: Option<bool> = Some(true);

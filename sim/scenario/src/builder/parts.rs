@@ -1,6 +1,5 @@
 //! What belongs to one step.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::model::{Families, Fault, Kill, Pod, Traffic, TrafficExpect, TrafficKind};
@@ -16,13 +15,7 @@ pub struct PodBuilder {
 
 impl PodBuilder {
     pub(super) fn new(name: &str) -> Self {
-        let pod = Pod {
-            name: name.to_owned(),
-            namespace: "default".to_owned(),
-            node: None,
-            labels: BTreeMap::new(),
-            serve: Vec::new(),
-        };
+        let pod = Pod::new(name);
         Self { pod, wrong: Vec::new() }
     }
 

@@ -13,7 +13,11 @@ pub(super) fn undisturbed(scenario: &Scenario) -> BTreeSet<&str> {
     let (mut at_rest, mut broken) = (false, false);
     for step in &scenario.steps {
         match &step.action {
-            Action::Pod(_) | Action::DeletePod(_) | Action::Apply(_) | Action::Delete(_) => {
+            Action::Pod(_)
+            | Action::DeletePod(_)
+            | Action::Apply(_)
+            | Action::Delete(_)
+            | Action::Request(_) => {
                 at_rest = false;
                 open.clear();
             }
@@ -37,7 +41,10 @@ pub(super) fn undisturbed(scenario: &Scenario) -> BTreeSet<&str> {
                 if !at_rest {
                     open.clear();
                 }
-                let is_sure = matches!(traffic.expect, TrafficExpect::Ok | TrafficExpect::Fail);
+                let is_sure = matches!(
+                    traffic.expect,
+                    TrafficExpect::Ok | TrafficExpect::Fail | TrafficExpect::Refused
+                );
                 if at_rest && is_sure && !traffic.background {
                     open.insert(traffic.id.as_str());
                 }

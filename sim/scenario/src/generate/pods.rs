@@ -61,11 +61,11 @@ impl Generator<'_> {
         let name = format!("p{}", self.pods_made);
         let live = Live { namespace, name, node, serve, ready: false, anchor: false };
         self.push(Action::Pod(Pod {
-            name: live.name.clone(),
             namespace: live.namespace.to_owned(),
             node: live.node.clone(),
             labels,
             serve: live.serve.clone(),
+            ..Pod::new(&live.name)
         }));
         self.pods.push(live);
     }

@@ -58,7 +58,7 @@ impl<'a> Pods<'a> {
 
     pub(super) fn all_are_ready(&mut self) {
         for state in self.alive.values_mut() {
-            state.ready = true;
+            state.ready = state.pod.ready;
         }
     }
 

@@ -69,6 +69,7 @@ fn nodes_of(action: &mut Action) -> Vec<&mut String> {
         Action::Fault(fault) => fault.node.iter_mut().collect(),
         Action::Traffic(traffic) => [&mut traffic.from, &mut traffic.to]
             .into_iter()
+            .chain(&mut traffic.seen_as)
             .filter_map(|place| match place {
                 Place::Node(name) | Place::NodePort(name) => Some(name),
                 _ => None,
@@ -173,6 +174,9 @@ fn simpler_pod(shrinker: &mut Shrinker<'_>, index: usize, pod: &Pod) {
             change(pod);
         }
     };
+    if !pod.linger.is_zero() {
+        shrinker.attempt_with("no lingering", |s| with(s, &|pod| pod.linger = Duration::ZERO));
+    }
     if !pod.labels.is_empty() {
         shrinker.attempt_with("no labels", |s| with(s, &|pod| pod.labels.clear()));
     }
@@ -197,6 +201,12 @@ fn simpler_traffic(shrinker: &mut Shrinker<'_>, index: usize, traffic: &Traffic)
             break;
         };
         count = fewer;
+    }
+    if traffic.answered_by.is_some() {
+        shrinker.attempt_with("whoever answers", |s| with(s, &|traffic| traffic.answered_by = None));
+    }
+    if traffic.seen_as.is_some() {
+        shrinker.attempt_with("whoever is seen", |s| with(s, &|traffic| traffic.seen_as = None));
     }
     if traffic.background {
         shrinker

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::Shrinker;
-use crate::model::{Action, Expect, ObjectRef, Place, Scenario, Until, Wait};
+use crate::model::{Action, AnsweredBy, Expect, ObjectRef, Place, Scenario, Until, Wait};
 use crate::validate::objects::PodKey;
 
 /// Removes chunks of steps, large ones first, then single ones; with each what hangs on it.
@@ -128,7 +128,12 @@ impl There {
             }
             Action::Delete(object) => self.has_object(object),
             Action::Apply(objects) => objects.iter().all(|object| self.has_changed(object)),
-            Action::Traffic(begun) => self.has_place(&begun.from) && self.has_place(&begun.to),
+            Action::Traffic(begun) => {
+                let answering = begun.answered_by.iter().flat_map(AnsweredBy::pods);
+                let places = [&begun.from, &begun.to].into_iter().chain(&begun.seen_as);
+                places.into_iter().all(|place| self.has_place(place))
+                    && answering.into_iter().all(|pod| self.has_pod(&PodKey::parse(pod)))
+            }
             Action::Wait(Wait { until: Until::Traffic(id), .. })
             | Action::Expect(Expect::Lost { traffic: id, .. }) => self.traffic.contains(id),
             _ => true,

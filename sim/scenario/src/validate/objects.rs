@@ -61,6 +61,8 @@ pub(super) struct Objects {
     pods: BTreeMap<PodKey, State>,
     /// Applied objects by kind, namespace, name.
     applied: BTreeSet<(String, String, String)>,
+    /// Services that were there once, by namespace and name.
+    services: BTreeSet<(String, String)>,
     /// Kinds that steps define, by group and name.
     defined: BTreeSet<(String, String)>,
     /// Ids of traffic that has begun.
@@ -70,7 +72,8 @@ pub(super) struct Objects {
 impl Objects {
     pub(super) fn new(nodes: u16) -> Self {
         let (pods, applied) = (BTreeMap::new(), BTreeSet::new());
-        Self { nodes, pods, applied, defined: BTreeSet::new(), traffic: BTreeSet::new() }
+        let (services, defined) = (BTreeSet::new(), BTreeSet::new());
+        Self { nodes, pods, applied, services, defined, traffic: BTreeSet::new() }
     }
 
     pub(super) fn node(&self, name: &str) -> Result<(), String> {
@@ -121,6 +124,11 @@ impl Objects {
         }
     }
 
+    /// Was it ever made?
+    pub(super) fn has_known(&self, key: &PodKey) -> bool {
+        self.pods.contains_key(key) || self.of_workload(key)
+    }
+
     /// What listens in a pod, where that is known.
     pub(super) fn serves(&self, key: &PodKey) -> Option<&[Serve]> {
         match self.pods.get(key) {
@@ -160,6 +168,9 @@ impl Objects {
             if !matches!(self.pods.get(&key), Some(State::Alive(_))) {
                 self.make_pod(key, None)?;
             }
+        }
+        if kind == "Service" {
+            self.services.insert((namespace.to_owned(), name.to_owned()));
         }
         self.applied.insert((kind.to_owned(), namespace.to_owned(), name.to_owned()));
         Ok(())
@@ -211,8 +222,9 @@ impl Objects {
         }
     }
 
+    /// Was it ever made? One that is gone is called at the address that it had.
     pub(super) fn has_service(&self, namespace: &str, name: &str) -> bool {
-        self.applied.contains(&("Service".to_owned(), namespace.to_owned(), name.to_owned()))
+        self.services.contains(&(namespace.to_owned(), name.to_owned()))
     }
 
     /// Whether there may be pods that no step names.

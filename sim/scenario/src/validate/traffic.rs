@@ -2,7 +2,7 @@
 
 use super::Walk;
 use super::objects::PodKey;
-use crate::model::{Families, Place, Serve, ServeKind, Traffic, TrafficExpect, TrafficKind};
+use crate::model::{AnsweredBy, Families, Place, Serve, ServeKind, Traffic, TrafficExpect, TrafficKind};
 
 const MOST_BYTES: u16 = 65_000;
 
@@ -22,6 +22,31 @@ pub(super) fn check(walk: &mut Walk<'_>, traffic: &Traffic) {
     family(walk, traffic);
     numbers(walk, traffic);
     served(walk, traffic);
+    answered(walk, traffic);
+}
+
+/// Who answers, and whom they see, is told over HTTP alone.
+fn answered(walk: &mut Walk<'_>, traffic: &Traffic) {
+    for (field, asked) in
+        [("answered-by", traffic.answered_by.is_some()), ("seen-as", traffic.seen_as.is_some())]
+    {
+        if asked && traffic.kind != TrafficKind::Http {
+            walk.wrong(&format!("traffic.{field}"), "who answers is known of `http` alone");
+        }
+    }
+    for pod in traffic.answered_by.iter().flat_map(AnsweredBy::pods) {
+        let key = PodKey::parse(pod);
+        if !walk.objects.has_known(&key) {
+            walk.wrong("traffic.answered-by", format!("there was never a pod `{key}` before this step"));
+        }
+    }
+    match &traffic.seen_as {
+        Some(place @ (Place::Pod { .. } | Place::Node(_))) => walk.place("traffic.seen-as", place),
+        Some(place) => {
+            walk.wrong("traffic.seen-as", format!("`{place}` is nobody's: only pods and nodes are seen"));
+        }
+        None => {}
+    }
 }
 
 fn port(walk: &mut Walk<'_>, traffic: &Traffic) {

@@ -18,6 +18,9 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Label of a service that is left to the proxy that it names.
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 
+/// Label of a service that nobody serves although it has an address.
+const HEADLESS: &str = "service.kubernetes.io/headless";
+
 /// Seconds for which a client stays with its backend unless the service says otherwise: three hours.
 const AFFINITY_S: u32 = 10_800;
 
@@ -172,7 +175,8 @@ impl From<Service> for ServiceObject {
     fn from(service: Service) -> Self {
         let Service { metadata, spec, status } = service;
         let is = |kind: &str| spec.kind.as_deref() == Some(kind);
-        let is_anothers = is("ExternalName") || metadata.labels.contains_key(PROXY_NAME);
+        let is_left = [PROXY_NAME, HEADLESS].iter().any(|label| metadata.labels.contains_key(*label));
+        let is_anothers = is("ExternalName") || is_left;
         // What an earlier type has left says nothing.
         let (is_balanced, has_node_ports) = (is("LoadBalancer"), is("NodePort") || is("LoadBalancer"));
         let ports = spec.ports.into_iter().flatten().filter_map(Port::read);
@@ -319,6 +323,22 @@ mod tests {
         let nothing =
             service(&json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": null, "selector": null}));
         assert_eq!((nothing.cluster_ips.len(), nothing.ports.len(), nothing.affinity_s), (0, 0, None));
+    }
+
+    #[test]
+    fn a_service_is_left_to_whom_its_labels_leave_it() {
+        for (label, left) in
+            [(PROXY_NAME, true), (HEADLESS, true), ("service.kubernetes.io/topology-mode", false)]
+        {
+            let object = json!({
+                "metadata": {"namespace": "shop", "name": "web", "labels": {label: ""}},
+                "spec": {"clusterIP": "10.96.0.1"},
+            });
+            let Some(Object::Service(read)) = Object::read(ObjectKind::Service, &object).unwrap() else {
+                panic!("{label}");
+            };
+            assert_eq!(read.is_anothers, left, "{label}");
+        }
     }
 
     #[test]
