@@ -35,6 +35,9 @@ pub use blocking::BlockingCluster;
 pub use builder::{BuildError, ClusterBuilder, Progress};
 pub use node::Node;
 
+/// The field manager of what a lab makes itself.
+const MANAGER: &str = "lab";
+
 /// Name of the operator among nodes' agents.
 pub const OPERATOR: &str = "operator";
 
@@ -206,31 +209,15 @@ impl Cluster {
     /// # Errors
     /// When the API server refuses it or does not know its kind.
     pub fn apply_object(&self, object: Value) -> Result<(), ClusterError> {
-        self.apply_object_as("lab", object)
+        self.apply_object_as(MANAGER, object)
     }
 
     /// The same in the name of another field manager: what others have set and this object does not name stays.
     ///
     /// # Errors
     /// As [`Self::apply_object`].
-    pub fn apply_object_as(&self, manager: &str, mut object: Value) -> Result<(), ClusterError> {
-        let (version, kind) = (str_at(&object, &["apiVersion"]), str_at(&object, &["kind"]));
-        let group = version.split_once('/').map_or("", |(group, _)| group);
-        let unknown = || ClusterError::Manifest(format!("no resource is of kind {kind} in {version}"));
-        let resource = self.store.resource_of_kind(group, kind).ok_or_else(unknown)?;
-        let ns = match (resource.namespaced, namespace(&object)) {
-            (false, _) => String::new(),
-            (true, "") => "default".to_owned(),
-            (true, ns) => ns.to_owned(),
-        };
-        if resource.namespaced {
-            object["metadata"]["namespace"] = Value::from(ns.as_str());
-        }
-        let object_name = name(&object).to_owned();
-        let options =
-            WriteOptions { field_manager: Some(manager.to_owned()), force: true, ..WriteOptions::default() };
-        self.store.patch(&resource.gr, &ns, &object_name, Sub::Main, &Patch::Apply(object), &options)?;
-        Ok(())
+    pub fn apply_object_as(&self, manager: &str, object: Value) -> Result<(), ClusterError> {
+        apply(&self.store, manager, object)
     }
 
     /// Waits until a condition on the cluster's objects holds; looked at after every change.
@@ -357,6 +344,26 @@ impl Cluster {
         }
         crate::fabric::set_connected(&self.fabric, node.name(), connected).map_err(io::Error::other)
     }
+}
+
+fn apply(store: &Store, manager: &str, mut object: Value) -> Result<(), ClusterError> {
+    let (version, kind) = (str_at(&object, &["apiVersion"]), str_at(&object, &["kind"]));
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    let unknown = || ClusterError::Manifest(format!("no resource is of kind {kind} in {version}"));
+    let resource = store.resource_of_kind(group, kind).ok_or_else(unknown)?;
+    let ns = match (resource.namespaced, namespace(&object)) {
+        (false, _) => String::new(),
+        (true, "") => "default".to_owned(),
+        (true, ns) => ns.to_owned(),
+    };
+    if resource.namespaced {
+        object["metadata"]["namespace"] = Value::from(ns.as_str());
+    }
+    let object_name = name(&object).to_owned();
+    let options =
+        WriteOptions { field_manager: Some(manager.to_owned()), force: true, ..WriteOptions::default() };
+    store.patch(&resource.gr, &ns, &object_name, Sub::Main, &Patch::Apply(object), &options)?;
+    Ok(())
 }
 
 async fn read_all(mut from: impl tokio::io::AsyncRead + Unpin) -> String {

@@ -26,6 +26,7 @@ mod cni;
 mod config;
 mod controllers;
 mod event;
+mod few;
 mod finding;
 pub mod memory;
 mod objects;
@@ -45,6 +46,7 @@ pub use config::{
     SNAT_PORTS, ServiceTranslation,
 };
 pub use event::{DeviceFacts, Event, NodeObject};
+pub use few::{Few, FewMap};
 pub use finding::{Finding, Severity};
 pub use objects::{
     EndpointObject, NamespaceObject, Object, ObjectKind, ObjectName, PodObject, ReadError, ServiceObject,

@@ -2,7 +2,7 @@
 
 mod read;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -14,6 +14,8 @@ use agent_crd::{
 };
 use agent_policy::{NamedPort, PolicyObject};
 use dataplane_abi::Identity;
+
+use crate::few::{Few, FewMap};
 
 /// Kinds of objects. Each is listed and watched by itself, so that what is known of one says nothing of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -240,17 +242,17 @@ pub struct ServiceObject {
     /// `metadata.name`.
     pub name: String,
     /// `metadata.labels`.
-    pub labels: BTreeMap<String, String>,
+    pub labels: FewMap<String, String>,
     /// `spec.selector`; empty: its endpoints are somebody else's matter.
-    pub selector: BTreeMap<String, String>,
+    pub selector: FewMap<String, String>,
     /// `spec.clusterIPs`. What is no address is left out, as is `None`.
-    pub cluster_ips: BTreeSet<IpAddr>,
+    pub cluster_ips: Few<IpAddr>,
     /// `metadata.creationTimestamp`; of two that claim one frontend the later one has it.
     pub created: Box<str>,
     /// `spec.externalIPs`. What is no address is left out.
-    pub external_ips: BTreeSet<IpAddr>,
+    pub external_ips: Few<IpAddr>,
     /// `status.loadBalancer.ingress`, for a service of that type: addresses at which nodes take its traffic (`ipMode` is not `Proxy`).
-    pub balancer_ips: BTreeSet<IpAddr>,
+    pub balancer_ips: Few<IpAddr>,
     /// `spec.ports`, those of protocols that are translated.
     pub ports: Vec<ServicePort>,
     /// `spec.internalTrafficPolicy` is `Local`: clients get endpoints of their own node only.
@@ -290,9 +292,9 @@ pub struct SliceObject {
     pub service: String,
     /// Addresses of its endpoints, whether they are ready or not: who may be spoken to does not depend on that.
     /// Of an endpoint only the first address counts. What is no address is left out, as are names (`addressType` FQDN).
-    pub addresses: BTreeSet<IpAddr>,
+    pub addresses: Few<IpAddr>,
     /// TCP ports of its endpoints.
-    pub tcp_ports: BTreeSet<u16>,
+    pub tcp_ports: Few<u16>,
     /// Ports of its endpoints that are translated: those of services, with the number at the endpoints.
     pub ports: Vec<ServicePort>,
     /// Its endpoints with addresses, each with the first of them.

@@ -1,6 +1,6 @@
 //! One kind of thing outside (rows of a table, routes, programs): what it shall be, what it is, and the difference.
 
-use std::collections::btree_map::Entry;
+use std::collections::btree_map::{Entry, OccupiedEntry};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeBounds;
 
@@ -26,20 +26,64 @@ pub(crate) struct Pass {
     pub(crate) errors: Vec<PortError>,
 }
 
-/// A thing: what it shall be, and what is there. `None`: nothing.
+/// A thing: what it shall be, and what is there. Most are as they shall be, and there may be a million: that is held once.
 #[derive(Debug, Clone)]
-struct Sides<V> {
-    desired: Option<V>,
-    actual: Option<V>,
+enum Sides<V> {
+    /// It is as it shall be.
+    Settled(V),
+    /// It shall be, and is not there.
+    Missing(V),
+    /// It is there, and nobody asks for it.
+    Spare(V),
+    /// It shall be the first, and the second is there.
+    Other(Box<[V; 2]>),
 }
 
 impl<V: Eq> Sides<V> {
-    fn settled(&self) -> bool {
-        self.desired == self.actual
+    /// `None`: it is nothing.
+    fn of(desired: Option<V>, actual: Option<V>) -> Option<Self> {
+        Some(match (desired, actual) {
+            (Some(desired), Some(actual)) if desired == actual => Self::Settled(actual),
+            (Some(desired), Some(actual)) => Self::Other(Box::new([desired, actual])),
+            (Some(desired), None) => Self::Missing(desired),
+            (None, Some(actual)) => Self::Spare(actual),
+            (None, None) => return None,
+        })
     }
 
-    fn is_nothing(&self) -> bool {
-        self.desired.is_none() && self.actual.is_none()
+    fn desired(&self) -> Option<&V> {
+        match self {
+            Self::Settled(value) | Self::Missing(value) => Some(value),
+            Self::Other(both) => both.first(),
+            Self::Spare(_) => None,
+        }
+    }
+
+    fn actual(&self) -> Option<&V> {
+        match self {
+            Self::Settled(value) | Self::Spare(value) => Some(value),
+            Self::Other(both) => both.last(),
+            Self::Missing(_) => None,
+        }
+    }
+
+    const fn settled(&self) -> bool {
+        matches!(self, Self::Settled(_))
+    }
+}
+
+/// Puts other sides in the place of a thing; returns whether it is as it shall be.
+fn replace<K: Ord, V: Eq>(mut place: OccupiedEntry<'_, K, Sides<V>>, sides: Option<Sides<V>>) -> bool {
+    match sides {
+        Some(sides) => {
+            let settled = sides.settled();
+            place.insert(sides);
+            settled
+        }
+        None => {
+            place.remove();
+            true
+        }
     }
 }
 
@@ -82,16 +126,22 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
 
     /// Takes over what was found outside, in place of what was believed to be there.
     pub(crate) fn read_back(&mut self, found: impl IntoIterator<Item = (K, V)>) {
-        for sides in self.things.values_mut() {
-            sides.actual = None;
-        }
+        let before = std::mem::take(&mut self.things).into_iter();
+        let wanted = before.filter_map(|(key, sides)| Some((key, Sides::Missing(sides.desired()?.clone()))));
+        self.things = wanted.collect();
         for (key, value) in found {
-            let sides = self.things.entry(key).or_insert(Sides { desired: None, actual: None });
-            sides.actual = Some(value);
+            match self.things.entry(key) {
+                Entry::Occupied(place) => {
+                    let desired = place.get().desired().cloned();
+                    replace(place, Sides::of(desired, Some(value)));
+                }
+                Entry::Vacant(place) => {
+                    place.insert(Sides::Spare(value));
+                }
+            }
         }
-        self.things.retain(|_, sides| !sides.is_nothing());
         let hash = self.hash;
-        let there = || self.things.iter().filter_map(|(key, sides)| Some((key, sides.actual.as_ref()?)));
+        let there = || self.things.iter().filter_map(|(key, sides)| Some((key, sides.actual()?)));
         self.there = there().count();
         self.digest = there().fold(0, |sum, (key, value)| sum.wrapping_add(hash(key, value)));
         let differs = |(key, sides): (&K, &Sides<V>)| (!sides.settled()).then(|| key.clone());
@@ -105,26 +155,20 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
     pub(crate) fn want(&mut self, key: K, value: Option<V>) {
         let settled = match self.things.entry(key.clone()) {
             Entry::Vacant(place) => {
-                if value.is_none() {
-                    return;
-                }
-                place.insert(Sides { desired: value, actual: None });
+                let Some(value) = value else { return };
+                place.insert(Sides::Missing(value));
                 false
             }
-            Entry::Occupied(mut place) => {
-                let sides = place.get_mut();
-                if sides.desired == value {
+            Entry::Occupied(place) => {
+                let sides = place.get();
+                if sides.desired() == value.as_ref() {
                     return;
                 }
-                if sides.desired.is_some() && sides.settled() {
+                if sides.settled() {
                     self.firm.insert(key.clone());
                 }
-                sides.desired = value;
-                let settled = sides.settled();
-                if sides.is_nothing() {
-                    place.remove();
-                }
-                settled
+                let actual = sides.actual().cloned();
+                replace(place, Sides::of(value, actual))
             }
         };
         self.forget_failure(&key);
@@ -162,10 +206,10 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
     /// A thing that had been as wished was changed by somebody else: it is put right without waiting for full knowledge.
     pub(crate) fn found(&mut self, key: K, value: Option<V>) -> bool {
         let sides = self.things.get(&key);
-        if sides.and_then(|sides| sides.actual.as_ref()) == value.as_ref() {
+        if sides.and_then(Sides::actual) == value.as_ref() {
             return false;
         }
-        if sides.is_some_and(|sides| sides.desired.is_some() && sides.settled()) {
+        if sides.is_some_and(Sides::settled) {
             self.firm.insert(key.clone());
         }
         self.forget_failure(&key);
@@ -182,22 +226,18 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
             self.there += 1;
         }
         match self.things.entry(key.clone()) {
-            Entry::Occupied(mut place) => {
-                let sides = place.get_mut();
-                if let Some(old) = &sides.actual {
+            Entry::Occupied(place) => {
+                let sides = place.get();
+                if let Some(old) = sides.actual() {
                     self.digest = self.digest.wrapping_sub((self.hash)(key, old));
                     self.there -= 1;
                 }
-                sides.actual = value;
-                let settled = sides.settled();
-                if sides.is_nothing() {
-                    place.remove();
-                }
-                settled
+                let desired = sides.desired().cloned();
+                replace(place, Sides::of(desired, value))
             }
-            Entry::Vacant(_) if value.is_none() => true,
             Entry::Vacant(place) => {
-                place.insert(Sides { desired: None, actual: value });
+                let Some(value) = value else { return true };
+                place.insert(Sides::Spare(value));
                 false
             }
         }
@@ -260,8 +300,8 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
         let mut work: Vec<(K, V)> = Vec::new();
         let take = |key: &K| {
             let Some(sides) = self.things.get(key) else { return false };
-            let Some(value) = sides.desired.as_ref().filter(|value| which(key, value)) else { return false };
-            let may = knowledge == Knowledge::Full || self.firm.contains(key) || sides.actual.is_none();
+            let Some(value) = sides.desired().filter(|value| which(key, value)) else { return false };
+            let may = knowledge == Knowledge::Full || self.firm.contains(key) || sides.actual().is_none();
             if may {
                 work.push((key.clone(), value.clone()));
             }
@@ -309,8 +349,8 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
         let mut work: Vec<(K, Option<V>)> = Vec::new();
         let take = |key: &K| {
             let sides = self.things.get(key);
-            let actual = sides.and_then(|sides| sides.actual.as_ref());
-            let may = sides.is_none_or(|sides| sides.desired.is_none())
+            let actual = sides.and_then(Sides::actual);
+            let may = sides.is_none_or(|sides| sides.desired().is_none())
                 && actual.is_none_or(|value| which(key, value))
                 && (knowledge == Knowledge::Full || self.firm.contains(key));
             if may {
@@ -415,12 +455,12 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
 
     /// What `key` shall be.
     pub(crate) fn wanted(&self, key: &K) -> Option<&V> {
-        self.things.get(key)?.desired.as_ref()
+        self.things.get(key)?.desired()
     }
 
     /// All that shall be.
     pub(crate) fn all_wanted(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.things.iter().filter_map(|(key, sides)| Some((key, sides.desired.as_ref()?)))
+        self.things.iter().filter_map(|(key, sides)| Some((key, sides.desired()?)))
     }
 
     /// Makes what is there under `key` something else than it shall be for now; the next pass puts it right. Whether it succeeded.
@@ -444,12 +484,12 @@ impl<K: Ord + Clone, V: Eq + Clone> Tracked<K, V> {
 
     /// What is there under `key`.
     pub(crate) fn present(&self, key: &K) -> Option<&V> {
-        self.things.get(key)?.actual.as_ref()
+        self.things.get(key)?.actual()
     }
 
     /// All that is there, among the keys of a range.
     pub(crate) fn all_present(&self, range: impl RangeBounds<K>) -> impl Iterator<Item = (&K, &V)> {
-        self.things.range(range).filter_map(|(key, sides)| Some((key, sides.actual.as_ref()?)))
+        self.things.range(range).filter_map(|(key, sides)| Some((key, sides.actual()?)))
     }
 }
 

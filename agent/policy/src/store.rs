@@ -29,8 +29,8 @@ pub struct CidrGroup {
 pub struct Service {
     /// Its labels, with source `k8s`.
     pub labels: LabelSet,
-    /// Which pods are behind it; `None`: no selector says so.
-    pub selector: Option<BTreeMap<String, String>>,
+    /// Which pods are behind it: keys and values of labels, in the order of keys; `None`: no selector says so.
+    pub selector: Option<Box<[(String, String)]>>,
     /// Addresses of its endpoints. They count where there is no selector.
     pub addresses: BTreeSet<IpAddr>,
 }
@@ -300,7 +300,7 @@ mod tests {
         assert!(!store.set_group("a", Some(group)));
         let service = Service {
             labels: LabelSet::default(),
-            selector: Some(BTreeMap::from([("app".to_owned(), "web".to_owned())])),
+            selector: Some([("app".to_owned(), "web".to_owned())].into()),
             ..Service::default()
         };
         assert!(store.set_service("shop", "web", Some(service)));

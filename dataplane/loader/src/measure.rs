@@ -10,6 +10,7 @@
 //!   events, whose cost depends on who reads them.
 //! - *policy*: the same two with the policies of both ends in force, of few identities and of many, in turns with a node
 //!   without policy.
+//! - *call*: frames of known connections that were called by a service's address, packet by packet, beside others.
 //! - *new*: frames of connections that were never seen, one run each. A single run is measured with the kernel's own
 //!   overhead of starting and stopping its clock, so that of an established packet is taken off and its true cost added.
 
@@ -34,6 +35,7 @@ use crate::test_run::{Context, TestRun, TestRunError};
 
 mod frames;
 mod policy;
+mod service;
 
 use frames::{End, udp};
 
@@ -80,6 +82,14 @@ pub enum Case {
     EstablishedOpen,
     /// A packet of a known connection between pods with policies of 10,000 identities.
     EstablishedPolicy,
+    /// A TCP packet of a known connection, measured in turns with the next.
+    DirectTcp,
+    /// A TCP packet of a known connection that was called by a service's address.
+    CallTcp,
+    /// As [`Case::DirectTcp`], a datagram.
+    DirectUdp,
+    /// As [`Case::CallTcp`], a datagram.
+    CallUdp,
     /// A packet that is dropped.
     Drop,
     /// Any packet, in programs that keep no connections.
@@ -96,6 +106,10 @@ impl Case {
             Self::NewPolicyLarge => "new-policy-10000",
             Self::EstablishedOpen => "established-open",
             Self::EstablishedPolicy => "established-policy",
+            Self::DirectTcp => "established-direct-tcp",
+            Self::CallTcp => "established-call-tcp",
+            Self::DirectUdp => "established-direct-udp",
+            Self::CallUdp => "established-call-udp",
             Self::Drop => "drop",
             Self::Any => "any",
         }
@@ -164,6 +178,20 @@ pub fn all(object: &[u8], samples: usize) -> Result<Vec<Figure>, MeasureError> {
     .map_err(MeasureError::Sandbox)?
 }
 
+/// Measures packets of calls to services that are translated packet by packet, as [`all`] measures others.
+pub fn services(object: &[u8], samples: usize) -> Result<Vec<Figure>, MeasureError> {
+    Sandbox::run(|_| {
+        let mut figures = Vec::new();
+        let node = Node::new(object, Routing::Vxlan)?;
+        for v6 in [false, true] {
+            node.fill(v6)?;
+            node.measure_services(v6, samples, &mut figures)?;
+        }
+        Ok(figures)
+    })
+    .map_err(MeasureError::Sandbox)?
+}
+
 /// A node with two pods.
 struct Node {
     object: Object,
@@ -212,6 +240,7 @@ enum Who {
     Router,
     Remote,
     RemoteNode,
+    Service,
 }
 
 impl Who {
@@ -229,6 +258,8 @@ impl Who {
             (Self::Node, true) => of_v6(9, 1),
             (Self::RemoteNode, false) => v4(9, 2),
             (Self::RemoteNode, true) => of_v6(9, 2),
+            (Self::Service, false) => v4(96, 1),
+            (Self::Service, true) => of_v6(96, 1),
         }
     }
 
@@ -328,6 +359,18 @@ impl Node {
         Ok(Self { object, routing, devices })
     }
 
+    /// Other flows come first.
+    fn fill(&self, v6: bool) -> Result<(), MeasureError> {
+        for port in 0..OTHERS {
+            for to in [Who::Pod(1), Who::Remote] {
+                let (from, to) = (Who::Pod(0).end(v6, 1000 + port), to.end(v6, 80));
+                let frame = udp(mac(GATEWAY_MAC, 0), mac(POD_MAC, 0), from, to);
+                self.run(Program::FromContainer, self.devices.pods[0], &frame)?;
+            }
+        }
+        Ok(())
+    }
+
     fn measure(&self, v6: bool, samples: usize, figures: &mut Vec<Figure>) -> Result<(), MeasureError> {
         let (pod, other, far) = (Who::Pod(0), Who::Pod(1), Who::Remote);
         let local = self.devices.pods[0];
@@ -335,10 +378,7 @@ impl Node {
             |to: Who, port: u16| udp(mac(GATEWAY_MAC, 0), mac(POD_MAC, 0), pod.end(v6, port), to.end(v6, 80));
         let to_pod =
             |from: Who, port: u16| udp(mac(POD_MAC, 9), FAR_MAC, from.end(v6, 80), pod.end(v6, port));
-        for port in 0..OTHERS {
-            self.run(Program::FromContainer, local, &from_pod(other, 1000 + port))?;
-            self.run(Program::FromContainer, local, &from_pod(far, 1000 + port))?;
-        }
+        self.fill(v6)?;
         // Both ends have spoken.
         self.run(Program::FromContainer, local, &from_pod(far, 5000))?;
         let answer = udp(mac(GATEWAY_MAC, 1), mac(POD_MAC, 1), other.end(v6, 80), pod.end(v6, 5000));

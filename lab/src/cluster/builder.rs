@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde_json::Value;
 use sim_api::object::{list_at, name};
 use sim_api::resource::{CUSTOMRESOURCEDEFINITIONS, NODES, PODS};
 use sim_api::store::StoreOptions;
@@ -117,6 +118,8 @@ pub struct ClusterBuilder {
     patience: Duration,
     mtu: u16,
     pod_cidr_bits: u8,
+    service_cidrs: Vec<IpNet>,
+    objects: Vec<Value>,
     router: Router,
     switch_seed: Option<u64>,
     record_state: Option<Duration>,
@@ -166,6 +169,8 @@ impl ClusterBuilder {
             patience: Duration::from_secs(60),
             mtu: DEFAULT_MTU,
             pod_cidr_bits: DEFAULT_POD_CIDR_BITS,
+            service_cidrs: Vec::new(),
+            objects: Vec::new(),
             router: Router::KnowsNodes,
             switch_seed: None,
             record_state: None,
@@ -292,6 +297,22 @@ impl ClusterBuilder {
         self
     }
 
+    /// Blocks of services' addresses, one of each family at most, the primary one first (default: one with room for 254 services
+    /// in each family of the cluster).
+    #[must_use]
+    pub fn service_cidrs(mut self, cidrs: impl IntoIterator<Item = IpNet>) -> Self {
+        self.service_cidrs = cidrs.into_iter().collect();
+        self
+    }
+
+    /// Objects that are there before anybody looks. Thousands of them are made much faster so than one by one in a cluster that
+    /// runs, where controllers look at all of them after each.
+    #[must_use]
+    pub fn objects(mut self, objects: impl IntoIterator<Item = Value>) -> Self {
+        self.objects.extend(objects);
+        self
+    }
+
     /// Whether the router knows which node has which pod CIDRs (default not), as from BGP or a cloud's route controller: the world
     /// outside then answers pods, whose addresses nobody has to translate.
     #[must_use]
@@ -406,9 +427,13 @@ impl ClusterBuilder {
         let switch = switch.map(|(netns, seed)| fabric::start_switch(&plan, netns, seed)).transpose()?;
         self.say(format!("nodes: {} created", nodes.len()));
 
-        let store = Store::new(store_options(&plan));
+        let store = Store::new(store_options(&plan, &self.service_cidrs));
         let kubelets = Kubelets::new(kubelet_setups(dir, &plan, &nodes)?, &bins.lab());
         let server = self.start_server(dir, &plan, &fabric, &store, &kubelets)?;
+        for object in &self.objects {
+            super::apply(&store, super::MANAGER, object.clone())
+                .map_err(|e| BuildError::NotReady { problem: e, hint: String::new() })?;
+        }
         let controllers = start_controllers(&plan, &store);
         kubelets.start(&store, dir.share(), fixed_names(&plan));
         let operator = if self.policy { Some(start_operator(dir, &store, &fabric, &bins)?) } else { None };
@@ -543,9 +568,7 @@ impl ClusterBuilder {
             if ready >= wanted {
                 return Ok(());
             }
-            let why = |p: &serde_json::Value| {
-                format!("{}: {}", name(p), p["status"]["containerStatuses"][0]["state"])
-            };
+            let why = |p: &Value| format!("{}: {}", name(p), p["status"]["containerStatuses"][0]["state"]);
             let unready: Vec<String> =
                 pods.iter().filter(|p| !workloads::is_ready(p)).map(|p| why(p)).collect();
             Err(format!("{ready} of {wanted} are; {}", unready.join(", ")))
@@ -593,14 +616,16 @@ fn agents_hint(cluster: &Cluster) -> String {
     format!("\nagent of {} (started {} times) said last:\n  {tail}", node.name(), node.agent().starts())
 }
 
-fn store_options(plan: &Plan) -> StoreOptions {
-    let mut service_cidrs: Vec<IpNet> = Vec::new();
+fn store_options(plan: &Plan, service_cidrs: &[IpNet]) -> StoreOptions {
+    let mut service_cidrs = service_cidrs.to_vec();
     let index = plan.index;
-    if plan.family.has_v4() {
-        service_cidrs.extend(format!("10.9.{index}.0/24").parse::<IpNet>());
-    }
-    if plan.family.has_v6() {
-        service_cidrs.extend(format!("fd00:9:{index}::/112").parse::<IpNet>());
+    if service_cidrs.is_empty() {
+        if plan.family.has_v4() {
+            service_cidrs.extend(format!("10.9.{index}.0/24").parse::<IpNet>());
+        }
+        if plan.family.has_v6() {
+            service_cidrs.extend(format!("fd00:9:{index}::/112").parse::<IpNet>());
+        }
     }
     StoreOptions {
         clock: Arc::new(SystemClock),

@@ -100,7 +100,7 @@ impl Agent {
         let view = |offer: &Offer| {
             let active = offer.active.iter().map(|place| backend(BackendState::Active.name(), place));
             let kept = offer.kept.iter().map(|place| backend(BackendState::Terminating.name(), place));
-            let ObjectName { namespace, name } = offer.name.service.clone();
+            let ObjectName { namespace, name } = (*offer.name.service).clone();
             Service {
                 namespace,
                 name,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use dataplane_abi::backends::{BackendEntry, BackendState};
 use dataplane_abi::services::{ServiceEntry, ServiceFlags, ServiceKey, ServiceScope};
@@ -9,6 +10,7 @@ use dataplane_abi::{Addr, Be16, Family};
 use zerocopy::FromBytes as _;
 
 use super::row_hash;
+use crate::few::{Few, FewMap};
 use crate::objects::{ObjectName, ServiceObject, ServicePort, SliceEndpoint, SliceObject};
 use crate::ports::Row;
 
@@ -26,7 +28,7 @@ pub(crate) enum Reach {
 /// A port of a service in one family, with the endpoints that count: what has backends.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PortName {
-    pub(crate) service: ObjectName,
+    pub(crate) service: Arc<ObjectName>,
     pub(crate) port: Box<str>,
     pub(crate) proto: u8,
     pub(crate) is_v4: bool,
@@ -36,7 +38,8 @@ pub(crate) struct PortName {
 impl PortName {
     /// Where to begin looking for a number of it.
     pub(crate) fn hash(&self) -> u32 {
-        let Self { service: ObjectName { namespace, name }, port, proto, is_v4, reach } = self;
+        let Self { service, port, proto, is_v4, reach } = self;
+        let ObjectName { namespace, name } = &**service;
         let reach = match reach {
             Reach::Cluster => "",
             Reach::Node(node) => node,
@@ -102,11 +105,11 @@ impl Frontend {
 pub(crate) struct Offer {
     pub(crate) name: PortName,
     /// How it is called, and what is different there.
-    pub(crate) frontends: BTreeMap<Frontend, ServiceFlags>,
+    pub(crate) frontends: FewMap<Frontend, ServiceFlags>,
     /// Endpoints that take new connections, in order.
-    pub(crate) active: Vec<(IpAddr, u16)>,
+    pub(crate) active: Box<[(IpAddr, u16)]>,
     /// Endpoints that only keep what they have, in order.
-    pub(crate) kept: Vec<(IpAddr, u16)>,
+    pub(crate) kept: Box<[(IpAddr, u16)]>,
     /// Seconds, 0: none.
     pub(crate) affinity_s: u32,
     pub(crate) flags: ServiceFlags,
@@ -125,7 +128,7 @@ pub(crate) struct Place {
 
 /// What a service offers, port by port and family by family. A headless service, or one that is another proxy's, offers nothing.
 pub(crate) fn offers<'a>(
-    service: &ServiceObject,
+    (name, service): (&Arc<ObjectName>, &ServiceObject),
     slices: &(impl Iterator<Item = &'a SliceObject> + Clone),
     place: &Place,
 ) -> Vec<Offer> {
@@ -141,7 +144,15 @@ pub(crate) fn offers<'a>(
         for port in &service.ports {
             let endpoints = endpoints(port, is_v4, slices.clone());
             for (reach, frontends) in frontends(service, port, is_v4, &endpoints, place) {
-                offers.push(offer(service, port, is_v4, reach, frontends, &endpoints, place));
+                let name = PortName {
+                    service: Arc::clone(name),
+                    port: port.name.clone(),
+                    proto: port.proto,
+                    is_v4,
+                    reach,
+                };
+                let frontends = frontends.into_iter().collect();
+                offers.push(offer(name, frontends, &endpoints, service, place));
             }
         }
     }
@@ -165,7 +176,7 @@ fn frontends(
             frontends.entry(reach.clone()).or_default().insert(frontend, flags);
         }
     };
-    let of_family = |all: &BTreeSet<IpAddr>| -> Vec<IpAddr> {
+    let of_family = |all: &Few<IpAddr>| -> Vec<IpAddr> {
         all.iter().copied().filter(|address| address.is_ipv4() == is_v4).collect()
     };
     let here = Reach::Node(place.node.as_str().into());
@@ -197,7 +208,8 @@ fn frontends(
         // Nodes with endpoints of their own are different from the others, and from each other.
         let nodes: BTreeSet<&str> = endpoints.values().map(|endpoint| &*endpoint.node).collect();
         for node in nodes {
-            let addresses = place.addresses.get(node).map(of_family).unwrap_or_default();
+            let addresses = place.addresses.get(node).into_iter().flatten();
+            let addresses = addresses.copied().filter(|address| address.is_ipv4() == is_v4);
             let reach = Reach::Node(node.into());
             for address in addresses {
                 add(&reach, address, number, ServiceScope::Internal, ServiceFlags::NODE_PORT | local);
@@ -234,17 +246,16 @@ fn endpoints<'a>(
 }
 
 fn offer(
-    service: &ServiceObject,
-    port: &ServicePort,
-    is_v4: bool,
-    reach: Reach,
-    frontends: BTreeMap<Frontend, ServiceFlags>,
+    name: PortName,
+    frontends: FewMap<Frontend, ServiceFlags>,
     endpoints: &Endpoints<'_>,
+    service: &ServiceObject,
     place: &Place,
 ) -> Offer {
     let mut flags = ServiceFlags(0);
+    let reach = &name.reach;
     // Where a policy says `Local` the service is for its callers as if it had no others.
-    let in_scope = |endpoint: &SliceEndpoint| match &reach {
+    let in_scope = |endpoint: &SliceEndpoint| match reach {
         Reach::Cluster => true,
         Reach::Node(node) => endpoint.node == *node,
         Reach::Nobody => false,
@@ -258,27 +269,22 @@ fn offer(
         let ending: Vec<_> = ending.map(|(at, _)| *at).collect();
         flags.set(ServiceFlags::ENDING, !ending.is_empty());
         ending
-    } else if let Some(meant) = meant_for(place, &ready).filter(|_| reach == Reach::Cluster) {
+    } else if let Some(meant) = meant_for(place, &ready).filter(|_| *reach == Reach::Cluster) {
         flags |= ServiceFlags::ZONE_HINTS;
         meant
     } else {
         ready.keys().copied().collect()
     };
     // Slots are numbered with sixteen bits, and no table has room for more.
-    let active: Vec<_> = active.into_iter().take(usize::from(u16::MAX)).collect();
+    let mut active = active;
+    active.truncate(usize::from(u16::MAX));
     let serves = |e: &SliceEndpoint| e.ready || (e.serving && e.terminating);
     let kept = scope.iter().filter(|(at, e)| serves(e) && active.binary_search(at).is_err());
     Offer {
-        name: PortName {
-            service: ObjectName::new(&service.namespace, &service.name),
-            port: port.name.clone(),
-            proto: port.proto,
-            is_v4,
-            reach,
-        },
         frontends,
         kept: kept.map(|(at, _)| *at).collect(),
-        active,
+        active: active.into(),
+        name,
         affinity_s: service.affinity_s.unwrap_or_default(),
         flags,
     }
@@ -396,6 +402,10 @@ mod tests {
         }
     }
 
+    fn named(service: &ServiceObject) -> Arc<ObjectName> {
+        Arc::new(ObjectName::new(&service.namespace, &service.name))
+    }
+
     fn here() -> Place {
         let node = |n: u8| (format!("node-{n}").into(), [IpAddr::from([172, 18, 0, n])].into());
         let addresses = [node(1), node(2)].into();
@@ -404,7 +414,7 @@ mod tests {
 
     /// Last bytes of those that take new connections, of those that keep what they have, and the flags.
     fn of(service: &ServiceObject, slices: &[SliceObject]) -> (Vec<u8>, Vec<u8>, F) {
-        let offers = offers(service, &slices.iter(), &here());
+        let offers = offers((&named(service), service), &slices.iter(), &here());
         let [offer] = offers.as_slice() else { panic!("{offers:?}") };
         let last = |list: &[(IpAddr, u16)]| {
             let byte = |(address, port): &(IpAddr, u16)| match address {
@@ -413,7 +423,7 @@ mod tests {
             };
             list.iter().map(byte).collect()
         };
-        let (_, own) = offer.frontends.first_key_value().unwrap();
+        let (_, own) = offer.frontends.iter().next().unwrap();
         (last(&offer.active), last(&offer.kept), offer.flags | *own)
     }
 
@@ -425,9 +435,12 @@ mod tests {
                 let Frontend { address, port, scope, .. } = frontend;
                 format!("{address} {port} {} {:#x} {}", scope.name(), flags.0, active.join(" "))
             };
-            offer.frontends.into_iter().map(line).collect::<Vec<_>>()
+            offer.frontends.iter().map(|(front, own)| line((*front, *own))).collect::<Vec<_>>()
         };
-        offers(service, &[slice(endpoints)].iter(), &here()).into_iter().flat_map(text).collect()
+        offers((&named(service), service), &[slice(endpoints)].iter(), &here())
+            .into_iter()
+            .flat_map(text)
+            .collect()
     }
 
     /// A service that is reached in every way.
@@ -580,13 +593,14 @@ mod tests {
             },
         ];
         let text = |offer: Offer| {
-            let (front, _) = offer.frontends.first_key_value().unwrap();
+            let (front, _) = offer.frontends.iter().next().unwrap();
             assert_eq!((offer.frontends.len(), offer.affinity_s), (1, 9));
             let words = [format!("{} {} {}", front.address, front.proto, front.port)];
             let places = offer.active.iter().map(|(address, port)| format!("{address}:{port}"));
             words.into_iter().chain(places).collect::<Vec<_>>().join(" ")
         };
-        let found: Vec<String> = offers(&service, &slices.iter(), &here()).into_iter().map(text).collect();
+        let found: Vec<String> =
+            offers((&named(&service), &service), &slices.iter(), &here()).into_iter().map(text).collect();
         assert_eq!(
             found,
             [
@@ -598,17 +612,18 @@ mod tests {
                 "fd00:96::1 6 53",
             ]
         );
-        assert!(offers(&ServiceObject { is_anothers: true, ..service }, &slices.iter(), &here()).is_empty());
+        let anothers = ServiceObject { is_anothers: true, ..service };
+        assert!(offers((&named(&anothers), &anothers), &slices.iter(), &here()).is_empty());
         let headless = ServiceObject { cluster_ips: [].into(), ..web() };
-        assert!(offers(&headless, &slices.iter(), &here()).is_empty());
+        assert!(offers((&named(&headless), &headless), &slices.iter(), &here()).is_empty());
     }
 
     #[test]
     fn rows_come_back_as_they_were_written() {
         let service = ServiceObject { affinity_s: Some(7), ..web() };
         let slices = [slice(vec![endpoint(1, "", "r"), endpoint(2, "", "r")])];
-        let offer = offers(&service, &slices.iter(), &here()).remove(0);
-        let (frontend, own) = offer.frontends.first_key_value().unwrap();
+        let offer = offers((&named(&service), &service), &slices.iter(), &here()).remove(0);
+        let (frontend, own) = offer.frontends.iter().next().unwrap();
         let rows = rows((frontend, *own), &offer, 5, &[21, 22]);
         assert_eq!(rows.iter().map(|(key, _)| key.slot).collect::<Vec<_>>(), [1, 2, 0]);
         assert_eq!(rows[2].1, ServiceEntry::frontend(5, 2, 7, F::CLUSTER_IP));

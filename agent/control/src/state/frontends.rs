@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use dataplane_abi::backends::{BackendEntry, BackendState};
 use dataplane_abi::services::{ServiceEntry, ServiceKey};
@@ -10,6 +11,7 @@ use super::nodes::Nodes;
 use super::numbers::Numbers;
 use super::services::Services;
 use crate::controllers::services::{self, BackendName, Frontend, Offer, Place, PortName, Reach};
+use crate::few::{Few, FewMap};
 use crate::finding::Finding;
 use crate::objects::ObjectName;
 
@@ -22,7 +24,7 @@ pub(crate) struct Changes {
 
 /// Who wants to be reached under a frontend. Addresses are given out once, so of two the later service has it: the other is gone,
 /// and the news of it is under way.
-type Claim = (Box<str>, ObjectName);
+type Claim = (Box<str>, Arc<ObjectName>);
 
 /// A number is no further than this from its name's hash: so many names never hash alike.
 const NEAR: u32 = 64;
@@ -31,11 +33,10 @@ const NEAR: u32 = 64;
 #[derive(Debug, Default)]
 struct Held {
     created: Box<str>,
-    offers: Vec<Offer>,
-    rows: BTreeMap<ServiceKey, ServiceEntry>,
-    backends: BTreeMap<u32, BackendEntry>,
-    ports: BTreeSet<PortName>,
-    names: BTreeSet<BackendName>,
+    offers: Box<[Offer]>,
+    rows: FewMap<ServiceKey, ServiceEntry>,
+    backends: FewMap<u32, BackendEntry>,
+    ports: Few<PortName>,
 }
 
 impl Held {
@@ -61,10 +62,10 @@ pub(crate) struct Frontends {
     nodes_moved: bool,
     ports: Numbers<PortName>,
     backends: Numbers<BackendName>,
-    held: BTreeMap<ObjectName, Held>,
+    held: BTreeMap<Arc<ObjectName>, Held>,
     /// Services that are different at each node.
-    bound: BTreeSet<ObjectName>,
-    claims: BTreeMap<Frontend, BTreeSet<Claim>>,
+    bound: BTreeSet<Arc<ObjectName>>,
+    claims: BTreeMap<Frontend, Few<Claim>>,
     /// Numbers of frontends that rows of an earlier agent have.
     restored: BTreeMap<Frontend, u32>,
 }
@@ -118,7 +119,7 @@ impl Frontends {
     }
 
     /// Takes over the addresses of nodes; `own` are this one's.
-    pub(crate) fn locate(&mut self, nodes: &Nodes, own: &BTreeSet<IpAddr>) -> BTreeSet<ObjectName> {
+    pub(crate) fn locate(&mut self, nodes: &Nodes, own: &BTreeSet<IpAddr>) -> BTreeSet<Arc<ObjectName>> {
         let is_known = self.place.addresses.get(self.place.node.as_str()) == Some(own);
         if !self.enabled || (is_known && !self.nodes_moved) {
             return BTreeSet::new();
@@ -140,7 +141,7 @@ impl Frontends {
     pub(crate) fn commit(
         &mut self,
         services: &Services,
-        mut touched: BTreeSet<ObjectName>,
+        mut touched: BTreeSet<Arc<ObjectName>>,
         zone: Option<&str>,
     ) -> Changes {
         if !self.enabled {
@@ -157,7 +158,7 @@ impl Frontends {
         }
         // Who else wants one of these frontends may have it now, or have it no more.
         for frontend in &moved {
-            touched.extend(self.claims.get(frontend).into_iter().flatten().map(|(_, name)| name.clone()));
+            touched.extend(self.claims.get(frontend).into_iter().flatten().map(|(_, name)| Arc::clone(name)));
         }
         for name in &touched {
             self.take_restored(name);
@@ -173,27 +174,28 @@ impl Frontends {
     }
 
     /// Takes note of what a service offers now. Frontends that are claimed differently from before.
-    fn hear(&mut self, services: &Services, name: &ObjectName) -> Vec<Frontend> {
+    fn hear(&mut self, services: &Services, name: &Arc<ObjectName>) -> Vec<Frontend> {
         let service = services.service(name);
-        let offers = service
-            .map_or_else(Vec::new, |service| services::offers(service, &services.slices(name), &self.place));
+        let offers = service.map_or_else(Vec::new, |service| {
+            services::offers((name, service), &services.slices(name), &self.place)
+        });
         let created = service.map(|service| service.created.clone()).unwrap_or_default();
-        let held = self.held.entry(name.clone()).or_default();
+        let held = self.held.entry(Arc::clone(name)).or_default();
         let claims = |held: &Held| -> BTreeSet<(Frontend, Box<str>)> {
             held.frontends().map(|frontend| (*frontend, held.created.clone())).collect()
         };
         let before = claims(held);
-        (held.offers, held.created) = (offers, created);
+        (held.offers, held.created) = (offers.into_boxed_slice(), created);
         let after = claims(held);
         if held.is_bound_to_nodes() {
-            self.bound.insert(name.clone());
+            self.bound.insert(Arc::clone(name));
         } else {
             self.bound.remove(name);
         }
         let mut moved = Vec::new();
         for (frontend, created) in before.difference(&after) {
             if let Some(all) = self.claims.get_mut(frontend) {
-                all.remove(&(created.clone(), name.clone()));
+                all.remove(&(created.clone(), Arc::clone(name)));
                 if all.is_empty() {
                     self.claims.remove(frontend);
                 }
@@ -201,14 +203,14 @@ impl Frontends {
             moved.push(*frontend);
         }
         for (frontend, created) in after.difference(&before) {
-            self.claims.entry(*frontend).or_default().insert((created.clone(), name.clone()));
+            self.claims.entry(*frontend).or_default().insert((created.clone(), Arc::clone(name)));
             moved.push(*frontend);
         }
         moved
     }
 
     fn owner(&self, frontend: &Frontend) -> Option<&ObjectName> {
-        self.claims.get(frontend)?.last().map(|(_, name)| name)
+        self.claims.get(frontend)?.last().map(|(_, name)| &**name)
     }
 
     /// Ports of a service whose frontends have rows of an earlier agent take the numbers of those.
@@ -228,17 +230,17 @@ impl Frontends {
     }
 
     /// Computes the rows of a service again. `gone`: those that it has no more; `wanted`: those that are other ones than before.
-    fn recompute(&mut self, name: &ObjectName, gone: &mut Changes, wanted: &mut Changes) {
+    fn recompute(&mut self, name: &Arc<ObjectName>, gone: &mut Changes, wanted: &mut Changes) {
         let Some(mut held) = self.held.remove(name) else { return };
-        let mut now = Held { created: std::mem::take(&mut held.created), ..Held::default() };
+        let (mut rows, mut backends, mut ports) = (Vec::new(), Vec::new(), Vec::new());
         for offer in &held.offers {
-            let its = |(frontend, _): &(&Frontend, &_)| self.owner(frontend) == Some(name);
+            let its = |(frontend, _): &(&Frontend, &_)| self.owner(frontend) == Some(&**name);
             let frontends: Vec<_> = offer.frontends.iter().filter(its).map(|(f, own)| (*f, *own)).collect();
             if frontends.is_empty() {
                 continue;
             }
             let number = self.ports.take(&offer.name, None, offer.name.hash());
-            now.ports.insert(offer.name.clone());
+            ports.push(offer.name.clone());
             let mut active = Vec::with_capacity(offer.active.len());
             let states = [(&offer.active, BackendState::Active), (&offer.kept, BackendState::Terminating)];
             for (places, state) in states {
@@ -248,27 +250,35 @@ impl Frontends {
                     if state == BackendState::Active {
                         active.push(of_backend);
                     }
-                    now.backends.insert(of_backend, services::backend(&backend, offer.name.proto, state));
-                    now.names.insert(backend);
+                    backends.push((of_backend, services::backend(&backend, offer.name.proto, state)));
                 }
             }
             for (frontend, own) in &frontends {
-                now.rows.extend(services::rows((frontend, *own), offer, number, &active));
+                rows.extend(services::rows((frontend, *own), offer, number, &active));
             }
         }
-        now.offers = std::mem::take(&mut held.offers);
-        let lost = |key: &&ServiceKey| !now.rows.contains_key(*key);
+        let now = Held {
+            created: std::mem::take(&mut held.created),
+            offers: std::mem::take(&mut held.offers),
+            rows: rows.into_iter().collect(),
+            backends: backends.into_iter().collect(),
+            ports: ports.into_iter().collect(),
+        };
+        let lost = |key: &&ServiceKey| now.rows.get(*key).is_none();
         gone.services.extend(held.rows.keys().filter(lost).map(|key| (*key, None)));
-        let lost = |number: &&u32| !now.backends.contains_key(*number);
-        gone.backends.extend(held.backends.keys().filter(lost).map(|number| (*number, None)));
+        let lost = |(number, _): &(&u32, &BackendEntry)| now.backends.get(*number).is_none();
+        for (number, entry) in held.backends.iter().filter(lost) {
+            gone.backends.push((*number, None));
+            // Whoever has written it has told from it whose it is.
+            BackendName::of(entry).iter().for_each(|name| self.backends.leave(name));
+        }
         let is_new = |(key, entry): &(&ServiceKey, &ServiceEntry)| held.rows.get(*key) != Some(*entry);
         wanted.services.extend(now.rows.iter().filter(is_new).map(|(key, entry)| (*key, Some(*entry))));
         let is_new = |(number, entry): &(&u32, &BackendEntry)| held.backends.get(*number) != Some(*entry);
         wanted.backends.extend(now.backends.iter().filter(is_new).map(|(n, entry)| (*n, Some(*entry))));
-        held.names.difference(&now.names).for_each(|name| self.backends.leave(name));
         held.ports.difference(&now.ports).for_each(|name| self.ports.leave(name));
         if !now.offers.is_empty() {
-            self.held.insert(name.clone(), now);
+            self.held.insert(Arc::clone(name), now);
         }
     }
 

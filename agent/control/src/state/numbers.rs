@@ -22,7 +22,7 @@ pub(crate) struct Numbers<K> {
 enum Holder<K> {
     Somebody,
     /// Nobody any more, but rows may have it. Who had it, if that is known, gets it back; else who asks for it because its rows have it.
-    Left(Option<K>),
+    Left(Option<Box<K>>),
 }
 
 impl<K: Ord + Clone> Numbers<K> {
@@ -44,7 +44,7 @@ impl<K: Ord + Clone> Numbers<K> {
         if let Some(name) = &name {
             self.left.insert(name.clone(), number);
         }
-        self.taken.insert(number, Holder::Left(name));
+        self.taken.insert(number, Holder::Left(name.map(Box::new)));
         self.once_left.insert(number);
     }
 
@@ -75,7 +75,7 @@ impl<K: Ord + Clone> Numbers<K> {
     pub(crate) fn leave(&mut self, name: &K) {
         if let Some(number) = self.of.remove(name) {
             self.left.insert(name.clone(), number);
-            self.taken.insert(number, Holder::Left(Some(name.clone())));
+            self.taken.insert(number, Holder::Left(Some(Box::new(name.clone()))));
             self.once_left.insert(number);
         }
     }

@@ -229,7 +229,7 @@ impl PolicyState {
     }
 
     /// See [`Services::take_touched`].
-    pub(crate) fn take_touched_services(&mut self) -> BTreeSet<ObjectName> {
+    pub(crate) fn take_touched_services(&mut self) -> BTreeSet<Arc<ObjectName>> {
         self.services.take_touched()
     }
 
@@ -363,11 +363,11 @@ impl PolicyState {
             ObjectKind::Identity => return self.remove_identity(&name.name),
             ObjectKind::Endpoint => return self.set_endpoint(&Arc::new(name.clone()), None),
             ObjectKind::Service => {
-                self.services.set_service(name, None);
+                self.services.set_service(&Arc::new(name.clone()), None);
                 self.tell_service(name);
                 return Touched::default();
             }
-            ObjectKind::EndpointSlice => return self.set_slice(name, None),
+            ObjectKind::EndpointSlice => return self.set_slice(&Arc::new(name.clone()), None),
             ObjectKind::CidrGroup => {
                 self.engine.policy.set_cidr_group(&name.name, None);
                 return self.policy_heard(kind, version);
@@ -391,10 +391,10 @@ impl PolicyState {
         Touched::default()
     }
 
-    fn set_slice(&mut self, name: &ObjectName, slice: Option<SliceObject>) -> Touched {
+    fn set_slice(&mut self, name: &Arc<ObjectName>, slice: Option<SliceObject>) -> Touched {
         for service in self.services.set_slice(name, slice) {
             self.tell_service(&service);
-            self.nodes_moved |= service == api_server();
+            self.nodes_moved |= *service == api_server();
         }
         Touched::default()
     }

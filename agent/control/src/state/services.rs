@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use agent_policy::{Label, Service};
 
+use crate::few::Few;
 use crate::objects::{ObjectName, ServiceObject, SliceObject};
 
 /// The service of the API servers.
@@ -15,14 +17,14 @@ pub(crate) fn api_server() -> ObjectName {
 /// Services and slices of endpoints, as they are now. A slice may be there before its service.
 #[derive(Debug, Default)]
 pub struct Services {
-    by_name: BTreeMap<ObjectName, ServiceObject>,
-    slices: BTreeMap<ObjectName, SliceObject>,
+    by_name: BTreeMap<Arc<ObjectName>, ServiceObject>,
+    slices: BTreeMap<Arc<ObjectName>, SliceObject>,
     /// Slices by the name of their service.
-    of_service: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    of_service: BTreeMap<Arc<ObjectName>, Few<Arc<ObjectName>>>,
     /// Services of which something was heard, or of their slices, since somebody asked.
-    touched: BTreeSet<ObjectName>,
+    touched: BTreeSet<Arc<ObjectName>>,
     /// Services with a health port.
-    with_health: BTreeSet<ObjectName>,
+    with_health: BTreeSet<Arc<ObjectName>>,
     /// Rises whenever something is heard of one of these.
     health_news: u64,
 }
@@ -44,38 +46,38 @@ impl Services {
     }
 
     /// Addresses of a service itself.
-    pub(crate) fn cluster_ips(&self, name: &ObjectName) -> BTreeSet<IpAddr> {
+    pub(crate) fn cluster_ips(&self, name: &ObjectName) -> Few<IpAddr> {
         self.by_name.get(name).map(|service| service.cluster_ips.clone()).unwrap_or_default()
     }
 
     /// The services, by name.
-    pub fn names(&self) -> impl Iterator<Item = &ObjectName> {
+    pub fn names(&self) -> impl Iterator<Item = &Arc<ObjectName>> {
         self.by_name.keys()
     }
 
     /// A service as it is now; `None`: it is gone.
-    pub fn set_service(&mut self, name: &ObjectName, service: Option<ServiceObject>) {
-        self.touched.insert(name.clone());
+    pub fn set_service(&mut self, name: &Arc<ObjectName>, service: Option<ServiceObject>) {
+        self.touched.insert(Arc::clone(name));
         let had = self.with_health.remove(name);
         let has = service.as_ref().is_some_and(|service| service.health_port.is_some());
         self.health_news += u64::from(had || has);
         if has {
-            self.with_health.insert(name.clone());
+            self.with_health.insert(Arc::clone(name));
         }
         match service {
-            Some(service) => drop(self.by_name.insert(name.clone(), service)),
+            Some(service) => drop(self.by_name.insert(Arc::clone(name), service)),
             None => drop(self.by_name.remove(name)),
         }
     }
 
     /// A slice as it is now; `None`: it is gone. The services that have other endpoints now.
-    pub fn set_slice(&mut self, name: &ObjectName, slice: Option<SliceObject>) -> Vec<ObjectName> {
+    pub fn set_slice(&mut self, name: &Arc<ObjectName>, slice: Option<SliceObject>) -> Vec<Arc<ObjectName>> {
         if self.slices.get(name) == slice.as_ref() {
             return Vec::new();
         }
         let mut touched = Vec::new();
         if let Some(before) = self.slices.remove(name) {
-            let service = ObjectName::new(before.namespace, before.service);
+            let service = self.name_of(before.namespace, before.service);
             if let Some(slices) = self.of_service.get_mut(&service) {
                 slices.remove(name);
                 if slices.is_empty() {
@@ -85,9 +87,9 @@ impl Services {
             touched.push(service);
         }
         if let Some(slice) = slice {
-            let service = ObjectName::new(&slice.namespace, &slice.service);
-            self.of_service.entry(service.clone()).or_default().insert(name.clone());
-            self.slices.insert(name.clone(), slice);
+            let service = self.name_of(slice.namespace.clone(), slice.service.clone());
+            self.of_service.entry(Arc::clone(&service)).or_default().insert(Arc::clone(name));
+            self.slices.insert(Arc::clone(name), slice);
             touched.push(service);
         }
         self.health_news += u64::from(touched.iter().any(|service| self.with_health.contains(service)));
@@ -95,9 +97,17 @@ impl Services {
         touched
     }
 
+    /// A service's name as it is held already, if it is.
+    fn name_of(&self, namespace: String, name: String) -> Arc<ObjectName> {
+        let name = ObjectName::new(namespace, name);
+        let known = self.by_name.get_key_value(&name).map(|(known, _)| known);
+        let known = known.or_else(|| self.of_service.get_key_value(&name).map(|(known, _)| known));
+        known.cloned().unwrap_or_else(|| Arc::new(name))
+    }
+
     /// Services with a health port, each with that.
     pub(crate) fn with_health(&self) -> impl Iterator<Item = (&ObjectName, u16)> {
-        self.with_health.iter().filter_map(|name| Some((name, self.by_name.get(name)?.health_port?)))
+        self.with_health.iter().filter_map(|name| Some((&**name, self.by_name.get(name)?.health_port?)))
     }
 
     /// Another number than before: [`Services::with_health`] or endpoints of these may be others.
@@ -116,7 +126,7 @@ impl Services {
     }
 
     /// Services of which something was heard, or of their slices, since the last call.
-    pub(crate) fn take_touched(&mut self) -> BTreeSet<ObjectName> {
+    pub(crate) fn take_touched(&mut self) -> BTreeSet<Arc<ObjectName>> {
         std::mem::take(&mut self.touched)
     }
 
@@ -127,7 +137,8 @@ impl Services {
         Some(if service.selector.is_empty() {
             Service { labels, selector: None, addresses: self.addresses(name).collect() }
         } else {
-            Service { labels, selector: Some(service.selector.clone()), ..Service::default() }
+            let pairs = service.selector.iter().map(|(key, value)| (key.clone(), value.clone()));
+            Service { labels, selector: Some(pairs.collect()), ..Service::default() }
         })
     }
 

@@ -491,7 +491,7 @@ fn service(name: &str, selector: &[(&str, &str)]) -> Object {
     Object::Service(ServiceObject {
         namespace: "default".to_owned(),
         name: name.to_owned(),
-        labels: BTreeMap::from([("tier".to_owned(), "back".to_owned())]),
+        labels: [("tier".to_owned(), "back".to_owned())].into(),
         selector,
         ..ServiceObject::default()
     })

@@ -183,7 +183,7 @@ fn group(version: u8) -> CidrGroup {
 fn service() -> Service {
     Service {
         labels: LabelSet::default(),
-        selector: Some(BTreeMap::from([("app".to_owned(), "a".to_owned())])),
+        selector: Some([("app".to_owned(), "a".to_owned())].into()),
         ..Service::default()
     }
 }

@@ -6,7 +6,7 @@ use dataplane_abi::policy::{Direction, L4Key, Policy, PolicyEntry, PolicyKey, Po
 use dataplane_abi::program::Program;
 use dataplane_abi::{Be16, Identity};
 
-use super::frames::udp;
+use super::frames::{UDP, udp};
 use super::{Case, Figure, GATEWAY_MAC, MeasureError, Node, POD_MAC, REDIRECTED, Who, mac, median, typed};
 
 /// Turns, so that what else the machine does falls on all figures alike.
@@ -17,7 +17,6 @@ const SIZES: [(u32, Case); 2] = [(10, Case::NewPolicySmall), (10_000, Case::NewP
 const FRESH_PORTS: u16 = 15_000;
 /// The policies allow connections to one port, by a set.
 const PORT: u16 = 80;
-const UDP: u8 = 17;
 /// The first identities are the pods' own.
 const FIRST_IDENTITY: u32 = 256;
 

@@ -171,6 +171,11 @@ fn names(list: Option<Vec<Named>>) -> Box<[Box<str>]> {
     list.into_iter().flatten().map(|named| named.name).collect()
 }
 
+/// A list without room for more: there are many of them, and they stay as they are.
+fn exact<T>(elements: impl Iterator<Item = T>) -> Vec<T> {
+    elements.collect::<Box<[T]>>().into_vec()
+}
+
 impl From<Service> for ServiceObject {
     fn from(service: Service) -> Self {
         let Service { metadata, spec, status } = service;
@@ -192,13 +197,13 @@ impl From<Service> for ServiceObject {
         Self {
             namespace: metadata.namespace,
             name: metadata.name,
-            labels: metadata.labels,
-            selector: spec.selector.unwrap_or_default(),
+            labels: metadata.labels.into_iter().collect(),
+            selector: spec.selector.unwrap_or_default().into_iter().collect(),
             cluster_ips: texts.iter().filter_map(|text| text.parse().ok()).collect(),
             external_ips: spec.external_ips.iter().flatten().filter_map(IpText::read).collect(),
             balancer_ips: ingress.filter_map(|ingress| ingress.ip?.read()).collect(),
             created: metadata.creation_timestamp.unwrap_or_default().into(),
-            ports: ports.collect(),
+            ports: exact(ports),
             internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
             external_local,
             health_port: health_port.filter(|_| is_balanced && external_local && !is_anothers),
@@ -221,16 +226,12 @@ impl From<Slice> for SliceObject {
             Some(_) => false,
             None => true,
         };
-        let endpoints: Vec<SliceEndpoint> = endpoints
-            .into_iter()
-            .flatten()
-            .filter_map(Endpoint::read)
-            .filter(|e| is_its(&e.address))
-            .collect();
+        let endpoints = endpoints.into_iter().flatten().filter_map(Endpoint::read);
+        let endpoints = exact(endpoints.filter(|e| is_its(&e.address)));
         Self {
             addresses: endpoints.iter().map(|endpoint| endpoint.address).collect(),
             tcp_ports,
-            ports: ports.into_iter().filter_map(Port::read).collect(),
+            ports: exact(ports.into_iter().filter_map(Port::read)),
             endpoints,
             service: metadata.labels.remove(SERVICE_NAME).unwrap_or_default(),
             namespace: metadata.namespace,
@@ -260,11 +261,10 @@ impl Endpoint {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::few::Few;
     use crate::objects::{Object, ObjectKind};
 
     fn service(spec: &Value) -> ServiceObject {
@@ -300,10 +300,7 @@ mod tests {
             "sessionAffinity": "ClientIP",
         }));
         let port = |name: &str, proto, port| ServicePort { name: name.into(), proto, port, node_port: None };
-        assert_eq!(
-            read.cluster_ips,
-            BTreeSet::from(["10.96.0.1", "fd00:96::1"].map(|ip| ip.parse().unwrap()))
-        );
+        assert_eq!(read.cluster_ips, Few::from(["10.96.0.1", "fd00:96::1"].map(|ip| ip.parse().unwrap())));
         assert_eq!(read.ports, [port("web", 6, 80), port("dns", 17, 53)]);
         assert_eq!((read.internal_local, read.affinity_s, read.is_anothers), (true, Some(10_800), false));
         assert_eq!(&*read.created, "2026-01-01T00:00:00Z");
@@ -313,11 +310,7 @@ mod tests {
             "sessionAffinity": "ClientIP",
             "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 30}},
         }));
-        assert_eq!(
-            read.cluster_ips,
-            BTreeSet::from(["10.96.0.2".parse().unwrap()]),
-            "as old servers said it"
-        );
+        assert_eq!(read.cluster_ips, Few::from(["10.96.0.2".parse().unwrap()]), "as old servers said it");
         assert_eq!((read.internal_local, read.affinity_s), (false, Some(30)));
         assert!(service(&json!({"type": "ExternalName", "externalName": "x.example"})).is_anothers);
         let nothing =
@@ -366,7 +359,7 @@ mod tests {
             Some(Object::Service(service)) => service,
             other => panic!("{other:?}"),
         };
-        let addresses = |all: &[&str]| all.iter().map(|ip| ip.parse().unwrap()).collect::<BTreeSet<IpAddr>>();
+        let addresses = |all: &[&str]| all.iter().map(|ip| ip.parse().unwrap()).collect::<Few<IpAddr>>();
         let balanced = addresses(&["198.51.100.1", "198.51.100.3"]);
         for (kind, node_port, balancer) in [
             ("LoadBalancer", Some(30_080), balanced),
@@ -413,7 +406,7 @@ mod tests {
         });
         assert_eq!(ObjectKind::of(&object), Some(ObjectKind::EndpointSlice));
         let read = slice(&object);
-        let addresses = BTreeSet::from(["192.0.2.1".parse().unwrap()]);
+        let addresses = Few::from(["192.0.2.1".parse().unwrap()]);
         assert_eq!((read.service.as_str(), read.addresses), ("web", addresses));
         let nothing = slice(&json!({"metadata": {"name": "a"}, "endpoints": null}));
         assert_eq!((nothing.endpoints.len(), nothing.ports.len()), (0, 0));
