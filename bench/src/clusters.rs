@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use lab::Cluster;
 use lab::plan::{Family, Routing};
+use lab::{Cluster, ClusterBuilder};
 use serde_json::{Value, json};
 
 use crate::api::Api;
@@ -40,12 +40,19 @@ impl Lab {
         routing: Routing,
         bin_dir: Option<&PathBuf>,
     ) -> anyhow::Result<Self> {
+        Self::build(purpose, bin_dir, |builder| builder.nodes(nodes).routing(routing)).await
+    }
+
+    /// Brings one up that differs from others; returns when the lab says that it works.
+    pub async fn build(
+        purpose: &str,
+        bin_dir: Option<&PathBuf>,
+        how: impl FnOnce(ClusterBuilder) -> ClusterBuilder,
+    ) -> anyhow::Result<Self> {
         let name = format!("bench-{purpose}-{}", std::process::id()).parse().context("name the lab")?;
-        let cluster = Cluster::builder()
+        let cluster = how(Cluster::builder())
             .name(name)
-            .nodes(nodes)
             .family(Family::Dual)
-            .routing(routing)
             .bin_dir(bin_dir.cloned())
             .progress(|_| ())
             .build()
@@ -144,9 +151,9 @@ impl Lab {
     }
 }
 
-/// Network namespace of the process that was started with exactly this command line (the program with or without its
-/// path). A pod may be reported as running a moment before its program is.
-pub fn netns_of_command(command: &[&str], limit: Duration) -> anyhow::Result<PathBuf> {
+/// The process that was started with exactly this command line (the program with or without its path). A pod may be
+/// reported as running a moment before its program is.
+pub fn process_of_command(command: &[&str], limit: Duration) -> anyhow::Result<u32> {
     let bare = command.join("\0") + "\0";
     let with_path = format!("/{bare}");
     let is_it = |pid: &u32| {
@@ -156,7 +163,7 @@ pub fn netns_of_command(command: &[&str], limit: Duration) -> anyhow::Result<Pat
     let deadline = Instant::now() + limit;
     loop {
         if let Some(pid) = processes().into_iter().find(is_it) {
-            return Ok(PathBuf::from(format!("/proc/{pid}/ns/net")));
+            return Ok(pid);
         }
         if Instant::now() >= deadline {
             bail!("no process {}", command.join(" "));
@@ -226,12 +233,12 @@ mod tests {
     fn a_process_is_found_by_its_command_line_and_measured() {
         let seconds = format!("77.{}", std::process::id());
         let mut child = std::process::Command::new("sleep").arg(&seconds).spawn().expect("sleep runs");
-        let found = netns_of_command(&["sleep", &seconds], Duration::from_secs(5));
+        let found = process_of_command(&["sleep", &seconds], Duration::from_secs(5));
         let memory = resident_mib(child.id());
         child.kill().expect("can be killed");
         child.wait().expect("ends");
-        assert_eq!(found.expect("is found"), PathBuf::from(format!("/proc/{}/ns/net", child.id())));
+        assert_eq!(found.expect("is found"), child.id());
         assert!(memory.expect("is measured") > 0.0);
-        assert!(netns_of_command(&["sleep", "no such process"], Duration::ZERO).is_err());
+        assert!(process_of_command(&["sleep", "no such process"], Duration::ZERO).is_err());
     }
 }

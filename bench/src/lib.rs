@@ -14,6 +14,7 @@ pub mod dataplane;
 pub mod lab_bench;
 pub mod net;
 pub mod policy;
+pub mod service;
 pub mod sim;
 pub mod traffic;
 

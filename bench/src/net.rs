@@ -100,5 +100,11 @@ pub async fn run(options: &Options) -> anyhow::Result<Vec<Figure>> {
 /// A sample that a test can make.
 #[cfg(test)]
 pub(crate) fn sample(p50_us: f64, cpu_ns_per_unit: f64) -> crate::traffic::Sample {
-    crate::traffic::Sample { rate: 1e6 / p50_us, p50_us, p99_us: p50_us * 2.0, cpu_ns_per_unit }
+    crate::traffic::Sample {
+        rate: 1e6 / p50_us,
+        p50_us,
+        p99_us: p50_us * 2.0,
+        first_p99_us: p50_us,
+        cpu_ns_per_unit,
+    }
 }

@@ -124,6 +124,8 @@ pub struct Sample {
     pub p50_us: f64,
     /// 99th percentile of the latency, in microseconds; 0 for `udp` and `stream`.
     pub p99_us: f64,
+    /// 99th percentile of how long the first packet of a connection and its answer take, in microseconds; 0 for all but `crr`.
+    pub first_p99_us: f64,
     /// CPU charged to client and server per unit (transaction, connection, datagram sent, byte), in nanoseconds.
     pub cpu_ns_per_unit: f64,
 }
@@ -184,6 +186,9 @@ mod tests {
                 sample.p50_us > 0.0 && sample.p99_us >= sample.p50_us,
                 "{metric:?}: {sample:?}"
             );
+            let first = sample.first_p99_us;
+            assert_eq!(metric == Metric::Crr, first > 0.0, "{metric:?}: {sample:?}");
+            assert!(first <= sample.p99_us, "a connection takes longer than its first packet: {sample:?}");
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::{cmd, programs, setup};
 /// What to measure.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// dataplane, net, lab, cni, policy or sim; then --json FILE, --quick …
+    /// dataplane, net, lab, cni, policy, service or sim; then --json FILE, --quick …
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     args: Vec<OsString>,
 }
@@ -24,6 +24,19 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     cmd::need_root("bench")?;
     setup::ensure("lab")?;
     let bin_dir = programs::build(&["bench"])?;
+    if args.args.first().is_some_and(|name| name == "service") {
+        let mut cargo = cmd::cargo();
+        cargo.args([
+            "build",
+            "--release",
+            "--locked",
+            "--package",
+            "agent-daemon",
+            "--example",
+            "service_scale",
+        ]);
+        cmd::run("build the agent to be measured", &mut cargo)?;
+    }
     if args.args.first().is_some_and(|name| name == "dataplane") {
         let mut cargo = cmd::cargo();
         cargo.args(["bench", "--package", "dataplane-native"]);

@@ -82,6 +82,9 @@ const PROGRAMS: &[Program] = &[
     program(Profile::Lab, "ping", "iputils-ping"),
     program(Profile::Lab, "nslookup", "bind9-dnsutils"),
     program(Profile::Verify, "qemu-system-x86_64", "qemu-system-x86"),
+    // Without these `bench service` has less to compare with.
+    program(Profile::Ci, "nft", "nftables"),
+    program(Profile::Ci, "iptables-restore", "iptables"),
     program(Profile::Ci, "bpftool", "bpftool"),
     program(Profile::Ci, "busybox", "busybox-static"),
     program(Profile::Ci, "containerd", "containerd"),

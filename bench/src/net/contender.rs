@@ -16,10 +16,12 @@ use crate::traffic::{Metric, PORT, Sample};
 pub struct Topology {
     /// Network namespace of the client.
     pub client: PathBuf,
+    /// Control group that the client joins; none: it stays where it is.
+    pub client_cgroup: Option<PathBuf>,
     /// Network namespace of the server.
     pub server: PathBuf,
-    /// The server's address.
-    pub address: std::net::IpAddr,
+    /// What the client calls.
+    pub target: SocketAddr,
     /// Namespaces that go with the contender.
     pub owned: Vec<Netns>,
 }
@@ -29,7 +31,8 @@ pub struct Topology {
 pub struct Contender {
     name: &'static str,
     topology: Topology,
-    server: Child,
+    /// None where that of another contender answers.
+    server: Option<Child>,
     cpu: usize,
 }
 
@@ -46,11 +49,16 @@ impl Contender {
         if let Some(stdout) = server.stdout.take() {
             BufReader::new(stdout).read_line(&mut line).context("wait for the traffic server")?;
         }
-        let contender = Self { name, topology, server, cpu };
+        let contender = Self { name, topology, server: Some(server), cpu };
         if line.trim() != "ready" {
             bail!("{name}: the traffic server did not come up");
         }
         Ok(contender)
+    }
+
+    /// Another way to a server that runs already.
+    pub const fn beside(name: &'static str, topology: Topology, cpu: usize) -> Self {
+        Self { name, topology, server: None, cpu }
     }
 
     /// Its name.
@@ -74,9 +82,13 @@ impl Contender {
 
     /// One measurement, in a process of its own.
     pub fn measure(&self, metric: Metric, length: Duration) -> anyhow::Result<Sample> {
-        let target = SocketAddr::new(self.topology.address, PORT).to_string();
+        let target = self.topology.target.to_string();
         let seconds = length.as_secs_f64().to_string();
-        let output = traffic(&self.topology.client, self.cpu)?
+        let mut client = traffic(&self.topology.client, self.cpu)?;
+        if let Some(cgroup) = &self.topology.client_cgroup {
+            client.arg("--cgroup").arg(cgroup);
+        }
+        let output = client
             .args(["client", "--target", &target, "--metric", metric.word(), "--seconds", &seconds])
             .stdin(Stdio::null())
             .output()
@@ -91,8 +103,10 @@ impl Contender {
 impl Drop for Contender {
     fn drop(&mut self) {
         // `kill` fails only where the server has ended by itself.
-        let _: std::io::Result<()> = self.server.kill();
-        let _: std::io::Result<std::process::ExitStatus> = self.server.wait();
+        if let Some(mut server) = self.server.take() {
+            let _: std::io::Result<()> = server.kill();
+            let _: std::io::Result<std::process::ExitStatus> = server.wait();
+        }
     }
 }
 

@@ -44,10 +44,15 @@ impl Netns {
             .with_context(|| format!("ip in {}: {}", self.name, lines.join("; ")))
     }
 
+    /// Runs another program in it.
+    pub fn exec(&self, program: &[&str], stdin: Option<&str>) -> anyhow::Result<()> {
+        command("ip", &[&["netns", "exec", &self.name][..], program].concat(), stdin)
+    }
+
     /// Writes a file below `/proc/sys`.
     pub fn set(&self, key: &str, value: &str) -> anyhow::Result<()> {
         let script = "printf %s \"$1\" > \"/proc/sys/$0\"";
-        command("ip", &["netns", "exec", &self.name, "sh", "-c", script, key, value], None)
+        self.exec(&["sh", "-c", script, key, value], None)
             .with_context(|| format!("set {key} in {}", self.name))
     }
 }

@@ -1,6 +1,6 @@
 //! Our own contenders: pods of real labs, one with VXLAN and one with native routing.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use nix::sys::signal::Signal;
 
 use super::contender::Topology;
 use super::netns;
-use crate::clusters::{Lab, netns_of_command};
+use crate::clusters::{Lab, process_of_command};
+use crate::traffic::PORT;
 
 /// Two pods of one node.
 pub const SAME_NODE: &str = "bristle-same-node";
@@ -43,10 +44,16 @@ pub async fn up(bin_dir: Option<&PathBuf>, wanted: &dyn Fn(&str) -> bool) -> any
         let lab =
             Lab::up(word, 2, routing, bin_dir).await.with_context(|| format!("lab with {word} routing"))?;
         wire(&lab).await.context("join the nodes by a wire")?;
-        let (client, _) = pod(&lab, word, "client", 0)?;
+        let client = pod(&lab, word, "client", 0)?;
         for (name, node) in contenders.iter().filter(|(name, _)| wanted(name)) {
-            let (server, address) = pod(&lab, word, &format!("server-{node}"), *node)?;
-            let topology = Topology { client: client.clone(), server, address, owned: Vec::new() };
+            let server = pod(&lab, word, &format!("server-{node}"), *node)?;
+            let topology = Topology {
+                client: client.netns(),
+                client_cgroup: None,
+                server: server.netns(),
+                target: SocketAddr::new(server.address, PORT),
+                owned: Vec::new(),
+            };
             labs.topologies.push((name, topology));
         }
         labs.labs.push(lab);
@@ -82,20 +89,27 @@ async fn wire(lab: &Lab) -> anyhow::Result<()> {
         }
     }
     for node in nodes {
-        let agent = node.agent();
-        let starts = agent.starts();
-        agent.reconfigure(|command| command.args.extend(["--device".to_owned(), WIRE.to_owned()]));
-        if !agent.kill(Signal::SIGTERM) {
-            bail!("the agent of {} does not run", node.name());
-        }
-        agent.wait_started_after(starts).await;
+        restart_agent_on(node, WIRE).await?;
     }
+    Ok(())
+}
+
+/// Makes another device the underlay of a node's agent.
+pub async fn restart_agent_on(node: &Node, device: &str) -> anyhow::Result<()> {
+    let agent = node.agent();
+    let starts = agent.starts();
+    agent.reconfigure(|command| command.args.extend(["--device".to_owned(), device.to_owned()]));
+    if !agent.kill(Signal::SIGTERM) {
+        bail!("the agent of {} does not run", node.name());
+    }
+    agent.wait_started_after(starts).await;
     // It attaches its programs and moves its routes within a fraction of this.
     tokio::time::sleep(Duration::from_secs(3)).await;
     Ok(())
 }
 
-fn on_node(node: &Node, args: &[&str]) -> anyhow::Result<()> {
+/// Runs `ip` on a node.
+pub fn on_node(node: &Node, args: &[&str]) -> anyhow::Result<()> {
     let output = node.run("ip", args).context("run ip on a node")?;
     if !output.status.success() {
         bail!("ip {} on {}: {}", args.join(" "), node.name(), String::from_utf8_lossy(&output.stderr).trim());
@@ -103,21 +117,49 @@ fn on_node(node: &Node, args: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A pod that sleeps on the `node`th node: its network namespace and its IPv4 address.
+/// A pod of a lab.
+#[derive(Debug, Clone, Copy)]
+pub struct Pod {
+    /// A process of it.
+    pub pid: u32,
+    /// Its IPv4 address.
+    pub address: IpAddr,
+}
+
+impl Pod {
+    /// Its network namespace.
+    pub fn netns(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/net", self.pid))
+    }
+
+    /// Its control group of version 2.
+    pub fn cgroup(&self) -> anyhow::Result<PathBuf> {
+        let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", self.pid))
+            .context("read the pod's control groups")?;
+        let path = groups.lines().find_map(|line| line.strip_prefix("0::/"));
+        let root = lab::cgroup::root().context("find the control groups")?;
+        Ok(root.join(path.context("the pod has no control group of version 2")?))
+    }
+}
+
+/// A pod that sleeps on the `node`th node of a lab.
 ///
 /// The generator is started straight into the pod's network namespace, as it is for the yardsticks, so that nothing
-/// differs but the path. The namespace is found by the pod's process, whose command line nobody else has.
-fn pod(lab: &Lab, routing: &str, name: &str, node: usize) -> anyhow::Result<(PathBuf, IpAddr)> {
-    let seconds = format!("{}00000.{}{node}{}", 1 + node, std::process::id(), name.len());
-    let seconds = if routing == "vxlan" { format!("1{seconds}") } else { format!("2{seconds}") };
+/// differs but the path. The pod is found by its process, whose command line nobody else has: no other lab of this benchmark
+/// has the same word, and no other pod of the lab the same name.
+pub fn pod(lab: &Lab, word: &str, name: &str, node: usize) -> anyhow::Result<Pod> {
+    // A number, since it is given to `sleep`.
+    let digits: String = word.bytes().chain(name.bytes()).map(|byte| byte.to_string()).collect();
+    let seconds = format!("{}00000.{}{digits}", 1 + node, std::process::id());
     let command = ["sleep", &seconds];
     lab.create_pod(name, &lab.node(node)?, &command)?;
     let pods = lab.wait_running(name, 1, READY_LIMIT)?;
-    let netns = netns_of_command(&command, READY_LIMIT)?;
+    let pid = process_of_command(&command, READY_LIMIT)?;
+    let address = pods.iter().flat_map(|pod| &pod.addresses).copied().find(IpAddr::is_ipv4);
+    let pod = Pod { pid, address: address.with_context(|| format!("pod {name} has no IPv4 address"))? };
     // The yardsticks have all these ports too: with fewer, a connection costs a longer search for a free one.
     let script = "printf '1024 65535' > /proc/sys/net/ipv4/ip_local_port_range";
-    let enter = format!("--net={}", netns.display());
+    let enter = format!("--net={}", pod.netns().display());
     netns::command("nsenter", &[&enter, "sh", "-c", script], None)?;
-    let address = pods.iter().flat_map(|pod| &pod.addresses).copied().find(IpAddr::is_ipv4);
-    Ok((netns, address.with_context(|| format!("pod {name} has no IPv4 address"))?))
+    Ok(pod)
 }

@@ -45,7 +45,8 @@ const fn is_latency(metric: Metric) -> bool {
     matches!(metric, Metric::Rr | Metric::Crr)
 }
 
-fn contenders(rows: &[Row], metric: Metric) -> Vec<&'static str> {
+/// Contenders of which there are samples, in the order of these.
+pub fn contenders(rows: &[Row], metric: Metric) -> Vec<&'static str> {
     let mut names = Vec::new();
     for row in rows.iter().filter(|row| row.metric == metric) {
         if !names.contains(&row.contender) {
@@ -55,20 +56,21 @@ fn contenders(rows: &[Row], metric: Metric) -> Vec<&'static str> {
     names
 }
 
-fn values(rows: &[Row], metric: Metric, contender: &str, of: fn(&Sample) -> f64) -> Vec<f64> {
+/// What a contender's samples say.
+pub fn values(rows: &[Row], metric: Metric, contender: &str, of: fn(&Sample) -> f64) -> Vec<f64> {
     let ours = rows.iter().filter(|row| row.metric == metric && row.contender == contender);
     ours.map(|row| of(&row.sample)).collect()
 }
 
-/// The median over the repeats of the ratio to the limit in the same repeat.
-fn ratio(rows: &[Row], metric: Metric, contender: &str, of: fn(&Sample) -> f64) -> f64 {
+/// The median over the repeats of the ratio to another contender in the same repeat; not a number where one has no samples.
+pub fn ratio(rows: &[Row], metric: Metric, contender: &str, to: &str, of: fn(&Sample) -> f64) -> f64 {
     let find = |name: &str, repeat| {
         rows.iter().find(|row| row.metric == metric && row.contender == name && row.repeat == repeat)
     };
     let ratios: Vec<f64> = rows
         .iter()
         .filter(|row| row.metric == metric && row.contender == contender)
-        .filter_map(|row| Some(of(&row.sample) / of(&find(LIMIT, row.repeat)?.sample)))
+        .filter_map(|row| Some(of(&row.sample) / of(&find(to, row.repeat)?.sample)))
         .collect();
     median(&ratios)
 }
@@ -93,6 +95,9 @@ pub fn table(rows: &[Row], metric: Metric) -> String {
     if is_latency(metric) {
         out.push_str("   p50 µs  /limit   p99 µs");
     }
+    if metric == Metric::Crr {
+        out.push_str("  first packet p99 µs");
+    }
     out.push('\n');
     for name in contenders(rows, metric) {
         let middle = |of| median(&values(rows, metric, name, of));
@@ -102,18 +107,21 @@ pub fn table(rows: &[Row], metric: Metric) -> String {
         let _: std::fmt::Result = write!(
             out,
             "  {name:<18}{rate:>10.rate_digits$}{:>8.3}{:>9.cpu_digits$}{:>8.3}",
-            ratio(rows, metric, name, |sample| sample.rate),
+            ratio(rows, metric, name, LIMIT, |sample| sample.rate),
             middle(CPU.1),
-            ratio(rows, metric, name, CPU.1),
+            ratio(rows, metric, name, LIMIT, CPU.1),
         );
         if is_latency(metric) {
             let _: std::fmt::Result = write!(
                 out,
                 "{:>9.2}{:>8.3}{:>9.1}",
                 middle(P50.1),
-                ratio(rows, metric, name, P50.1),
+                ratio(rows, metric, name, LIMIT, P50.1),
                 middle(P99.1)
             );
+        }
+        if metric == Metric::Crr {
+            let _: std::fmt::Result = write!(out, "{:>21.1}", middle(|sample| sample.first_p99_us));
         }
         out.push('\n');
     }
@@ -132,7 +140,7 @@ pub fn figures(rows: &[Row]) -> Vec<Figure> {
                 if name == LIMIT {
                     continue;
                 }
-                let value = ratio(rows, metric, name, *of);
+                let value = ratio(rows, metric, name, LIMIT, *of);
                 let goal = GOALS.iter().find(|goal| (goal.0, goal.1, goal.2) == (name, metric, word));
                 match goal {
                     Some((.., goal)) => {
@@ -179,9 +187,9 @@ mod tests {
     #[test]
     fn ratios_are_taken_within_a_repeat() {
         let rows = rows();
-        assert!((ratio(&rows, Metric::Rr, "bridge", P50.1) - 1.2).abs() < 1e-9);
+        assert!((ratio(&rows, Metric::Rr, "bridge", LIMIT, P50.1) - 1.2).abs() < 1e-9);
         let without_limit: Vec<Row> = rows.into_iter().filter(|row| row.contender != LIMIT).collect();
-        assert!(ratio(&without_limit, Metric::Rr, "bridge", P50.1).is_nan());
+        assert!(ratio(&without_limit, Metric::Rr, "bridge", LIMIT, P50.1).is_nan());
     }
 
     #[test]

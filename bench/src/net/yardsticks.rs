@@ -1,9 +1,10 @@
 //! What ours is compared with: the direct veth pair, and what the kernel does by itself as others set it up.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use super::contender::Topology;
 use super::netns::{Netns, command};
+use crate::traffic::PORT;
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 10, 1, 2);
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 10, 1, 3);
@@ -31,11 +32,12 @@ fn topology(client: Netns, server: Netns, address: Ipv4Addr, nodes: Vec<Netns>) 
     let paths = (client.path(), server.path());
     owned.extend([client, server]);
     owned.extend(nodes);
-    Topology { client: paths.0, server: paths.1, address: IpAddr::V4(address), owned }
+    let target = SocketAddr::from((address, PORT));
+    Topology { client: paths.0, client_cgroup: None, server: paths.1, target, owned }
 }
 
 /// Two pods on one veth pair and nothing between.
-fn limit(name: &str) -> anyhow::Result<Topology> {
+pub fn limit(name: &str) -> anyhow::Result<Topology> {
     let (client, server) = (Netns::new(name, "client")?, Netns::new(name, "server")?);
     veth(&client, "eth0", &server, "eth0", MTU_BYTES, "")?;
     client.ip(&[&format!("addr add {CLIENT}/24 dev eth0")])?;
@@ -43,8 +45,9 @@ fn limit(name: &str) -> anyhow::Result<Topology> {
     Ok(topology(client, server, SERVER, vec![]))
 }
 
-/// Two pods with /32 addresses behind a node that forwards: the plain kernel without rules.
-fn routed(name: &str) -> anyhow::Result<Topology> {
+/// Two pods with /32 addresses behind a node that forwards: the plain kernel without rules. The node is the last of its
+/// namespaces.
+pub fn routed(name: &str) -> anyhow::Result<Topology> {
     let node = node(name, "node")?;
     let client = routed_pod(name, &node, "client", CLIENT)?;
     let server = routed_pod(name, &node, "server", SERVER)?;
@@ -89,6 +92,11 @@ fn flannel_vxlan(name: &str) -> anyhow::Result<Topology> {
         command("bridge", &[&["-n", node.name()][..], &entry[..]].concat(), None)?;
     }
     Ok(topology(client, server, REMOTE, vec![first, second]))
+}
+
+/// Joins a node to somebody by devices that are called `wire` on both sides.
+pub fn wire(node: &Netns, other: &Netns) -> anyhow::Result<()> {
+    veth(node, "wire", other, "wire", MTU_BYTES, "")
 }
 
 fn node(contender: &str, role: &str) -> anyhow::Result<Netns> {
@@ -151,7 +159,7 @@ fn bridge_pod(
 
 fn bridged_nodes(contender: &str, mtu: u32) -> anyhow::Result<(Netns, Netns, Netns, Netns)> {
     let (first, second) = (node(contender, "n1")?, node(contender, "n2")?);
-    veth(&first, "wire", &second, "wire", MTU_BYTES, "")?;
+    wire(&first, &second)?;
     first.ip(&["addr add 192.168.50.1/24 dev wire"])?;
     second.ip(&["addr add 192.168.50.2/24 dev wire"])?;
     add_bridge(&first, GATEWAY, mtu)?;

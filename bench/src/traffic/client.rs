@@ -23,6 +23,8 @@ struct Work {
     /// Transactions, connections, datagrams sent; unused for streams.
     units: u64,
     latencies_ns: Vec<u32>,
+    /// Of connections: until the first packet was answered.
+    firsts_ns: Vec<u32>,
     before: Report,
     cpu_before_ns: u64,
 }
@@ -55,15 +57,16 @@ pub fn measure(target: SocketAddr, metric: Metric, length: Duration) -> anyhow::
     if units == 0 {
         bail!("nothing got through in {seconds:.2} s");
     }
-    work.latencies_ns.sort_unstable();
-    let at = |share: usize| {
-        let index = work.latencies_ns.len() * share / 100;
-        work.latencies_ns.get(index).map_or(0.0, |ns| f64::from(*ns) / 1e3)
+    let mut at = |of_first: bool, share: usize| {
+        let times = if of_first { &mut work.firsts_ns } else { &mut work.latencies_ns };
+        times.sort_unstable();
+        times.get(times.len() * share / 100).map_or(0.0, |ns| f64::from(*ns) / 1e3)
     };
     Ok(Sample {
         rate,
-        p50_us: at(50),
-        p99_us: at(99),
+        p50_us: at(false, 50),
+        p99_us: at(false, 99),
+        first_p99_us: at(true, 99),
         cpu_ns_per_unit: float(cpu + after.cpu_ns - work.before.cpu_ns) / float(units),
     })
 }
@@ -115,13 +118,14 @@ fn rr(target: SocketAddr, length: Duration) -> anyhow::Result<Work> {
         elapsed: last - started,
         units: latencies_ns.len() as u64,
         latencies_ns,
+        firsts_ns: Vec::new(),
         before,
         cpu_before_ns,
     })
 }
 
 fn crr(target: SocketAddr, length: Duration) -> anyhow::Result<Work> {
-    let mut latencies_ns = Vec::with_capacity(1 << 18);
+    let (mut latencies_ns, mut firsts_ns) = (Vec::with_capacity(1 << 18), Vec::with_capacity(1 << 18));
     let before = report(target)?;
     let cpu_before_ns = cpu_ns();
     let started = Instant::now();
@@ -129,6 +133,8 @@ fn crr(target: SocketAddr, length: Duration) -> anyhow::Result<Work> {
     while last - started < length {
         // A blocking connect without a timeout: that is one system call, with one it is three.
         let mut stream = TcpStream::connect(target).with_context(|| format!("connect to {target}"))?;
+        // It returns when the first packet is answered.
+        firsts_ns.push(nanos(last.elapsed()));
         prepare(&stream)?;
         stream.write_all(&[Purpose::Once.byte()]).context("send a byte")?;
         let mut buffer = [0; 1];
@@ -145,6 +151,7 @@ fn crr(target: SocketAddr, length: Duration) -> anyhow::Result<Work> {
         elapsed: last - started,
         units: latencies_ns.len() as u64,
         latencies_ns,
+        firsts_ns,
         before,
         cpu_before_ns,
     })
@@ -169,7 +176,14 @@ fn udp(target: SocketAddr, length: Duration) -> anyhow::Result<Work> {
             sent += done.count() as u64;
         }
     }
-    Ok(Work { elapsed: started.elapsed(), units: sent, latencies_ns: Vec::new(), before, cpu_before_ns })
+    Ok(Work {
+        elapsed: started.elapsed(),
+        units: sent,
+        latencies_ns: Vec::new(),
+        firsts_ns: Vec::new(),
+        before,
+        cpu_before_ns,
+    })
 }
 
 fn stream(target: SocketAddr, length: Duration) -> anyhow::Result<Work> {
@@ -184,7 +198,7 @@ fn stream(target: SocketAddr, length: Duration) -> anyhow::Result<Work> {
     }
     let elapsed = started.elapsed();
     drop(stream);
-    Ok(Work { elapsed, units: 0, latencies_ns: Vec::new(), before, cpu_before_ns })
+    Ok(Work { elapsed, units: 0, latencies_ns: Vec::new(), firsts_ns: Vec::new(), before, cpu_before_ns })
 }
 
 fn nanos(elapsed: Duration) -> u32 {
