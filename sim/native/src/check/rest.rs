@@ -171,7 +171,11 @@ impl World {
             let wanted: &[Program] = match link.name.as_str() {
                 HOST_LINK => &[Program::FromHost, Program::ToHost],
                 OVERLAY_LINK => &[Program::FromOverlay],
-                DEVICE if self.cluster.host_firewall || self.cluster.masquerade => {
+                DEVICE
+                    if self.cluster.host_firewall
+                        || self.cluster.masquerade
+                        || self.cluster.kube_proxy_replacement =>
+                {
                     &[Program::FromNetdev, Program::ToNetdev]
                 }
                 DEVICE if native => &[Program::FromNetdev],
