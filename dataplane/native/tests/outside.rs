@@ -388,11 +388,7 @@ fn what_is_said_for_callers_outside_counts_before_what_is_said_for_all() {
         let called = at(balancer(family), 80);
         let flags = ServiceFlags::LOAD_BALANCER | ServiceFlags::EXTERNAL_LOCAL;
         let call = |world: &World, port: u16| {
-            world.run(
-                Program::FromNetdev,
-                &client(family, called.ip()).tcp(port, 80, SYN, b""),
-                UNDERLAY,
-            )
+            world.run(Program::FromNetdev, &client(family, called.ip()).tcp(port, 80, SYN, b""), UNDERLAY)
         };
         let all = [at(A1.ip(family), 8080), at(B1.ip(family), 8080)];
         offer_as(&mut world, frontend(called, TCP, ServiceScope::Internal), &all, 0, flags);
@@ -679,7 +675,8 @@ fn fragments_follow_the_first() {
                 }
             }
             let back = by.unwrap_or(client_at);
-            for (n, piece) in pieces(at(pod.ip(family), 53), back, 80 + u32::from(pod.id)).iter().enumerate() {
+            for (n, piece) in pieces(at(pod.ip(family), 53), back, 80 + u32::from(pod.id)).iter().enumerate()
+            {
                 let wire = if pod.id == B1.id {
                     leaves(&world, &comes_back(&world, routing, piece, B1.identity))
                 } else {
