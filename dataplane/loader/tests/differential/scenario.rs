@@ -175,7 +175,7 @@ impl Stage<'_> {
     }
 
     /// Whether somebody outside calls a service of whom others than the node's pods answer.
-    fn is_called_for(&self, flow: &Flow) -> bool {
+    fn is_called_for(flow: &Flow) -> bool {
         matches!(flow.a, Party::Outside(_) | Party::World(_))
             && matches!(flow.answers, Some(Party::Remote(_) | Party::RemoteNode))
     }
@@ -277,7 +277,7 @@ impl Stage<'_> {
                 last: None,
             };
             let flow = Flow { answers: self.services.answers(flow.b, flow.bport), ..flow };
-            let wire = if self.is_called_for(&flow) { Some(WIRE_PORT) } else { flow.wire };
+            let wire = if Self::is_called_for(&flow) { Some(WIRE_PORT) } else { flow.wire };
             let flow = Flow { wire, ..flow };
             if self.flows.len() < 8 {
                 self.flows.push(flow);
