@@ -35,7 +35,9 @@ fn check(cases: &[(&str, &str)]) {
 }
 
 fn http(more: &str) -> String {
-    format!("  - traffic: {{id: t, from: pod/client, kind: http, port: 80, family: dual, interval: 5ms, {more}}}\n")
+    format!(
+        "  - traffic: {{id: t, from: pod/client, kind: http, port: 80, family: dual, interval: 5ms, {more}}}\n"
+    )
 }
 
 #[test]
@@ -43,7 +45,10 @@ fn who_answers_and_whom_they_see() {
     check(&[
         (&http("count: 30, to: service/web, answered-by: {each: [a, b]}"), ""),
         (&http("count: 30, to: service/web, answered-by: {several: [a, b]}"), ""),
-        (&http("count: 30, to: service/web, answered-by: {each: [a]}"), "each of a shall answer and nobody else"),
+        (
+            &http("count: 30, to: service/web, answered-by: {each: [a]}"),
+            "each of a shall answer and nobody else",
+        ),
         (&http("count: 30, to: service/web, answered-by: {one: [a, b]}"), "one of a, b shall answer all"),
         (&http("to: service/web, seen-as: pod/client"), ""),
         (&http("to: service/web, seen-as: pod/a"), "the caller was seen at"),
@@ -55,7 +60,10 @@ fn calls_are_refused_or_not() {
     check(&[
         (&http("to: service/slow, expect: refused"), ""),
         (&http("to: service/web, expect: refused"), "should be refused"),
-        (&http("to: 203.0.113.77, timeout: 1s, expect: refused").replace("family: dual, ", ""), "should be refused"),
+        (
+            &http("to: 203.0.113.77, timeout: 1s, expect: refused").replace("family: dual, ", ""),
+            "should be refused",
+        ),
     ]);
 }
 
