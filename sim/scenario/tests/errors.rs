@@ -113,7 +113,7 @@ fn of_the_form_of_a_step() {
         ),
         (
             "- pod: {name: c, nodes: node-1}",
-            "t.yaml:6:18: `nodes` is no field here; the fields are `name`, `namespace`, `node`, `labels`, `serve`; did you mean `node`?",
+            "t.yaml:6:18: `nodes` is no field here; the fields are `name`, `namespace`, `node`, `labels`, `serve`, `ports`, `host-network`, `ready`, `linger`; did you mean `node`?",
         ),
         (
             "- traffic: {id: t, from: pod/a, to: pods/b, kind: ping}",
