@@ -61,6 +61,9 @@ pub(crate) struct Tally {
     /// Packets that left by the underlay and came in there for others than before.
     left: usize,
     came: usize,
+    /// Packets of callers outside that went into the tunnel by a port of the node, and answers to such ports.
+    sent_on: usize,
+    came_back: usize,
 }
 
 impl Tally {
@@ -74,6 +77,8 @@ impl Tally {
             self.answers += usize::from(was.0 != is.0);
             self.left += usize::from(input.program == Program::ToNetdev && was.0 != is.0);
             self.came += usize::from(input.program == Program::FromNetdev && was.1 != is.1);
+            self.sent_on += usize::from(input.program == Program::FromHost && was.0 != is.0);
+            self.came_back += usize::from(input.program == Program::FromOverlay && was.1 != is.1);
         }
         for event in &outcome.events {
             *self.events.entry((event.header.kind, event.header.subtype)).or_default() += 1;
@@ -96,6 +101,7 @@ impl Tally {
         }
         assert!(self.calls > 500 && self.answers > 300, "few packets were translated: {self}");
         assert!(self.left > 500 && self.came > 200, "few packets were masqueraded: {self}");
+        assert!(self.sent_on > 10 && self.came_back > 10, "few callers were outside: {self}");
         assert!(self.events.len() >= 15, "few kinds of events: {self}");
         // Drops by policy, and verdicts: allowed, denied, denied by a rule.
         for event in [(1, 133), (1, 181), (5, 0), (5, 133), (5, 181)] {
@@ -115,7 +121,8 @@ impl fmt::Display for Tally {
             write!(f, " {kind}/{subtype}×{count}")?;
         }
         write!(f, "; calls {} answers {}", self.calls, self.answers)?;
-        write!(f, " masqueraded {} back {}; rows", self.left, self.came)?;
+        write!(f, " masqueraded {} back {}", self.left, self.came)?;
+        write!(f, " sent on {} back {}; rows", self.sent_on, self.came_back)?;
         for (table, count) in &self.rows {
             write!(f, " {table}×{count}")?;
         }

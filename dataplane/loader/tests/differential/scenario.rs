@@ -250,7 +250,12 @@ impl Stage<'_> {
         if self.flows.len() < 8 || self.rng.percent(6) {
             let a = self.party();
             let b = loop {
-                let b = self.called();
+                let is_outside = matches!(a, Party::Outside(_) | Party::World(_));
+                let b = if is_outside && self.rng.percent(50) {
+                    Party::Service(self.rng.below(SERVICES))
+                } else {
+                    self.called()
+                };
                 if b != a || self.rng.percent(5) {
                     break b;
                 }
