@@ -294,7 +294,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
             let cases = suite::services::select(args.common.case.as_deref())?;
             let mut progress = |line: &str| eprintln!("{line}");
             let options = args.services();
-            let work = suite::services::run_netns(&cases, &options, &mut progress);
+            let work = Box::pin(suite::services::run_netns(&cases, &options, &mut progress));
             args.common.publish(&or_interrupted(work).await?, None)
         }
         Command::Netns(args) if args.suite.is_some() => run_suite(&args).await,

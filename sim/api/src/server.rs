@@ -102,7 +102,8 @@ pub fn call(store: &Store, method: &str, path: &str, media_type: &str, body: Opt
     let answered = async {
         let response = route::handle(app, request).await;
         let status = response.status().as_u16();
-        let body = response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let body =
+            response.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         (status, serde_json::from_slice(&body).unwrap_or_default())
     };
     answered.now_or_never().unwrap_or((504, Value::Null))

@@ -42,6 +42,7 @@ pub(crate) enum Stage {
 }
 
 /// A pod of the node.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Debug)]
 pub(crate) struct PodWork {
     /// Its namespace.
