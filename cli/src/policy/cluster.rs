@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Label that the API server gives each namespace.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
@@ -232,8 +233,8 @@ fn take_service(services: &mut Services, document: &Document) -> Result<()> {
     let object = read(document)?;
     let name = object.name();
     match object {
-        Object::Service(service) => services.set_service(&name, Some(service)),
-        Object::EndpointSlice(slice) => drop(services.set_slice(&name, Some(slice))),
+        Object::Service(service) => services.set_service(&Arc::new(name), Some(service)),
+        Object::EndpointSlice(slice) => drop(services.set_slice(&Arc::new(name), Some(slice))),
         _ => {}
     }
     Ok(())
